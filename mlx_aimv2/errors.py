@@ -1,0 +1,118 @@
+"""The exceptions of this package, one tree.
+
+```
+Aimv2Error                      anything this package refuses or cannot do
+├── InputError                  an argument has a wrong type, value or shape
+├── BackendError                MLX has no usable backend on this machine
+├── MissingExtraError           an optional dependency is not installed
+├── ImageError                  a picture cannot be read or used
+│   ├── BrokenImageError        not a picture, cut off, or damaged
+│   └── ImageTooLargeError      more pixels than allowed; refused before decoding
+├── TokenizerError              tokenizer files are missing or wrong, or a text cannot be used
+├── CheckpointError             a checkpoint cannot be used
+│   ├── NotACheckpointError     the folder holds no checkpoint
+│   ├── ConfigError             config.json or preprocessor_config.json is missing or wrong
+│   ├── LayoutError             the tensor names belong to no known layout
+│   ├── MismatchError           tensors missing, unexpected, or of the wrong shape
+│   ├── DamagedFileError        a file is cut off or not what its name says
+│   └── PickleRefusedError      only pickled weights, which could run code
+├── HubError                    a checkpoint cannot be had from the Hub
+│   ├── OfflineError            no network (or offline mode), and not in the cache
+│   ├── RepositoryNotFoundError no such repository or revision
+│   └── GatedRepositoryError    access has to be granted first
+├── NonFiniteError              a model's output holds NaN or infinity
+└── OutputError                 a result cannot be written
+```
+
+Every message is one line: what happened, with which value, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class Aimv2Error(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class InputError(Aimv2Error, ValueError):
+    """An argument has a wrong type, value or shape."""
+
+
+class BackendError(Aimv2Error, ImportError):
+    """MLX has no usable backend on this machine."""
+
+
+class MissingExtraError(Aimv2Error, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs the package {package}: pip install 'mlx-aimv2[{extra}]'")
+        self.extra = extra
+
+
+class ImageError(Aimv2Error, ValueError):
+    """A picture cannot be read or used."""
+
+
+class BrokenImageError(ImageError):
+    """A file or buffer is not a picture, is cut off, or is damaged."""
+
+
+class ImageTooLargeError(ImageError):
+    """A picture has more pixels than allowed; it was refused before decoding."""
+
+
+class TokenizerError(Aimv2Error, ValueError):
+    """Tokenizer files are missing or wrong, or a text cannot be used."""
+
+
+class CheckpointError(Aimv2Error):
+    """A checkpoint cannot be used."""
+
+
+class NotACheckpointError(CheckpointError):
+    """A folder holds no checkpoint."""
+
+
+class ConfigError(CheckpointError, ValueError):
+    """A configuration file is missing, unreadable or contradicts itself."""
+
+
+class LayoutError(CheckpointError):
+    """The tensor names of a checkpoint belong to no known layout."""
+
+
+class MismatchError(CheckpointError):
+    """Tensors of a checkpoint are missing, unexpected, or of the wrong shape."""
+
+
+class DamagedFileError(CheckpointError):
+    """A file is cut off or is not what its name says."""
+
+
+class PickleRefusedError(CheckpointError):
+    """Only pickled weights were found, which could run code when opened."""
+
+
+class HubError(Aimv2Error):
+    """A checkpoint cannot be had from the Hugging Face Hub."""
+
+
+class OfflineError(HubError):
+    """There is no network (or offline mode is on), and the files are not in the cache."""
+
+
+class RepositoryNotFoundError(HubError):
+    """There is no such repository or revision, or no right to see it."""
+
+
+class GatedRepositoryError(HubError):
+    """Access to the repository has to be granted first."""
+
+
+class NonFiniteError(Aimv2Error, ArithmeticError):
+    """A model's output holds NaN or infinity."""
+
+
+class OutputError(Aimv2Error, OSError):
+    """A result cannot be written."""

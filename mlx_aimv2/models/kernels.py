@@ -1,0 +1,126 @@
+"""The operations whose fastest form depends on the device, chosen in one place.
+
+On a GPU (Metal, CUDA) the fused operations of MLX are used as they are, and the gated activation is compiled
+into one kernel. On a CPU `exp` is computed element by element by the C library: about 15 ns each, more than the
+matrix products around it. There, given a C++ compiler, a compiled polynomial takes its place (relative error
+under 3e-7). Everything differentiable stays on MLX's own operations while a module trains.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import shutil
+import sys
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+
+LOG2_E = math.log2(math.e)
+LN2_HIGH, LN2_LOW = (
+    0.693359375,
+    -2.12194440e-4,
+)  # their sum is ln 2; the first has few bits, so n * it is exact
+EXP_SERIES = [1 / math.factorial(k) for k in range(7, -1, -1)]  # degree 7, good to 1 ulp on |r| <= ln 2 / 2
+
+ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
+    "silu": nn.silu,
+    "gelu": nn.gelu,
+    "gelu_pytorch_tanh": nn.gelu_approx,
+    "quick_gelu": nn.gelu_fast_approx,
+    "relu": nn.relu,
+}
+
+
+def fast_exp(x: mx.array) -> mx.array:
+    """e to the power of float32 ``x``, clamped to [-87.3, 88]; fast only inside `mx.compile`."""
+    x = mx.clip(x, -87.3, 88.0)
+    n = mx.round(x * LOG2_E)
+    r = (x - n * LN2_HIGH) - n * LN2_LOW
+    p = mx.full((), EXP_SERIES[0], dtype=mx.float32)
+    for coefficient in EXP_SERIES[1:]:
+        p = p * r + coefficient
+    power = mx.left_shift(n.astype(mx.int32) + 127, mx.array(23, dtype=mx.int32))
+    return p * power.view(mx.float32)
+
+
+def _swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    return nn.silu(gate) * up
+
+
+def _swiglu_polynomial(gate: mx.array, up: mx.array) -> mx.array:
+    return gate / (1.0 + fast_exp(-gate)) * up
+
+
+def _shifted_exp_polynomial(scores: mx.array, peak: mx.array) -> mx.array:
+    return fast_exp(scores - peak)
+
+
+_swiglu_compiled = mx.compile(_swiglu, shapeless=True)
+_swiglu_polynomial_compiled = mx.compile(_swiglu_polynomial)  # `view` has no shapeless form
+_shifted_exp_compiled = mx.compile(_shifted_exp_polynomial)
+
+
+@functools.lru_cache(maxsize=1)
+def _cpu_compiles() -> bool:
+    """Whether `mx.compile` can build CPU kernels here: MLX calls g++ (clang on macOS) to do so."""
+    if not shutil.which("clang++" if sys.platform == "darwin" else "g++"):
+        return False
+    one = mx.ones((1, 1))
+    try:
+        mx.eval(_swiglu_polynomial_compiled(one, one), _shifted_exp_compiled(one, one))
+    except RuntimeError:  # a compiler that does not work, or a temporary folder it may not write to
+        return False
+    return True
+
+
+def _polynomial(x: mx.array, training: bool) -> bool:
+    return (
+        not training
+        and x.dtype == mx.float32
+        and mx.default_device().type == mx.DeviceType.cpu
+        and _cpu_compiles()
+    )
+
+
+def gated(activation: str, gate: mx.array, up: mx.array, training: bool = False) -> mx.array:
+    """``activation(gate) * up``, elementwise, in the dtype of the inputs."""
+    if activation != "silu":
+        return ACTIVATIONS[activation](gate) * up
+    if _polynomial(gate, training):
+        return _swiglu_polynomial_compiled(gate, up)
+    if training or mx.default_device().type == mx.DeviceType.cpu:
+        return _swiglu(gate, up)
+    return _swiglu_compiled(gate, up)
+
+
+def attention(
+    q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None = None, training: bool = False
+) -> mx.array:
+    """Scaled dot-product attention.
+
+    Args:
+        q: queries (B, heads, N, d).
+        k: keys (B, heads, N', d).
+        v: values (B, heads, N', d).
+        mask: True where a query may look, broadcastable to (B, heads, N, N').
+        training: keep to operations that have a gradient.
+
+    Returns:
+        (B, heads, N, d), in the dtype of the inputs; the softmax is in float32.
+    """
+    scale = q.shape[-1] ** -0.5
+    if mask is not None or not _polynomial(q, training):
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+    scores = (q * scale) @ k.swapaxes(-1, -2)  # (B, heads, N, N')
+    weights = _shifted_exp_compiled(scores, scores.max(axis=-1, keepdims=True))
+    return (weights @ v) / weights.sum(axis=-1, keepdims=True)
+
+
+def attention_weights(q: mx.array, k: mx.array, mask: mx.array | None = None) -> mx.array:
+    """The softmax that `attention` applies, (B, heads, N, N') in float32; only for those who ask to see it."""
+    scores = (q.astype(mx.float32) * q.shape[-1] ** -0.5) @ k.astype(mx.float32).swapaxes(-1, -2)
+    if mask is not None:
+        scores = mx.where(mask, scores, -mx.inf)
+    return mx.softmax(scores, axis=-1)

@@ -1,0 +1,158 @@
+"""The layers both encoders are made of: attention, gated MLP, pre-norm transformer layer.
+
+Parameter names follow transformers (`models/aimv2/modeling_aimv2.py`), so that a state dict fits as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..config import Aimv2TextConfig, Aimv2VisionConfig
+from . import kernels
+
+TowerConfig = Aimv2VisionConfig | Aimv2TextConfig
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """What an encoder returns; the tuples are None unless asked for.
+
+    Attributes:
+        last_hidden_state: (B, N, D) float32, after the final norm.
+        pooler_output: (B, D) float32, or None where the model has no way to pool.
+        hidden_states: the embeddings and every layer's output, each (B, N, D), before the final norm.
+        attentions: every layer's attention weights, each (B, heads, N, N) float32.
+    """
+
+    last_hidden_state: mx.array
+    pooler_output: mx.array | None = None
+    hidden_states: tuple[mx.array, ...] | None = None
+    attentions: tuple[mx.array, ...] | None = None
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with separate projections."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        """Build the four projections of ``config``."""
+        super().__init__()
+        dim, bias = config.hidden_size, config.qkv_bias
+        self.num_heads = config.num_attention_heads
+        self.q_proj = nn.Linear(dim, dim, bias=bias)
+        self.k_proj = nn.Linear(dim, dim, bias=bias)
+        self.v_proj = nn.Linear(dim, dim, bias=bias)
+        self.out_proj = nn.Linear(dim, dim, bias=bias)
+
+    def __call__(
+        self, x: mx.array, mask: mx.array | None = None, output_attentions: bool = False
+    ) -> tuple[mx.array, mx.array | None]:
+        """Mix the tokens ``x`` (B, N, D); the second result is the weights (B, heads, N, N) if asked for."""
+        q, k, v = (
+            split_heads(project(x), self.num_heads) for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed = kernels.attention(q, k, v, mask, training=self.training)
+        weights = kernels.attention_weights(q, k, mask) if output_attentions else None
+        return self.out_proj(merge_heads(mixed)), weights
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        """Build the three projections of ``config``."""
+        super().__init__()
+        dim, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.activation = config.hidden_act
+        self.gate_proj = nn.Linear(dim, inner, bias=bias)
+        self.up_proj = nn.Linear(dim, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, dim, bias=bias)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Transform every token of ``x`` (B, N, D) by itself."""
+        return self.down_proj(
+            kernels.gated(self.activation, self.gate_proj(x), self.up_proj(x), self.training)
+        )
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm transformer layer: attention, then the MLP, each added to its input."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        """Build one layer of ``config``."""
+        super().__init__()
+        self.attention = Attention(config)
+        self.ffn = GatedMLP(config)
+        self.rms_norm1 = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rms_norm2 = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def __call__(
+        self, x: mx.array, mask: mx.array | None = None, output_attentions: bool = False
+    ) -> tuple[mx.array, mx.array | None]:
+        """Run the layer on ``x`` (B, N, D); the second result is its attention weights if asked for."""
+        mixed, weights = self.attention(self.rms_norm1(x), mask, output_attentions)
+        x = x + mixed
+        return x + self.ffn(self.rms_norm2(x)), weights
+
+
+class Encoder(nn.Module):
+    """A stack of layers."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        """Build every layer of ``config``."""
+        super().__init__()
+        self.layers = [EncoderLayer(config) for _ in range(config.num_hidden_layers)]
+
+    def __call__(
+        self,
+        x: mx.array,
+        mask: mx.array | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> tuple[mx.array, tuple[mx.array, ...] | None, tuple[mx.array, ...] | None]:
+        """Run all layers on ``x`` (B, N, D).
+
+        Returns:
+            The last layer's output (B, N, D); ``x`` and every layer's output; every layer's attention weights.
+            The last two are None unless asked for.
+        """
+        states, attentions = [x], []
+        for layer in self.layers:
+            x, weights = layer(x, mask, output_attentions)
+            if output_hidden_states:
+                states.append(x)
+            if weights is not None:
+                attentions.append(weights)
+        return (
+            x,
+            tuple(states) if output_hidden_states else None,
+            tuple(attentions) if output_attentions else None,
+        )
+
+
+class PositionTable(nn.Module):
+    """A learned vector per position. Not an `nn.Embedding`, which quantization would pick up."""
+
+    def __init__(self, length: int, dim: int) -> None:
+        """Make a table of ``length`` positions."""
+        super().__init__()
+        self.weight = mx.random.normal((length, dim), scale=dim**-0.5)
+
+
+def add_positions(x: mx.array, positions: mx.array) -> mx.array:
+    """``x`` (B, N, D) plus ``positions`` (N, D), summed in float32 and kept in the dtype of ``x``."""
+    return (x.astype(mx.float32) + positions.astype(mx.float32)).astype(x.dtype)
+
+
+def split_heads(x: mx.array, num_heads: int) -> mx.array:
+    """(B, N, D) to (B, heads, N, d)."""
+    batch, length, dim = x.shape
+    return x.reshape(batch, length, num_heads, dim // num_heads).swapaxes(1, 2)
+
+
+def merge_heads(x: mx.array) -> mx.array:
+    """(B, heads, N, d) to (B, N, D)."""
+    batch, heads, length, dim = x.shape
+    return x.swapaxes(1, 2).reshape(batch, length, heads * dim)
