@@ -1,0 +1,251 @@
+"""Whatever holds a picture -> an upright 8-bit RGB picture.
+
+Everything that goes wrong on the way is an `ImageError` whose message begins with the name of the picture.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Literal, TypeAlias
+
+import numpy as np
+from PIL import ExifTags, Image, ImageColor
+
+from ..errors import Aimv2Error, BrokenImageError, ImageError, ImageTooLargeError, InputError
+from .formats import identify, reason
+from .rgb import Color, array_to_rgb, to_rgb
+
+ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray[Any, Any]"
+
+UPRIGHT = {  # EXIF orientation -> what undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)  # orientations whose upright picture has width and height exchanged,
+FLIPPED_X = (2, 3, 6, 7)  # whose right edge was stored first,
+FLIPPED_Y = (3, 4, 7, 8)  # and whose lower edge was
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How pictures are read.
+
+    Attributes:
+        decode: "exact" decodes every pixel; "fast" lets the JPEG decoder shrink by 2, 4 or 8 meanwhile, to no
+            less than twice the size the model needs. Other formats are always exact.
+        background: Colour under transparent pixels, a Pillow colour name or "#rrggbb"; "drop" ignores
+            transparency and shows whatever colour is stored there, as Pillow's `convert("RGB")` does.
+        max_megapixels: Pictures with more pixels, in millions, are refused before they are decoded.
+
+    Raises:
+        InputError: A field has another value than these.
+    """
+
+    decode: Literal["exact", "fast"] = "exact"
+    background: str = "white"
+    max_megapixels: float = 200.0
+
+    def __post_init__(self) -> None:
+        if self.decode not in ("exact", "fast"):
+            raise InputError(f"decode is {self.decode!r}, but has to be 'exact' or 'fast'")
+        self.background_color  # noqa: B018 - raises if it is no colour
+        cap: object = self.max_megapixels
+        if isinstance(cap, bool) or not isinstance(cap, (int, float)) or not 0 < cap < math.inf:
+            raise InputError(f"max_megapixels is {cap!r}, but has to be a number greater than 0")
+
+    @property
+    def background_color(self) -> Color | None:
+        """The background as (red, green, blue) in 0..255, or None for "drop"."""
+        if self.background == "drop":
+            return None
+        channels: tuple[int, ...] = ()
+        with suppress(ValueError, TypeError, AttributeError):  # unknown, or not a string
+            channels = ImageColor.getrgb(self.background)
+        if len(channels) != 3 or max(channels) > 255:
+            rule = "a colour name such as 'white', '#rrggbb', or 'drop'"
+            raise InputError(f"background is {self.background!r}, but has to be {rule}")
+        return channels[0], channels[1], channels[2]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture that may have been reduced by 2, 4 or 8 while it was decoded.
+
+    Attributes:
+        picture: Upright, in mode RGB.
+        size: (width, height) in full, in pixels.
+        box: The part of `picture` that stands for the whole, (left, top, right, bottom) in its pixels. A
+            reduced JPEG is rounded up to whole pixels, so its outermost column and row may reach beyond it.
+    """
+
+    picture: Image.Image
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+    @classmethod
+    def whole(cls, picture: Image.Image) -> Decoded:
+        """A picture that was not reduced."""
+        return cls(picture, picture.size, (0, 0, picture.width, picture.height))
+
+
+def decode_image(
+    source: ImageInput, options: DecodeOptions | None = None, short_edge: int | None = None
+) -> Image.Image:
+    """An upright picture in mode RGB, from a path, bytes, a binary file, a Pillow picture or an array.
+
+    EXIF orientation is applied, transparency laid over the background, deep pixels scaled by their range (see
+    `to_rgb`), and of several frames or pages the first is taken (of a Pillow picture, the current one).
+
+    Args:
+        source: A binary file is read from its position to its end and stays open. A Pillow picture is neither
+            changed nor closed. Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 or float in 0..1.
+        options: How to read it; the defaults of `DecodeOptions` if None.
+        short_edge: The short edge in pixels that the picture is going to be resized to. With decode="fast", a
+            JPEG is decoded to a short edge of at least twice that; None decodes exactly.
+
+    Returns:
+        A new picture, in memory, with an empty `info`: decoding it again changes nothing.
+
+    Raises:
+        InputError: `source` has another type, or an array another shape, dtype or range.
+        ImageError: The file cannot be read, or has no pixels that can be used.
+        BrokenImageError: Not a picture, cut off, or damaged.
+        ImageTooLargeError: More pixels than `max_megapixels`.
+        MissingExtraError: A HEIC picture, and the package pillow-heif is not installed.
+    """
+    return decode_reduced(source, options or DecodeOptions(), short_edge).picture
+
+
+def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int | None) -> Decoded:
+    """The same as `decode_image`, with the size that the picture has in full."""
+    if short_edge is not None and (isinstance(short_edge, bool) or short_edge < 1):
+        raise InputError(f"short_edge is {short_edge!r}, but has to be at least 1")
+    if isinstance(source, np.ndarray):
+        return Decoded.whole(array_to_rgb(source, options.background_color))
+    label = _label(source)
+    with _failures_named(label):
+        if isinstance(source, Image.Image):
+            _check_size(source.size, options)
+            return Decoded.whole(_upright_rgb(source, options, ours=False)[0])
+        with _opened(source) as stream:
+            return _decode_stream(stream, options, short_edge)
+
+
+def _decode_stream(stream: IO[bytes], options: DecodeOptions, short_edge: int | None) -> Decoded:
+    picture = identify(stream)
+    width, height = picture.size
+    _check_size(picture.size, options)
+    drafted = None
+    if options.decode == "fast" and short_edge is not None and picture.format in ("JPEG", "MPO"):
+        drafted = picture.draft("RGB", (2 * short_edge, 2 * short_edge))
+    rgb, orientation = _upright_rgb(picture, options, ours=True)
+    if drafted is None:
+        return Decoded.whole(rgb)
+    _, _, right, bottom = drafted[1]
+    spare_x, spare_y = picture.width - right, picture.height - bottom  # less than a pixel each
+    if orientation in SIDEWAYS:
+        width, height, spare_x, spare_y = height, width, spare_y, spare_x
+    left, top = spare_x * (orientation in FLIPPED_X), spare_y * (orientation in FLIPPED_Y)
+    box = (left, top, left + rgb.width - spare_x, top + rgb.height - spare_y)
+    return Decoded(rgb, (width, height), box)
+
+
+def _label(source: object) -> str:
+    """What messages call the source."""
+    if isinstance(source, (str, os.PathLike)):
+        return os.fsdecode(source)
+    if isinstance(source, bytes):
+        return f"picture of {len(source)} bytes"
+    if isinstance(source, Image.Image):
+        return f"{source.mode} picture of {source.width}x{source.height}"
+    if hasattr(source, "read"):
+        name = getattr(source, "name", None)
+        return name if isinstance(name, str) else type(source).__name__
+    accepted = "a path, bytes, a binary file, a Pillow picture or a NumPy array"
+    raise InputError(f"got {type(source).__name__}, but a picture has to be {accepted}")
+
+
+@contextmanager
+def _failures_named(label: str) -> Iterator[None]:
+    """Turn whatever reading or decoding raises into an ImageError that names the picture."""
+    try:
+        yield
+    except ImageError as error:
+        raise type(error)(f"{label}: {error}") from error.__cause__
+    except Aimv2Error:
+        raise
+    except MemoryError as error:
+        raise ImageError(f"{label}: not enough memory to decode it") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLargeError(f"{label}: beyond Pillow's own limit ({reason(error)})") from error
+    # Pillow's plugins let through anything that damaged bytes can cause: ValueError, SyntaxError, KeyError,
+    # struct.error, NotImplementedError, ...
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ImageError(f"{label}: cannot be read: {error.strerror}") from error
+        raise BrokenImageError(f"{label}: cut off or damaged ({reason(error)})") from error
+
+
+@contextmanager
+def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[IO[bytes]]:
+    """A seekable stream that begins with the picture, closed afterwards; a file passed in stays open."""
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    elif isinstance(source, (str, os.PathLike)):
+        with Path(source).open("rb") as stream:
+            yield stream if stream.seekable() else io.BytesIO(stream.read())
+    else:
+        data = source.read()
+        if not isinstance(data, bytes):
+            raise InputError(
+                f"{_label(source)} gives {type(data).__name__} when read: open it in binary mode, 'rb'"
+            )
+        yield io.BytesIO(data)
+
+
+def _check_size(size: tuple[int, int], options: DecodeOptions) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"{width}x{height} has no pixels")
+    if width * height > options.max_megapixels * 1e6:
+        raise ImageTooLargeError(
+            f"{width}x{height} is {width * height / 1e6:.1f} megapixels, more than the"
+            f" {options.max_megapixels:g} allowed (max_megapixels, --max-megapixels)"
+        )
+
+
+def _upright_rgb(picture: Image.Image, options: DecodeOptions, *, ours: bool) -> tuple[Image.Image, int]:
+    """The picture in RGB with its EXIF orientation applied, and that orientation.
+
+    The result is `picture` itself only if it is `ours` to give away.
+    """
+    picture.load()
+    # asked for only now: PNG may keep EXIF behind the pixels, and Pillow turns TIFF upright while it loads
+    orientation = _orientation(picture)
+    rgb = to_rgb(picture, options.background_color)
+    if orientation in UPRIGHT:
+        rgb = rgb.transpose(UPRIGHT[orientation])
+    elif rgb is picture and (not ours or getattr(picture, "is_animated", False)):
+        rgb = rgb.copy()
+    rgb.info = {}
+    return rgb, orientation
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) if there is none or if it cannot be read."""
+    try:
+        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - damaged EXIF raises anything, and the pixels are good without it
+        return 1
+    return value if isinstance(value, int) else 1

@@ -1,0 +1,109 @@
+"""The first bytes of a file -> the Pillow plugin that reads it.
+
+Pillow's plugins are called by name, from a list, instead of through `Image.open`. That keeps three things
+away: formats that start other programs (EPS), formats that claim almost any bytes (TGA, PCX), and Pillow's
+process-wide pixel limit, which would warn from 89 megapixels on and refuse from 179. The cap of
+`DecodeOptions` is checked instead, between the header and the pixels. Some plugins ask for Pillow's limit by
+themselves: a WebP picture, a TIFF tile or a GIF frame beyond 179 megapixels is an `ImageTooLargeError`
+whatever the cap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import IO, TypeAlias
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from ..errors import BrokenImageError, ImageError, MissingExtraError
+
+_Factory: TypeAlias = Callable[[IO[bytes], "str | bytes"], ImageFile.ImageFile]
+
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "GIF",
+    "WEBP",
+    "TIFF",
+    "BMP",
+    "DIB",
+    "PPM",
+    "JPEG2000",
+    "ICO",
+    "ICNS",
+    "QOI",
+    "SGI",
+    "DDS",
+    "PSD",
+)
+AVIF_BRANDS = frozenset({b"avif", b"avis"})
+HEIF_BRANDS = frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())
+NOT_PICTURES = {  # beginnings that explain themselves
+    b"%PDF": "a PDF document",
+    b"%!PS": "a PostScript file",
+    b"\xc5\xd0\xd3\xc6": "an EPS file",
+    b"<svg": "an SVG drawing",
+    b"<?xml": "an XML file, perhaps an SVG drawing",
+    b"<!DOCTYPE html": "a web page",
+    b"<html": "a web page",
+    b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull`",
+}
+
+
+def identify(stream: IO[bytes]) -> ImageFile.ImageFile:
+    """The picture behind a seekable stream, its header read and its pixels not.
+
+    Raises:
+        BrokenImageError: Empty, not a picture, or with a damaged header.
+        ImageError: Pillow was built without the codec.
+        MissingExtraError: A HEIC picture, and the package pillow-heif is not installed.
+    """
+    head = stream.read(256)
+    if not head:
+        raise BrokenImageError("empty, 0 bytes")
+    failure: Exception | None = None
+    for factory in _factories(head):
+        stream.seek(0)
+        try:
+            return factory(stream, "")
+        except (SyntaxError, IndexError, TypeError, KeyError, UnidentifiedImageError) as error:
+            failure = error  # how plugins say "not mine" after a look beyond the signature
+    if failure is not None:
+        raise BrokenImageError(f"cut off or damaged ({reason(failure)})") from failure
+    found = next((what for start, what in NOT_PICTURES.items() if head.lstrip().startswith(start)), None)
+    raise BrokenImageError("not a picture that can be read" + (f", but {found}" if found else ""))
+
+
+def _factories(head: bytes) -> Iterator[_Factory]:
+    """Pillow plugins whose signature matches the first bytes of a file."""
+    brands = _brands(head)
+    if brands & HEIF_BRANDS and not brands & AVIF_BRANDS:
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError as error:
+            raise MissingExtraError("Reading HEIC pictures", "pillow-heif", "heif") from error
+        yield HeifImageFile
+        return
+    Image.init()
+    if brands & AVIF_BRANDS and "AVIF" not in Image.OPEN:
+        raise ImageError("reading AVIF pictures needs Pillow 11.3 or newer")
+    for name in ("AVIF",) if brands & AVIF_BRANDS else FORMATS:
+        factory, accept = Image.OPEN.get(name, (None, None))
+        accepted = accept is not None and accept(head[:16])
+        if isinstance(accepted, str):  # the plugin is there, its codec is not
+            raise ImageError(accepted)
+        if accepted and factory is not None:
+            yield factory
+
+
+def _brands(head: bytes) -> set[bytes]:
+    """Major and compatible brands of an ISO base media file (HEIF, AVIF); empty for every other format."""
+    if head[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    return {head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))}
+
+
+def reason(error: BaseException) -> str:
+    """What an exception of Pillow says, in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

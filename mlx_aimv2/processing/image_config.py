@@ -1,0 +1,224 @@
+"""`preprocessor_config.json`, as transformers writes it, in one checked form."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..errors import ConfigError
+
+MAX_EDGE = 4096  # pixels; a model for larger pictures is a mistake in the file
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+RESAMPLE_NAMES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers 0 to 5
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ImageProcessorConfig:
+    """What is done to an 8-bit RGB picture before it reaches the model, in this order.
+
+    The defaults are those of transformers' `CLIPImageProcessor`, which every published checkpoint names.
+
+    Attributes:
+        do_convert_rgb: Whether other modes are converted to RGB. Kept for the file's sake: the model takes
+            three channels, so pictures are always converted.
+        do_resize: Whether to resize to `size`. Together with `do_center_crop` false: native resolution.
+        size: An integer is the short edge in pixels, and the long edge follows in proportion; (height, width)
+            is exact.
+        resample: Pillow's number of a filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming.
+        do_center_crop: Whether to cut `crop_size` out of the middle, with black borders where the picture is
+            smaller.
+        crop_size: (height, width) in pixels.
+        do_rescale: Whether to multiply pixels, 0..255, by `rescale_factor`.
+        rescale_factor: 1/255 brings pixels to 0..1.
+        do_normalize: Whether to subtract `image_mean` and divide by `image_std`, after rescaling.
+        image_mean: (red, green, blue), in units of the rescaled pixels.
+        image_std: (red, green, blue), likewise.
+        extra: Keys of the file that are not used here, untouched.
+    """
+
+    do_convert_rgb: bool = True
+    do_resize: bool = True
+    size: int | tuple[int, int] = 224
+    resample: int = 3
+    do_center_crop: bool = True
+    crop_size: tuple[int, int] = (224, 224)
+    do_rescale: bool = True
+    rescale_factor: float = 1 / 255
+    do_normalize: bool = True
+    image_mean: Triple = CLIP_MEAN
+    image_std: Triple = CLIP_STD
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def default(cls, image_size: int, native: bool = False) -> ImageProcessorConfig:
+        """The published values, for a checkpoint without the file.
+
+        Args:
+            image_size: Edge of the square input in pixels; with `native`, only written down.
+            native: Whether pictures keep their own resolution.
+
+        Raises:
+            ConfigError: `image_size` is no sensible number of pixels.
+        """
+        edge = _edge("image_size", image_size)
+        return cls(do_resize=not native, do_center_crop=not native, size=edge, crop_size=(edge, edge))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ImageProcessorConfig:
+        """Read the keys of either era: sizes as numbers or as dictionaries, missing keys, nulls.
+
+        Null stands for the default, as in transformers. Unknown keys go to `extra`.
+
+        Raises:
+            ConfigError: A value has a wrong type or makes no sense; the message names key and value.
+        """
+        # the size of CLIP's processor is a short edge unless the file says otherwise
+        square = bool(data.get("default_to_square", False))
+        readers = dict(READERS, size=_square_size) if square else READERS
+        known = {key: read(key, data[key]) for key, read in readers.items() if data.get(key) is not None}
+        return cls(**known, extra={key: value for key, value in data.items() if key not in READERS})
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> ImageProcessorConfig:
+        """Read a `preprocessor_config.json`.
+
+        Raises:
+            ConfigError: The file cannot be read, is not JSON, or holds a wrong value.
+        """
+        name = os.fsdecode(path)
+        try:
+            with Path(path).open(encoding="utf-8") as stream:
+                data = json.load(stream, parse_constant=_refuse_constant)
+        except OSError as error:
+            raise ConfigError(f"{name}: cannot be read: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, NaN, absurd nesting
+            raise ConfigError(f"{name}: not valid JSON ({error})") from error
+        if not isinstance(data, dict):
+            raise ConfigError(f"{name}: has to be a JSON object, but is a {type(data).__name__}")
+        try:
+            return cls.from_dict(data)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of `preprocessor_config.json`; `from_dict` gives the same config back."""
+        height, width = self.crop_size
+        size = (
+            {"shortest_edge": self.size}
+            if isinstance(self.size, int)
+            else {"height": self.size[0], "width": self.size[1]}
+        )
+        return {
+            **self.extra,
+            "do_convert_rgb": self.do_convert_rgb,
+            "do_resize": self.do_resize,
+            "size": size,
+            "resample": self.resample,
+            "do_center_crop": self.do_center_crop,
+            "crop_size": {"height": height, "width": width},
+            "do_rescale": self.do_rescale,
+            "rescale_factor": self.rescale_factor,
+            "do_normalize": self.do_normalize,
+            "image_mean": list(self.image_mean),
+            "image_std": list(self.image_std),
+        }
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _wrong(key: str, value: object, rule: str) -> ConfigError:
+    return ConfigError(f"{key} is {value!r:.200}, but has to be {rule}")
+
+
+def _boolean(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(key, value, "true or false")
+    return value
+
+
+def _number(key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 1e6:
+        raise _wrong(key, value, "a number from -1e6 to 1e6")
+    return value
+
+
+def _edge(key: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_EDGE:
+        raise _wrong(key, value, f"a whole number of pixels from 1 to {MAX_EDGE}")
+    return value
+
+
+def _size(key: str, value: object) -> int | tuple[int, int]:
+    if not isinstance(value, Mapping):
+        return _edge(key, value)
+    given = {name: edge for name, edge in value.items() if edge is not None}
+    if set(given) == {"shortest_edge"}:
+        return _edge(f"{key}.shortest_edge", given["shortest_edge"])
+    if set(given) == {"height", "width"}:
+        return _edge(f"{key}.height", given["height"]), _edge(f"{key}.width", given["width"])
+    raise _wrong(key, value, 'a number, {"shortest_edge": ...} or {"height": ..., "width": ...}')
+
+
+def _square_size(key: str, value: object) -> int | tuple[int, int]:
+    size = _size(key, value)
+    return (size, size) if isinstance(size, int) and not isinstance(value, Mapping) else size
+
+
+def _crop_size(key: str, value: object) -> tuple[int, int]:
+    if isinstance(value, Mapping) and set(value) == {"shortest_edge"}:
+        raise _wrong(key, value, 'a number or {"height": ..., "width": ...}')
+    size = _size(key, value)
+    return (size, size) if isinstance(size, int) else size
+
+
+def _resample(key: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(RESAMPLE_NAMES):
+        names = ", ".join(f"{number} ({name})" for number, name in enumerate(RESAMPLE_NAMES))
+        raise _wrong(key, value, f"one of {names}")
+    return value
+
+
+def _positive(key: str, value: object) -> float:
+    number = _number(key, value)
+    if number < 1e-6:
+        raise _wrong(key, value, "a number from 1e-6 to 1e6")
+    return number
+
+
+def _triple(key: str, value: object) -> Triple:
+    values = value if isinstance(value, (list, tuple)) else [value] * 3
+    if len(values) != 3:
+        raise _wrong(key, value, "three numbers: red, green, blue")
+    red, green, blue = (_number(key, channel) for channel in values)
+    return red, green, blue
+
+
+def _positive_triple(key: str, value: object) -> Triple:
+    triple = _triple(key, value)
+    for channel in triple:
+        _positive(key, channel)
+    return triple
+
+
+READERS: dict[str, Callable[[str, Any], Any]] = {
+    "do_convert_rgb": _boolean,
+    "do_resize": _boolean,
+    "size": _size,
+    "resample": _resample,
+    "do_center_crop": _boolean,
+    "crop_size": _crop_size,
+    "do_rescale": _boolean,
+    "rescale_factor": _positive,
+    "do_normalize": _boolean,
+    "image_mean": _triple,
+    "image_std": _positive_triple,
+}

@@ -1,0 +1,94 @@
+"""Pictures and texts to a model's inputs: the facade over image processor and tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from .decode import ImageInput
+from .image import ImageProcessor
+from .tokenizer import Encoding, Tokenizer
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+
+class Processor:
+    """What `load` returns beside the model.
+
+    Attributes:
+        image_processor: one picture to (H, W, 3) float32.
+        tokenizer: texts to ids; None for checkpoints without a text encoder.
+    """
+
+    def __init__(
+        self,
+        image_processor: ImageProcessor,
+        tokenizer: Tokenizer | None = None,
+        max_text_length: int | None = None,
+    ) -> None:
+        """Join the two; ``max_text_length`` is what the model takes, where the tokenizer would allow more."""
+        self.image_processor = image_processor
+        self.tokenizer = tokenizer
+        self.max_text_length = max_text_length
+
+    def __call__(
+        self, images: ImageInput | Sequence[ImageInput] | None = None, text: str | Sequence[str] | None = None
+    ) -> dict[str, mx.array]:
+        """A model's inputs.
+
+        Args:
+            images: one picture or several: paths, bytes, file objects, PIL images, numpy arrays (uint8, or
+                floats in 0..1).
+            text: one text or several; longer ones are cut to the model's length, keeping the end token.
+
+        Returns:
+            `pixel_values` (B, H, W, 3) float32 for ``images``; `input_ids` and `attention_mask` (B, T) int32 for
+            ``text``.
+
+        Raises:
+            InputError: neither is given, a checkpoint without tokenizer is given text, or native-resolution
+                pictures differ in size (embed those one by one, or with `Embedder`).
+            ImageError: a picture cannot be read.
+        """
+        import mlx.core as mx
+
+        if images is None and text is None:
+            raise InputError("give images, text, or both")
+        inputs: dict[str, mx.array] = {}
+        if images is not None:
+            inputs["pixel_values"] = mx.array(self._pixels(as_list(images)))
+        if text is not None:
+            encoding = self.encode(text)
+            inputs["input_ids"] = mx.array(encoding.input_ids)
+            inputs["attention_mask"] = mx.array(encoding.attention_mask)
+        return inputs
+
+    def encode(self, text: str | Sequence[str]) -> Encoding:
+        """Token ids of texts, (B, T) int32, no longer than the model takes.
+
+        Raises:
+            InputError: the checkpoint has no tokenizer, or an item is no text.
+        """
+        if self.tokenizer is None:
+            raise InputError("this checkpoint has no text encoder: use the image-text pair, --model lit")
+        longest = self.tokenizer.model_max_length
+        return self.tokenizer(text, max_length=min(longest, self.max_text_length or longest))
+
+    def _pixels(self, images: list[ImageInput]) -> np.ndarray:
+        if not images:
+            raise InputError("images is empty: give at least one")
+        pixels = [self.image_processor(image) for image in images]
+        sizes = sorted({array.shape[:2] for array in pixels})
+        if len(sizes) > 1:
+            shown = ", ".join(f"{height} x {width}" for height, width in sizes[:4])
+            raise InputError(f"pictures of different sizes ({shown}) cannot share a batch: use Embedder")
+        return np.stack(pixels)
+
+
+def as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
+    """Several pictures as they are, one picture as a list of one."""
+    return list(images) if isinstance(images, (list, tuple)) else [images]  # type: ignore[list-item]

@@ -1,0 +1,171 @@
+"""Texts to token ids: the byte-level BPE of CLIP, with BOS and EOS around every text.
+
+The ids are those of ``CLIPTokenizer`` in transformers 5, its treatment of special tokens that are written out
+inside a text included. The one exception: a ``tokenizer.json`` by transformers 4 keeps its own split, which
+ends no word behind ``<|startoftext|>`` and ``<|endoftext|>`` where these are ordinary text, as in LiT.
+How the vocabulary is read from a folder is the matter of ``tokenizer_files``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from . import tokenizer_files
+from .tokenizer_files import Loaded, as_tokenizer_error
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """A batch of texts as arrays, padded on the right.
+
+    Attributes:
+        input_ids: (B, T) int32, each row BOS, the text, EOS, then padding.
+        attention_mask: (B, T) int32, 1 for BOS, text and EOS, 0 for padding.
+        truncated: Indices of the texts that did not fit and lost their end (never their EOS).
+    """
+
+    input_ids: NDArray[np.int32]
+    attention_mask: NDArray[np.int32]
+    truncated: tuple[int, ...] = ()
+
+
+class Tokenizer:
+    """Token ids of texts. Holds no state that a call changes, so threads may share one.
+
+    Args:
+        loaded: What ``tokenizer_files.read`` gives; ``from_folder`` is the shorter way.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._backend = loaded.backend
+        self._special_ids = dict(loaded.special_ids)
+        self._model_max_length = loaded.max_length
+        self._vocab_size = loaded.vocab_size
+        self._suffix: str = getattr(loaded.backend.model, "end_of_word_suffix", None) or ""
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether a folder holds the files that ``from_folder`` needs."""
+        return bool(tokenizer_files.find(Path(folder)))
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Tokenizer:
+        """The tokenizer of a checkpoint folder.
+
+        Read are ``tokenizer.json``, else ``vocab.json`` and ``merges.txt``; and, where present,
+        ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``.
+
+        Raises:
+            TokenizerError: A file is missing, damaged, or contradicts another.
+        """
+        return cls(tokenizer_files.read(Path(folder)))
+
+    @property
+    def bos_token_id(self) -> int:
+        """The id in front of every text."""
+        return self._special_ids["bos_token"]
+
+    @property
+    def eos_token_id(self) -> int:
+        """The id behind every text; the text tower pools where it first stands."""
+        return self._special_ids["eos_token"]
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills rows up; in LiT it is the EOS id, so only the mask tells them apart."""
+        return self._special_ids["pad_token"]
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id: the rows that a token embedding needs."""
+        return self._vocab_size
+
+    @property
+    def model_max_length(self) -> int:
+        """The most tokens a row may have, BOS and EOS included (77 if the files do not say)."""
+        return self._model_max_length
+
+    def __call__(
+        self, texts: Sequence[str] | str, max_length: int | None = None, pad_to_max_length: bool = False
+    ) -> Encoding:
+        """Arrays of B texts, cut to ``max_length`` and padded on the right to the longest.
+
+        Surrogates, which no valid text has, are paired up where possible and else read as U+FFFD.
+
+        Args:
+            texts: One text or B of them; an empty text is BOS EOS.
+            max_length: Tokens in a row at most, BOS and EOS included; default ``model_max_length``.
+            pad_to_max_length: Make every row ``max_length`` long.
+
+        Raises:
+            InputError: There is no text, one of them is not a str, or ``max_length`` is out of range.
+            TokenizerError: The vocabulary cannot express a text.
+        """
+        checked = _check_texts(texts)
+        limit = self._check_max_length(max_length)
+        # One by one: a parallel batch gains little, and makes the library warn in processes forked later.
+        rows = [self._encode(text) for text in checked]
+        room = limit - 2
+        truncated = tuple(index for index, row in enumerate(rows) if len(row) > room)
+        length = limit if pad_to_max_length else 2 + min(room, max(len(row) for row in rows))
+        input_ids = np.full((len(rows), length), self.pad_token_id, dtype=np.int32)  # (B, T)
+        attention_mask = np.zeros((len(rows), length), dtype=np.int32)
+        for index, row in enumerate(rows):
+            ids = [self.bos_token_id, *row[:room], self.eos_token_id]
+            input_ids[index, : len(ids)] = ids
+            attention_mask[index, : len(ids)] = 1
+        return Encoding(input_ids, attention_mask, truncated)
+
+    def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> str:
+        """The text of one row of ids, without special tokens: lower case, words apart by one space.
+
+        Raises:
+            InputError: ``ids`` is not one row of whole numbers in the vocabulary.
+        """
+        row = np.asarray(ids)
+        if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
+            raise InputError(f"ids must be one row of whole numbers, not shape {row.shape} of {row.dtype}")
+        if row.size and not 0 <= int(row.min()) <= int(row.max()) < self._vocab_size:
+            raise InputError(f"ids must lie in 0 to {self._vocab_size - 1}, not {row.min()} to {row.max()}")
+        with as_tokenizer_error("the ids"):
+            text = self._backend.decode(row.tolist(), skip_special_tokens=True)
+        return (text.replace(self._suffix, " ") if self._suffix else text).strip()
+
+    def _encode(self, text: str) -> list[int]:
+        """The ids of a text, without BOS and EOS, of any length."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        with as_tokenizer_error(f"the text {text[:40]!r}"):
+            return self._backend.encode(text, add_special_tokens=False).ids
+
+    def _check_max_length(self, max_length: int | None) -> int:
+        if max_length is None:
+            return self._model_max_length
+        if isinstance(max_length, bool) or not isinstance(max_length, (int, np.integer)):
+            raise InputError(f"max_length must be a whole number, not {max_length!r}")
+        if not 2 <= max_length <= self._model_max_length:
+            most = f"{self._model_max_length} (the model's)"
+            raise InputError(f"max_length must be 2 (BOS and EOS) to {most}, not {max_length}")
+        return int(max_length)
+
+
+def _check_texts(texts: Sequence[str] | str) -> list[str]:
+    if isinstance(texts, str):
+        return [str(texts)]
+    if not isinstance(texts, Sequence) or isinstance(texts, (bytes, bytearray, memoryview)):
+        raise InputError(f"texts must be a str or a list of str, not {type(texts).__name__}")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"texts[{index}] must be a str, not {type(text).__name__}")
+    if not texts:
+        raise InputError("texts is empty; give at least one text (an empty str is allowed)")
+    return [str(text) for text in texts]

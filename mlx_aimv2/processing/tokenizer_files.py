@@ -1,0 +1,299 @@
+"""The files of a tokenizer, read and checked, in every form that checkpoints have had.
+
+A folder holds either ``tokenizer.json``, whose pipeline is used as it is (less its truncation, padding and
+dropout), or ``vocab.json`` and ``merges.txt``, around which CLIP's pipeline is built: NFC, white space
+collapsed, lower case, words, bytes, merges. Special tokens are named in ``tokenizer_config.json`` or, before
+that could hold ``added_tokens_decoder``, in ``special_tokens_map.json``. Precedence and flags follow
+transformers 5 (``tokenization_utils_base.py``, ``models/clip/tokenization_clip.py``), but special tokens that
+no file names are looked for in the vocabulary, and no special token gets a new id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+
+from ..errors import TokenizerError
+
+# transformers 5 has the two CLIP names in its pattern for every vocabulary, so they stand here too.
+_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+# Tokens are added in this order, and the later of two that differ only in their flags wins.
+_NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
+_USUAL_NAMES = {
+    "bos_token": ("<start_of_text>", "<|startoftext|>"),
+    "eos_token": ("<end_of_text>", "<|endoftext|>"),
+}
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+_DEFAULT_MAX_LENGTH = 77
+_STATED_AT_MOST = 1_000_000  # transformers writes 1e30 where no length is known
+_ID_LIMIT = 2**31
+_MIXED = "take all tokenizer files from one checkpoint"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a folder gives.
+
+    Attributes:
+        backend: The pipeline; BOS and EOS are not its matter.
+        special_ids: Ids under "bos_token", "eos_token", "unk_token" and "pad_token".
+        vocab_size: One more than the highest id.
+        max_length: The most tokens of a text, BOS and EOS included.
+    """
+
+    backend: tokenizers.Tokenizer
+    special_ids: Mapping[str, int]
+    vocab_size: int
+    max_length: int
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """What the small files say: named tokens in the order of ``_NAMED``, added ones in that of their ids."""
+
+    named: Mapping[str, AddedToken]
+    added: list[tuple[int, AddedToken]]
+    max_length: int
+
+
+def find(folder: Path) -> tuple[Path, ...]:
+    """The files that hold the vocabulary: one, two, or none if the folder has no tokenizer."""
+    for names in (("tokenizer.json",), ("vocab.json", "merges.txt")):
+        files = tuple(folder / name for name in names)
+        if all(file.is_file() for file in files):
+            return files
+    return ()
+
+
+def read(folder: Path) -> Loaded:
+    """The pipeline and special tokens of a folder.
+
+    Raises:
+        TokenizerError: A file is missing, damaged, or contradicts another.
+    """
+    files = find(folder)
+    if not files:
+        raise TokenizerError(_missing(folder))
+    with as_tokenizer_error(folder):
+        declared = _read_declared(folder)
+        backend = _read_pipeline(files[0]) if len(files) == 1 else _build_pipeline(*files)
+        framing = backend.encode("").ids
+        special_ids = _add_tokens(backend, declared, framing, folder)
+        ends = [special_ids["bos_token"], special_ids["eos_token"]]
+        if framing not in ([], ends):
+            wrong = f"puts {framing} around a text, but BOS and EOS are {ends}"
+            raise TokenizerError(f"{files[0]}: {wrong}; {_MIXED}")
+        if isinstance(backend.model, models.BPE) and backend.model.unk_token is None:
+            backend.model.unk_token = backend.id_to_token(special_ids["unk_token"])
+        highest = max(backend.get_vocab().items(), key=lambda item: item[1])
+        _check_id(*highest, files[0])
+        return Loaded(backend, special_ids, highest[1] + 1, declared.max_length)
+
+
+@contextmanager
+def as_tokenizer_error(where: object) -> Iterator[None]:
+    """Turns what the tokenizers library raises into a TokenizerError that begins with ``where``."""
+    try:
+        yield
+    except TokenizerError:
+        raise
+    except BaseException as error:
+        # A panic in Rust arrives as a BaseException whose class cannot be imported.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise TokenizerError(f"{where}: refused by the tokenizers library: {reason}") from error
+
+
+def _missing(folder: Path) -> str:
+    there = [name for name in ("vocab.json", "merges.txt") if (folder / name).is_file()]
+    found = f"only {there[0]}" if there else "none of them" if folder.is_dir() else "no such folder"
+    return f"{folder}: no tokenizer; looked for tokenizer.json, or vocab.json with merges.txt; found {found}"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenizerError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    text = _read_text(path)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise TokenizerError(f"{path}: must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _read_declared(folder: Path) -> _Declared:
+    config_path = folder / "tokenizer_config.json"
+    config = _read_object(config_path)
+    values = {key: (config[key], config_path) for key in _NAMED if config.get(key) is not None}
+    if "added_tokens_decoder" not in config:
+        map_path = folder / "special_tokens_map.json"
+        special = _read_object(map_path)
+        values |= {key: (special[key], map_path) for key in _NAMED if special.get(key) is not None}
+    named = {key: _added_token(*values[key]) for key in _NAMED if key in values}
+    names = {token.content for token in named.values()}
+    if "added_tokens_decoder" in config:
+        added = _decoder_tokens(config["added_tokens_decoder"], names, config_path)
+    else:
+        added = _legacy_tokens(folder / "added_tokens.json", names)
+    by_content = {token.content: token for _, token in added}
+    named = {key: by_content.get(token.content, token) for key, token in named.items()}
+    return _Declared(named, added, _max_length(config.get("model_max_length"), config_path))
+
+
+def _decoder_tokens(entries: object, names: set[str], path: Path) -> list[tuple[int, AddedToken]]:
+    if not isinstance(entries, dict):
+        raise TokenizerError(f"{path}: added_tokens_decoder must be an object, not {type(entries).__name__}")
+    added: list[tuple[int, AddedToken]] = []
+    for key, value in entries.items():
+        if not key.isdecimal() or not isinstance(value, dict):
+            wrong = f"a wrong entry {key[:40]!r}: {value!r:.80}"
+            raise TokenizerError(f"{path}: added_tokens_decoder has {wrong}")
+        token = _added_token({"special": False, **value}, path)
+        token.special = token.special or token.content in names
+        added.append((int(key), token))
+    return sorted(added, key=lambda entry: entry[0])
+
+
+def _legacy_tokens(path: Path, names: set[str]) -> list[tuple[int, AddedToken]]:
+    added: list[tuple[int, AddedToken]] = []
+    for content, token_id in _read_object(path).items():
+        _check_id(content, token_id, path)
+        special = content in names
+        added.append((token_id, AddedToken(content, special=special, normalized=not special)))
+    return sorted(added, key=lambda entry: entry[0])
+
+
+def _added_token(value: object, path: Path) -> AddedToken:
+    """A token as the files of both eras write it: its text, or an object with its text and flags."""
+    fields = {"content": value} if isinstance(value, str) else value
+    if not isinstance(fields, dict) or not isinstance(fields.get("content"), str) or not fields["content"]:
+        raise TokenizerError(f'{path}: a token must be a text or an object with "content", not {value!r:.80}')
+    flags = {"special": True, **{name: fields[name] for name in _FLAGS if name in fields}}
+    wrong = [name for name, flag in flags.items() if not isinstance(flag, bool)]
+    if wrong:
+        raise TokenizerError(f"{path}: {wrong[0]} of the token {fields['content']!r} must be true or false")
+    return AddedToken(fields["content"], **flags)
+
+
+def _max_length(value: object, path: Path) -> int:
+    if value is None:
+        return _DEFAULT_MAX_LENGTH
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1 or value < 2:
+        raise TokenizerError(f"{path}: model_max_length must be a whole number from 2, not {value!r:.40}")
+    return int(value) if value <= _STATED_AT_MOST else _DEFAULT_MAX_LENGTH
+
+
+def _check_id(token: str, token_id: object, path: Path) -> None:
+    if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < _ID_LIMIT:
+        wrong = f"the id of {token!r} is {token_id!r:.40}"
+        raise TokenizerError(f"{path}: {wrong}, not a whole number from 0 to {_ID_LIMIT - 1}")
+
+
+def _read_pipeline(path: Path) -> tokenizers.Tokenizer:
+    with as_tokenizer_error(path):
+        backend = tokenizers.Tokenizer.from_str(_read_text(path))
+    backend.no_truncation()
+    backend.no_padding()
+    if isinstance(backend.model, models.BPE):
+        backend.model.dropout = None
+    return backend
+
+
+def _build_pipeline(vocab_path: Path, merges_path: Path) -> tokenizers.Tokenizer:
+    vocab = _read_vocab(vocab_path)
+    merges = _read_merges(merges_path, vocab)
+    model = models.BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix="</w>", fuse_unk=False)
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _read_vocab(path: Path) -> dict[str, int]:
+    vocab = _read_object(path)
+    tokens: dict[int, str] = {}
+    for token, token_id in vocab.items():
+        _check_id(token, token_id, path)
+        if token_id in tokens:
+            raise TokenizerError(f"{path}: {tokens[token_id]!r} and {token!r} have the same id {token_id}")
+        tokens[token_id] = token
+    if not vocab:
+        raise TokenizerError(f"{path}: the vocabulary is empty")
+    return vocab
+
+
+def _read_merges(path: Path, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
+    merges: list[tuple[str, str]] = []
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        # OpenAI's own file has its name in front of "#version".
+        if not line.strip() or line.startswith("#version") or (number == 1 and "#version:" in line):
+            continue
+        pair = line.rstrip(" ").split(" ")
+        if len(pair) != 2:
+            raise TokenizerError(f"{path}, line {number}: must be two tokens and a space, not {line[:80]!r}")
+        missing = [token for token in (*pair, "".join(pair)) if token not in vocab]
+        if missing:
+            raise TokenizerError(f"{path}, line {number}: the token {missing[0]!r} is not in vocab.json")
+        merges.append((pair[0], pair[1]))
+    return merges
+
+
+def _add_tokens(
+    backend: tokenizers.Tokenizer, declared: _Declared, framing: list[int], folder: Path
+) -> dict[str, int]:
+    """Makes the declared tokens known to the pipeline; gives the ids of the special ones by their names."""
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    for token_id, token in declared.added:
+        if token.content not in known:
+            backend.add_tokens([token])
+        actual = backend.token_to_id(token.content)
+        if actual != token_id:
+            wrong = f"the added token {token.content!r} should have id {token_id} but gets {actual}"
+            raise TokenizerError(f"{folder}: {wrong}; {_MIXED}")
+    known |= {token.content for _, token in declared.added}
+    ids: dict[str, int] = {}
+    for name, token in _special_tokens(backend, declared.named, framing, folder).items():
+        known_id = backend.token_to_id(token.content)
+        if known_id is None:
+            raise TokenizerError(f"{folder}: {name} is {token.content!r}, which is not in the vocabulary")
+        ids[name] = known_id
+        if token.content not in known:
+            backend.add_tokens([token])
+    return ids
+
+
+def _special_tokens(
+    backend: tokenizers.Tokenizer, named: Mapping[str, AddedToken], framing: list[int], folder: Path
+) -> dict[str, AddedToken]:
+    """All four special tokens: as named, else as the pipeline frames a text, else by their usual names."""
+    found: dict[str, AddedToken] = {}
+    for index, (key, usual) in enumerate(_USUAL_NAMES.items()):
+        framed = backend.id_to_token(framing[index]) if len(framing) == 2 else None
+        names = [name for name in (framed, *usual) if name and backend.token_to_id(name) is not None]
+        if key not in named and not names:
+            wrong = f"no file names the {key}, and the vocabulary has none of {', '.join(usual)}"
+            raise TokenizerError(f"{folder}: {wrong}; add it to tokenizer_config.json")
+        found[key] = named.get(key) or AddedToken(names[0], special=True)
+    return {key: named.get(key, found.get(key, found["eos_token"])) for key in _NAMED}
