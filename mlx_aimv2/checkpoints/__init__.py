@@ -1,0 +1,1 @@
+"""Checkpoints: found, read, written, and translated between layouts."""

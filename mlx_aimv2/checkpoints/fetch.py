@@ -1,0 +1,293 @@
+"""Which files of a repository are needed, and the download of exactly these, at one commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import TracebackType
+
+from ..errors import DamagedFileError, HubError, NotACheckpointError, PickleRefusedError
+from ..events import Notice, OnEvent, Progress
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+_WEIGHTS = "model.safetensors"
+_MLX_WEIGHTS = "mlx_model.safetensors"
+_SMALL_FILES = (
+    CONFIG,
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "LICENSE*",
+    "README.md",
+)
+_PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
+_POLL_S = 0.2
+
+
+def small_files(names: Iterable[str]) -> list[str]:
+    """The files that are needed beside the weights: configuration, tokenizer, licence, card."""
+    top = sorted(name for name in names if "/" not in name)
+    return [name for name in top if any(fnmatchcase(name, pattern) for pattern in _SMALL_FILES)]
+
+
+def weights_entry(names: Collection[str], source: str, weights: str | None = None) -> str:
+    """The one file that stands for the weights: a safetensors file, or the index of its shards.
+
+    Args:
+        names: All files there are.
+        source: What to call the checkpoint in messages.
+        weights: File asked for by name; None takes ``model.safetensors``, then the index, then
+            ``mlx_model.safetensors`` where that is the only safetensors file.
+
+    Raises:
+        PickleRefusedError: The only weights are pickled.
+        NotACheckpointError: There is no ``config.json``, or there are no weights that fit.
+    """
+    tensors = [name for name in names if name.endswith(".safetensors")]
+    wanted = [weights] if weights else [_WEIGHTS, INDEX]
+    if weights is None and tensors == [_MLX_WEIGHTS]:
+        wanted.append(_MLX_WEIGHTS)
+    present = [name for name in wanted if name in names]
+    if present and CONFIG in names:
+        return present[0]
+    pickles = sorted(name for name in names if name.endswith(_PICKLES))
+    if pickles and not tensors:
+        raise PickleRefusedError(
+            f"{source} has only pickled weights ({', '.join(pickles[:3])}), which can run code when opened: "
+            "have https://huggingface.co/spaces/safetensors/convert make a model.safetensors of them, "
+            "or give a revision that has one"
+        )
+    looked_for = f"{CONFIG} and {' or '.join(wanted)}"
+    found = ", ".join(sorted(names)[:8]) or "no files"
+    raise NotACheckpointError(f"{source} holds no AIMv2 checkpoint: looked for {looked_for}, found {found}")
+
+
+def shards(index: Path) -> list[str]:
+    """The names of the files that an index of safetensors shards points at, sorted.
+
+    Raises:
+        DamagedFileError: It is not such an index, or it points outside its folder.
+    """
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedFileError(f"{index} is not an index of safetensors shards: download it again") from error
+    for name in names:
+        if not isinstance(name, str) or not name.endswith(".safetensors") or {"/", "\\"} & set(name):
+            raise DamagedFileError(f"{index} names {name!r}, which is not a safetensors file beside it")
+    if not names:
+        raise DamagedFileError(f"{index} names no safetensors files")
+    return names
+
+
+def is_complete(folder: Path, weights: str | None = None) -> bool:
+    """Whether a folder has its configuration and all of its weights, as an interrupted download has not."""
+    names = {entry.name for entry in folder.iterdir() if entry.is_file()}
+    try:
+        entry = weights_entry(names, str(folder), weights)
+        return entry != INDEX or names.issuperset(shards(folder / INDEX))
+    except (NotACheckpointError, PickleRefusedError, DamagedFileError):
+        return False
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What the Hub says of a repository at one commit."""
+
+    repo: str
+    """``owner/name``."""
+    commit: str
+    """Full commit hash."""
+    sizes: Mapping[str, int]
+    """Bytes of every file, by name."""
+    license_notice: str
+    """One line that names the licence of the weights."""
+
+
+class Download:
+    """Brings files of one commit into the cache.
+
+    Files come one after the other and the weights last, so that whoever has the weights has the rest.
+    """
+
+    def __init__(self, listing: Listing, on_event: OnEvent) -> None:
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
+
+        self._listing = listing
+        self._on_event = on_event
+        self._announced = False
+        self._cache = Path(constants.HF_HUB_CACHE).expanduser()
+        self._storage = self._cache / repo_folder_name(repo_id=listing.repo, repo_type="model")
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of this commit appear."""
+        return self._storage / "snapshots" / self._listing.commit
+
+    def run(self, weights: str | None = None) -> Path:
+        """The folder with all needed files in it.
+
+        Raises:
+            NotACheckpointError, PickleRefusedError: See ``weights_entry``.
+            DamagedFileError: The index is damaged.
+            HubError: The weights do not fit on the disk, or shards are missing in the repository.
+            Exception: Whatever ``huggingface_hub`` raises when a download fails.
+        """
+        names = self._listing.sizes
+        entry = weights_entry(names, self._listing.repo, weights)
+        with _no_bars():
+            for name in [*small_files(names), *([INDEX] if entry == INDEX else [])]:
+                self._fetch(name)
+            self._fetch_weights(shards(self.folder / INDEX) if entry == INDEX else [entry])
+        return self.folder
+
+    def remember(self, revision: str) -> None:
+        """Note which commit a branch or tag stands for now, so that it is found again without a network."""
+        commit = self._listing.commit
+        reference = self._storage / "refs" / revision
+        if revision == commit or (reference.is_file() and reference.read_text(encoding="utf-8") == commit):
+            return
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        partial = reference.with_name(f"{reference.name}.{os.getpid()}.tmp")
+        partial.write_text(commit, encoding="utf-8")
+        partial.replace(reference)
+
+    def _announce(self) -> None:
+        if not self._announced:
+            self._on_event(Notice(self._listing.license_notice))
+            self._announced = True
+
+    def _fetch(self, name: str) -> None:
+        from huggingface_hub import constants, hf_hub_download
+
+        if (self.folder / name).is_file():
+            return
+        self._announce()
+        hf_hub_download(
+            self._listing.repo,
+            name,
+            revision=self._listing.commit,
+            cache_dir=self._cache,
+            endpoint=constants.ENDPOINT,
+            etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
+        )
+
+    def _fetch_weights(self, names: list[str]) -> None:
+        sizes = self._listing.sizes
+        absent = [name for name in names if name not in sizes]
+        if absent:
+            raise HubError(f"{self._listing.repo} lacks {', '.join(absent[:3])}, which its {INDEX} names")
+        missing = [name for name in names if not (self.folder / name).is_file()]
+        if not missing:
+            return
+        self._check_space(sum(sizes[name] for name in missing))
+        self._announce()
+        done = sum(sizes[name] for name in names if name not in missing)
+        with _Meter(
+            self._storage / "blobs", done, sum(sizes[name] for name in names), self._on_event
+        ) as meter:
+            for name in missing:
+                self._fetch(name)
+                meter.finished(sizes[name])
+
+    def _check_space(self, needed: int) -> None:
+        existing = next(folder for folder in (self._cache, *self._cache.parents) if folder.exists())
+        free = shutil.disk_usage(existing).free
+        if free < needed:
+            raise HubError(
+                f"no room for {self._listing.repo} in {self._cache}: {needed / 1e9:.2f} GB needed, "
+                f"{free / 1e9:.2f} GB free: free some, or set HF_HOME to a folder on another disk"
+            )
+
+
+class _Meter:
+    """Reports bytes as they arrive, by looking at the growing file from a thread.
+
+    ``hf_hub_download`` takes a progress class only in its newer versions; the file grows in all of them.
+    """
+
+    def __init__(self, blobs: Path, done: int, total: int, on_event: OnEvent) -> None:
+        self._blobs = blobs
+        self._done = done
+        self._total = total
+        self._on_event = on_event
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="mlx-aimv2-download", daemon=True)
+        self._error: BaseException | None = None
+        self._before = self._partial_files()
+
+    def __enter__(self) -> _Meter:
+        self._on_event(Progress("download", self._done, self._total, unit="bytes"))
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if error is None:
+            if self._error is not None:
+                raise self._error
+            self._on_event(Progress("download", self._done, self._total, unit="bytes"))
+
+    def finished(self, size: int) -> None:
+        """Count a file that is complete."""
+        self._done += size
+
+    def _partial_files(self) -> dict[Path, int]:
+        found: dict[Path, int] = {}
+        for path in self._blobs.glob("*.incomplete"):
+            try:
+                found[path] = path.stat().st_size
+            except FileNotFoundError:  # completed between the two calls
+                continue
+        return found
+
+    def _watch(self) -> None:
+        reported = self._done
+        try:
+            while not self._stop.wait(_POLL_S):
+                # what an earlier, interrupted download left and nobody continues does not count
+                grown = [
+                    size for path, size in self._partial_files().items() if size != self._before.get(path)
+                ]
+                done = min(self._done + sum(grown), self._total)
+                if done > reported:
+                    reported = done
+                    self._on_event(Progress("download", done, self._total, unit="bytes"))
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            self._error = error
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep the progress bars of ``huggingface_hub`` off stderr, unless the environment settles that."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

@@ -1,0 +1,291 @@
+"""From what a user calls a checkpoint (folder, short name, repository) to the folder with its files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from ..errors import (
+    Aimv2Error,
+    GatedRepositoryError,
+    HubError,
+    InputError,
+    NotACheckpointError,
+    OfflineError,
+    RepositoryNotFoundError,
+)
+from ..events import Notice, OnEvent, ignore
+from ..presets import find, suggest
+from .fetch import Download, Listing, is_complete
+
+_REPO = re.compile(r"(?=.{3,96}\Z)(?!.*(?:--|\.\.))(?!.*\.git\Z)\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
+_REVISION = re.compile(r"(?!.*\.\.)\w[\w./+-]*", re.ASCII)
+_WEIGHTS = re.compile(r"[\w.-]+\.safetensors")
+_DRIVE = re.compile(r"[A-Za-z]:")
+_MAIN = "main"
+
+_LICENSE_TERMS = {"apple-amlr": "research use only", "apple-ascl": "Apple's sample code licence"}
+
+_DISK_TROUBLE = {
+    errno.ENOSPC: "the disk is full: free some room, or set HF_HOME to a folder on another disk",
+    errno.EDQUOT: "the disk quota is used up: free some room, or set HF_HOME to a folder elsewhere",
+    errno.EACCES: "it may not be written: set HF_HOME to a folder that may",
+    errno.EPERM: "it may not be written: set HF_HOME to a folder that may",
+    errno.EROFS: "it may not be written: set HF_HOME to a folder that may",
+    errno.ENOTDIR: "part of that path is no folder: set HF_HOME to one that is",
+    errno.EEXIST: "part of that path is no folder: set HF_HOME to one that is",
+}
+_STATUS_ADVICE = {
+    401: "the access token was refused: renew it with `hf auth login`",
+    403: "access was refused: see `hf auth whoami`",
+    429: "too many requests: wait a few minutes",
+}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Where the files of a checkpoint lie, and where they come from."""
+
+    folder: Path
+    """Folder with ``config.json`` and the weights."""
+    repo: str | None
+    """Hub repository, ``owner/name``; None for a local folder."""
+    revision: str | None
+    """Commit hash; None for a local folder."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A checkpoint on the Hub, as asked for."""
+
+    repo: str
+    revision: str | None = None
+    weights: str | None = None
+
+    def __str__(self) -> str:
+        return self.repo if self.revision is None else f"{self.repo} at revision {self.revision}"
+
+
+def resolve(
+    path_or_repo: str | os.PathLike[str],
+    revision: str | None = None,
+    on_event: OnEvent = ignore,
+    weights: str | None = None,
+) -> Resolved:
+    """The folder of a checkpoint, downloaded from the Hub where it is not there yet.
+
+    An existing folder is taken as it is. Everything else that does not look like a path is a short name of
+    ``presets``, or a repository. Without a network, or with ``HF_HUB_OFFLINE=1``, the cache has to hold it.
+
+    Args:
+        path_or_repo: Folder, short name (``large-224``) or repository (``apple/aimv2-large-patch14-224``).
+        revision: Branch, tag or commit on the Hub; None is its main branch.
+        on_event: Gets one ``Notice`` with the licence before a download, and ``Progress`` in bytes of the
+            weights during it, partly from another thread.
+        weights: Name of the safetensors file to have instead of ``model.safetensors`` or its shards.
+
+    Raises:
+        InputError: An argument has a wrong form, is a file, or names nothing known.
+        NotACheckpointError: There is no such folder, or the repository holds no usable checkpoint.
+        PickleRefusedError: The repository has only pickled weights.
+        DamagedFileError: The list of weight shards is damaged.
+        HubError: The Hub, the network or the cache fails; the subclasses tell the common cases apart.
+    """
+    text = _checked_text(path_or_repo)
+    folder = _local_folder(text)
+    if folder is not None:
+        if revision is not None:
+            raise InputError(f"{folder} is a local folder, which has no revision {revision!r}: leave it out")
+        return Resolved(folder, None, None)
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise InputError(f"{revision!r} is not the name of a branch or tag, nor a commit")
+    if weights is not None and not _WEIGHTS.fullmatch(weights):
+        raise InputError(f"weights must name a .safetensors file, not {weights!r}")
+    return _from_hub(_Wanted(_repository(text), revision, weights), on_event)
+
+
+def is_cached(repo: str, revision: str | None = None) -> bool:
+    """Whether a complete copy of a preset or repository is in the cache; no network is used."""
+    preset = find(repo)
+    name = preset.repo if preset else repo
+    valid = _REPO.fullmatch(name) and (revision is None or _REVISION.fullmatch(revision))
+    return bool(valid) and _cached(_Wanted(name, revision)) is not None
+
+
+def _checked_text(path_or_repo: object) -> str:
+    if not isinstance(path_or_repo, str | os.PathLike):
+        raise InputError(f"a checkpoint is a folder or a model name, not {type(path_or_repo).__name__}")
+    text = os.fspath(path_or_repo)
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise InputError(f"a checkpoint is a folder or a model name, not {text!r}")
+    if "://" in text:
+        raise InputError(f"{text} is a web address: give the repository as OWNER/NAME")
+    return text
+
+
+def _local_folder(text: str) -> Path | None:
+    """The folder that a text names; None if it can only be the name of a model."""
+    path = Path(os.path.expanduser(text))
+    if os.path.isdir(path):
+        return path
+    if os.path.lexists(path):
+        raise InputError(f"{path} is not a folder: give the folder that holds it, {path.parent}")
+    if not text.isprintable():
+        raise InputError(f"no folder {text!r}, and no model has such a name")
+    starts = text.startswith((".", "~", "/")) or _DRIVE.match(text)
+    if starts or "\\" in text or text.count("/") > 1 or text.endswith("/"):
+        raise NotACheckpointError(
+            f"no folder {path}: check the path, or give a model name (mlx-aimv2 models)"
+        )
+    return None
+
+
+def _repository(text: str) -> str:
+    preset = find(text)
+    if preset is not None:
+        return preset.repo
+    if _REPO.fullmatch(text):
+        return text
+    what = "is not a valid repository name" if "/" in text else "is neither a folder nor a known model"
+    raise InputError(f"{text!r} {what}: {_similar(text)}")
+
+
+def _similar(text: str) -> str:
+    """What to do about an unknown name."""
+    close = suggest(text)
+    guess = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{guess}`mlx-aimv2 models` lists the names; others are OWNER/NAME"
+
+
+def _from_hub(wanted: _Wanted, on_event: OnEvent) -> Resolved:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import RepositoryNotFoundError as NoRepository
+    from huggingface_hub.errors import RevisionNotFoundError as NoRevision
+
+    if constants.HF_HUB_OFFLINE:
+        return _from_cache(wanted, OfflineError(_not_cached(wanted, "offline mode is on (HF_HUB_OFFLINE)")))
+    try:
+        listing = _listing(wanted)
+    except (NoRepository, NoRevision) as error:
+        raise _refusal(error, wanted) from error
+    # an answer that is no JSON, or not of the Hub's form, comes from something between here and the Hub
+    except _failures(OSError, ValueError, KeyError, TypeError) as error:
+        found = _from_cache(wanted, _refusal(error, wanted))
+        on_event(Notice(f"the Hub cannot be reached: using the cached copy of {wanted}"))
+        return found
+    download = Download(listing, on_event)
+    try:
+        folder = download.run(wanted.weights)
+    except _failures(OSError, RuntimeError) as error:  # hf_xet raises RuntimeError
+        raise _refusal(error, wanted) from error
+    with suppress(OSError):  # a cache that can only be read
+        download.remember(wanted.revision or _MAIN)
+    return Resolved(folder, wanted.repo, listing.commit)
+
+
+def _failures(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """``others``, and the errors of the HTTP library below huggingface_hub: requests or httpx, by version."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    bases: tuple[type, ...] = HfHubHTTPError.__mro__
+    transport = [kind for kind in bases if issubclass(kind, Exception) and kind.__module__ != "builtins"]
+    return (*transport, *others)
+
+
+def _listing(wanted: _Wanted) -> Listing:
+    from huggingface_hub import HfApi, constants
+
+    info = HfApi(endpoint=constants.ENDPOINT).model_info(
+        wanted.repo, revision=wanted.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT, files_metadata=True
+    )
+    if not isinstance(info.sha, str):
+        raise ValueError("no commit in the answer")
+    sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}
+    card = info.card_data
+    stated = card and card.get("license_name" if card.get("license") == "other" else "license")
+    return Listing(wanted.repo, info.sha, sizes, _license_notice(wanted, stated, sizes))
+
+
+def _license_notice(wanted: _Wanted, stated: object, names: dict[str, int]) -> str:
+    """One line that names the licence: the card's, else the table's."""
+    preset = find(wanted.repo)
+    name = stated if isinstance(stated, str) else preset.license if preset else None
+    file = next((name for name in sorted(names) if fnmatchcase(name, "LICENSE*")), "README.md")
+    url = f"https://huggingface.co/{wanted.repo}/blob/{wanted.revision or _MAIN}/{file}"
+    if name is None:
+        return f"{wanted.repo} states no licence: see {url}"
+    terms = f" ({_LICENSE_TERMS[name]})" if name in _LICENSE_TERMS else ""
+    return f"{wanted.repo} is licensed {name}{terms}: {url}"
+
+
+def _cached(wanted: _Wanted) -> Resolved | None:
+    """The complete copy in the cache, if there is one."""
+    folder = _cached_folder(wanted)
+    if folder is None or not is_complete(folder, wanted.weights):
+        return None
+    return Resolved(folder, wanted.repo, folder.name)
+
+
+def _cached_folder(wanted: _Wanted) -> Path | None:
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cache = Path(constants.HF_HUB_CACHE).expanduser()
+    config = try_to_load_from_cache(wanted.repo, "config.json", cache_dir=cache, revision=wanted.revision)
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _from_cache(wanted: _Wanted, otherwise: Aimv2Error) -> Resolved:
+    found = _cached(wanted)
+    if found is None:
+        raise otherwise
+    return found
+
+
+def _not_cached(wanted: _Wanted, reason: str) -> str:
+    held = "not in the cache" if _cached_folder(wanted) is None else "only partly in the cache"
+    option = "" if wanted.revision is None else f" --revision {wanted.revision}"
+    return (
+        f"{wanted} is {held}, and {reason}: give a local folder (--model PATH), or run `hf download "
+        f"{wanted.repo}{option} --local-dir FOLDER` on a machine with network and copy FOLDER here"
+    )
+
+
+def _refusal(error: Exception, wanted: _Wanted) -> HubError:
+    """What a failure of huggingface_hub means to the user, in one line."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # why a file that is not cached could not be had
+    if isinstance(error, errors.GatedRepoError):
+        page = f"https://huggingface.co/{wanted.repo}"
+        return GatedRepositoryError(
+            f"{wanted.repo} is gated: accept its terms at {page}, then `hf auth login`"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return RepositoryNotFoundError(
+            f"{wanted.repo} has no revision {wanted.revision!r}: see its branches and tags"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return RepositoryNotFoundError(
+            f"no repository {wanted.repo} on the Hub, and no such folder here "
+            f"(if it is private: `hf auth login`): {_similar(wanted.repo)}"
+        )
+    if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
+        status = error.response.status_code
+        advice = _STATUS_ADVICE.get(status, "try again later")
+        return HubError(
+            f"the Hub answered {status} for {wanted}: {advice}, or give a local folder (--model PATH)"
+        )
+    if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
+        return HubError(f"cannot write to the cache {constants.HF_HUB_CACHE}: {_DISK_TROUBLE[error.errno]}")
+    if isinstance(error, _failures(errors.LocalEntryNotFoundError, ConnectionError, TimeoutError)):
+        return OfflineError(_not_cached(wanted, f"{constants.ENDPOINT} cannot be reached"))
+    if isinstance(error, ValueError | KeyError | TypeError):
+        return OfflineError(_not_cached(wanted, f"what answers at {constants.ENDPOINT} is not the Hub"))
+    first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+    return HubError(f"the download of {wanted} failed: {first_line}: run it again")

@@ -1,0 +1,183 @@
+"""The published layouts as rule tables, and how to tell which one a checkpoint has.
+
+The canonical names are transformers' own; the canonical patch kernel is MLX's (D, p, p, C). The facts come from
+the state dicts of apple/ml-aim (aim-v2), transformers (`models/aimv2`) and timm (`_convert_aimv2`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from ..errors import LayoutError
+from .rules import KERNEL, TABLE, Rule, Tensors, Transform, from_canonical, prefixed, rule, same, to_canonical
+
+Transforms = tuple[Transform, Transform]  # (forward, inverse)
+KEEP = (same, same)
+IGNORED_SUFFIXES = ("position_ids",)  # buffers that older files carry along
+KERNEL_NAMES = ("patchifier.proj.weight", "patch_embed.weight", "patch_embed.proj.weight")
+
+
+def _both(source: str, *targets: str) -> list[Rule]:
+    """Weight and bias of the same projection."""
+    return [
+        rule(f"{source}.{kind}", *(f"{target}.{kind}" for target in targets)) for kind in ("weight", "bias")
+    ]
+
+
+def _layer(source: str, norms: tuple[str, str], mlp: tuple[str, str, str]) -> list[Rule]:
+    """One layer with a fused qkv, as Apple and timm write it; ``mlp`` names gate, up and down."""
+    here = "encoder.layers.{i}"
+    gate, up, down = mlp
+    return [
+        rule(f"{source}.{norms[0]}.weight", f"{here}.rms_norm1.weight"),
+        rule(f"{source}.{norms[1]}.weight", f"{here}.rms_norm2.weight"),
+        *_both(f"{source}.attn.qkv", *(f"{here}.attention.{x}_proj" for x in "qkv")),
+        *_both(f"{source}.attn.proj", f"{here}.attention.out_proj"),
+        *_both(f"{source}.mlp.{gate}", f"{here}.ffn.gate_proj"),
+        *_both(f"{source}.mlp.{up}", f"{here}.ffn.up_proj"),
+        *_both(f"{source}.mlp.{down}", f"{here}.ffn.down_proj"),
+    ]
+
+
+def _apple(kernel: Transforms) -> list[Rule]:
+    trunk = [
+        *_layer("trunk.blocks.{i}", ("norm_1", "norm_2"), ("fc1", "fc3", "fc2")),
+        rule("trunk.post_trunk_norm.weight", "rms_norm.weight"),
+    ]
+    vision = [
+        rule("preprocessor.patchifier.proj.weight", "embeddings.patch_embed.weight", transform=kernel),
+        rule("preprocessor.patchifier.proj.bias", "embeddings.patch_embed.bias"),
+        rule("preprocessor.patchifier.norm.weight", "embeddings.rms_norm.weight"),
+        rule("preprocessor.pos_embed", "embeddings.position_embedding.weight", transform=TABLE),
+        *trunk,
+        rule("head.cls_token", "head.cls_token"),
+        *_both("head.k", "head.k_proj"),
+        *_both("head.v", "head.v_proj"),
+        *_both("head.linear", "head.output_proj"),
+    ]
+    text = [
+        rule("preprocessor.text_embedding.weight", "embeddings.token_embedding.weight"),
+        rule("preprocessor.positional_embedding", "embeddings.position_embedding.weight"),
+        *trunk,
+    ]
+    pair = [
+        *prefixed(vision, "image_encoder.", "vision_model."),
+        *prefixed(text, "text_encoder.", "text_model."),
+        rule("image_projector.weight", "visual_projection.weight"),
+        rule("text_projector.weight", "text_projection.weight"),
+        rule("log_logit_scale", "logit_scale"),
+    ]
+    return [*vision, *pair]
+
+
+def _canonical(kernel: Transforms) -> list[Rule]:
+    names = [
+        "embeddings.patch_embed.bias",
+        "embeddings.rms_norm.weight",
+        "embeddings.position_embedding.weight",
+        "embeddings.token_embedding.weight",
+        "encoder.layers.{i}.rms_norm1.weight",
+        "encoder.layers.{i}.rms_norm2.weight",
+        "rms_norm.weight",
+        "head.cls_token",
+    ]
+    projections = [
+        *(f"encoder.layers.{{i}}.attention.{x}_proj" for x in ("q", "k", "v", "out")),
+        *(f"encoder.layers.{{i}}.ffn.{x}_proj" for x in ("gate", "up", "down")),
+        *(f"head.{x}_proj" for x in ("k", "v", "output")),
+    ]
+    names += [f"{name}.{kind}" for name in projections for kind in ("weight", "bias")]
+    weight = "embeddings.patch_embed.weight"
+    tower = [rule(weight, weight, transform=kernel), *(rule(name, name) for name in names)]
+    pair = [rule(x, x) for x in ("visual_projection.weight", "text_projection.weight", "logit_scale")]
+    return [
+        *tower,
+        *prefixed(tower, "vision_model.", "vision_model."),
+        *prefixed(tower, "text_model.", "text_model."),
+        *pair,
+    ]
+
+
+def _timm() -> list[Rule]:
+    return [
+        rule("patch_embed.proj.weight", "embeddings.patch_embed.weight", transform=KERNEL),
+        rule("patch_embed.proj.bias", "embeddings.patch_embed.bias"),
+        rule("patch_embed.norm.weight", "embeddings.rms_norm.weight"),
+        rule("pos_embed", "embeddings.position_embedding.weight", transform=TABLE),
+        *_layer("blocks.{i}", ("norm1", "norm2"), ("fc1_g", "fc1_x", "fc2")),
+        rule("norm.weight", "rms_norm.weight"),
+    ]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to write an AIMv2 checkpoint.
+
+    Attributes:
+        name: what `info` and `export` call it.
+        marks: ends of names of which at least one is in every checkpoint of this layout and in no other's.
+        kernel_first: True where the patch kernel is (D, C, p, p).
+        rules: the table, or None for the canonical names as they are (quantized tensors among them).
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    kernel_first: bool
+    rules: tuple[Rule, ...] | None
+
+    def to_canonical(self, tensors: Mapping[str, mx.array]) -> tuple[Tensors, list[str]]:
+        """Canonical tensors, and the names that have no place in this layout."""
+        wanted = {name: tensor for name, tensor in tensors.items() if not name.endswith(IGNORED_SUFFIXES)}
+        return (wanted, []) if self.rules is None else to_canonical(wanted, self.rules)
+
+    def from_canonical(self, tensors: Mapping[str, mx.array]) -> tuple[Tensors, list[str]]:
+        """This layout's tensors, and the canonical names it has no place for."""
+        return (dict(tensors), []) if self.rules is None else from_canonical(tensors, self.rules)
+
+
+LAYOUTS = {
+    layout.name: layout
+    for layout in (
+        Layout("apple", ("preprocessor.patchifier.proj.weight",), True, tuple(_apple(KERNEL))),
+        Layout("apple-mlx", ("preprocessor.patchifier.proj.weight",), False, tuple(_apple(KEEP))),
+        Layout("transformers", ("embeddings.patch_embed.weight",), True, tuple(_canonical(KERNEL))),
+        Layout("mlx", ("embeddings.patch_embed.weight",), False, None),
+        Layout("timm", ("patch_embed.proj.weight",), True, tuple(_timm())),
+    )
+}
+
+
+def detect(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str] | None = None) -> Layout:
+    """Which layout a checkpoint has, from its tensor names and the shape of its patch kernel.
+
+    Args:
+        shapes: every tensor's shape.
+        metadata: the file's own note; only read where the kernel's shape fits both orders.
+
+    Raises:
+        LayoutError: no known layout, with the names that were looked for and some that were found.
+    """
+    for layout in LAYOUTS.values():
+        for mark in layout.marks:
+            kernels = [shape for name, shape in shapes.items() if name == mark or name.endswith(f".{mark}")]
+            if kernels and layout.kernel_first == _is_kernel_first(kernels[0], metadata or {}):
+                return layout
+    found = ", ".join(sorted(shapes)[:3]) or "nothing"
+    marks = ", ".join(dict.fromkeys(mark for layout in LAYOUTS.values() for mark in layout.marks))
+    raise LayoutError(
+        f"not an AIMv2 checkpoint: no tensor named like {marks}; found {len(shapes)}: {found} …"
+    )
+
+
+def _is_kernel_first(shape: tuple[int, ...], metadata: Mapping[str, str]) -> bool:
+    """Whether a patch kernel is (D, C, p, p) rather than (D, p, p, C)."""
+    if len(shape) != 4:
+        raise LayoutError(
+            f"not an AIMv2 checkpoint: its patch kernel has the shape {list(shape)}, not four sides"
+        )
+    if shape[1] == shape[3]:  # as many channels as pixels in a patch's side
+        return metadata.get("format") != "mlx"
+    return shape[2] == shape[3]

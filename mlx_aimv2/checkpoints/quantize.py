@@ -1,0 +1,124 @@
+"""Quantized weights: what config.json says of them, and making modules or plain tensors of them.
+
+The format is mlx-lm's: `"quantization": {"group_size", "bits", "mode"}`, entries by module path for those that
+differ, and for each quantized module the tensors `weight` (packed), `scales` and, in affine mode, `biases`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..errors import ConfigError, DamagedFileError
+
+VALID = {  # mode -> (group sizes, bits) that MLX has kernels for
+    "affine": ((32, 64, 128), (2, 3, 4, 5, 6, 8)),
+    "mxfp4": ((32,), (4,)),
+    "nvfp4": ((16,), (4,)),
+    "mxfp8": ((32,), (8,)),
+}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How one weight is quantized."""
+
+    group_size: int = 64
+    bits: int = 4
+    mode: str = "affine"
+
+    def __post_init__(self) -> None:
+        """Refuse what MLX has no kernel for."""
+        if self.mode not in VALID:
+            raise ConfigError(f"config: quantization mode {self.mode!r} is not one of {', '.join(VALID)}")
+        groups, bits = VALID[self.mode]
+        if self.group_size not in groups or self.bits not in bits:
+            raise ConfigError(
+                f"config: quantization mode {self.mode} has no {self.bits} bits in groups of {self.group_size}:"
+                f" bits {', '.join(map(str, bits))} in groups of {', '.join(map(str, groups))}"
+            )
+
+    def arguments(self) -> dict[str, Any]:
+        """As MLX's functions call them."""
+        return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """The scheme of a checkpoint, and of the modules that differ from it."""
+
+    default: Scheme
+    modules: Mapping[str, Scheme] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, data: Mapping[str, Any]) -> Quantization | None:
+        """Read the `quantization` entry of a config.json; None where there is none.
+
+        Raises:
+            ConfigError: the entry is not what mlx-lm writes, or a scheme does not exist.
+        """
+        entry = data.get("quantization")
+        if entry is None:
+            return None
+        if not isinstance(entry, Mapping):
+            raise ConfigError(f"config: quantization must be an object, not {type(entry).__name__}")
+        modules = {name: _scheme(value) for name, value in entry.items() if isinstance(value, Mapping)}
+        return cls(_scheme(entry), modules)
+
+    def scheme(self, path: str) -> Scheme:
+        """The scheme of the module at ``path``."""
+        return self.modules.get(path, self.default)
+
+    def __str__(self) -> str:
+        """Such as `4-bit affine, groups of 64`."""
+        scheme = self.default
+        mixed = ", some layers differ" if self.modules else ""
+        return f"{scheme.bits}-bit {scheme.mode}, groups of {scheme.group_size}{mixed}"
+
+
+def _scheme(entry: Mapping[str, Any]) -> Scheme:
+    known = {name: entry[name] for name in ("group_size", "bits", "mode") if entry.get(name) is not None}
+    return Scheme(**known)
+
+
+def quantized_paths(names: Mapping[str, Any]) -> list[str]:
+    """The modules that have scales among these tensor names."""
+    return [name.removesuffix(".scales") for name in names if name.endswith(".scales")]
+
+
+def quantize_modules(model: nn.Module, quantization: Quantization, paths: list[str]) -> None:
+    """Give ``model`` quantized modules at ``paths``, ready to take packed weights."""
+    wanted = set(paths)
+
+    def predicate(path: str, module: nn.Module) -> bool | dict[str, Any]:
+        return path in wanted and hasattr(module, "to_quantized") and quantization.scheme(path).arguments()
+
+    nn.quantize(model, class_predicate=predicate)
+
+
+def dequantize(
+    tensors: Mapping[str, mx.array], quantization: Quantization, dtype: mx.Dtype
+) -> dict[str, mx.array]:
+    """The same tensors with plain weights in place of packed ones; lazy, like its input.
+
+    Raises:
+        DamagedFileError: scales that do not fit their weight.
+    """
+    paths = quantized_paths(tensors)
+    plain = {name: x for name, x in tensors.items() if name.rpartition(".")[0] not in set(paths)}
+    for path in paths:
+        weight, scales, biases = (tensors.get(f"{path}.{kind}") for kind in ("weight", "scales", "biases"))
+        if weight is None or scales is None:
+            raise DamagedFileError(f"{path}: it has scales and no packed weight")
+        try:
+            whole = mx.dequantize(weight, scales, biases, **quantization.scheme(path).arguments())
+        except (ValueError, TypeError) as error:
+            raise DamagedFileError(f"{path}: its scales do not fit its packed weight ({error})") from error
+        plain[f"{path}.weight"] = whole.astype(dtype)
+        if f"{path}.bias" in tensors:
+            plain[f"{path}.bias"] = tensors[f"{path}.bias"]
+    return plain

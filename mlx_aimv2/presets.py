@@ -1,0 +1,224 @@
+"""The published checkpoints as a table: short name, repository, pinned revision, shape, size, accuracy.
+
+Nothing here decides how a checkpoint is read: its own files do. The table serves the list of models, the
+short names, the size estimates and the suggestions in error messages.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from .errors import InputError
+
+DEFAULT_MODEL = "apple/aimv2-large-patch14-224-lit"
+BITS_FLOAT16 = 16.0
+BITS_AFFINE_4 = 4.5  # 4 bits, and a float16 scale and bias for each group of 64 weights
+
+PATCH_SIZE = 14
+PATCH_RANGE = (112, 4096)  # the sequence lengths that the native-resolution checkpoint was trained on
+
+Size = Literal["large", "huge", "1B", "3B"]
+Layout = Literal["transformers", "timm"]
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The shape of one transformer stack, vision or text."""
+
+    hidden_size: int
+    """Width."""
+    intermediate_size: int
+    """Inner width of the SwiGLU feed-forward layers."""
+    num_hidden_layers: int
+    """Blocks."""
+    num_attention_heads: int
+    """Attention heads, 128 wide each."""
+
+    @property
+    def linear_weights(self) -> int:
+        """Weights of its Linear layers (four of attention, three of feed-forward, none with a bias)."""
+        block = 4 * self.hidden_size**2 + 3 * self.hidden_size * self.intermediate_size
+        return self.num_hidden_layers * block
+
+
+TRUNKS: MappingProxyType[Size, Trunk] = MappingProxyType(
+    {
+        "large": Trunk(1024, 2816, 24, 8),
+        "huge": Trunk(1536, 4096, 24, 12),
+        "1B": Trunk(2048, 5632, 24, 16),
+        "3B": Trunk(3072, 8192, 24, 24),
+    }
+)
+_TEXT_TRUNK = Trunk(768, 2048, 12, 6)
+_VOCABULARY_SIZE = 49408
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One published checkpoint."""
+
+    name: str
+    """Short name, as ``--model`` takes it."""
+    repo: str
+    """Repository on the Hub, ``owner/name``."""
+    original_revision: str | None
+    """Commit of the original-era files (Apple's tensor names); None where none is pinned."""
+    size: Size
+    """Row of ``TRUNKS``."""
+    image_size: int | None
+    """Side of the square input in pixels; None for native resolution."""
+    parameters: int
+    """Exact number of weights, all towers together."""
+    top1: float | None
+    """Published ImageNet-1k top-1 in percent: frozen trunk, or zero-shot for the image-text pair."""
+    has_text: bool = False
+    """Whether a text tower comes with it, and so a tokenizer, a pooling head and two projections."""
+    license: str = "apple-amlr"
+    """Licence of the weights as far as known here; the repository's own card has the last word."""
+    layout: Layout = "transformers"
+    """Tensor names to expect on the repository's main branch."""
+    extra_aliases: tuple[str, ...] = ()
+    """Names beyond those that follow from ``name`` and ``repo``."""
+
+    @property
+    def trunk(self) -> Trunk:
+        """Shape of the vision trunk."""
+        return TRUNKS[self.size]
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the vision trunk, and of its features."""
+        return self.trunk.hidden_size
+
+    @property
+    def intermediate_size(self) -> int:
+        """Inner width of the vision trunk's feed-forward layers."""
+        return self.trunk.intermediate_size
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Blocks of the vision trunk."""
+        return self.trunk.num_hidden_layers
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Attention heads of the vision trunk."""
+        return self.trunk.num_attention_heads
+
+    @property
+    def num_patches(self) -> int | None:
+        """Tokens per picture; None for native resolution, where the number varies."""
+        return None if self.image_size is None else (self.image_size // PATCH_SIZE) ** 2
+
+    @property
+    def patches_text(self) -> str:
+        """Tokens per picture in words: ``256``, or ``112 to 4096`` for native resolution."""
+        return "{} to {}".format(*PATCH_RANGE) if self.num_patches is None else str(self.num_patches)
+
+    @property
+    def quantizable(self) -> int:
+        """Weights that quantization packs: the Linear layers of the trunks, and the token embedding.
+
+        The others keep 16 bits: patch convolution, norms, position tables, pooling head (query and
+        projections), the two projections into the shared space, and the logit scale.
+        """
+        if not self.has_text:
+            return self.trunk.linear_weights
+        token_embedding = _VOCABULARY_SIZE * _TEXT_TRUNK.hidden_size
+        return self.trunk.linear_weights + _TEXT_TRUNK.linear_weights + token_embedding
+
+    def bytes_at(self, bits: float) -> int:
+        """Memory that the weights take, in bytes, worked out from the architecture.
+
+        Args:
+            bits: Bits per quantizable weight: 32 for float32, 16 for float16 and bfloat16, 4.5 for 4-bit
+                affine quantization in groups of 64. Below 16, the weights that are not quantizable count 16.
+
+        Raises:
+            InputError: ``bits`` is not above 0 and at most 64.
+        """
+        if not 0 < bits <= 64:
+            raise InputError(f"bits per weight must be above 0 and at most 64, not {bits!r}")
+        kept = self.parameters - self.quantizable
+        return round((self.quantizable * bits + kept * max(bits, BITS_FLOAT16)) / 8)
+
+    @property
+    def aliases(self) -> frozenset[str]:
+        """All names that this checkpoint answers to, in lower case."""
+        bare = self.repo.rpartition("/")[2]
+        names = (self.name, self.repo, bare, bare.removeprefix("aimv2-"), *self.extra_aliases)
+        return frozenset(name.lower() for name in names)
+
+
+# fmt: off
+_APPLE = (
+    Preset("large-224", "apple/aimv2-large-patch14-224", "ac764a25c832c7dc5e11871daa588e98e3cdbfb7",
+           "large", 224, 309_197_824, 86.6),
+    Preset("huge-224", "apple/aimv2-huge-patch14-224", "9e0bab0e0abb7b20796d2d0b37f39b7c3b1c1af1",
+           "huge", 224, 680_851_968, 87.5),
+    Preset("1B-224", "apple/aimv2-1B-patch14-224", "4d24a422f71e87d327d476bc405030fe6593d8b1",
+           "1B", 224, 1_234_958_336, 88.1),
+    Preset("3B-224", "apple/aimv2-3B-patch14-224", "df1cbc288096c9742ec8bd6709ff82757972338c",
+           "3B", 224, 2_720_658_432, 88.5),
+    Preset("large-336", "apple/aimv2-large-patch14-336", "639423ae9f07319d24a7fc431b61908110d08d3a",
+           "large", 336, 309_525_504, 87.6),
+    Preset("huge-336", "apple/aimv2-huge-patch14-336", "21528bd53a2438a84162e79f1f9a46453b88004c",
+           "huge", 336, 681_343_488, 88.2),
+    Preset("1B-336", "apple/aimv2-1B-patch14-336", "5a15f23f6757776fdd487283353a018677621939",
+           "1B", 336, 1_235_613_696, 88.7),
+    Preset("3B-336", "apple/aimv2-3B-patch14-336", "d1adb39ee92dfd7ecf3114b1ee3aa7e9027ce98f",
+           "3B", 336, 2_721_641_472, 89.2),
+    Preset("large-448", "apple/aimv2-large-patch14-448", "cefb13f21003bdadba65bfbee956c82b976cd23d",
+           "large", 448, 309_984_256, 87.9),
+    Preset("huge-448", "apple/aimv2-huge-patch14-448", "44e6440a24a8ea966ad0deadf5399a22d852bcc0",
+           "huge", 448, 682_031_616, 88.6),
+    Preset("1B-448", "apple/aimv2-1B-patch14-448", "7f292735d3a07a911559c0fabb3ad3e9d141713f",
+           "1B", 448, 1_236_531_200, 89.0),
+    Preset("3B-448", "apple/aimv2-3B-patch14-448", "70810b618e4456b724bacc8ef4d2d038060ceda6",
+           "3B", 448, 2_723_017_728, 89.5),
+    Preset("large-224-distilled", "apple/aimv2-large-patch14-224-distilled",
+           "d6d09b071e8ba31735c5e05ccd4b2a393020ce90", "large", 224, 309_197_824, None),
+    Preset("large-336-distilled", "apple/aimv2-large-patch14-336-distilled",
+           "8fe1704e5cc1c80cefc99c194afcefe21dff1faa", "large", 336, 309_525_504, None),
+    Preset("native", "apple/aimv2-large-patch14-native", "cfe7bdbbc924a5f65272d5e2c27fe5f61771a629",
+           "large", None, 308_935_680, 87.3, extra_aliases=("large-native",)),
+    Preset("lit", "apple/aimv2-large-patch14-224-lit", "c2cd59a786c4c06f39d199c50d08cc2eab9f8605",
+           "large", 224, 436_680_193, 77.0, has_text=True, extra_aliases=("large-lit", "large-224-lit")),
+)
+# fmt: on
+
+
+def _timm(original: Preset) -> Preset:
+    """The copy of a fixed-resolution vision checkpoint under timm's names."""
+    suffix = "apple_pt_dist" if original.name.endswith("-distilled") else "apple_pt"
+    return Preset(
+        name=f"timm-{original.name}",
+        repo=f"timm/aimv2_{original.size.lower()}_patch14_{original.image_size}.{suffix}",
+        original_revision=None,
+        size=original.size,
+        image_size=original.image_size,
+        parameters=original.parameters,
+        top1=original.top1,
+        layout="timm",
+    )
+
+
+PRESETS: tuple[Preset, ...] = (
+    *_APPLE,
+    *(_timm(row) for row in _APPLE if row.image_size is not None and not row.has_text),
+)
+_BY_ALIAS = MappingProxyType({alias: preset for preset in PRESETS for alias in preset.aliases})
+
+
+def find(name: str) -> Preset | None:
+    """The preset of a short name, an alias or a repository, in upper or lower case; None if there is none."""
+    return _BY_ALIAS.get(name.strip().lower())
+
+
+def suggest(name: str) -> list[str]:
+    """Short names of up to three presets whose names resemble ``name``, best first; for error messages."""
+    close = difflib.get_close_matches(name.strip().lower(), _BY_ALIAS, n=6, cutoff=0.6)
+    return list(dict.fromkeys(_BY_ALIAS[alias].name for alias in close))[:3]
