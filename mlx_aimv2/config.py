@@ -16,19 +16,34 @@ from .errors import ConfigError
 
 ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "quick_gelu", "relu")
 MAX_SIZE = 1 << 20  # no dimension of a real model comes near; larger is a damaged or hostile file
+MAX_LAYERS = 1024  # likewise; every layer is built before its tensors are looked for
 
 Json = Mapping[str, Any]
 
 
-def _at_least_one(config: object, *names: str) -> None:
+def _at_least_one(config: object, *names: str, most: int = MAX_SIZE) -> None:
     for name in names:
         value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SIZE:
-            raise ConfigError(f"config: {name} must be a whole number from 1 to {MAX_SIZE}, not {value!r}")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise ConfigError(f"config: {name} must be a whole number from 1 to {most}, not {value!r}")
+
+
+def _numbers(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= MAX_SIZE:
+            raise ConfigError(f"config: {name} must be a finite number, not {value!r}")
+
+
+def _switches(config: object, *names: str) -> None:
+    for name in names:
+        if not isinstance(getattr(config, name), bool):
+            raise ConfigError(f"config: {name} must be true or false, not {getattr(config, name)!r}")
 
 
 def _check_tower(config: Aimv2VisionConfig | Aimv2TextConfig) -> None:
-    _at_least_one(config, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    _at_least_one(config, "hidden_size", "intermediate_size", "num_attention_heads")
+    _at_least_one(config, "num_hidden_layers", most=MAX_LAYERS)
     if config.hidden_size % config.num_attention_heads:
         raise ConfigError(
             f"config: hidden_size {config.hidden_size} is not a multiple of"
@@ -39,9 +54,8 @@ def _check_tower(config: Aimv2VisionConfig | Aimv2TextConfig) -> None:
     eps = config.rms_norm_eps
     if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 < eps < 1:
         raise ConfigError(f"config: rms_norm_eps must be a number between 0 and 1, not {eps!r}")
-    for name in ("qkv_bias", "mlp_bias"):
-        if not isinstance(getattr(config, name), bool):
-            raise ConfigError(f"config: {name} must be true or false, not {getattr(config, name)!r}")
+    _numbers(config, "attention_dropout", "initializer_range")
+    _switches(config, "qkv_bias", "mlp_bias")
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,7 @@ class Aimv2VisionConfig:
         """Refuse values no model could be built from."""
         _check_tower(self)
         _at_least_one(self, "num_channels", "patch_size", "image_size")
+        _switches(self, "use_head", "is_native")
         if not self.is_native and self.image_size < self.patch_size:
             raise ConfigError(f"config: image_size {self.image_size} is under one patch of {self.patch_size}")
         if self.is_native and self.hidden_size % 4:
@@ -163,6 +178,7 @@ class Aimv2Config:
     def __post_init__(self) -> None:
         """Refuse values no model could be built from."""
         _at_least_one(self, "projection_dim")
+        _numbers(self, "logit_scale_init_value")
         scale = self.max_logit_scale
         if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 1 <= scale < math.inf:
             raise ConfigError(f"config: max_logit_scale must be a finite number of at least 1, not {scale!r}")
@@ -245,6 +261,10 @@ def _one_bias_switch(data: Json) -> Json:
 
 
 def _log_inverse(temperature: object) -> float:
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not temperature > 0:
-        raise ConfigError(f"config: init_temperature must be a number above 0, not {temperature!r}")
+    if (
+        isinstance(temperature, bool)
+        or not isinstance(temperature, (int, float))
+        or not 0 < temperature < math.inf
+    ):
+        raise ConfigError(f"config: init_temperature must be a finite number above 0, not {temperature!r}")
     return -math.log(temperature)

@@ -22,7 +22,8 @@ LN2_HIGH, LN2_LOW = (
     0.693359375,
     -2.12194440e-4,
 )  # their sum is ln 2; the first has few bits, so n * it is exact
-EXP_SERIES = [1 / math.factorial(k) for k in range(7, -1, -1)]  # degree 7, good to 1 ulp on |r| <= ln 2 / 2
+INVERSE_FACTORIALS = [1 / math.factorial(k) for k in range(8)]  # degree 7: 1 ulp for |r| <= ln 2 / 2
+CPU_SCORES = 1 << 23  # attention scores held at once on a CPU: 32 MB in float32
 
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "silu": nn.silu,
@@ -38,9 +39,11 @@ def fast_exp(x: mx.array) -> mx.array:
     x = mx.clip(x, -87.3, 88.0)
     n = mx.round(x * LOG2_E)
     r = (x - n * LN2_HIGH) - n * LN2_LOW
-    p = mx.full((), EXP_SERIES[0], dtype=mx.float32)
-    for coefficient in EXP_SERIES[1:]:
-        p = p * r + coefficient
+    c = INVERSE_FACTORIALS
+    r2 = r * r
+    low = (c[0] + c[1] * r) + (c[2] + c[3] * r) * r2
+    high = (c[4] + c[5] * r) + (c[6] + c[7] * r) * r2
+    p = low + high * (r2 * r2)  # pairs instead of a chain: MLX fuses only so deep an expression
     power = mx.left_shift(n.astype(mx.int32) + 127, mx.array(23, dtype=mx.int32))
     return p * power.view(mx.float32)
 
@@ -67,9 +70,9 @@ def _cpu_compiles() -> bool:
     """Whether `mx.compile` can build CPU kernels here: MLX calls g++ (clang on macOS) to do so."""
     if not shutil.which("clang++" if sys.platform == "darwin" else "g++"):
         return False
-    one = mx.ones((1, 1))
+    few = mx.ones((2, 2))
     try:
-        mx.eval(_swiglu_polynomial_compiled(one, one), _shifted_exp_compiled(one, one))
+        mx.eval(_swiglu_polynomial_compiled(few, few), _shifted_exp_compiled(few, few[:, :1]))
     except RuntimeError:  # a compiler that does not work, or a temporary folder it may not write to
         return False
     return True
@@ -113,7 +116,17 @@ def attention(
     scale = q.shape[-1] ** -0.5
     if mask is not None or not _polynomial(q, training):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
-    scores = (q * scale) @ k.swapaxes(-1, -2)  # (B, heads, N, N')
+    batch, heads, length, _ = q.shape
+    rows = max(1, CPU_SCORES // (batch * heads * k.shape[2]))
+    if rows >= length:
+        return _attention_polynomial(q * scale, k, v)
+    parts = [_attention_polynomial(q[:, :, at : at + rows] * scale, k, v) for at in range(0, length, rows)]
+    return mx.concatenate(parts, axis=2)
+
+
+def _attention_polynomial(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+    """Attention of scaled queries, the softmax with the polynomial `exp`."""
+    scores = q @ k.swapaxes(-1, -2)  # (B, heads, N, N')
     weights = _shifted_exp_compiled(scores, scores.max(axis=-1, keepdims=True))
     return (weights @ v) / weights.sum(axis=-1, keepdims=True)
 

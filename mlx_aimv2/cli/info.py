@@ -1,0 +1,96 @@
+"""`mlx-aimv2 info`: what a checkpoint is, or what the machine offers."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .options import Json, Revision
+from .ui import NOT_ALL_DONE, put, screen, size, table, verb
+
+
+@verb
+def info(
+    model: Annotated[
+        str | None, typer.Argument(help="A checkpoint folder, a repository, or a short name.")
+    ] = None,
+    system: Annotated[bool, typer.Option("--system", help="Describe this machine instead.")] = False,
+    weights: Annotated[
+        str | None, typer.Option(help="The weight file to look at, where there are several.")
+    ] = None,
+    revision: Revision = None,
+    json: Json = False,
+) -> None:
+    """Describe a checkpoint (layout, configuration, size, what is missing) or, with --system, this machine."""
+    from ..models.backend import require_mlx
+
+    if (model is None) == (not system):
+        raise InputError("name a checkpoint, or ask for --system")
+    require_mlx()
+    from ..diagnosis import describe_checkpoint, describe_system
+
+    if model is None:
+        facts = describe_system()
+        rows = _system_rows(facts)
+    else:
+        from ..loading import inspect
+
+        with screen() as shown:
+            facts = describe_checkpoint(inspect(model, revision, weights, shown))
+        rows = _checkpoint_rows(facts)
+    if json:
+        put(jsonlib.dumps(facts, indent=2))
+    else:
+        table(("what", "value"), rows)
+    if facts.get("problem"):
+        raise SystemExit(NOT_ALL_DONE)
+
+
+def _system_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    memory = facts["memory_bytes"]
+    extras = ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in facts["extras"].items())
+    return [
+        ("mlx-aimv2", facts["mlx_aimv2"]),
+        ("MLX", facts["mlx"]),
+        ("Python", facts["python"]),
+        ("platform", facts["platform"]),
+        ("device", f"{facts['device']} ({facts['cores']} cores{', a GPU is there' if facts['gpu'] else ''})"),
+        ("memory", size(memory) if memory else "unknown"),
+        ("BLAS", facts["blas"]),
+        ("matrix product", f"{facts['matmul_gflops']} GFLOP/s in {facts['dtype']}"),
+        ("optional extras", extras),
+    ]
+
+
+def _checkpoint_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    vision = facts["config"].get("vision_config", facts["config"])
+    resolution = "native" if vision["is_native"] else f"{vision['image_size']} pixels"
+    dtypes = ", ".join(f"{name} ({count})" for name, count in facts["dtypes"].items())
+    rows = [
+        ("checkpoint", facts["source"]),
+        ("revision", facts["revision"]),
+        ("folder", facts["folder"]),
+        ("files", ", ".join(facts["files"])),
+        ("kind", facts["kind"]),
+        ("layout", facts["layout"]),
+        ("resolution", f"{resolution}, patches of {vision['patch_size']}"),
+        ("vision", _tower(vision) + (", pooling head" if vision["use_head"] else "")),
+        ("text", _tower(facts["config"]["text_config"]) if "text_config" in facts["config"] else None),
+        ("parameters", f"{facts['parameters']:,}"),
+        ("stored as", f"{dtypes}, {size(facts['bytes'])}"),
+        ("quantization", facts["quantization"] or "none"),
+        ("memory", ", ".join(f"{size(n)} in {dtype}" for dtype, n in facts["memory"].items())),
+        ("missing files", ", ".join(facts["missing_files"]) or "none"),
+        ("problem", facts["problem"] or "none"),
+    ]
+    return [(name, value) for name, value in rows if value is not None]
+
+
+def _tower(config: dict[str, Any]) -> str:
+    return (
+        f"{config['num_hidden_layers']} layers, width {config['hidden_size']},"
+        f" MLP {config['intermediate_size']}, {config['num_attention_heads']} heads"
+    )

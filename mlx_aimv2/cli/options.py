@@ -1,0 +1,98 @@
+"""The options several verbs share, written once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..presets import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from ..loading import LoadOptions
+
+READING = "Reading pictures"
+COMPUTING = "Computing"
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`)."
+    ),
+]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="float32, float16, bfloat16, or auto: float32 on a CPU, float16 on a GPU.",
+        rich_help_panel=COMPUTING,
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu or gpu. [default: what there is]", rich_help_panel=COMPUTING)
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Pictures computed at once. [default: what suits the device]", rich_help_panel=COMPUTING
+    ),
+]
+KeepQuantized = Annotated[
+    bool,
+    typer.Option(
+        "--keep-quantized",
+        help="On a CPU, compute with packed weights (slower, less memory).",
+        rich_help_panel=COMPUTING,
+    ),
+]
+Decode = Annotated[
+    str,
+    typer.Option(
+        help="fast: large JPEGs are decoded at a reduced size; exact: as transformers does.",
+        rich_help_panel=READING,
+    ),
+]
+Background = Annotated[
+    str,
+    typer.Option(
+        help="Colour behind transparent pictures, or drop to ignore transparency as published.",
+        rich_help_panel=READING,
+    ),
+]
+MaxMegapixels = Annotated[
+    float, typer.Option(help="Refuse larger pictures before decoding them.", rich_help_panel=READING)
+]
+MaxPatches = Annotated[
+    int, typer.Option(help="Native resolution: shrink pictures of more patches.", rich_help_panel=READING)
+]
+MinPatches = Annotated[
+    int,
+    typer.Option(
+        help="Native resolution: enlarge pictures of fewer patches; 1 leaves them.", rich_help_panel=READING
+    ),
+]
+
+DEFAULT = DEFAULT_MODEL
+
+
+def load_options(
+    dtype: str,
+    keep_quantized: bool,
+    decode: str,
+    background: str,
+    max_megapixels: float,
+    min_patches: int,
+    max_patches: int,
+) -> LoadOptions:
+    """The options of the command line as the library takes them."""
+    from ..loading import LoadOptions
+    from ..processing.decode import DecodeOptions
+    from ..processing.image import NativeOptions
+
+    return LoadOptions(
+        dtype=dtype,
+        keep_quantized=keep_quantized,
+        decode=DecodeOptions(decode=decode, background=background, max_megapixels=max_megapixels),  # type: ignore[arg-type]
+        native=NativeOptions(min_patches=min_patches, max_patches=max_patches),
+    )

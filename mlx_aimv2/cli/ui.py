@@ -1,0 +1,211 @@
+"""What the command line shows: events on stderr, tables on stdout, errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from ..errors import Aimv2Error, InputError
+from ..events import Event, Notice, Progress, Skipped
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+NAME = "mlx-aimv2"
+ALL_DONE, NOT_ALL_DONE, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+DEBUG_VARIABLE = "MLX_AIMV2_DEBUG"
+
+
+def say(message: str) -> None:
+    """One line of talk, on stderr."""
+    with contextlib.suppress(BrokenPipeError):
+        print(f"{NAME}: {message}", file=sys.stderr, flush=True)
+
+
+def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A Python warning as one line of talk; libraries warn of odd picture files so."""
+    say(f"warning: {' '.join(str(message).split())}")
+
+
+def put(line: str) -> None:
+    """One line of data, on stdout."""
+    print(line, flush=True)
+
+
+def leave(status: int) -> None:
+    """End the process at once, with what was printed delivered; threads that still decode are not waited for."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(status)
+
+
+def verb(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn what a verb raises into one line on stderr and an exit status."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except KeyboardInterrupt:
+            say("interrupted")
+            leave(INTERRUPTED)
+            raise
+        except BrokenPipeError:  # the reader of our output has enough: `mlx-aimv2 embed … | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            leave(NOT_ALL_DONE)
+            raise
+        except Exception as error:
+            raise SystemExit(report(error)) from error
+
+    return guarded
+
+
+def report(error: Exception) -> int:
+    """Say what went wrong; the exit status for it. With --debug, the traceback too."""
+    if os.environ.get(DEBUG_VARIABLE):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, Aimv2Error):
+        say(f"error: {_one_line(error)}")
+        return WRONG_USAGE if isinstance(error, InputError) else NOT_ALL_DONE
+    say(f"unexpected error: {type(error).__name__}: {_one_line(error)} (run again with --debug to see where)")
+    return NOT_ALL_DONE
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+class Screen:
+    """Renders events while a verb works: a progress bar on a terminal, none in a pipe."""
+
+    def __init__(self) -> None:
+        """Show nothing yet."""
+        self.skipped = 0
+        self.started = time.monotonic()
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Notice):
+            self._line(event.message)
+        elif isinstance(event, Skipped):
+            self.skipped += 1
+            reason = " ".join(event.reason.split()).removeprefix(f"{event.source}: ")
+            self._line(f"skipped {event.source}: {reason}")
+        elif isinstance(event, Progress):
+            self._progress(event)
+
+    def start_clock(self) -> None:
+        """The work proper begins now."""
+        self.started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the clock was started."""
+        return time.monotonic() - self.started
+
+    def _line(self, message: str) -> None:
+        if self._bars is None:
+            say(message)
+        else:
+            self._bars.console.print(f"{NAME}: {message}", markup=False, highlight=False, soft_wrap=True)
+
+    def _progress(self, event: Progress) -> None:
+        if not sys.stderr.isatty() or event.total == 1:
+            return
+        if self._bars is None:
+            self._bars = _bars(event.unit)
+            self._bars.start()
+        if event.stage not in self._tasks:
+            self._tasks[event.stage] = self._bars.add_task(event.stage, total=event.total)
+        self._bars.update(self._tasks[event.stage], completed=event.done, total=event.total)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars, self._tasks = None, {}
+
+
+@contextlib.contextmanager
+def screen() -> Iterator[Screen]:
+    """A `Screen` that is closed in the end, whatever happens."""
+    shown = Screen()
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+def _bars(unit: str) -> Bars:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import (
+        Progress as Bars,
+    )
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:.1f}/s" if speed else "", style="cyan")
+
+    amount = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(), Speed())
+    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
+    return Bars(*columns, console=Console(stderr=True), transient=True)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], cut: bool = False) -> None:
+    """A table on stdout: drawn on a terminal, tab-separated in a pipe.
+
+    With ``cut``, the last column is cut where the terminal ends; else it goes on in the next line.
+    """
+    if not sys.stdout.isatty():
+        put("\t".join(headers))
+        for row in rows:
+            put("\t".join(row))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD)
+    for header in headers[:-1]:
+        drawn.add_column(header, overflow="fold")
+    drawn.add_column(headers[-1], no_wrap=cut, overflow="ellipsis" if cut else "fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    Console().print(drawn)
+
+
+def size(nbytes: float) -> str:
+    """Bytes in words, such as `1.24 GB` or `618 MB`."""
+    for unit in ("bytes", "kB", "MB"):
+        if nbytes < 999.5:
+            return f"{nbytes:.0f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.2f} GB"

@@ -1,0 +1,70 @@
+"""From any published layout to a checkpoint in this package's own format.
+
+The format is a folder as on the Hub: transformers' keys in config.json, transformers' tensor names, the patch
+kernel as (D, p, p, C), metadata `{"format": "mlx"}`, and the preprocessor, tokenizer and licence of the source.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from .checkpoints.atomic import new_folder
+from .errors import InputError
+from .events import OnEvent, ignore
+from .loading import build_model, inspect
+from .models.backend import DTYPES
+
+COPIED = (
+    "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "LICENSE", "LICENSE.txt", "LICENSE.md", "README.md",
+)  # fmt: skip
+
+
+def convert(
+    hf_path: str | os.PathLike[str],
+    mlx_path: str | os.PathLike[str],
+    dtype: str = "float32",
+    revision: str | None = None,
+    on_event: OnEvent = ignore,
+) -> Path:
+    """Write a checkpoint in this package's own format.
+
+    Args:
+        hf_path: a folder, a repository or a short name; any published layout.
+        mlx_path: the folder to write; it must not exist, and appears whole or not at all.
+        dtype: float32, float16 or bfloat16; position tables and the logit scale stay in float32.
+        revision: branch, tag or commit of the repository.
+        on_event: called with progress and notices.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: an unknown dtype.
+        OutputError: the folder exists already or cannot be written.
+        CheckpointError: the source is no checkpoint, or is damaged.
+        HubError: the source cannot be had from the Hub.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    target = Path(mlx_path).expanduser()
+    with new_folder(target) as folder:
+        checkpoint = inspect(hf_path, revision, on_event=on_event)
+        source, config = checkpoint.resolved.folder, checkpoint.config
+        model = build_model(checkpoint, getattr(mx, dtype), on_event=on_event)
+        weights = dict(tree_flatten(model.parameters()))
+        mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
+        entry = {**config.to_dict(), "dtype": dtype}
+        for name in ("quantization", "auto_map", "torch_dtype"):  # of the source's files, not of this one's
+            entry.pop(name, None)
+        (folder / "config.json").write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+        for name in COPIED:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+    return target

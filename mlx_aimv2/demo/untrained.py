@@ -1,0 +1,149 @@
+"""A small checkpoint with random weights, written as the published ones are.
+
+It runs like a real one and knows nothing: its labels are noise.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_map
+from tokenizers import pre_tokenizers
+
+from ..checkpoints.atomic import new_folder
+from ..checkpoints.layouts import LAYOUTS
+from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
+from ..loading import make_model
+from ..processing.image import ImageProcessorConfig
+
+BOS, EOS = "<start_of_text>", "<end_of_text>"
+VOCABULARY = 2 * 256 + 2  # every byte, inside a word and at its end, and the two special tokens
+
+TINY_VISION = Aimv2VisionConfig(
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    image_size=56,
+    use_head=True,
+)
+TINY_TEXT = Aimv2TextConfig(
+    vocab_size=VOCABULARY,
+    hidden_size=48,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    eos_token_id=VOCABULARY - 1,
+)
+TINY = Aimv2Config(TINY_VISION, TINY_TEXT, projection_dim=32)
+
+
+def random_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
+    """Canonical tensors of a model with random weights, the same for the same seed."""
+    keys = iter(mx.random.split(mx.random.key(seed), 4096))
+
+    def draw(x: mx.array) -> mx.array:
+        if x.ndim == 0:
+            return x
+        noise = mx.random.normal(x.shape, key=next(keys))
+        return 1.0 + 0.1 * noise if x.ndim == 1 and x.size == 1 else noise * max(x.shape[-1], 1) ** -0.5
+
+    tensors = dict(tree_flatten(tree_map(draw, make_model(config).parameters())))
+    return {name: 1.0 + 0.3 * x if "norm" in name else x for name, x in tensors.items()}
+
+
+def write_checkpoint(
+    folder: Path, config: AnyConfig = TINY, layout: str = "apple", dtype: mx.Dtype = mx.float32, seed: int = 0
+) -> Path:
+    """Write an untrained checkpoint: weights, config.json, preprocessor_config.json, tokenizer files.
+
+    Args:
+        folder: what to write; it must not exist.
+        config: the model; by default a tiny image-text pair.
+        layout: a name in `mlx_aimv2.checkpoints.layouts.LAYOUTS`.
+        dtype: of the stored weights.
+        seed: of the weights.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        OutputError: the folder exists or cannot be written.
+    """
+    canonical = random_tensors(config, seed)
+    tensors, _ = LAYOUTS[layout].from_canonical(canonical)
+    vision = config.vision_config if isinstance(config, Aimv2Config) else config
+    era = config.to_dict() if layout in ("mlx", "transformers") else original_config(config)
+    with new_folder(folder) as partial:
+        stored = {name: mx.contiguous(x.astype(dtype)) for name, x in tensors.items()}
+        note = "mlx" if layout in ("mlx", "apple-mlx") else "pt"
+        mx.save_safetensors(str(partial / "model.safetensors"), stored, metadata={"format": note})
+        _write_json(partial / "config.json", era)
+        settings = ImageProcessorConfig.default(vision.image_size, vision.is_native)
+        _write_json(partial / "preprocessor_config.json", settings.to_dict())
+        if isinstance(config, Aimv2Config):
+            write_tokenizer(partial, config.text_config.max_position_embeddings)
+    return folder
+
+
+def original_config(config: AnyConfig) -> dict[str, Any]:
+    """config.json as Apple's first files have it: fewer fields, other names."""
+    if isinstance(config, Aimv2Config):
+        text = _original_tower(config.text_config)
+        text |= {
+            "vocab_size": config.text_config.vocab_size,
+            "eos_token_id": config.text_config.eos_token_id,
+            "max_context_length": config.text_config.max_position_embeddings,
+            "is_causal": True,
+        }
+        return {
+            "model_type": "aimv2",
+            "architectures": ["AIMv2Model"],
+            "projection_dim": config.projection_dim,
+            "init_temperature": 0.07,
+            "max_logit_scale": config.max_logit_scale,
+            "vision_config": original_config(config.vision_config) | {"num_queries": 1},
+            "text_config": text,
+        }
+    data = _original_tower(config) | {"num_channels": config.num_channels, "patch_size": config.patch_size}
+    return data if config.is_native else data | {"image_size": config.image_size}
+
+
+def _original_tower(config: Aimv2VisionConfig | Aimv2TextConfig) -> dict[str, Any]:
+    return {
+        "model_type": "aimv2",
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "qkv_bias": config.qkv_bias,
+        "use_bias": config.mlp_bias,
+        "rms_norm_eps": config.rms_norm_eps,
+        "attention_dropout": 0.0,
+        "projection_dropout": 0.0,
+        "torch_dtype": "float32",
+    }
+
+
+def write_tokenizer(folder: Path, max_length: int = 77) -> None:
+    """vocab.json, merges.txt and configs of a tokenizer without merges: one token for every byte."""
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols), BOS, EOS]
+    special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
+    _write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    _write_json(folder / "special_tokens_map.json", special)
+    tokenizer = {
+        **special,
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": max_length,
+        "errors": "replace",
+    }
+    _write_json(folder / "tokenizer_config.json", tokenizer)
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

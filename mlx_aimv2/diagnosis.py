@@ -1,0 +1,108 @@
+"""What a checkpoint is, and what the machine offers, as plain values."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import statistics
+import sys
+import time
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from .checkpoints.quantize import quantized_paths
+from .config import Aimv2Config
+from .errors import MismatchError
+from .loading import Checkpoint, check_fit, make_model
+from .models.backend import compute_dtype, gpu_available, load_blas
+
+EXTRAS = {"heif": "pillow_heif", "parquet": "pyarrow"}
+MATRIX, REPEATS = 1024, 5
+
+
+def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Layout, configuration, sizes, and what is missing, without reading the weights."""
+    header, config = checkpoint.header, checkpoint.config
+    expected = dict(tree_flatten(make_model(config).parameters()))
+    parameters = sum(x.size for x in expected.values())
+    dtypes: dict[str, int] = {}
+    for info in header.tensors.values():
+        dtypes[info.dtype] = dtypes.get(info.dtype, 0) + 1
+    return {
+        "source": checkpoint.resolved.repo or str(checkpoint.resolved.folder),
+        "folder": str(checkpoint.resolved.folder),
+        "revision": checkpoint.resolved.revision,
+        "files": [path.name for path in header.files],
+        "layout": checkpoint.layout.name,
+        "kind": "image-text pair" if isinstance(config, Aimv2Config) else "vision encoder",
+        "tensors": len(header.tensors),
+        "dtypes": dtypes,
+        "parameters": parameters,
+        "bytes": header.nbytes,
+        "memory": {"float32": parameters * 4, "float16": parameters * 2},
+        "quantization": str(checkpoint.quantization) if checkpoint.quantization else None,
+        "missing_files": _missing_files(checkpoint),
+        "problem": _problem(checkpoint, expected),
+        "config": config.to_dict(),
+    }
+
+
+def _missing_files(checkpoint: Checkpoint) -> list[str]:
+    wanted = ["config.json", "preprocessor_config.json"]
+    folder = checkpoint.resolved.folder
+    missing = [name for name in wanted if not (folder / name).exists()]
+    tokenizer = (folder / "tokenizer.json").exists() or (folder / "vocab.json").exists()
+    if isinstance(checkpoint.config, Aimv2Config) and not tokenizer:
+        missing.append("tokenizer.json (or vocab.json and merges.txt)")
+    return missing
+
+
+def _problem(checkpoint: Checkpoint, expected: dict[str, mx.array]) -> str | None:
+    """What `load` would refuse, in its words; quantized weights are compared when they are loaded."""
+    if quantized_paths(checkpoint.tensors):
+        return None
+    try:
+        check_fit(expected, checkpoint.tensors, checkpoint.unknown, "the checkpoint")
+    except MismatchError as error:
+        return str(error)
+    return None
+
+
+def describe_system() -> dict[str, Any]:
+    """MLX, device, BLAS, a measured matrix product, memory, Python and optional packages."""
+    return {
+        "mlx_aimv2": importlib.metadata.version("mlx-aimv2"),
+        "mlx": importlib.metadata.version("mlx"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(mx.default_device().type).rpartition(".")[2],
+        "gpu": gpu_available(),
+        "cores": os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "blas": str(load_blas()),
+        "dtype": str(compute_dtype(None)).removeprefix("mlx.core."),
+        "matmul_gflops": round(matmul_rate() / 1e9, 1),
+        "extras": {extra: importlib.util.find_spec(module) is not None for extra, module in EXTRAS.items()},
+    }
+
+
+def matmul_rate() -> float:
+    """Floating-point operations per second of a square matrix product in the default dtype (median of five)."""
+    a = mx.random.normal((MATRIX, MATRIX)).astype(compute_dtype(None))
+    mx.eval(a @ a)
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        mx.eval(a @ a)
+        seconds.append(time.perf_counter() - start)
+    return 2 * MATRIX**3 / statistics.median(seconds)
+
+
+def _memory_bytes() -> int | None:
+    if sys.platform == "win32":
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

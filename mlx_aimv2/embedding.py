@@ -1,0 +1,223 @@
+"""Pictures and texts to vectors, one or a hundred thousand."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from .errors import Aimv2Error, ImageError, InputError, NonFiniteError
+from .loading import AnyModel
+from .models.backend import on_cpu
+from .models.lit import Aimv2Model
+from .models.lit import normalize as unit_length
+from .pooling import check_pooling, pool
+from .processing.decode import ImageInput
+from .processing.processor import Processor, as_list
+from .sources.readahead import Decoded, read_ahead
+
+CPU_TOKENS, GPU_TOKENS = (
+    2048,
+    16384,
+)  # tokens in a batch: enough to fill the device, little enough for its memory
+TEXTS = 64  # texts in a batch
+WINDOW = 4  # batches among which pictures of equal size are looked for
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Item ``index`` of the input: its vector (or grid of vectors), or why there is none."""
+
+    index: int
+    vector: np.ndarray | None = None
+    error: Aimv2Error | None = None
+
+
+class Embedder:
+    """Vectors of pictures and texts.
+
+    Attributes:
+        pooling: what became of "auto".
+        fingerprint: what made the vectors: checkpoint, revision, dtype, pooling, preprocessing. Vectors of
+            different fingerprints must not be compared.
+    """
+
+    def __init__(
+        self,
+        model: AnyModel,
+        processor: Processor,
+        pooling: str = "auto",
+        normalize: bool = True,
+        batch_size: int | None = None,
+    ) -> None:
+        """Get ready; nothing is computed yet.
+
+        Args:
+            model: from `load`.
+            processor: from `load`.
+            pooling: "auto" (the projected embedding of an image-text pair; else the mean of the normed tokens),
+                "mean", "max", "head" (the checkpoint's own pooling head) or "tokens" (the grid (h, w, D)).
+            normalize: scale every vector to unit length.
+            batch_size: pictures computed at once; None for what suits the device and the number of patches.
+
+        Raises:
+            InputError: an unknown pooling, one the model cannot do, or a batch size under 1.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, not {batch_size}")
+        self.model, self.processor = model, processor
+        self.pooling = check_pooling(model, pooling)
+        self.normalize = normalize
+        self.batch_size = batch_size
+        self._float16_overflow = _weight_dtype(model) == mx.float16
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What made the vectors, as plain values."""
+        origin = getattr(self.model, "origin", None)
+        settings = self.processor.image_processor.settings()
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        made_by = asdict(origin) if origin is not None else {"name": "unnamed", "checkpoint": None}
+        return {**made_by, "pooling": self.pooling, "normalized": self.normalize, "preprocessing": digest}
+
+    def images(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:
+        """Embed pictures; row k is picture k.
+
+        Args:
+            images: one picture or several: paths, bytes, file objects, PIL images, numpy arrays.
+
+        Returns:
+            (N, D) float32; with pooling "tokens" (N, h, w, D).
+
+        Raises:
+            ImageError: a picture cannot be read; its number is named.
+            InputError: with pooling "tokens", pictures of different grids: embed them with `stream`.
+            NonFiniteError: the model's output is not finite.
+        """
+        items = as_list(images)
+        rows: list[np.ndarray] = []
+        for result in self.stream(items):
+            if result.error is not None:
+                raise _numbered(result.error, result.index, len(items))
+            rows.append(result.vector)  # type: ignore[arg-type]
+        if not rows:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        if len({row.shape for row in rows}) > 1:
+            raise InputError("pictures of different sizes have different token grids: embed them one by one")
+        return np.stack(rows)
+
+    def stream(self, images: Sequence[ImageInput]) -> Iterator[Embedded]:
+        """Embed any number of pictures, decoding ahead while the model computes.
+
+        Broken pictures do not stop it. Memory stays bounded: a few batches are held at a time.
+
+        Yields:
+            One `Embedded` for every picture, in the order of the input.
+
+        Raises:
+            NonFiniteError: the model's output is not finite.
+        """
+        decoded = read_ahead(images, self.processor.image_processor, ahead=2 * (self.batch_size or 8))
+        while window := self._window(decoded):
+            yield from self._embed_window(window)
+
+    def texts(self, texts: str | Sequence[str]) -> np.ndarray:
+        """Embed texts into the space of the pictures; row k is text k.
+
+        Returns:
+            (N, P) float32.
+
+        Raises:
+            InputError: the model has no text encoder, or an item is no text.
+            NonFiniteError: the model's output is not finite.
+        """
+        model = self.model
+        if not isinstance(model, Aimv2Model):
+            raise InputError("this model has no text encoder: use the image-text pair, --model lit")
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        for index, text in enumerate(texts):  # before the batches, whose own numbers would start at 0 again
+            if not isinstance(text, str):
+                raise InputError(f"texts[{index}] must be a str, not {type(text).__name__}")
+        rows = [np.zeros((0, model.config.projection_dim), dtype=np.float32)]
+        for start in range(0, len(texts), TEXTS):
+            encoding = self.processor.encode(texts[start : start + TEXTS])
+            features = model.get_text_features(
+                mx.array(encoding.input_ids), mx.array(encoding.attention_mask)
+            )
+            rows.append(self._finish(features))
+        return np.concatenate(rows)
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of a picture's vector."""
+        if isinstance(self.model, Aimv2Model):
+            if self.pooling == "projected":
+                return self.model.config.projection_dim
+            return self.model.config.vision_config.hidden_size
+        return self.model.config.hidden_size
+
+    def _window(self, decoded: Iterator[Decoded]) -> list[Decoded]:
+        """The next few batches' worth of pictures: one batch of fixed size, several of varying ones."""
+        first = next(decoded, None)
+        if first is None:
+            return []
+        native = self.processor.image_processor.is_native
+        size = self._batch_size(first) * (WINDOW if native else 1)
+        return [first, *itertools.islice(decoded, size - 1)]
+
+    def _batch_size(self, item: Decoded) -> int:
+        if self.batch_size is not None:
+            return self.batch_size
+        budget = CPU_TOKENS if on_cpu() else GPU_TOKENS
+        if item.pixels is None:
+            return 8
+        patch = self.processor.image_processor.patch_size
+        tokens = (item.pixels.shape[0] // patch) * (item.pixels.shape[1] // patch)
+        return max(1, budget // max(1, tokens))
+
+    def _embed_window(self, window: list[Decoded]) -> list[Embedded]:
+        """Batches of equal shape, and the order of the input restored."""
+        results = {
+            item.index: Embedded(item.index, error=item.error) for item in window if item.pixels is None
+        }
+        shapes: dict[tuple[int, ...], list[Decoded]] = {}
+        for item in window:
+            if item.pixels is not None:
+                shapes.setdefault(item.pixels.shape, []).append(item)
+        for group in shapes.values():
+            size = self._batch_size(group[0])
+            for start in range(0, len(group), size):
+                batch = group[start : start + size]
+                vectors = self._embed_batch(np.stack([item.pixels for item in batch]))  # type: ignore[misc]
+                results.update(
+                    (item.index, Embedded(item.index, v)) for item, v in zip(batch, vectors, strict=True)
+                )
+        return [results[item.index] for item in window]
+
+    def _embed_batch(self, pixels: np.ndarray) -> np.ndarray:
+        return self._finish(pool(self.model, mx.array(pixels), self.pooling))
+
+    def _finish(self, features: mx.array) -> np.ndarray:
+        """The one evaluation of a batch."""
+        vectors = np.array(unit_length(features) if self.normalize else features)
+        if not np.isfinite(vectors).all():
+            advice = (
+                "compute in --dtype bfloat16" if self._float16_overflow else "the checkpoint may be damaged"
+            )
+            raise NonFiniteError(f"the model's output holds NaN or infinity: {advice}")
+        return vectors
+
+
+def _weight_dtype(model: AnyModel) -> mx.Dtype:
+    vision = model.vision_model if isinstance(model, Aimv2Model) else model
+    return vision.embeddings.patch_embed.weight.dtype
+
+
+def _numbered(error: Aimv2Error, index: int, count: int) -> Aimv2Error:
+    return type(error)(f"picture {index}: {error}") if count > 1 and isinstance(error, ImageError) else error

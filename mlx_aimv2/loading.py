@@ -1,0 +1,290 @@
+"""From a name or a folder to a model that runs: hub, files, layout, configuration, weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from .checkpoints.deduce import deduce_config
+from .checkpoints.files import Header, find_weights, open_tensors, read_header, read_json
+from .checkpoints.hub import Resolved, resolve
+from .checkpoints.layouts import Layout, detect
+from .checkpoints.origin import Origin, checkpoint_hash
+from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
+from .config import Aimv2Config, AnyConfig
+from .errors import ConfigError, DamagedFileError, MismatchError
+from .events import Event, Notice, OnEvent
+from .models.backend import blas_problem, compute_dtype, on_cpu
+from .models.lit import Aimv2Model
+from .models.vision import Aimv2VisionModel
+from .processing.decode import DecodeOptions
+from .processing.image import ImageProcessor, ImageProcessorConfig, NativeOptions
+from .processing.processor import Processor
+from .processing.tokenizer import Tokenizer
+
+AnyModel = Aimv2Model | Aimv2VisionModel
+KEPT_FLOAT32 = ("position_embedding.weight", "logit_scale")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load a checkpoint.
+
+    Attributes:
+        dtype: float32, float16, bfloat16, or None / "auto": float32 on a CPU, float16 on a GPU.
+        keep_quantized: on a CPU, compute with packed weights although plain ones are many times faster there.
+        weights: the name of one weight file in the checkpoint, where it holds several.
+        decode: how pictures are decoded.
+        native: the patches a native-resolution model may be given.
+    """
+
+    dtype: str | None = None
+    keep_quantized: bool = False
+    weights: str | None = None
+    decode: DecodeOptions = dataclasses.field(default_factory=DecodeOptions)
+    native: NativeOptions = dataclasses.field(default_factory=NativeOptions)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been looked at and not loaded.
+
+    Attributes:
+        resolved: where it lies and where it came from.
+        header: its tensors' names, shapes and dtypes.
+        layout: how it is written.
+        config: the model it describes.
+        quantization: how its weights are packed, or None.
+        tensors: lazy arrays by canonical name.
+        unknown: names that have no place in the layout.
+    """
+
+    resolved: Resolved
+    header: Header
+    layout: Layout
+    config: AnyConfig
+    quantization: Quantization | None
+    tensors: dict[str, mx.array]
+    unknown: list[str]
+
+
+def load(
+    path_or_repo: str | os.PathLike[str],
+    dtype: str | None = None,
+    revision: str | None = None,
+    options: LoadOptions | None = None,
+    on_event: OnEvent | None = None,
+) -> tuple[AnyModel, Processor]:
+    """A model and its processor, from a folder or the Hugging Face Hub.
+
+    Args:
+        path_or_repo: a checkpoint folder in any published layout, a repository such as
+            `apple/aimv2-large-patch14-224`, or a short name such as `large-224`, `native`, `lit`.
+        dtype: what to compute in: float32, float16, bfloat16; None for float32 on a CPU and float16 on a GPU.
+        revision: a branch, tag or commit of the repository.
+        options: everything else; its ``dtype`` gives way to the argument.
+        on_event: called with progress and notices; without it, notices are Python warnings.
+
+    Returns:
+        `Aimv2Model` for an image-text pair, else `Aimv2VisionModel`, ready for inference, and its processor.
+
+    Raises:
+        HubError: the checkpoint cannot be had from the Hub.
+        CheckpointError: the folder is no checkpoint, or the checkpoint is damaged or not what it says.
+        InputError: a value of an argument does not exist.
+    """
+    options = options or LoadOptions()
+    emit = on_event or _warn
+    target = compute_dtype(dtype or options.dtype)
+    checkpoint = inspect(path_or_repo, revision, options.weights, emit)
+    if (problem := blas_problem()) is not None:
+        emit(Notice(problem))
+    model = build_model(checkpoint, target, options.keep_quantized, emit)
+    return model, build_processor(checkpoint.resolved.folder, checkpoint.config, options)
+
+
+def _warn(event: Event) -> None:
+    if isinstance(event, Notice):
+        warnings.warn(event.message, RuntimeWarning, stacklevel=4)
+
+
+def inspect(
+    path_or_repo: str | os.PathLike[str],
+    revision: str | None = None,
+    weights: str | None = None,
+    on_event: OnEvent = _warn,
+) -> Checkpoint:
+    """Everything about a checkpoint that can be known without reading its weights.
+
+    Raises:
+        HubError: the checkpoint cannot be had from the Hub.
+        CheckpointError: the folder is no checkpoint, or its files contradict each other.
+    """
+    resolved = resolve(path_or_repo, revision, on_event, weights)
+    folder = resolved.folder
+    header = read_header(find_weights(folder, weights))
+    layout = detect(header.shapes, header.metadata)
+    data = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    quantization = Quantization.from_config(data)
+    tensors, unknown = layout.to_canonical(open_tensors(header))
+    if quantization is None and quantized_paths(tensors):
+        raise ConfigError(f"{folder}: its weights are quantized, and its config.json does not say how")
+    config = deduce_config({name: tuple(x.shape) for name, x in tensors.items()}, data)
+    return Checkpoint(resolved, header, layout, config, quantization, tensors, unknown)
+
+
+def make_model(config: AnyConfig) -> AnyModel:
+    """The model of ``config``, with random weights that are not computed until they are used."""
+    return Aimv2Model(config) if isinstance(config, Aimv2Config) else Aimv2VisionModel(config)
+
+
+def build_model(
+    checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool = False, on_event: OnEvent = _warn
+) -> AnyModel:
+    """The model of a checkpoint with its weights read, one tensor at a time.
+
+    Takes the tensors out of ``checkpoint``, so that none is held longer than it takes to convert it.
+
+    Raises:
+        MismatchError: tensors missing, unexpected or of the wrong shape; all of them in one message.
+        DamagedFileError: data that cannot be read.
+    """
+    tensors, quantization = dict(checkpoint.tensors), checkpoint.quantization
+    checkpoint.tensors.clear()
+    model = make_model(checkpoint.config)
+    if quantization is not None and on_cpu() and not keep_quantized:
+        tensors = dequantize(tensors, quantization, dtype)
+        on_event(
+            Notice(f"{quantization} weights were unpacked to {_name(dtype)}: packed ones are slow on a CPU")
+        )
+    elif quantization is not None:
+        quantize_modules(model, quantization, quantized_paths(tensors))
+    check_fit(
+        dict(tree_flatten(model.parameters())), tensors, checkpoint.unknown, str(checkpoint.resolved.folder)
+    )
+    model.load_weights([(name, _cast(name, x, dtype)) for name, x in tensors.items()])
+    del tensors
+    _read_one_by_one(model, checkpoint)
+    model.eval()
+    model.origin = Origin(
+        name=checkpoint.resolved.repo or str(checkpoint.resolved.folder),
+        revision=checkpoint.resolved.revision,
+        checkpoint=checkpoint_hash(checkpoint.header),
+        layout=checkpoint.layout.name,
+        dtype=_name(dtype),
+        quantization=str(quantization) if quantization else None,
+    )
+    return model
+
+
+def _name(dtype: mx.Dtype) -> str:
+    return str(dtype).removeprefix("mlx.core.")
+
+
+def _cast(name: str, x: mx.array, dtype: mx.Dtype) -> mx.array:
+    if not mx.issubdtype(x.dtype, mx.floating):
+        return x  # packed weights, and the scales of some modes
+    return mx.contiguous(x.astype(mx.float32 if name.endswith(KEPT_FLOAT32) else dtype))
+
+
+def _read_one_by_one(model: AnyModel, checkpoint: Checkpoint) -> None:
+    """Evaluate every parameter by itself: only one is held in two dtypes at any time."""
+    limit = mx.set_cache_limit(0)
+    try:
+        for parameter in dict(tree_flatten(model.parameters())).values():
+            mx.eval(parameter)
+    except RuntimeError as error:
+        raise DamagedFileError(
+            f"{checkpoint.resolved.folder}: its weights cannot be read ({error})"
+        ) from error
+    finally:
+        mx.set_cache_limit(limit)
+
+
+def check_fit(
+    expected: Mapping[str, mx.array], tensors: Mapping[str, mx.array], unknown: list[str], source: str
+) -> None:
+    """Hold a checkpoint's tensors against the model's.
+
+    Raises:
+        MismatchError: the whole difference in one message.
+    """
+    missing = [name for name in expected if name not in tensors]
+    unexpected = [*(name for name in tensors if name not in expected), *unknown]
+    wrong = [
+        f"{name} is {list(tensors[name].shape)}, not {list(expected[name].shape)}"
+        for name in expected
+        if name in tensors and tensors[name].shape != expected[name].shape
+    ]
+    parts = [
+        f"{len(names)} {kind}: {_fold(names)}"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of the wrong shape", wrong))
+        if names
+    ]
+    if parts:
+        raise MismatchError(f"{source} does not fit its configuration: {'; '.join(parts)}")
+
+
+def _fold(names: list[str]) -> str:
+    """Names that differ only in a layer's number as one, such as `encoder.layers.{0-23}.rms_norm1.weight`."""
+    groups: dict[str, list[int]] = {}
+    for name in names:
+        template = re.sub(r"\.(\d+)\.", ".{}.", name, count=1)
+        number = re.search(r"\.(\d+)\.", name)
+        groups.setdefault(template, []).append(int(number[1]) if number else -1)
+    return ", ".join(
+        template.replace("{}", _span(sorted(numbers)), 1) for template, numbers in groups.items()
+    )
+
+
+def _span(numbers: list[int]) -> str:
+    if len(numbers) == 1:
+        return str(numbers[0])
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{{{numbers[0]}-{numbers[-1]}}}"
+    return f"{{{','.join(map(str, numbers))}}}"
+
+
+def build_processor(folder: Path, config: AnyConfig, options: LoadOptions) -> Processor:
+    """The processor of a checkpoint folder.
+
+    Raises:
+        ConfigError: preprocessor_config.json is damaged, or makes pictures the model cannot take.
+        TokenizerError: an image-text pair without usable tokenizer files.
+    """
+    vision = config.vision_config if isinstance(config, Aimv2Config) else config
+    path = folder / "preprocessor_config.json"
+    if path.exists():
+        settings = ImageProcessorConfig.from_file(path)
+    else:
+        settings = ImageProcessorConfig.default(vision.image_size, vision.is_native)
+    images = ImageProcessor(settings, vision.patch_size, options.decode, options.native)
+    _check_sizes(images, vision.image_size, vision.is_native, path)
+    if not isinstance(config, Aimv2Config):
+        return Processor(images)
+    tokenizer, text = Tokenizer.from_folder(folder), config.text_config
+    if tokenizer.vocab_size > text.vocab_size or tokenizer.eos_token_id != text.eos_token_id:
+        raise ConfigError(
+            f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens with EOS {tokenizer.eos_token_id}, its model"
+            f" {text.vocab_size} with EOS {text.eos_token_id}: the tokenizer files are another model's"
+        )
+    return Processor(images, tokenizer, text.max_position_embeddings)
+
+
+def _check_sizes(images: ImageProcessor, image_size: int, is_native: bool, path: Path) -> None:
+    if is_native:
+        return
+    made = images.output_size(image_size * 2, image_size * 3)
+    if made != (image_size, image_size):
+        raise ConfigError(
+            f"{path} makes pictures of {made[0]} x {made[1]} pixels, and the model takes"
+            f" {image_size} x {image_size}: correct its size and crop_size"
+        )

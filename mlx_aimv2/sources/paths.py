@@ -1,0 +1,68 @@
+"""From what a person names (files, folders, patterns, a list) to the pictures meant."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..errors import InputError
+
+PICTURE_SUFFIXES = frozenset(
+    """
+    .jpg .jpeg .jpe .jfif .mpo .png .apng .webp .heic .heif .hif .avif .tif .tiff .bmp .dib .gif
+    .jp2 .j2k .jpx .ppm .pgm .pbm .pnm .ico .icns .psd .dds .qoi .sgi
+    """.split()
+)
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """The pictures meant by ``names``, in their order, each once.
+
+    A file is taken whatever it is called; a folder gives every picture below it, sorted, hidden ones left out; a
+    name with `*`, `?` or `[` that is no file is a pattern (`**` for any depth).
+
+    Raises:
+        InputError: a name that is nothing, or a folder or pattern without pictures.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        found.update(dict.fromkeys(_expand_one(name)))
+    return list(found)
+
+
+def _expand_one(name: str) -> list[str]:
+    if not name:
+        raise InputError("an empty name is no picture, no folder and no pattern")
+    path = Path(name).expanduser() if name.startswith("~/") else Path(name)  # `~draft.jpg` is a file's name
+    if _is_folder(path):
+        pictures = [str(file) for file in _walk(path)]
+        if not pictures:
+            raise InputError(f"no pictures in the folder {name}")
+        return pictures
+    if not glob.has_magic(name) or path.exists():
+        return [str(path)]  # what is missing is named when it is opened, like every other broken file
+    matches = sorted(glob.glob(str(path), recursive=True))
+    pictures = [match for match in matches if Path(match).is_file() and _is_picture(Path(match))]
+    if not pictures:
+        raise InputError(f"no pictures match {name}")
+    return pictures
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # too long a name, or a folder above that may not be entered: opening it will say so
+        return False
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Pictures below ``folder``, depth first, sorted; links to folders are not followed."""
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root) / name for name in sorted(files) if _is_picture(Path(name)))
+
+
+def _is_picture(path: Path) -> bool:
+    return not path.name.startswith(".") and path.suffix.lower() in PICTURE_SUFFIXES

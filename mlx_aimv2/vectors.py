@@ -1,0 +1,246 @@
+"""Files of embeddings: a table of formats, and folders of shards for large runs.
+
+Every format holds the vectors, what each is of, and the fingerprint of what made them, except `.jsonl` lines,
+which are for pipes.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoints.atomic import replacing
+from .errors import InputError, MissingExtraError, OutputError
+
+Fingerprint = Mapping[str, Any]
+Write = Callable[[Path, Sequence[str], np.ndarray, Fingerprint], None]
+SHARD_ROWS = 10_000
+MANIFEST = "manifest.json"
+
+
+def json_line(path: str, embedding: np.ndarray, key: str = "path") -> str:
+    """One line of JSON for one vector; float32 values in their shortest exact decimals.
+
+    A file's name that is not UTF-8 keeps its bytes as lone surrogates, escaped (`os.fsencode` gives them back).
+    """
+    values = [float(str(x)) for x in embedding.ravel()] if embedding.ndim == 1 else embedding.tolist()
+    return json.dumps({key: path, "embedding": values}, ensure_ascii=_has_surrogates(path))
+
+
+def _has_surrogates(name: str) -> bool:
+    return any("\ud800" <= sign <= "\udfff" for sign in name)
+
+
+def _write_npz(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint) -> None:
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(
+            file,
+            embeddings=embeddings,
+            paths=np.array(names, dtype=np.str_),
+            fingerprint=np.array(json.dumps(fingerprint)),
+        )
+
+
+def _write_npy(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint) -> None:
+    broken = next((name for name in names if "\n" in name or "\r" in name), None)
+    if broken is not None:
+        raise OutputError(
+            f"{broken!r} has a line break in its name, which .npy with .paths.txt cannot hold: use .npz"
+        )
+    with (  # all three are written before any of them appears, and the vectors appear last
+        replacing(path) as vectors,
+        replacing(path.with_suffix(".fingerprint.json")) as note,
+        replacing(path.with_suffix(".paths.txt")) as lines,
+    ):
+        lines.write_text("".join(f"{name}\n" for name in names), encoding="utf-8", errors="surrogateescape")
+        note.write_text(json.dumps(fingerprint, indent=2), encoding="utf-8")
+        with vectors.open("wb") as file:
+            np.save(file, embeddings)
+
+
+def _write_safetensors(
+    path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint
+) -> None:
+    from safetensors.numpy import save
+
+    note = {"paths": json.dumps(list(names)), "fingerprint": json.dumps(fingerprint)}
+    with replacing(path) as partial:
+        partial.write_bytes(save({"embeddings": np.ascontiguousarray(embeddings)}, metadata=note))
+
+
+def _write_jsonl(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint) -> None:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(json_line(name, row) + "\n" for name, row in zip(names, embeddings, strict=True))
+
+
+def _write_parquet(
+    path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint
+) -> None:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtraError("Writing .parquet", "pyarrow", "parquet") from error
+    if embeddings.ndim != 2:
+        raise InputError("a .parquet file holds one vector per row: use .npz for token grids")
+    broken = next((name for name in names if _has_surrogates(name)), None)
+    if broken is not None:
+        raise OutputError(f"{broken!r} is not UTF-8, which .parquet cannot hold: use .npz")
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), embeddings.shape[1])
+    table = pa.table({"path": pa.array(list(names), pa.string()), "embedding": rows})
+    table = table.replace_schema_metadata({"fingerprint": json.dumps(fingerprint)})
+    with replacing(path) as partial:
+        pq.write_table(table, partial)
+
+
+WRITERS: dict[str, Write] = {
+    ".npz": _write_npz,
+    ".npy": _write_npy,
+    ".safetensors": _write_safetensors,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+}
+
+
+def check_target(path: Path) -> None:
+    """Refuse a target that could not be written, before hours of work go into it.
+
+    Raises:
+        InputError: the ending is of no known format.
+        OutputError: the folder is not there or cannot be written to.
+        MissingExtraError: the format needs a package that is not installed.
+    """
+    if path.suffix not in WRITERS:
+        raise InputError(
+            f"{path}: no format ends in {path.suffix or 'nothing'}; use {', '.join(WRITERS)},"
+            " or end the name in / for a folder of shards"
+        )
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: end its name in / for shards, or name a file")
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("Writing .parquet", "pyarrow", "parquet") from error
+    probe = path.with_name(f".{path.name}.probe")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def write(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint) -> None:
+    """Write vectors (N, D), with what each is of, in the format that ``path`` ends in.
+
+    Raises:
+        InputError: the ending is of no known format.
+        OutputError: the file cannot be written; nothing is left of it.
+    """
+    if path.suffix not in WRITERS:
+        check_target(path)
+    WRITERS[path.suffix](path, names, embeddings, fingerprint)
+
+
+class ShardFolder:
+    """A folder of `.npz` shards with a manifest, which a run that was cut short continues.
+
+    A shard appears whole or not at all, and the manifest names only shards that are there.
+    """
+
+    def __init__(self, folder: Path, fingerprint: Fingerprint, rows: int = SHARD_ROWS) -> None:
+        """Open the folder, or make it.
+
+        Raises:
+            InputError: the folder holds vectors of another model, or something else altogether.
+            OutputError: the folder cannot be made.
+        """
+        self.folder, self.fingerprint, self.rows = folder, dict(fingerprint), rows
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be made: {error.strerror or error}") from error
+        self.shards = self._read_manifest()
+        self._names: list[str] = []
+        self._vectors: list[np.ndarray] = []
+
+    def done(self) -> set[str]:
+        """What earlier runs have already embedded.
+
+        Raises:
+            InputError: a shard is gone or damaged.
+        """
+        finished: set[str] = set()
+        for shard in self.shards:
+            path = self.folder / shard["file"]
+            try:
+                with np.load(path) as data:
+                    finished.update(data["paths"].tolist())
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                raise InputError(
+                    f"{path} is in the manifest and cannot be read ({error}): name a new folder"
+                ) from error
+        return finished
+
+    def add(self, name: str, vector: np.ndarray) -> None:
+        """Take one vector; a full shard is written at once.
+
+        Raises:
+            InputError: a token grid of another size than the one before.
+            OutputError: the shard cannot be written.
+        """
+        if self._vectors and vector.shape != self._vectors[0].shape:
+            raise InputError(
+                f"{name} has a token grid of {vector.shape[:2]} and others of {self._vectors[0].shape[:2]}:"
+                " a shard holds grids of one size; use JSON lines in a pipe, or another pooling"
+            )
+        self._names.append(name)
+        self._vectors.append(vector)
+        if len(self._names) >= self.rows:
+            self.close()
+
+    def close(self) -> None:
+        """Write what has been taken since the last full shard."""
+        if not self._names:
+            return
+        file = f"embeddings-{len(self.shards):05d}.npz"
+        write(self.folder / file, self._names, np.stack(self._vectors), self.fingerprint)
+        shards = [*self.shards, {"file": file, "rows": len(self._names)}]
+        manifest = {"fingerprint": self.fingerprint, "shards": shards}
+        with replacing(self.folder / MANIFEST) as partial:
+            partial.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+        self.shards, self._names, self._vectors = shards, [], []
+
+    def _read_manifest(self) -> list[dict[str, Any]]:
+        path = self.folder / MANIFEST
+        if not path.exists():
+            others = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
+            if any(not name.startswith("embeddings-") for name in others):
+                raise InputError(f"{self.folder} holds other files ({others[0]}): name a new folder")
+            return []
+        try:
+            manifest = json.loads(path.read_bytes())
+            made_by = dict(manifest["fingerprint"])
+            shards = [{"file": str(s["file"]), "rows": int(s["rows"])} for s in manifest["shards"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is not a manifest of embeddings: {error}") from error
+        if made_by != self.fingerprint:
+            raise InputError(
+                f"{self.folder} holds vectors of {describe(made_by)}, not of {describe(self.fingerprint)}:"
+                " vectors of different models cannot be mixed; name a new folder"
+            )
+        return shards
+
+
+def describe(fingerprint: Fingerprint) -> str:
+    """A fingerprint in a few words."""
+    parts = ("name", "revision", "checkpoint", "dtype", "quantization", "pooling", "preprocessing")
+    words = [str(fingerprint[part]) for part in parts if fingerprint.get(part)]
+    if "normalized" in fingerprint:
+        words.append("normalized" if fingerprint["normalized"] else "not normalized")
+    return " ".join(words)

@@ -1,0 +1,172 @@
+"""Labels for pictures, from nothing but the labels' words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .embedding import Embedder
+from .errors import Aimv2Error, InputError
+from .loading import AnyModel
+from .models.lit import Aimv2Model
+from .processing.decode import ImageInput
+from .processing.processor import Processor
+
+# A few plain prompts. Averaging over phrasings is from CLIP (Radford et al. 2021, section 3.1.4).
+DEFAULT_TEMPLATES = (
+    "a photo of a {}.",
+    "a picture of a {}.",
+    "a close-up photo of a {}.",
+    "a photo of the {}.",
+    "an image showing a {}.",
+    "{}",
+)
+SCORES = ("softmax", "cosine")
+ARTICLE = re.compile(
+    r"(a|an|the|some|my|your|his|her|its|our|their|no|one|two|three|many|several)\s", re.IGNORECASE
+)
+OPEN_ARTICLE = re.compile(r"\b(a|an|the)\s+(?=\{\})")
+
+Prediction = tuple[str, float]
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Item ``index`` of the input: its labels with scores, best first, or why there are none."""
+
+    index: int
+    predictions: list[Prediction] | None = None
+    error: Aimv2Error | None = None
+
+
+class ZeroShotClassifier:
+    """Scores pictures against labels; the labels are embedded once."""
+
+    def __init__(
+        self,
+        model: AnyModel,
+        processor: Processor,
+        labels: Sequence[str],
+        templates: Sequence[str] | None = None,
+        score: str = "softmax",
+        background: str | None = None,
+    ) -> None:
+        """Embed the labels.
+
+        Args:
+            model: an image-text pair from `load`.
+            processor: from `load`.
+            labels: what to choose from; each once. A lone text is one label, not its letters.
+            templates: sentences with `{}` where the label goes, taken as they are; None for a small set of
+                general ones, which leave their article out where a label brings its own ("a dog").
+            score: "softmax" for probabilities over the labels, "cosine" for the similarity of each by itself.
+            background: a further label that stands for "none of these".
+
+        Raises:
+            InputError: the model has no text encoder; no labels, one twice, or an empty one; a template without
+                `{}`; an unknown score; or a softmax over a single label, which is 1 whatever the picture shows.
+        """
+        if not isinstance(model, Aimv2Model):
+            raise InputError(
+                "zero-shot labels need the image-text pair (--model lit); this model has no text encoder"
+            )
+        labels = [labels] if isinstance(labels, str) else labels
+        self.labels = _check_labels([*labels, *([background] if background is not None else [])])
+        _check_score(score, len(self.labels))
+        self.score = score
+        self._factor = float(model.logit_factor())
+        self.embedder = Embedder(model, processor)
+        self.label_embeddings = self._embed_labels(templates)  # (C, P) float32, unit length
+
+    def __call__(self, images: ImageInput | Sequence[ImageInput]) -> list[list[Prediction]]:
+        """Label pictures.
+
+        Args:
+            images: one picture or several.
+
+        Returns:
+            For each picture all labels with their scores, best first.
+
+        Raises:
+            ImageError: a picture cannot be read.
+            NonFiniteError: the model's output is not finite.
+        """
+        return [self._rank(row) for row in self.scores(self.embedder.images(images))]
+
+    def stream(self, images: Sequence[ImageInput]) -> Iterator[Classified]:
+        """Label any number of pictures, in order; broken ones do not stop it."""
+        for item in self.embedder.stream(images):
+            if item.vector is None:
+                yield Classified(item.index, error=item.error)
+            else:
+                yield Classified(item.index, self._rank(self.scores(item.vector[None])[0]))
+
+    def scores(self, image_embeds: np.ndarray) -> np.ndarray:
+        """Scores (B, C) float32 of unit-length embeddings (B, P), in the order of `labels`."""
+        cosines = image_embeds @ self.label_embeddings.T
+        if self.score == "cosine":
+            return cosines
+        logits = self._factor * cosines
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    def _rank(self, row: np.ndarray) -> list[Prediction]:
+        return [(self.labels[k], float(row[k])) for k in np.argsort(-row, kind="stable")]
+
+    def _embed_labels(self, templates: Sequence[str] | None) -> np.ndarray:
+        """The mean of each label's unit-length prompt embeddings, to unit length again."""
+        fill = fill_template if templates is None else _insert
+        templates = check_templates(DEFAULT_TEMPLATES if templates is None else templates)
+        prompts = [fill(template, label) for label in self.labels for template in templates]
+        embeddings = self.embedder.texts(prompts).reshape(len(self.labels), len(templates), -1)  # (C, _, P)
+        mean = embeddings.mean(axis=1)
+        return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+
+
+def fill_template(template: str, label: str) -> str:
+    """A template with a label in it; a label with its own article ("a dog") takes the place of the template's."""
+    return _insert(OPEN_ARTICLE.sub("", template) if ARTICLE.match(label) else template, label)
+
+
+def _insert(template: str, label: str) -> str:
+    return template.replace("{}", label)
+
+
+def check_templates(templates: Sequence[str]) -> list[str]:
+    """The templates, after making sure that each has a place for a label.
+
+    Raises:
+        InputError: there are none, or one lacks `{}`.
+    """
+    if isinstance(templates, str):
+        templates = [templates]
+    if not templates:
+        raise InputError("no templates: give at least one, such as 'a photo of a {}.'")
+    for template in templates:
+        if not isinstance(template, str) or "{}" not in template:
+            raise InputError(f"the template {template!r} has no {{}} for the label to go")
+    return list(templates)
+
+
+def _check_labels(labels: list[str]) -> list[str]:
+    if not labels:
+        raise InputError("no labels: give at least two, such as 'a dog,a cat'")
+    for label in labels:
+        if not isinstance(label, str) or not label.strip():
+            raise InputError(f"a label must be a text, not {label!r}")
+        if labels.count(label) > 1:
+            raise InputError(f"the label {label!r} is given twice")
+    return labels
+
+
+def _check_score(score: str, count: int) -> None:
+    if score not in SCORES:
+        raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}")
+    if score == "softmax" and count == 1:
+        raise InputError(
+            "a softmax over one label is 1 whatever the picture shows: give another label, a background"
+            " label (--none 'something else'), or ask for --score cosine"
+        )

@@ -1,0 +1,126 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+import mlx_aimv2
+
+HEAVY = {"mlx", "mlx.core", "PIL", "numpy", "typer", "torch", "transformers", "huggingface_hub", "tokenizers"}
+
+
+def loaded_by(code):
+    """Names of the modules that ``code`` loads in a fresh interpreter."""
+    program = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines())
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert not loaded_by("import mlx_aimv2") & HEAVY
+
+
+def test_the_command_line_loads_only_what_parses_it():
+    assert not loaded_by("import mlx_aimv2.cli.app") & (HEAVY - {"typer"})
+
+
+def test_the_public_names_are_these():
+    assert mlx_aimv2.__all__ == [
+        "Aimv2Config",
+        "Aimv2Model",
+        "Aimv2TextConfig",
+        "Aimv2TextModel",
+        "Aimv2VisionConfig",
+        "Aimv2VisionModel",
+        "Embedder",
+        "LoadOptions",
+        "ZeroShotClassifier",
+        "convert",
+        "load",
+    ]
+    assert all(getattr(mlx_aimv2, name).__name__ == name for name in mlx_aimv2.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        mlx_aimv2.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("verb", ["embed", "classify", "models", "info", "convert"])
+def test_every_verb_has_help(cli, verb):
+    done = cli(verb, "--help")
+    assert done.returncode == 0
+    assert f"mlx-aimv2 {verb}" in done.stdout
+
+
+def test_help_names_the_exit_statuses(cli):
+    assert "0 all done, 1 something could not be done" in " ".join(cli("--help").stdout.split())
+
+
+def test_version_is_the_packages(cli):
+    assert cli("--version").stdout == f"mlx-aimv2 {mlx_aimv2.__version__}\n"
+
+
+def test_wrong_usage_is_status_2(cli):
+    done = cli("embed", "--txt")
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
+
+
+def test_shell_completion_offers_the_verbs(cli):
+    done = cli(_MLX_AIMV2_COMPLETE="complete_bash", COMP_WORDS="mlx-aimv2 ", COMP_CWORD="1")
+    assert "embed" in done.stdout.split()
+    assert "classify" in done.stdout.split()
+
+
+def test_models_lists_the_sixteen(cli):
+    entries = json.loads(cli("models", "--json").stdout)
+    assert len(entries) == 16
+    lit = next(entry for entry in entries if entry["name"] == "lit")
+    assert lit["parameters"] == 436_680_193
+    rows = cli("models", "--timm").stdout.splitlines()
+    assert len(rows) == 1 + 16 + 14
+
+
+def test_info_describes_a_checkpoint(cli, pair):
+    facts = json.loads(cli("info", pair, "--json").stdout)
+    assert facts["layout"] == "apple"
+    assert facts["kind"] == "image-text pair"
+    assert facts["problem"] is None
+    assert facts["config"]["vision_config"]["use_head"] is True
+
+
+def test_info_describes_the_machine(cli):
+    facts = json.loads(cli("info", "--system", "--json").stdout)
+    assert facts["matmul_gflops"] > 0
+    assert facts["device"] in ("cpu", "gpu")
+
+
+def test_info_wants_one_of_its_two_things(cli):
+    done = cli("info")
+    assert done.returncode == 2
+    assert "name a checkpoint, or ask for --system" in done.stderr
+
+
+def test_convert_writes_what_info_then_describes(cli, pair, tmp_path):
+    done = cli("convert", "--hf-path", pair, "--mlx-path", tmp_path / "out")
+    assert done.returncode == 0
+    assert json.loads(cli("info", tmp_path / "out", "--json").stdout)["layout"] == "mlx"
+    again = cli("convert", "--hf-path", pair, "--mlx-path", tmp_path / "out")
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+
+
+def test_without_a_backend_one_line_says_what_to_install(tmp_path, pair, photos):
+    blocker = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'mlx.core': raise ImportError('libmlx.so: cannot open shared object file')\n"
+        "sys.meta_path.insert(0, Block())\n"
+        f"sys.argv = ['mlx-aimv2', 'embed', {str(photos)!r}, '--model', {str(pair)!r}]\n"
+        "from mlx_aimv2.cli.app import main\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", blocker], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("mlx-aimv2: error: MLX")
+    if sys.platform == "linux":
+        assert "pip install 'mlx-aimv2[cpu]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

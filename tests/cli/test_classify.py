@@ -1,0 +1,86 @@
+import json
+
+import pytest
+
+LABELS = "a dog,a cat,a rocket"
+
+
+def test_json_is_a_list_of_pictures_with_labels_best_first(cli, pair, photos):
+    done = cli("classify", photos, "--labels", LABELS, "--model", pair, "--json")
+    assert done.returncode == 0
+    entries = json.loads(done.stdout)
+    assert [entry["path"] for entry in entries] == [str(photos / f"{k}.png") for k in range(3)]
+    for entry in entries:
+        scores = [prediction["score"] for prediction in entry["predictions"]]
+        assert scores == sorted(scores, reverse=True)
+        assert sum(scores) == pytest.approx(1, abs=1e-5)
+        assert {prediction["label"] for prediction in entry["predictions"]} == set(LABELS.split(","))
+
+
+def test_json_is_whole_with_broken_pictures(cli, pair, photos, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no")
+    done = cli(
+        "classify", tmp_path / "broken.png", photos / "0.png", "--labels", LABELS, "--model", pair, "--json"
+    )
+    assert done.returncode == 1
+    assert [entry["path"] for entry in json.loads(done.stdout)] == [str(photos / "0.png")]
+    only = cli("classify", tmp_path / "broken.png", "--labels", LABELS, "--model", pair, "--json")
+    assert json.loads(only.stdout) == []
+
+
+def test_a_pipe_gets_tab_separated_lines(cli, pair, photos):
+    done = cli("classify", photos / "0.png", "--labels", LABELS, "--model", pair, "--top-k", "2")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert len(rows) == 2
+    assert all(path == str(photos / "0.png") and label in LABELS for path, label, _ in rows)
+
+
+def scores_of(cli, pair, photos, options):
+    """Every (path, label) with its score."""
+    done = cli("classify", photos, *options, "--model", pair, "--json")
+    return {(e["path"], p["label"]): p["score"] for e in json.loads(done.stdout) for p in e["predictions"]}
+
+
+def test_labels_and_templates_from_files_mean_the_same_as_on_the_line(cli, pair, photos, tmp_path):
+    (tmp_path / "labels").write_text("a dog\n\na cat\na rocket\n")
+    (tmp_path / "templates").write_text("a photo of {}.\nthis is {}!\n")
+    files = ["--labels-file", tmp_path / "labels", "--templates", tmp_path / "templates"]
+    line = ["--labels", LABELS, "--template", "a photo of {}.", "--template", "this is {}!"]
+    default = ["--labels", LABELS]
+    first, second, other = (scores_of(cli, pair, photos, given) for given in (files, line, default))
+    assert first == pytest.approx(second, abs=1e-4)
+    assert first != pytest.approx(other, abs=1e-4)
+
+
+def test_cosines_and_a_background_label(cli, pair, photos):
+    one = cli("classify", photos / "0.png", "-l", "a dog", "--score", "cosine", "--model", pair, "--json")
+    (prediction,) = json.loads(one.stdout)[0]["predictions"]
+    assert -1 <= prediction["score"] <= 1
+    two = cli(
+        "classify", photos / "0.png", "-l", "a dog", "--none", "something else", "--model", pair, "--json"
+    )
+    assert {p["label"] for p in json.loads(two.stdout)[0]["predictions"]} == {"a dog", "something else"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--labels", "a dog"], 2, "a softmax over one label is 1 whatever the picture shows"),
+        ([], 2, "no labels"),
+        (["--labels", "a,b,a"], 2, "the label 'a' is given twice"),
+        (
+            ["--labels", "a,b", "--template", "no place"],
+            2,
+            "the template 'no place' has no {} for the label to go",
+        ),
+        (["--labels", "a,b", "--score", "best"], 2, "score 'best' is not one of softmax, cosine"),
+        (["--labels-file", "/no/file"], 2, "/no/file cannot be read: No such file or directory"),
+        (["--labels", "a,b", "--top-k", "0"], 2, "--top-k"),
+    ],
+)
+def test_mistakes_get_one_clear_line(cli, pair, photos, arguments, status, message):
+    done = cli("classify", photos / "0.png", *arguments, "--model", pair)
+    assert done.returncode == status
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
