@@ -179,9 +179,9 @@ class ShardFolder:
         for shard in self.shards:
             path = self.folder / shard["file"]
             try:
-                with np.load(path) as data:
+                with path.open("rb") as file, np.load(file) as data:
                     finished.update(data["paths"].tolist())
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
                 raise InputError(
                     f"{path} is in the manifest and cannot be read ({error}): name a new folder"
                 ) from error

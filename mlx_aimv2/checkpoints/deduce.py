@@ -46,7 +46,7 @@ def deduce_config(shapes: Shapes, data: Mapping[str, Any]) -> AnyConfig:
     if not isinstance(text_data, Mapping):
         raise ConfigError(f"config: text_config must be an object, not {type(text_data).__name__}")
     text = Aimv2TextConfig.from_dict(_text_fields(shapes, text_data))
-    rest = {key: value for key, value in data.items() if key not in ("vision_config", "text_config")}
+    rest = {key: value for key, value in _given(data).items() if key not in ("vision_config", "text_config")}
     rest.setdefault("projection_dim", _size(shapes, "visual_projection.weight", 0))
     pair = Aimv2Config.from_dict(rest)
     return Aimv2Config(vision, text, *_scalars(pair), extra=pair.extra)

@@ -24,6 +24,7 @@ APPLE_MLX = "mlx_model.safetensors"
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors library
 MAX_JSON = 64 * 2**20  # bytes
+MAX_SIDE = 2**31 - 1  # of a tensor: MLX counts in 32 bits
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
     "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
@@ -105,10 +106,10 @@ def _shards(folder: Path, index: Mapping[str, Any]) -> tuple[Path, ...]:
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
         raise DamagedFileError(f"{folder / INDEX}: no weight_map in it")
-    names = list(dict.fromkeys(weight_map.values()))
+    names = list(weight_map.values())
     if not all(isinstance(name, str) for name in names):
         raise DamagedFileError(f"{folder / INDEX}: its weight_map must give file names")
-    return tuple(_inside(folder, name) for name in sorted(names))
+    return tuple(_inside(folder, name) for name in sorted(set(names)))
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -186,6 +187,8 @@ def _read_one_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]
 def _tensor_info(path: Path, name: str, entry: object, span: tuple[int, int]) -> TensorInfo:
     """One entry of a header, held against the bytes that are there: ``span`` of the file holds the data."""
     first, room = span[0], span[1] - span[0]
+    if not name.isprintable():
+        raise DamagedFileError(f"{path}: its header is damaged (a tensor named {name!r:.80})")
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]  # type: ignore[index]
         numbers = [*shape, begin, end]
@@ -193,6 +196,8 @@ def _tensor_info(path: Path, name: str, entry: object, span: tuple[int, int]) ->
         raise DamagedFileError(f"{path}: the entry of {name} in its header is damaged") from error
     if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
         raise DamagedFileError(f"{path}: {name} has a shape or offsets that are no whole numbers")
+    if max(shape, default=0) > MAX_SIDE:
+        raise DamagedFileError(f"{path}: {name} has a side of {max(shape)}, which is too large")
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES or dtype in UNREADABLE:
         raise DamagedFileError(f"{path}: {name} has the dtype {dtype!r}, which is not supported")
     nbytes = math.prod(shape) * ITEM_BYTES[dtype]

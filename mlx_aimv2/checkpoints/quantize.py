@@ -33,10 +33,11 @@ class Scheme:
 
     def __post_init__(self) -> None:
         """Refuse what MLX has no kernel for."""
-        if self.mode not in VALID:
+        if not isinstance(self.mode, str) or self.mode not in VALID:
             raise ConfigError(f"config: quantization mode {self.mode!r} is not one of {', '.join(VALID)}")
         groups, bits = VALID[self.mode]
-        if self.group_size not in groups or self.bits not in bits:
+        whole = type(self.group_size) is type(self.bits) is int
+        if not whole or self.group_size not in groups or self.bits not in bits:
             raise ConfigError(
                 f"config: quantization mode {self.mode} has no {self.bits} bits in groups of {self.group_size}:"
                 f" bits {', '.join(map(str, bits))} in groups of {', '.join(map(str, groups))}"
@@ -91,11 +92,22 @@ def quantized_paths(names: Mapping[str, Any]) -> list[str]:
 
 
 def quantize_modules(model: nn.Module, quantization: Quantization, paths: list[str]) -> None:
-    """Give ``model`` quantized modules at ``paths``, ready to take packed weights."""
+    """Give ``model`` quantized modules at ``paths``, ready to take packed weights.
+
+    Raises:
+        ConfigError: a module is not as wide as whole groups.
+    """
     wanted = set(paths)
 
     def predicate(path: str, module: nn.Module) -> bool | dict[str, Any]:
-        return path in wanted and hasattr(module, "to_quantized") and quantization.scheme(path).arguments()
+        if path not in wanted or not hasattr(module, "to_quantized"):
+            return False
+        scheme, width = quantization.scheme(path), module.weight.shape[-1]
+        if width % scheme.group_size:
+            raise ConfigError(
+                f"config: {path} cannot be quantized in groups of {scheme.group_size}: it is {width} wide"
+            )
+        return scheme.arguments()
 
     nn.quantize(model, class_predicate=predicate)
 

@@ -1,0 +1,58 @@
+# Everything runs in .venv, which is made on first use. `make PYTHON=python3.12 test` picks another Python.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check format parity golden slow bench clean
+
+demo: $(VENV)/.base
+	$(BIN)/python examples/first_steps.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+parity: $(VENV)/.parity
+	$(BIN)/python -m pytest -q -m "parity and not slow" tests/parity
+
+slow: $(VENV)/.parity
+	$(BIN)/python -m pytest -q -m slow
+
+golden: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m network
+
+bench: $(VENV)/.parity
+	$(BIN)/python benchmarks/forward.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.10 to 3.13 is needed; install one, or: make PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: $(BIN)/python pyproject.toml
+	$(PIP) -e '.[cpu]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(PIP) -e '.[cpu,test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(PIP) -e '.[cpu,dev]'
+	@touch $@
+
+$(VENV)/.parity: $(VENV)/.test
+	$(PIP) -e '.[cpu,test,parity]'
+	@touch $@
