@@ -64,7 +64,9 @@ def read_ahead(
             failures[int(index)] = error
             return np.zeros((1, 1, 1), dtype=np.float32)
 
-    buffer = dx.buffer_from_vector([{"index": index} for index in range(len(items))])
+    buffer = dx.buffer_from_vector(  # type: ignore[attr-defined]
+        [{"index": index} for index in range(len(items))]
+    )
     ahead = min(ahead, len(items))  # with more, mlx-data fetches every item again
     stream = [iter(buffer.key_transform("index", transform, "pixels").ordered_prefetch(ahead, threads))]
     atexit.register(stream.clear)  # a thread that still decodes when the interpreter goes away crashes it

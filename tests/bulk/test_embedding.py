@@ -1,0 +1,362 @@
+"""Pictures and texts to vectors: row k is item k, whatever the batches and whatever breaks."""
+
+from __future__ import annotations
+
+import io
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlx_aimv2 import Embedder, LoadOptions, load
+from mlx_aimv2.embedding import TEXTS
+from mlx_aimv2.errors import BrokenImageError, ImageError, InputError, NonFiniteError
+from mlx_aimv2.models.lit import Aimv2Model
+from mlx_aimv2.processing.decode import DecodeOptions
+from mlx_aimv2.processing.image import NativeOptions
+
+SIZES = [(168, 168), (210, 140), (168, 168), (140, 224), (210, 140), (168, 168), (224, 140)]
+
+
+def one_by_one(model, processor, pictures, pooled) -> np.ndarray:
+    """Vectors by plain calls of the model, a batch of one each."""
+    rows = [np.array(pooled(model, processor(images=picture)["pixel_values"]))[0] for picture in pictures]
+    return np.stack(rows)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+# --- rows
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 3, 7, 9, 10, 100])
+def test_any_batch_size_gives_the_same_rows(pair, draw, batch_size):
+    model, processor = pair
+    pictures = [draw(seed) for seed in range(9)]
+    expected = unit(one_by_one(model, processor, pictures, Aimv2Model.get_image_features))
+    found = Embedder(model, processor, batch_size=batch_size).images(pictures)
+    assert found.shape == (9, 32) and found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 3, 50])
+def test_native_pictures_of_mixed_sizes_come_back_in_order(native, draw, batch_size):
+    model, processor = native
+    pictures = [draw(seed, *size) for seed, size in enumerate(SIZES)]
+    expected = one_by_one(model, processor, pictures, lambda m, x: m(x).last_hidden_state.mean(axis=1))
+    found = Embedder(model, processor, normalize=False, batch_size=batch_size).images(pictures)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_native_pictures_of_one_size_share_a_batch(native, draw, monkeypatch):
+    embedder, shapes = Embedder(*native, batch_size=2), []
+    embed = embedder._embed_batch
+    monkeypatch.setattr(
+        embedder, "_embed_batch", lambda pixels: (shapes.append(pixels.shape[:3]), embed(pixels))[1]
+    )
+    embedder.images([draw(seed, *size) for seed, size in enumerate(SIZES)])
+    assert sorted(shapes) == [(1, 140, 224), (1, 168, 168), (1, 224, 140), (2, 168, 168), (2, 210, 140)]
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 4])
+@pytest.mark.parametrize("kind", ["pair", "native"])
+def test_broken_pictures_leave_the_others_in_their_places(request, draw, tmp_path, kind, batch_size):
+    embedder = Embedder(*request.getfixturevalue(kind), batch_size=batch_size)
+    broken = {0: b"", 3: b"no picture", 4: tmp_path / "missing.jpg", 8: b"\xff\xd8\xff"}
+    pictures = [broken.get(k, draw(k, *SIZES[k % len(SIZES)])) for k in range(9)]
+    whole = [k for k in range(9) if k not in broken]
+    expected = embedder.images([pictures[k] for k in whole])
+
+    results = list(embedder.stream(pictures))
+    assert [result.index for result in results] == list(range(9))
+    assert [k for k in range(9) if results[k].vector is None] == sorted(broken)
+    assert all(isinstance(results[k].error, ImageError) for k in broken)
+    assert all(results[k].error is None for k in whole)
+    np.testing.assert_allclose(np.stack([results[k].vector for k in whole]), expected, atol=1e-5)
+
+
+def test_nothing_but_broken_pictures(pair):
+    results = list(Embedder(*pair, batch_size=2).stream([b"x"] * 5))
+    assert [(result.index, result.vector) for result in results] == [(k, None) for k in range(5)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_memory_holds_a_few_batches_however_many_pictures_there_are(pair, draw, batch_size):
+    class Endless:
+        """As many pictures as nobody could hold."""
+
+        def __len__(self) -> int:
+            return 50_000
+
+        def __getitem__(self, index: int) -> np.ndarray:
+            decoded.append(index)
+            return draw(index)
+
+    decoded: list[int] = []
+    embedder = Embedder(*pair, batch_size=batch_size)
+    results = embedder.stream(Endless())
+    for taken in range(1, 20):
+        assert next(results).index == taken - 1
+        assert len(decoded) <= taken + 3 * batch_size
+    results.close()
+
+
+# --- poolings and scale
+
+
+@pytest.mark.parametrize(
+    ("pooling", "by_hand"),
+    [
+        ("auto", lambda m, x: m.get_image_features(x)),
+        ("mean", lambda m, x: m.vision_model(x).last_hidden_state.mean(axis=1)),
+        ("max", lambda m, x: m.vision_model(x).last_hidden_state.max(axis=1)),
+        ("head", lambda m, x: m.vision_model(x).pooler_output),
+        ("tokens", lambda m, x: m.vision_model(x).last_hidden_state.reshape(1, 4, 4, -1)),
+    ],
+)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_vectors_are_the_models_pooled_outputs(pair, draw, pooling, by_hand, normalize):
+    model, processor = pair
+    pictures = [draw(seed) for seed in range(3)]
+    expected = one_by_one(model, processor, pictures, by_hand)
+    embedder = Embedder(model, processor, pooling=pooling, normalize=normalize)
+    found = embedder.images(pictures)
+    np.testing.assert_allclose(found, unit(expected) if normalize else expected, atol=1e-5)
+    assert found.shape[-1] == embedder.dimension
+
+
+@pytest.mark.parametrize("pooling", ["auto", "tokens"])
+def test_unit_length_is_the_default(pair, draw, pooling):
+    norms = np.linalg.norm(Embedder(*pair, pooling=pooling).images([draw(0), draw(1)]), axis=-1)
+    np.testing.assert_allclose(norms, 1.0, atol=1e-6)
+
+
+def test_the_grid_of_a_native_picture_has_its_shape(native, draw):
+    grids = Embedder(*native, pooling="tokens").images([draw(0, 140, 224)])
+    assert grids.shape == (1, 10, 16, 64)
+
+
+@pytest.mark.parametrize("kind", ["pair", "vision", "native"])
+def test_no_pictures_are_no_rows(request, kind):
+    embedder = Embedder(*request.getfixturevalue(kind))
+    assert embedder.images([]).shape == (0, 32 if kind == "pair" else 64)
+    assert list(embedder.stream([])) == []
+
+
+# --- what a picture may be
+
+
+def test_one_picture_is_a_list_of_one(pair, draw):
+    embedder = Embedder(*pair)
+    np.testing.assert_array_equal(embedder.images(draw(0)), embedder.images([draw(0)]))
+
+
+def test_every_kind_of_input_gives_the_same_vector(pair, draw, tmp_path):
+    picture, encoded = Image.fromarray(draw(0)), io.BytesIO()
+    picture.save(encoded, "PNG")
+    (tmp_path / "picture.png").write_bytes(encoded.getvalue())
+    encoded.seek(0)
+    kinds = {
+        "path": tmp_path / "picture.png",
+        "str": str(tmp_path / "picture.png"),
+        "bytes": encoded.getvalue(),
+        "file": encoded,
+        "pil": picture,
+        "uint8": draw(0),
+        "float32": draw(0).astype(np.float32) / 255,
+        "float64": draw(0) / 255,
+    }
+    rows = Embedder(*pair).images(list(kinds.values()))
+    for name, row in zip(kinds, rows, strict=True):
+        np.testing.assert_allclose(row, rows[0], atol=1e-6, err_msg=name)
+
+
+def test_a_tuple_is_several_pictures(pair, draw):
+    assert Embedder(*pair).images((draw(0), draw(1))).shape == (2, 32)
+
+
+# --- texts
+
+
+@pytest.mark.parametrize("count", [1, 2, TEXTS, TEXTS + 1, 3 * TEXTS + 5])
+def test_row_k_is_text_k(pair, count):
+    model, processor = pair
+    texts = [f"{'very ' * (k % 5)}small picture {k}" for k in range(count)]
+    found = Embedder(model, processor).texts(texts)
+    assert found.shape == (count, 32) and found.dtype == np.float32
+    for k in {0, count // 2, count - 1}:
+        inputs = processor(text=texts[k])
+        np.testing.assert_allclose(found[k], unit(np.array(model.get_text_features(**inputs)))[0], atol=1e-6)
+
+
+def test_one_text_is_a_list_of_one(pair):
+    embedder = Embedder(*pair)
+    np.testing.assert_array_equal(embedder.texts("a dog"), embedder.texts(["a dog"]))
+
+
+def test_no_texts_are_no_rows(pair):
+    assert Embedder(*pair).texts([]).shape == (0, 32)
+
+
+def test_a_long_text_is_cut_and_not_refused(pair):
+    rows = Embedder(*pair).texts(["word " * 1000, "word " * 2000, "a dog"])
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
+    assert abs(rows[0] @ rows[2]) < 0.999
+
+
+def test_texts_are_not_scaled_when_nothing_is(pair):
+    plain, scaled = (Embedder(*pair, normalize=scale).texts(["a dog", ""]) for scale in (False, True))
+    np.testing.assert_allclose(unit(plain), scaled, atol=1e-6)
+    assert not np.allclose(plain, scaled)
+
+
+def test_a_text_meets_its_picture_as_in_the_model(pair, draw):
+    model, processor = pair
+    output = model(**processor(images=[draw(0), draw(1)], text=["a dog", "a cat"]))
+    embedder = Embedder(model, processor)
+    cosines = embedder.images([draw(0), draw(1)]) @ embedder.texts(["a dog", "a cat"]).T
+    np.testing.assert_allclose(
+        float(model.logit_factor()) * cosines, np.array(output.logits_per_image), atol=1e-4
+    )
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_holds_at_least_one(pair, batch_size):
+    with pytest.raises(InputError, match=f"batch_size must be at least 1, not {batch_size}"):
+        Embedder(*pair, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooling", "message"),
+    [
+        ("pair", "cls", "pooling 'cls' is not one of auto, mean, max, head, tokens"),
+        ("pair", "projected", "pooling 'projected' is not one of"),
+        ("native", "head", "this checkpoint has no pooling head"),
+    ],
+)
+def test_a_pooling_that_cannot_be_is_refused_before_any_work(request, kind, pooling, message):
+    with pytest.raises(InputError, match=message):
+        Embedder(*request.getfixturevalue(kind), pooling=pooling)
+
+
+def test_a_broken_picture_is_named_by_its_number(pair, draw):
+    with pytest.raises(BrokenImageError, match=r"^picture 2: picture of 10 bytes: not a picture"):
+        Embedder(*pair).images([draw(0), draw(1), b"no picture", draw(3)])
+
+
+def test_a_lone_broken_picture_needs_no_number(pair):
+    with pytest.raises(BrokenImageError, match=r"^picture of 10 bytes: not a picture"):
+        Embedder(*pair).images(b"no picture")
+
+
+def test_what_is_no_picture_at_all_is_refused(pair, draw):
+    with pytest.raises(InputError, match="got int, but a picture has to be a path, bytes"):
+        Embedder(*pair).images([draw(0), 7])
+
+
+def test_grids_of_different_sizes_do_not_stack(native, draw):
+    embedder = Embedder(*native, pooling="tokens")
+    pictures = [draw(0, 168, 168), draw(1, 140, 224)]
+    with pytest.raises(InputError, match="different sizes have different token grids"):
+        embedder.images(pictures)
+    assert [result.vector.shape for result in embedder.stream(pictures)] == [(12, 12, 64), (10, 16, 64)]
+
+
+@pytest.mark.parametrize("kind", ["vision", "native"])
+def test_texts_need_a_text_encoder(request, kind):
+    with pytest.raises(InputError, match="this model has no text encoder: use the image-text pair"):
+        Embedder(*request.getfixturevalue(kind)).texts(["a dog"])
+
+
+@pytest.mark.parametrize("at", [0, 1, TEXTS + 6])
+def test_what_is_no_text_is_named_by_its_number(pair, at):
+    texts = ["a dog"] * at + [None]
+    with pytest.raises(InputError, match=rf"texts\[{at}\] must be a str, not NoneType"):
+        Embedder(*pair).texts(texts)
+
+
+ADVICE = {"float16": "compute in --dtype bfloat16", "bfloat16": "may be damaged", "float32": "may be damaged"}
+
+
+@pytest.mark.parametrize("dtype", ADVICE)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_an_output_that_is_not_finite_is_refused(tiny_pair, draw, dtype, value, normalize):
+    model, processor = load(tiny_pair, dtype=dtype)
+    weight = model.visual_projection.weight
+    model.visual_projection.weight = mx.concatenate([mx.full((1, 64), value, weight.dtype), weight[1:]])
+    message = f"the model's output holds NaN or infinity: .*{ADVICE[dtype]}"
+    with pytest.raises(NonFiniteError, match=message):
+        Embedder(model, processor, normalize=normalize).images(draw(0))
+
+
+def test_a_text_output_that_is_not_finite_is_refused(pair):
+    model, processor = pair
+    model.text_projection.weight = mx.full(model.text_projection.weight.shape, float("nan"))
+    with pytest.raises(NonFiniteError, match="holds NaN or infinity"):
+        Embedder(model, processor).texts("a dog")
+
+
+# --- the fingerprint
+
+
+def test_the_fingerprint_says_what_made_the_vectors(tiny_pair):
+    fingerprint = Embedder(*load(tiny_pair)).fingerprint
+    assert fingerprint.pop("checkpoint") and fingerprint.pop("preprocessing")
+    assert fingerprint == {
+        "name": str(tiny_pair),
+        "revision": None,
+        "layout": "apple",
+        "dtype": "float32",
+        "quantization": None,
+        "pooling": "projected",
+        "normalized": True,
+    }
+
+
+def test_the_fingerprint_is_the_same_for_the_same(tiny_pair):
+    first, second = (Embedder(*load(tiny_pair)).fingerprint for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"pooling": "mean"}, "pooling"),
+        ({"normalize": False}, "normalized"),
+        ({"dtype": "bfloat16"}, "dtype"),
+        ({"decode": DecodeOptions(decode="fast")}, "preprocessing"),
+        ({"decode": DecodeOptions(background="black")}, "preprocessing"),
+        ({"native": NativeOptions(max_patches=1000)}, "preprocessing"),
+    ],
+    ids=str,
+)
+def test_the_fingerprint_differs_where_the_vectors_may(tiny_pair, change, field):
+    change = dict(change)
+    arguments = {key: change.pop(key) for key in ("pooling", "normalize") if key in change}
+    base = Embedder(*load(tiny_pair)).fingerprint
+    other = Embedder(*load(tiny_pair, options=LoadOptions(**change)), **arguments).fingerprint
+    assert [key for key in base if base[key] != other[key]] == [field]
+
+
+def test_the_fingerprint_differs_between_checkpoints_of_one_shape(tmp_path):
+    from mlx_aimv2.demo.untrained import write_checkpoint
+
+    prints = [Embedder(*load(write_checkpoint(tmp_path / f"{s}", seed=s))).fingerprint for s in (0, 1)]
+    assert prints[0]["checkpoint"] != prints[1]["checkpoint"]
+
+
+def test_the_batch_size_is_no_part_of_the_fingerprint(pair):
+    assert Embedder(*pair, batch_size=1).fingerprint == Embedder(*pair, batch_size=7).fingerprint
+
+
+def test_a_model_made_by_hand_has_a_fingerprint_too(pair):
+    model, processor = pair
+    by_hand = Aimv2Model(model.config)
+    assert Embedder(by_hand, processor).fingerprint["name"] == "unnamed"

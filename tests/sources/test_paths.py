@@ -1,0 +1,133 @@
+"""From names to pictures: files, folders, patterns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlx_aimv2.errors import InputError
+from mlx_aimv2.sources.paths import expand
+
+TREE = (
+    "b.jpg",
+    "a.PNG",
+    "notes.txt",
+    ".hidden.jpg",
+    "sub/z.heic",
+    "sub/deep/y.webp",
+    "sub/.cache/thumbnail.jpg",
+    "empty/readme.md",
+)
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of pictures and other things, which is also the working directory."""
+    for name in TREE:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["b.jpg"], ["b.jpg"]),
+        (["notes.txt"], ["notes.txt"]),  # a file is taken whatever it is called
+        ([".hidden.jpg"], [".hidden.jpg"]),
+        (["b.jpg", "a.PNG"], ["b.jpg", "a.PNG"]),  # the order given, not the alphabet's
+        (["."], ["a.PNG", "b.jpg", "sub/z.heic", "sub/deep/y.webp"]),
+        (["sub/"], ["sub/z.heic", "sub/deep/y.webp"]),
+        (["sub", "b.jpg"], ["sub/z.heic", "sub/deep/y.webp", "b.jpg"]),
+        (["*.jpg"], ["b.jpg"]),
+        (["*"], ["a.PNG", "b.jpg"]),
+        (["?.[jP]*"], ["a.PNG", "b.jpg"]),
+        (["sub/**/*.webp"], ["sub/deep/y.webp"]),
+        (["**"], ["a.PNG", "b.jpg", "sub/deep/y.webp", "sub/z.heic"]),
+        (["b.jpg", "*.jpg", "b.jpg"], ["b.jpg"]),  # each once
+        (["./b.jpg", "b.jpg"], ["b.jpg"]),
+        (["b.jpg", "."], ["b.jpg", "a.PNG", "sub/z.heic", "sub/deep/y.webp"]),
+        (["missing.jpg", "b.jpg"], ["missing.jpg", "b.jpg"]),  # named when it is opened
+        (["~draft.jpg"], ["~draft.jpg"]),
+        (["~nobody-of-this-name/a.jpg"], ["~nobody-of-this-name/a.jpg"]),
+        ([], []),
+    ],
+    ids=str,
+)
+def test_names_stand_for_these_pictures(tree: Path, names: list[str], found: list[str]) -> None:
+    assert expand(names) == found
+
+
+@pytest.mark.parametrize("name", ["holiday[1].jpg", "what?.jpg", "stars*.jpg"])
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tree: Path, name: str) -> None:
+    (tree / name).touch()
+    (tree / "holiday1.jpg").touch()
+    assert expand([name]) == [name]
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_that_folder(tree: Path) -> None:
+    (tree / "trip [2024]").mkdir()
+    (tree / "trip [2024]" / "x.jpg").touch()
+    assert expand(["trip [2024]"]) == ["trip [2024]/x.jpg"]
+
+
+def test_the_order_is_the_names_and_not_the_disks(tmp_path: Path) -> None:
+    names = [f"{k:02}" for k in (7, 3, 11, 0, 9, 5, 1, 10, 4, 8, 2, 6)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        for picture in ("c.jpg", "a.jpg", "b.jpg"):
+            (tmp_path / name / picture).touch()
+    expected = [str(tmp_path / name / f"{x}.jpg") for name in sorted(names) for x in "abc"]
+    assert expand([str(tmp_path)]) == expected
+
+
+def test_a_hidden_folder_is_searched_when_it_is_named(tree: Path) -> None:
+    assert expand(["sub/.cache"]) == ["sub/.cache/thumbnail.jpg"]
+
+
+def test_a_name_too_long_for_a_file_is_passed_on(tree: Path) -> None:
+    assert expand(["x" * 5000]) == ["x" * 5000]
+
+
+def test_home_is_filled_in(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tree))
+    assert expand(["~/b.jpg", "~/*.PNG"]) == [str(tree / "b.jpg"), str(tree / "a.PNG")]
+
+
+def test_links_to_folders_are_not_followed(tree: Path) -> None:
+    (tree / "sub" / "loop").symlink_to(tree)
+    assert expand(["sub"]) == ["sub/z.heic", "sub/deep/y.webp"]
+
+
+def test_links_to_pictures_are_pictures(tree: Path) -> None:
+    (tree / "sub" / "a-link.jpg").symlink_to(tree / "b.jpg")
+    assert "sub/a-link.jpg" in expand(["sub"])
+
+
+def test_a_link_to_a_folder_that_is_named_itself_is_searched(tree: Path) -> None:
+    (tree / "album").symlink_to(tree / "sub")
+    assert expand(["album"]) == ["album/z.heic", "album/deep/y.webp"]
+
+
+def test_a_folder_called_like_a_picture_is_no_match_of_a_pattern(tree: Path) -> None:
+    (tree / "folder.jpg").mkdir()
+    assert expand(["*.jpg"]) == ["b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("empty", "no pictures in the folder empty"),
+        ("*.tiff", r"no pictures match \*\.tiff"),
+        ("*.txt", r"no pictures match \*\.txt"),
+        ("nowhere/*.jpg", r"no pictures match nowhere/\*\.jpg"),
+        ("holiday[1].jpg", r"no pictures match holiday\[1\]\.jpg"),
+        ("", "an empty name is no picture"),
+    ],
+)
+def test_what_stands_for_no_picture_is_refused(tree: Path, name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        expand([name])

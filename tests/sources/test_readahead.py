@@ -1,0 +1,174 @@
+"""Reading ahead: the order, the bound, the failures, the end of the process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_aimv2.errors import BrokenImageError, InputError
+from mlx_aimv2.sources.readahead import read_ahead
+
+
+def plain(item: int) -> np.ndarray:
+    return np.full((2, 3, 3), item, dtype=np.float32)
+
+
+def values(items: Any, decode: Any = plain, **options: int) -> list[tuple[int, float]]:
+    return [(result.index, float(result.pixels[0, 0, 0])) for result in read_ahead(items, decode, **options)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 16])
+@pytest.mark.parametrize("ahead", [1, 5, 64])
+def test_results_come_in_the_order_of_the_items_however_long_each_takes(threads: int, ahead: int) -> None:
+    delays = np.random.default_rng(0).uniform(0, 0.004, 40)
+    delays[0] = 0.03  # the first is the slowest
+
+    def slow(item: int) -> np.ndarray:
+        time.sleep(delays[item])
+        return plain(item)
+
+    assert values(range(40), slow, threads=threads, ahead=ahead) == [(k, k) for k in range(40)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 15, 16, 17, 40])
+def test_every_item_is_decoded_once(count: int) -> None:
+    decoded: list[int] = []
+
+    def counted(item: int) -> np.ndarray:
+        decoded.append(item)
+        return plain(item)
+
+    assert len(values(range(count), counted, threads=8, ahead=16)) == count
+    assert sorted(decoded) == list(range(count))
+
+
+def test_several_items_are_decoded_at_once() -> None:
+    meeting = threading.Barrier(3, timeout=10)  # passes only when three threads stand before it
+
+    def meet(item: int) -> np.ndarray:
+        meeting.wait()
+        return plain(item)
+
+    assert len(values(range(6), meet, threads=3)) == 6
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_few_items(count: int) -> None:
+    assert values(list(range(count))) == [(k, k) for k in range(count)]
+
+
+def test_pixels_keep_shape_dtype_and_bits() -> None:
+    pictures = [np.random.default_rng(k).random((k + 1, 2 * k + 3, 3), dtype=np.float32) for k in range(5)]
+    results = read_ahead(pictures, lambda item: item)
+    for picture, result in zip(pictures, results, strict=True):
+        assert result.pixels is not None and result.pixels.dtype == np.float32
+        np.testing.assert_array_equal(result.pixels, picture)
+
+
+def test_a_read_only_result_is_copied() -> None:
+    def frozen(item: int) -> np.ndarray:
+        picture = plain(item)
+        picture.flags.writeable = False
+        return picture
+
+    assert values(range(3), frozen) == [(0, 0), (1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_errors_of_this_package_become_the_result_of_their_item(count: int) -> None:
+    broken = count - 1
+
+    def decode(item: int) -> np.ndarray:
+        if item == broken:
+            raise BrokenImageError(f"item {item} is damaged")
+        return plain(item)
+
+    results = list(read_ahead(range(count), decode))
+    assert [result.index for result in results] == list(range(count))
+    assert [result.index for result in results if result.pixels is None] == [broken]
+    assert isinstance(results[broken].error, BrokenImageError)
+    assert str(results[broken].error) == f"item {broken} is damaged"
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_other_exceptions_are_raised_to_the_caller(count: int) -> None:
+    def decode(item: int) -> np.ndarray:
+        if item == count - 1:
+            raise ZeroDivisionError("a bug")
+        return plain(item)
+
+    seen = []
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        seen.extend(result.index for result in read_ahead(range(count), decode))
+
+
+def test_what_came_before_an_exception_is_yielded_first() -> None:
+    def decode(item: int) -> np.ndarray:
+        if item == 3:
+            raise ZeroDivisionError
+        return plain(item)
+
+    results, seen = read_ahead(range(6), decode), []
+    with pytest.raises(ZeroDivisionError):
+        for result in results:
+            seen.append(result.index)
+    assert seen == [0, 1, 2]
+
+
+def test_an_item_that_cannot_be_fetched_is_an_exception_too() -> None:
+    class Items(list[int]):
+        def __getitem__(self, index: Any) -> Any:
+            if index == 1:
+                raise InputError("no such row")
+            return super().__getitem__(index)
+
+    assert [str(result.error) for result in read_ahead(Items([5, 6, 7]), plain)] == [
+        "None",
+        "no such row",
+        "None",
+    ]
+
+
+@pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (2, 4), (4, 16)])
+def test_no_more_than_a_bounded_number_is_decoded_ahead(threads: int, ahead: int) -> None:
+    started: list[int] = []
+
+    def counted(item: int) -> np.ndarray:
+        started.append(item)
+        return plain(item)
+
+    results = read_ahead(range(1000), counted, threads=threads, ahead=ahead)
+    for taken in (1, 2):
+        next(results)
+        time.sleep(0.2)  # time enough for thousands
+        assert len(started) <= taken + ahead + threads
+    results.close()
+
+
+@pytest.mark.parametrize("end", ["results.close()", "del results", "sys.exit()", "raise SystemExit(0)", ""])
+def test_a_process_ends_cleanly_when_the_rest_is_not_wanted(end: str) -> None:
+    code = f"""
+        import sys, time
+        import numpy as np
+        from mlx_aimv2.sources.readahead import read_ahead
+
+        def slow(item):
+            time.sleep(0.01)
+            return np.zeros((4, 4, 3), np.float32)
+
+        results = read_ahead(range(10_000), slow, threads=4, ahead=8)
+        next(results)
+        print("taken", flush=True)
+        {end}
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "taken\n", "")

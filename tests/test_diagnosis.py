@@ -1,0 +1,189 @@
+"""What `info` knows of a checkpoint and of the machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import mlx.core as mx
+import pytest
+from mlx.utils import tree_flatten
+
+import mlx_aimv2
+from mlx_aimv2 import load
+from mlx_aimv2.checkpoints.quantize import Quantization, Scheme
+from mlx_aimv2.demo.untrained import write_checkpoint
+from mlx_aimv2.diagnosis import describe_checkpoint, describe_system, matmul_rate
+from mlx_aimv2.loading import inspect
+
+KEYS = {
+    "source", "folder", "revision", "files", "layout", "kind", "tensors", "dtypes", "parameters", "bytes",
+    "memory", "quantization", "missing_files", "problem", "config",
+}  # fmt: skip
+
+
+def describe(folder) -> dict:
+    return describe_checkpoint(inspect(folder))
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A function that copies a checkpoint and applies a change to its tensors."""
+
+    def copy(folder, change):
+        target = tmp_path / "changed"
+        shutil.copytree(folder, target)
+        tensors = mx.load(str(target / "model.safetensors"))
+        change(tensors)
+        mx.eval(tensors)
+        mx.save_safetensors(str(target / "model.safetensors"), tensors, metadata={"format": "mlx"})
+        return target
+
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("variant", "layout", "kind"),
+    [
+        ("lit", "apple", "image-text pair"),
+        ("lit", "mlx", "image-text pair"),
+        ("fixed", "transformers", "vision encoder"),
+        ("native", "apple-mlx", "vision encoder"),
+        ("fixed", "timm", "vision encoder"),
+    ],
+)
+def test_a_sound_checkpoint_is_described(checkpoint, variant, layout, kind):
+    folder = checkpoint(variant, layout)
+    told = describe(folder)
+    assert told.keys() == KEYS
+    assert (told["layout"], told["kind"]) == (layout, kind)
+    assert told["source"] == told["folder"] == str(folder)
+    assert told["files"] == ["model.safetensors"]
+    assert told["revision"] is told["quantization"] is told["problem"] is None
+    assert told["missing_files"] == []
+    assert told["dtypes"] == {"F32": told["tensors"]}
+
+
+@pytest.mark.parametrize("variant", ["lit", "fixed", "native"])
+def test_parameters_bytes_and_memory_are_those_of_the_loaded_model(checkpoint, variant):
+    folder = checkpoint(variant, "mlx")
+    count = sum(x.size for _, x in tree_flatten(load(folder)[0].parameters()))
+    told = describe(folder)
+    assert told["parameters"] == count
+    assert told["bytes"] == told["memory"]["float32"] == 4 * count
+    assert told["memory"]["float16"] == 2 * count
+
+
+def test_stored_dtypes_are_counted(checkpoint):
+    told = describe(checkpoint("lit", "mlx", "bfloat16"))
+    assert told["dtypes"] == {"BF16": told["tensors"]}
+    assert told["bytes"] == 2 * told["parameters"]
+
+
+def test_the_config_has_what_the_tensors_tell(checkpoint):
+    assert describe(checkpoint("native", "apple"))["config"]["is_native"] is True
+    assert describe(checkpoint("lit", "apple"))["config"]["vision_config"]["use_head"] is True
+
+
+@pytest.mark.parametrize("variant", ["lit", "fixed", "native"])
+def test_everything_fits_into_json(checkpoint, variant):
+    told = describe(checkpoint(variant))
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_a_quantized_checkpoint_says_how(checkpoint, changed):
+    def quantize(tensors):
+        name = "encoder.layers.0.attention.q_proj"
+        packed = mx.quantize(tensors[f"{name}.weight"], group_size=64, bits=4)
+        tensors.update(
+            zip([f"{name}.{kind}" for kind in ("weight", "scales", "biases")], packed, strict=True)
+        )
+
+    folder = changed(checkpoint("fixed", "mlx"), quantize)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization"] = {"group_size": 64, "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    told = describe(folder)
+    assert told["quantization"] == str(Quantization(Scheme(64, 4))) == "4-bit affine, groups of 64"
+    assert told["dtypes"]["U32"] == 1
+    assert told["parameters"] == describe(checkpoint("fixed", "mlx"))["parameters"]
+    assert told["bytes"] < describe(checkpoint("fixed", "mlx"))["bytes"]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            lambda t: t.pop("encoder.layers.1.rms_norm2.weight"),
+            "1 missing: encoder.layers.1.rms_norm2.weight",
+        ),
+        (lambda t: t.update(extra=mx.zeros(1)), "1 unexpected: extra"),
+        (
+            lambda t: t.update({"embeddings.rms_norm.weight": mx.ones(5)}),
+            "1 of the wrong shape: embeddings.rms_norm.weight is [5], not [64]",
+        ),
+    ],
+    ids=["missing", "unexpected", "shape"],
+)
+def test_what_load_would_refuse_is_said_before(checkpoint, changed, change, problem):
+    folder = changed(checkpoint("fixed", "mlx"), change)
+    assert describe(folder)["problem"] == f"the checkpoint does not fit its configuration: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("variant", "removed", "missing"),
+    [
+        ("lit", "preprocessor_config.json", "preprocessor_config.json"),
+        ("lit", "vocab.json", "tokenizer.json (or vocab.json and merges.txt)"),
+    ],
+)
+def test_files_that_are_not_there_are_named(checkpoint, changed, variant, removed, missing):
+    folder = changed(checkpoint(variant, "mlx"), lambda tensors: None)
+    (folder / removed).unlink()
+    assert describe(folder)["missing_files"] == [missing]
+
+
+def test_a_checkpoint_without_a_config_is_described_from_its_tensors(tmp_path, variants):
+    config = replace(variants["fixed"], hidden_size=128, num_attention_heads=1)  # heads as wide as published
+    folder = write_checkpoint(tmp_path / "bare", config)
+    (folder / "config.json").unlink()
+    told = describe(folder)
+    assert told["missing_files"] == ["config.json"] and told["problem"] is None
+    assert told["config"]["num_attention_heads"] == 1
+
+
+# --- the machine
+
+
+def test_the_system_has_these_values(monkeypatch):
+    monkeypatch.setattr("mlx_aimv2.diagnosis.MATRIX", 32)
+    told = describe_system()
+    assert told.keys() == {
+        "mlx_aimv2", "mlx", "python", "platform", "device", "gpu", "cores", "memory_bytes", "blas", "dtype",
+        "matmul_gflops", "extras",
+    }  # fmt: skip
+    assert told["mlx_aimv2"] == mlx_aimv2.__version__
+    assert told["mlx"] == mx.__version__
+    assert told["device"] in ("cpu", "gpu")
+    assert told["dtype"] == ("float32" if told["device"] == "cpu" else "float16")
+    assert told["cores"] >= 1
+    assert told["memory_bytes"] is None or 2**28 < told["memory_bytes"] < 2**45
+    assert told["blas"] and "Blas(" not in told["blas"]
+    assert json.loads(json.dumps(told)) == told
+
+
+@pytest.mark.parametrize("extra", ["heif", "parquet"])
+def test_a_missing_extra_is_told(monkeypatch, extra):
+    monkeypatch.setattr("mlx_aimv2.diagnosis.MATRIX", 32)
+    monkeypatch.setitem(mlx_aimv2.diagnosis.EXTRAS, extra, "a_module_nobody_has")
+    found = describe_system()["extras"]
+    assert found.pop(extra) is False
+    assert all(found.values())
+
+
+def test_the_rate_counts_two_operations_per_multiplication(monkeypatch):
+    ticks = iter(range(100))
+    monkeypatch.setattr("mlx_aimv2.diagnosis.MATRIX", 8)
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
+    assert matmul_rate() == 2 * 8**3
