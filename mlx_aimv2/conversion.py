@@ -6,6 +6,7 @@ kernel as (D, p, p, C), metadata `{"format": "mlx"}`, and the preprocessor, toke
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,15 +16,17 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from .checkpoints.atomic import new_folder
+from .checkpoints.quantize import dequantize
 from .errors import InputError
 from .events import OnEvent, ignore
-from .loading import build_model, inspect
+from .loading import Checkpoint, build_model, inspect
 from .models.backend import DTYPES
 
 COPIED = (
     "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "merges.txt", "LICENSE", "LICENSE.txt", "LICENSE.md", "README.md",
 )  # fmt: skip
+OF_THE_SOURCE = ("quantization", "quantization_config", "auto_map", "torch_dtype")  # and of no other files
 
 
 def convert(
@@ -55,16 +58,24 @@ def convert(
         raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     target = Path(mlx_path).expanduser()
     with new_folder(target) as folder:
-        checkpoint = inspect(hf_path, revision, on_event=on_event)
+        checkpoint = _unpacked(inspect(hf_path, revision, on_event=on_event), getattr(mx, dtype))
         source, config = checkpoint.resolved.folder, checkpoint.config
         model = build_model(checkpoint, getattr(mx, dtype), on_event=on_event)
         weights = dict(tree_flatten(model.parameters()))
         mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
         entry = {**config.to_dict(), "dtype": dtype}
-        for name in ("quantization", "auto_map", "torch_dtype"):  # of the source's files, not of this one's
+        for name in OF_THE_SOURCE:
             entry.pop(name, None)
         (folder / "config.json").write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
         for name in COPIED:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
     return target
+
+
+def _unpacked(checkpoint: Checkpoint, dtype: mx.Dtype) -> Checkpoint:
+    """The same with plain weights, on any device."""
+    if checkpoint.quantization is None:
+        return checkpoint
+    plain = dequantize(checkpoint.tensors, checkpoint.quantization, dtype)
+    return dataclasses.replace(checkpoint, tensors=plain, quantization=None)

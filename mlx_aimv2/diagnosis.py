@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from .checkpoints.quantize import quantized_paths
+from .checkpoints.quantize import quantize_modules, quantized_paths
 from .config import Aimv2Config
 from .errors import MismatchError
 from .loading import Checkpoint, check_fit, make_model
@@ -62,9 +62,11 @@ def _missing_files(checkpoint: Checkpoint) -> list[str]:
 
 
 def _problem(checkpoint: Checkpoint, expected: dict[str, mx.array]) -> str | None:
-    """What `load` would refuse, in its words; quantized weights are compared when they are loaded."""
-    if quantized_paths(checkpoint.tensors):
-        return None
+    """What `load` would refuse, in its words."""
+    if checkpoint.quantization is not None:
+        model = make_model(checkpoint.config)
+        quantize_modules(model, checkpoint.quantization, quantized_paths(checkpoint.tensors))
+        expected = dict(tree_flatten(model.parameters()))
     try:
         check_fit(expected, checkpoint.tensors, checkpoint.unknown, "the checkpoint")
     except MismatchError as error:

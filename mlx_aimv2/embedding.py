@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,14 +18,14 @@ from .models.lit import Aimv2Model
 from .models.lit import normalize as unit_length
 from .pooling import check_pooling, pool
 from .processing.decode import ImageInput
-from .processing.processor import Processor, as_list
+from .processing.processor import Processor, as_list, as_sequence
 from .sources.readahead import Decoded, read_ahead
 
-CPU_TOKENS, GPU_TOKENS = (
-    2048,
-    16384,
-)  # tokens in a batch: enough to fill the device, little enough for its memory
+# Tokens in a batch: enough to fill the device, little enough for its memory. One picture of 256 tokens nearly
+# fills a CPU, and a batch cannot be interrupted.
+CPU_TOKENS, GPU_TOKENS = 512, 16384
 TEXTS = 64  # texts in a batch
+BROKEN = 64  # broken pictures that count as a batch: they are reported without waiting for many good ones
 WINDOW = 4  # batches among which pictures of equal size are looked for
 
 
@@ -117,13 +116,18 @@ class Embedder:
 
         Broken pictures do not stop it. Memory stays bounded: a few batches are held at a time.
 
+        Args:
+            images: a list, or any sequence that makes its items when they are asked for.
+
         Yields:
             One `Embedded` for every picture, in the order of the input.
 
         Raises:
+            InputError: ``images`` is no sequence, such as a generator.
             NonFiniteError: the model's output is not finite.
         """
-        decoded = read_ahead(images, self.processor.image_processor, ahead=2 * (self.batch_size or 8))
+        items = as_sequence(images)
+        decoded = read_ahead(items, self.processor.image_processor, ahead=2 * (self.batch_size or 8))
         while window := self._window(decoded):
             yield from self._embed_window(window)
 
@@ -164,19 +168,20 @@ class Embedder:
 
     def _window(self, decoded: Iterator[Decoded]) -> list[Decoded]:
         """The next few batches' worth of pictures: one batch of fixed size, several of varying ones."""
-        first = next(decoded, None)
-        if first is None:
-            return []
-        native = self.processor.image_processor.is_native
-        size = self._batch_size(first) * (WINDOW if native else 1)
-        return [first, *itertools.islice(decoded, size - 1)]
+        batches = WINDOW if self.processor.image_processor.is_native else 1
+        window: list[Decoded] = []
+        filled = 0.0  # batches that the window's pictures fill; a broken one takes a place too
+        while filled < batches and (item := next(decoded, None)) is not None:
+            window.append(item)
+            filled += 1 / self._batch_size(item)
+        return window
 
     def _batch_size(self, item: Decoded) -> int:
         if self.batch_size is not None:
             return self.batch_size
-        budget = CPU_TOKENS if on_cpu() else GPU_TOKENS
         if item.pixels is None:
-            return 8
+            return BROKEN
+        budget = CPU_TOKENS if on_cpu() else GPU_TOKENS
         patch = self.processor.image_processor.patch_size
         tokens = (item.pixels.shape[0] // patch) * (item.pixels.shape[1] // patch)
         return max(1, budget // max(1, tokens))

@@ -80,6 +80,7 @@ def load(
     path_or_repo: str | os.PathLike[str],
     dtype: str | None = None,
     revision: str | None = None,
+    *,
     options: LoadOptions | None = None,
     on_event: OnEvent | None = None,
 ) -> tuple[AnyModel, Processor]:
@@ -135,7 +136,9 @@ def inspect(
     data = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     quantization = Quantization.from_config(data)
     tensors, unknown = layout.to_canonical(open_tensors(header))
-    if quantization is None and quantized_paths(tensors):
+    if not quantized_paths(tensors):
+        quantization = None  # whatever config.json says
+    elif quantization is None:
         raise ConfigError(f"{folder}: its weights are quantized, and its config.json does not say how")
     config = deduce_config({name: tuple(x.shape) for name, x in tensors.items()}, data)
     return Checkpoint(resolved, header, layout, config, quantization, tensors, unknown)
@@ -218,7 +221,7 @@ def check_fit(
         MismatchError: the whole difference in one message.
     """
     missing = [name for name in expected if name not in tensors]
-    unexpected = [*(name for name in tensors if name not in expected), *unknown]
+    unexpected = sorted([*(name for name in tensors if name not in expected), *unknown])
     wrong = [
         f"{name} is {list(tensors[name].shape)}, not {list(expected[name].shape)}"
         for name in expected

@@ -19,7 +19,7 @@ from .errors import InputError, MissingExtraError, OutputError
 
 Fingerprint = Mapping[str, Any]
 Write = Callable[[Path, Sequence[str], np.ndarray, Fingerprint], None]
-SHARD_ROWS = 10_000
+SHARD_ROWS, SHARD_BYTES = 10_000, 256 * 2**20  # a shard is full at either
 MANIFEST = "manifest.json"
 
 
@@ -139,11 +139,13 @@ def write(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint:
     """Write vectors (N, D), with what each is of, in the format that ``path`` ends in.
 
     Raises:
-        InputError: the ending is of no known format.
+        InputError: the ending is of no known format, or there is not a name for each vector.
         OutputError: the file cannot be written; nothing is left of it.
     """
     if path.suffix not in WRITERS:
         check_target(path)
+    if len(names) != len(embeddings):
+        raise InputError(f"{len(names)} names for {len(embeddings)} vectors")
     WRITERS[path.suffix](path, names, embeddings, fingerprint)
 
 
@@ -201,7 +203,7 @@ class ShardFolder:
             )
         self._names.append(name)
         self._vectors.append(vector)
-        if len(self._names) >= self.rows:
+        if len(self._names) >= self.rows or len(self._names) * vector.nbytes >= SHARD_BYTES:
             self.close()
 
     def close(self) -> None:
@@ -229,12 +231,17 @@ class ShardFolder:
             shards = [{"file": str(s["file"]), "rows": int(s["rows"])} for s in manifest["shards"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is not a manifest of embeddings: {error}") from error
-        if made_by != self.fingerprint:
+        if _identity(made_by) != _identity(self.fingerprint):
             raise InputError(
                 f"{self.folder} holds vectors of {describe(made_by)}, not of {describe(self.fingerprint)}:"
                 " vectors of different models cannot be mixed; name a new folder"
             )
         return shards
+
+
+def _identity(fingerprint: Fingerprint) -> dict[str, Any]:
+    """What decides whether vectors may be compared: not where the checkpoint lay, which its hash makes irrelevant."""
+    return {key: value for key, value in fingerprint.items() if key not in ("name", "revision", "layout")}
 
 
 def describe(fingerprint: Fingerprint) -> str:

@@ -154,11 +154,13 @@ def check_templates(templates: Sequence[str]) -> list[str]:
 def _check_labels(labels: list[str]) -> list[str]:
     if not labels:
         raise InputError("no labels: give at least two, such as 'a dog,a cat'")
+    seen = set()
     for label in labels:
         if not isinstance(label, str) or not label.strip():
             raise InputError(f"a label must be a text, not {label!r}")
-        if labels.count(label) > 1:
+        if label in seen:
             raise InputError(f"the label {label!r} is given twice")
+        seen.add(label)
     return labels
 
 

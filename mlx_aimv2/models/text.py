@@ -19,11 +19,10 @@ class TextEmbeddings(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embedding = PositionTable(config.max_position_embeddings, config.hidden_size)
 
-    def __call__(self, input_ids: mx.array) -> mx.array:
-        """Embed ids (B, T) to (B, T, D)."""
-        return add_positions(
-            self.token_embedding(input_ids), self.position_embedding.weight[: input_ids.shape[1]]
-        )
+    def __call__(self, input_ids: mx.array, dtype: mx.Dtype) -> mx.array:
+        """Embed ids (B, T) to (B, T, D) in ``dtype``; a quantized table may come out in another one."""
+        tokens = self.token_embedding(input_ids).astype(dtype)
+        return add_positions(tokens, self.position_embedding.weight[: input_ids.shape[1]])
 
 
 class Aimv2TextModel(nn.Module):
@@ -62,7 +61,7 @@ class Aimv2TextModel(nn.Module):
         """
         self._check(input_ids, attention_mask)
         x, states, attentions = self.encoder(
-            self.embeddings(input_ids),
+            self.embeddings(input_ids, self.rms_norm.weight.dtype),
             causal_mask(input_ids.shape[1], attention_mask),
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,

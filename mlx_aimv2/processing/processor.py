@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -92,3 +93,17 @@ class Processor:
 def as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
     """Several pictures as they are, one picture as a list of one."""
     return list(images) if isinstance(images, (list, tuple)) else [images]  # type: ignore[list-item]
+
+
+def as_sequence(images: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
+    """Like `as_list`, and other sequences are left as they are.
+
+    Raises:
+        InputError: something that has neither a length nor a file's or picture's ways, such as a generator.
+    """
+    one_picture = isinstance(images, (str, bytes, os.PathLike, np.ndarray)) or hasattr(images, "read")
+    if not one_picture and hasattr(images, "__len__") and hasattr(images, "__getitem__"):
+        return cast("Sequence[ImageInput]", images)
+    if not one_picture and hasattr(images, "__next__"):
+        raise InputError(f"images must be a sequence, not a {type(images).__name__}: wrap it in list()")
+    return [cast("ImageInput", images)]

@@ -18,21 +18,26 @@ PICTURE_SUFFIXES = frozenset(
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """The pictures meant by ``names``, in their order, each once.
+    """The pictures meant by ``names``, in their order.
 
-    A file is taken whatever it is called; a folder gives every picture below it, sorted, hidden ones left out; a
-    name with `*`, `?` or `[` that is no file is a pattern (`**` for any depth).
+    A file is taken whatever it is called, and as often as it is named, so that item k of a list stays item k. A
+    folder gives every picture below it, sorted, hidden ones left out; a name with `*`, `?` or `[` that is no file
+    is a pattern (`**` for any depth). Folders and patterns leave out what was named before.
 
     Raises:
         InputError: a name that is nothing, or a folder or pattern without pictures.
     """
-    found: dict[str, None] = {}
+    found: list[str] = []
+    seen: set[str] = set()
     for name in names:
-        found.update(dict.fromkeys(_expand_one(name)))
-    return list(found)
+        files, named = _expand_one(name)
+        found += files if named else [file for file in files if file not in seen]
+        seen.update(files)
+    return found
 
 
-def _expand_one(name: str) -> list[str]:
+def _expand_one(name: str) -> tuple[list[str], bool]:
+    """The files meant by one name, and whether it names its file itself."""
     if not name:
         raise InputError("an empty name is no picture, no folder and no pattern")
     path = Path(name).expanduser() if name.startswith("~/") else Path(name)  # `~draft.jpg` is a file's name
@@ -40,14 +45,14 @@ def _expand_one(name: str) -> list[str]:
         pictures = [str(file) for file in _walk(path)]
         if not pictures:
             raise InputError(f"no pictures in the folder {name}")
-        return pictures
+        return pictures, False
     if not glob.has_magic(name) or path.exists():
-        return [str(path)]  # what is missing is named when it is opened, like every other broken file
+        return [str(path)], True  # what is missing is named when it is opened, like every other broken file
     matches = sorted(glob.glob(str(path), recursive=True))
     pictures = [match for match in matches if Path(match).is_file() and _is_picture(Path(match))]
     if not pictures:
         raise InputError(f"no pictures match {name}")
-    return pictures
+    return pictures, False
 
 
 def _is_folder(path: Path) -> bool:
@@ -58,10 +63,17 @@ def _is_folder(path: Path) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Pictures below ``folder``, depth first, sorted; links to folders are not followed."""
-    for root, folders, files in os.walk(folder):
+    """Pictures below ``folder``, depth first, sorted; links to folders are not followed.
+
+    A folder that may not be read stands for itself, so that opening it names the reason.
+    """
+    unreadable: list[Path] = []
+    for root, folders, files in os.walk(
+        folder, onerror=lambda error: unreadable.append(Path(error.filename))
+    ):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root) / name for name in sorted(files) if _is_picture(Path(name)))
+    yield from unreadable
 
 
 def _is_picture(path: Path) -> bool:

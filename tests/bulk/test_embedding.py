@@ -360,3 +360,15 @@ def test_a_model_made_by_hand_has_a_fingerprint_too(pair):
     model, processor = pair
     by_hand = Aimv2Model(model.config)
     assert Embedder(by_hand, processor).fingerprint["name"] == "unnamed"
+
+
+def test_a_generator_is_refused_before_anything_is_read(tiny_vision):
+    embedder = Embedder(*load(tiny_vision))
+    with pytest.raises(InputError, match=r"images must be a sequence, not a generator: wrap it in list\(\)"):
+        next(embedder.stream(path for path in ["a.jpg"]))
+
+
+def test_one_path_is_one_picture_not_its_letters(tiny_vision):
+    embedder = Embedder(*load(tiny_vision))
+    (result,) = embedder.stream("missing.jpg")
+    assert "missing.jpg: cannot be read" in str(result.error)

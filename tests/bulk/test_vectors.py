@@ -346,13 +346,31 @@ def test_a_failed_manifest_can_be_tried_again(tmp_path, monkeypatch):
         ({"checkpoint": "ffff"}, "of tiny 0123abcd mean normalized, not of tiny ffff mean normalized"),
         ({"pooling": "max"}, "of tiny 0123abcd mean normalized, not of tiny 0123abcd max normalized"),
         ({"normalized": False}, "of tiny 0123abcd mean normalized, not of tiny 0123abcd mean not normalized"),
-        ({"revision": "abc"}, "of tiny 0123abcd mean normalized, not of tiny abc 0123abcd mean normalized"),
     ],
 )
 def test_vectors_of_another_model_are_not_mixed_in(tmp_path, other, words):
     filled(tmp_path, ["a"])
     with pytest.raises(InputError, match=f"holds vectors {words}: .*cannot be mixed; name a new folder"):
         ShardFolder(tmp_path, MADE_BY | other)
+
+
+@pytest.mark.parametrize("other", [{"name": "elsewhere"}, {"revision": "abc"}, {"layout": "timm"}])
+def test_where_the_same_checkpoint_lay_does_not_matter(tmp_path, other):
+    filled(tmp_path, ["a"])
+    assert ShardFolder(tmp_path, MADE_BY | other).done() == {"a"}
+
+
+def test_a_shard_is_full_at_so_many_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlx_aimv2.vectors.SHARD_BYTES", 3 * 4 * 8)
+    shards = ShardFolder(tmp_path, MADE_BY)
+    for name in "abcdefg":
+        shards.add(name, np.zeros(8, dtype=np.float32))
+    assert [shard["rows"] for shard in shards.shards] == [3, 3]
+
+
+def test_every_vector_needs_its_name(tmp_path):
+    with pytest.raises(InputError, match="2 names for 3 vectors"):
+        write(tmp_path / "v.npz", ["a", "b"], np.zeros((3, 4), dtype=np.float32), MADE_BY)
 
 
 @pytest.mark.parametrize("name", ["holiday.jpg", "subfolder"])

@@ -47,8 +47,12 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["?.[jP]*"], ["a.PNG", "b.jpg"]),
         (["sub/**/*.webp"], ["sub/deep/y.webp"]),
         (["**"], ["a.PNG", "b.jpg", "sub/deep/y.webp", "sub/z.heic"]),
-        (["b.jpg", "*.jpg", "b.jpg"], ["b.jpg"]),  # each once
-        (["./b.jpg", "b.jpg"], ["b.jpg"]),
+        (["b.jpg", "*.jpg", "b.jpg"], ["b.jpg", "b.jpg"]),  # as often as it is named itself
+        (["./b.jpg", "b.jpg"], ["b.jpg", "b.jpg"]),
+        (
+            ["*.jpg", "."],
+            ["b.jpg", "a.PNG", "sub/z.heic", "sub/deep/y.webp"],
+        ),  # patterns and folders add what is new
         (["b.jpg", "."], ["b.jpg", "a.PNG", "sub/z.heic", "sub/deep/y.webp"]),
         (["missing.jpg", "b.jpg"], ["missing.jpg", "b.jpg"]),  # named when it is opened
         (["~draft.jpg"], ["~draft.jpg"]),
