@@ -140,7 +140,17 @@ def test_an_interruption_keeps_what_was_finished(pair, tmp_path):
     Image.effect_noise((600, 500), 80).convert("RGB").save(folder / "0000.png")
     for number in range(1, 3000):
         os.link(folder / "0000.png", folder / f"{number:04d}.png")
-    command = [sys.executable, "-m", "mlx_aimv2", "embed", str(folder), "--model", str(pair), "-o", str(target)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlx_aimv2",
+        "embed",
+        str(folder),
+        "--model",
+        str(pair),
+        "-o",
+        str(target),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         time.sleep(4)
         running = process.poll() is None

@@ -1,0 +1,147 @@
+import os
+import sys
+
+import pytest
+
+from mlx_aimv2.checkpoints import atomic
+from mlx_aimv2.checkpoints.atomic import new_folder, replacing
+from mlx_aimv2.errors import OutputError
+
+needs_permissions = pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() == 0, reason="permissions do not bind root"
+)
+
+
+def test_a_file_appears_when_all_is_well(tmp_path):
+    target = tmp_path / "out.json"
+    with replacing(target) as partial:
+        partial.write_text("new")
+        assert partial.parent == tmp_path and not target.exists()
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    target = tmp_path / "out.json"
+    target.write_text("old")
+    with replacing(target) as partial:
+        partial.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    target = tmp_path / "out.json"
+    target.write_text("old")
+    with pytest.raises(error), replacing(target) as partial:
+        partial.write_text("half")
+        raise error
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_text() == "old"
+
+
+def test_a_missing_folder_is_found_before_the_work(tmp_path):
+    target = tmp_path / "missing" / "out.json"
+    with (
+        pytest.raises(OutputError, match=r"out\.json cannot be written: No such file or directory"),
+        replacing(target),
+    ):
+        pytest.fail("the work was begun")
+
+
+def test_a_full_disk_is_an_output_error(tmp_path):
+    with (
+        pytest.raises(OutputError, match=r"out\.json cannot be written: No space left on device"),
+        replacing(tmp_path / "out.json"),
+    ):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_error_inside_keeps_its_message(tmp_path):
+    with pytest.raises(OutputError, match=r"^inner$"), replacing(tmp_path / "out.json"):
+        raise OutputError("inner")
+
+
+def test_a_folder_where_the_file_should_be_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OutputError, match="out cannot be written"), replacing(tmp_path / "out") as partial:
+        partial.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@needs_permissions
+def test_a_file_in_a_read_only_folder_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="Permission denied"), replacing(tmp_path / "out.json"):
+            pass
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_folder_appears_when_all_is_well(tmp_path):
+    target = tmp_path / "deep" / "model"
+    with new_folder(target) as partial:
+        (partial / "sub").mkdir()
+        (partial / "sub" / "a.txt").write_text("a")
+        assert not target.exists()
+    assert (target / "sub" / "a.txt").read_text() == "a"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_no_folder(tmp_path, error):
+    with pytest.raises(error), new_folder(tmp_path / "model") as partial:
+        (partial / "a.txt").write_text("half")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_an_existing_target_is_refused_and_untouched(tmp_path, kind):
+    target = tmp_path / "model"
+    target.mkdir() if kind == "folder" else target.write_text("mine")
+    with (
+        pytest.raises(OutputError, match="model exists already: name another folder, or remove it"),
+        new_folder(target),
+    ):
+        pytest.fail("the work was begun")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OutputError, match="model cannot be written: Not a directory"),
+        new_folder(tmp_path / "file" / "model"),
+    ):
+        pytest.fail("the work was begun")
+
+
+def test_a_target_that_appears_meanwhile_is_not_lost(tmp_path):
+    target = tmp_path / "model"
+    with pytest.raises(OutputError, match="model cannot be written"), new_folder(target):
+        target.mkdir()
+        (target / "mine.txt").write_text("mine")
+    assert (target / "mine.txt").read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@needs_permissions
+def test_a_folder_in_a_read_only_folder_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="Permission denied"), new_folder(tmp_path / "model"):
+            pass
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_files_are_flushed_before_they_get_their_name(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(atomic.os, "fsync", lambda descriptor: flushed.append((tmp_path / "out").exists()))
+    with replacing(tmp_path / "out") as partial:
+        partial.write_text("a")
+    assert flushed == [False]

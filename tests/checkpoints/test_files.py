@@ -1,0 +1,321 @@
+import json
+import struct
+
+import mlx.core as mx
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from mlx_aimv2.checkpoints.files import (
+    MAX_HEADER,
+    MAX_JSON,
+    find_weights,
+    open_tensors,
+    read_header,
+    read_json,
+)
+from mlx_aimv2.errors import ConfigError, DamagedFileError, NotACheckpointError, PickleRefusedError
+
+TENSORS = {"a": mx.arange(6.0).reshape(2, 3), "b.c": mx.array([1, 2], dtype=mx.int32), "d": mx.array(0.5)}
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Makes empty files, and an index where one is given; gives the folder."""
+
+    def write(*names, index=None):
+        for name in names:
+            (tmp_path / name).touch()
+        if index is not None:
+            text = index if isinstance(index, str) else json.dumps({"weight_map": index})
+            (tmp_path / "model.safetensors.index.json").write_text(text)
+        return tmp_path
+
+    return write
+
+
+def raw(header, data=b"", length=None):
+    """A safetensors file of this header, which may be anything."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+@pytest.fixture
+def header_of(tmp_path):
+    def read(content):
+        (tmp_path / "x.safetensors").write_bytes(content)
+        return read_header((tmp_path / "x.safetensors",))
+
+    return read
+
+
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("names", "index", "found"),
+    [
+        (["model.safetensors"], None, ["model.safetensors"]),
+        (["model.safetensors", "mlx_model.safetensors"], None, ["model.safetensors"]),
+        (["model.safetensors", *SHARDS], {"a": SHARDS[0]}, ["model.safetensors"]),
+        (SHARDS, {"a": SHARDS[1], "b": SHARDS[0], "c": SHARDS[1]}, SHARDS),
+        ([SHARDS[0], "mlx_model.safetensors"], {"a": SHARDS[0]}, [SHARDS[0]]),
+        (["weights.safetensors"], {"a": "weights.safetensors"}, ["weights.safetensors"]),
+        (["mlx_model.safetensors", "else.safetensors"], None, ["mlx_model.safetensors"]),
+        (["weights.safetensors", "pytorch_model.bin"], None, ["weights.safetensors"]),
+    ],
+    ids=[
+        "single",
+        "single-first",
+        "single-before-index",
+        "shards",
+        "index",
+        "one-shard",
+        "apple-mlx",
+        "other",
+    ],
+)
+def test_weights_are_found(put, names, index, found):
+    folder = put(*names, index=index)
+    assert [path.name for path in find_weights(folder)] == list(found)
+
+
+def test_a_file_can_be_named(put):
+    folder = put("model.safetensors", "mlx_model.safetensors")
+    assert find_weights(folder, "mlx_model.safetensors") == (folder / "mlx_model.safetensors",)
+
+
+@pytest.mark.parametrize(
+    ("names", "index", "error", "message"),
+    [
+        (
+            [],
+            None,
+            NotACheckpointError,
+            "is no checkpoint: looked for model.safetensors, .* mlx_model.safetens",
+        ),
+        (["config.json"], None, NotACheckpointError, "is no checkpoint"),
+        (
+            ["b.safetensors", "a.safetensors"],
+            None,
+            NotACheckpointError,
+            r"2 weight files \(a.saf.*, b.saf.*name one",
+        ),
+        (
+            ["pytorch_model.bin"],
+            None,
+            PickleRefusedError,
+            r"only pickled weights \(pytorch_model.bin\), which can run",
+        ),
+        (["model.ckpt"], None, PickleRefusedError, "save them as safetensors first"),
+        (
+            [SHARDS[0]],
+            {"a": SHARDS[0], "b": SHARDS[1]},
+            NotACheckpointError,
+            f"lacks the weight file {SHARDS[1]}",
+        ),
+        (
+            [],
+            {"a": "../x.safetensors"},
+            DamagedFileError,
+            "'../x.safetensors' is not the name of a file in this",
+        ),
+        (
+            [],
+            {"a": "/etc/passwd"},
+            DamagedFileError,
+            "'/etc/passwd' is not the name of a file in this folder",
+        ),
+        ([], {"a": "sub\\x.safetensors"}, DamagedFileError, "is not the name of a file in this folder"),
+        ([], {"a": ".."}, DamagedFileError, r"'\.\.' is not the name of a file in this folder"),
+        ([], {"a": ""}, DamagedFileError, "'' is not the name of a file in this folder"),
+        ([], {"a": 3}, DamagedFileError, "its weight_map must give file names"),
+        ([], {"a": [SHARDS[0]]}, DamagedFileError, "its weight_map must give file names"),
+        ([], {}, DamagedFileError, "index.json: no weight_map in it"),
+        ([], "{}", DamagedFileError, "index.json: no weight_map in it"),
+        ([], '{"weight_map": [1]}', DamagedFileError, "index.json: no weight_map in it"),
+        ([], "{", ConfigError, "index.json is not valid JSON"),
+        ([], "[]", ConfigError, "index.json must hold a JSON object, not list"),
+    ],
+)
+def test_folders_without_usable_weights_are_refused(put, names, index, error, message):
+    with pytest.raises(error, match=message):
+        find_weights(put(*names, index=index))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("other.safetensors", NotACheckpointError, "lacks the weight file other.safetensors"),
+        ("../model.safetensors", DamagedFileError, "is not the name of a file in this folder"),
+        ("", DamagedFileError, "'' is not the name of a file"),
+    ],
+)
+def test_a_wrong_name_is_refused(put, name, error, message):
+    with pytest.raises(error, match=message):
+        find_weights(put("model.safetensors"), name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not valid JSON"),
+        (b"{'a': 1}", "is not valid JSON"),
+        (b"\xff\xfe\x00", "is not valid JSON"),
+        (b"[" * 100_000, "is not valid JSON"),
+        (b"3", "must hold a JSON object, not int"),
+        (b" " * (MAX_JSON + 1), "bytes is too large for a configuration"),
+    ],
+    ids=["empty", "quotes", "utf-16", "nesting", "number", "large"],
+)
+def test_damaged_json_is_refused(tmp_path, content, message):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        read_json(tmp_path / "config.json")
+
+
+def test_json_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read: No such file or directory"):
+        read_json(tmp_path / "config.json")
+
+
+def test_a_header_tells_names_shapes_dtypes_and_places(tmp_path):
+    path = tmp_path / "x.safetensors"
+    mx.save_safetensors(str(path), TENSORS, metadata={"format": "mlx"})
+    header = read_header((path,))
+    assert header.shapes == {"a": (2, 3), "b.c": (2,), "d": ()}
+    assert {name: info.dtype for name, info in header.tensors.items()} == {
+        "a": "F32",
+        "b.c": "I32",
+        "d": "F32",
+    }
+    assert (header.metadata["format"], header.nbytes) == ("mlx", 24 + 8 + 4)
+    info = header.tensors["a"]
+    assert struct.unpack("<6f", path.read_bytes()[info.start : info.start + info.nbytes]) == tuple(range(6))
+
+
+def test_shards_are_one_header(tmp_path):
+    files = tuple(tmp_path / name for name in SHARDS)
+    mx.save_safetensors(str(files[0]), {"a": TENSORS["a"]})
+    mx.save_safetensors(str(files[1]), {"d": TENSORS["d"]}, metadata={"format": "pt"})
+    header = read_header(files)
+    assert header.tensors["a"].file == files[0] and header.tensors["d"].file == files[1]
+    assert header.metadata["format"] == "pt"
+    assert {name: x.tolist() for name, x in open_tensors(header).items()} == {
+        "a": [[0, 1, 2], [3, 4, 5]],
+        "d": 0.5,
+    }
+
+
+def test_a_tensor_in_two_shards_is_refused(tmp_path):
+    files = tuple(tmp_path / name for name in SHARDS)
+    for file in files:
+        mx.save_safetensors(str(file), {"a": TENSORS["a"]})
+    with pytest.raises(DamagedFileError, match=f"{SHARDS[1]}: the tensor a is in another file"):
+        read_header(files)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(DamagedFileError, match=r"x\.safetensors cannot be read: No such file"):
+        read_header((tmp_path / "x.safetensors",))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not a safetensors file, or is cut off: download it again"),
+        (b"\x80\x02}q\x00.", "is not a safetensors file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is not a safetensors file"),
+        (raw({"a": entry()}, bytes(4), length=2**63), "is not a safetensors file"),
+        (raw({"a": entry()}, bytes(4), length=MAX_HEADER + 1), "is not a safetensors file"),
+        (raw({"a": entry()}, bytes(4), length=0), "is not a safetensors file"),
+        (raw({"a": entry()})[:20], "is not a safetensors file, or is cut off"),
+        (raw(b"{nothing}"), "its header is damaged"),
+        (raw(b"[1]"), r"its header is damaged \(not an object\)"),
+        (raw(b"\xff\xff\xff\xff"), "its header is damaged"),
+        (raw(b"[" * 50_000), "its header is damaged"),
+        (raw({"a\nb": entry()}, bytes(4)), r"its header is damaged \(a tensor named 'a\\nb'\)"),
+        (raw({"a": [1]}), "the entry of a in its header is damaged"),
+        (raw({"a": "F32"}), "the entry of a in its header is damaged"),
+        (raw({"a": None}), "the entry of a in its header is damaged"),
+        (raw({"a": {"dtype": "F32", "shape": [1]}}), "the entry of a in its header is damaged"),
+        (raw({"a": entry(offsets=(0, 4, 8))}), "the entry of a in its header is damaged"),
+        (raw({"a": {**entry(), "shape": 1}}, bytes(4)), "the entry of a in its header is damaged"),
+        (raw({"a": {**entry(), "shape": "1"}}, bytes(4)), "a has a shape or offsets that are no whole numbers"),
+        (raw({"a": entry(shape=(-1,))}, bytes(4)), "a has a shape or offsets that are no whole numbers"),
+        (raw({"a": entry(shape=(True,))}, bytes(4)), "a has a shape or offsets that are no whole numbers"),
+        (raw({"a": entry(offsets=(-4, 0))}, bytes(4)), "a has a shape or offsets that are no whole numbers"),
+        (raw({"a": entry("F64", offsets=(0, 8))}, bytes(8)), "a has the dtype 'F64', which is not supported"),
+        (raw({"a": entry("F8_E4M3", offsets=(0, 1))}, bytes(1)), "a has the dtype 'F8_E4M3', which is not"),
+        (raw({"a": entry(["F32"])}, bytes(4)), r"a has the dtype \['F32'\], which is not supported"),
+        (raw({"a": entry(shape=(2,))}, bytes(4)), r"a of shape \[2\] needs 8 bytes and has 4"),
+        (raw({"a": entry(offsets=(4, 0))}, bytes(4)), "needs 4 bytes and has -4"),
+        (raw({"a": entry()}, bytes(3)), "is cut off: a ends 1 bytes after it; download it again"),
+        (raw({"a": entry(shape=(0, 2**40), offsets=(0, 0))}), "a has a side of 1099511627776, which is too large"),
+    ],
+)  # fmt: skip
+def test_damaged_files_are_refused(header_of, content, message):
+    with pytest.raises(DamagedFileError, match=message):
+        header_of(content)
+
+
+def test_notes_that_are_no_text_are_passed_over(header_of):
+    header = header_of(raw({"__metadata__": {"format": "pt", "n": 3}, "a": entry()}, bytes(4)))
+    assert header.metadata == {"format": "pt"}
+
+
+def test_a_file_that_mlx_cannot_open_is_refused(header_of, tmp_path):
+    header = header_of(raw({"a": entry()}, bytes(4)))
+    (tmp_path / "x.safetensors").unlink()
+    with pytest.raises(DamagedFileError, match="cannot be opened"):
+        open_tensors(header)
+
+
+WHOLE = raw({"a": entry(shape=(2,), offsets=(0, 8)), "b": entry("I32", (1,), (8, 12))}, bytes(range(12)))
+LENGTH = len(WHOLE) - 12
+EDITS = st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1, max_size=4)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=EDITS, cut=st.integers(0, len(WHOLE)) | st.just(len(WHOLE)))
+@example(edits=[(0, LENGTH)], cut=len(WHOLE))
+def test_whatever_happened_to_a_file_it_is_read_or_refused(tmp_path, edits, cut):
+    content = bytearray(WHOLE)
+    for place, value in edits:
+        content[place] = value
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(bytes(content[:cut]))
+    try:
+        header = read_header((path,))
+        tensors = open_tensors(header)
+    except DamagedFileError as error:
+        assert "\n" not in str(error)
+        return
+    mx.eval(tensors)
+
+
+NUMBERS = st.integers(-1, 20) | st.sampled_from([2**31, 2**32, 2**63, 2**64, 10**30])
+ENTRIES = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "I64", "U8", "BOOL", "F64", "", "f32"]),
+        "shape": st.lists(NUMBERS, max_size=4),
+        "data_offsets": st.lists(NUMBERS, min_size=2, max_size=2) | st.just([0, 0]),
+    }
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(header=st.dictionaries(st.text(max_size=3), ENTRIES, max_size=3), room=st.integers(0, 40))
+def test_whatever_a_header_says_it_is_read_or_refused(tmp_path, header, room):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(raw(header, bytes(room)))
+    try:
+        tensors = open_tensors(read_header((path,)))
+    except DamagedFileError as error:
+        assert "\n" not in str(error)
+        return
+    mx.eval(tensors)

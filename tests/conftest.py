@@ -1,0 +1,109 @@
+"""What many tests share: small models of every kind, and checkpoints of them in every layout."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from dataclasses import replace
+
+import pytest
+
+from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
+from mlx_aimv2.checkpoints.layouts import LAYOUTS
+from mlx_aimv2.demo.untrained import VOCABULARY, random_tensors, write_checkpoint
+
+VISION = Aimv2VisionConfig(
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    image_size=56,
+    use_head=False,
+)
+TEXT = Aimv2TextConfig(
+    vocab_size=VOCABULARY,
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    eos_token_id=VOCABULARY - 1,
+)
+VARIANTS = {
+    "fixed": VISION,
+    "native": replace(VISION, is_native=True),
+    "head": replace(VISION, use_head=True),
+    "biases": replace(VISION, use_head=True, qkv_bias=True, mlp_bias=True),
+    "odd-heads": replace(VISION, hidden_size=48, intermediate_size=80, num_attention_heads=3),
+    "patch-16": replace(VISION, patch_size=16, image_size=64),
+    "lit": Aimv2Config(replace(VISION, use_head=True), TEXT, projection_dim=32),
+}
+FOR_TIMM = ("fixed", "odd-heads", "patch-16")  # it has no place for a head or a text encoder, nor for native
+COMBINATIONS = [(v, x) for v in VARIANTS for x in LAYOUTS if x != "timm" or v in FOR_TIMM]
+
+Stored = namedtuple("Stored", "variant layout config folder")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def on_the_cpu():
+    """Every machine computes alike: a GPU would choose float16 and other orders of summing."""
+    import mlx.core as mx
+
+    mx.set_default_device(mx.cpu)
+
+
+@pytest.fixture(scope="session")
+def variants():
+    """Every small configuration by its name."""
+    return VARIANTS
+
+
+@pytest.fixture(params=VARIANTS)
+def config(request):
+    """Each small configuration in turn."""
+    return VARIANTS[request.param]
+
+
+@pytest.fixture(scope="session")
+def canonical():
+    """Gives the canonical tensors of a configuration, the same ones that its checkpoints hold."""
+    return random_tensors
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """Gives the folder of a small checkpoint, which is written once; tests must not change it."""
+    root, written = tmp_path_factory.mktemp("checkpoints"), {}
+
+    def write(variant, layout="apple", dtype="float32"):
+        import mlx.core as mx
+
+        key = f"{variant}-{layout}-{dtype}"
+        if key not in written:
+            written[key] = write_checkpoint(root / key, VARIANTS[variant], layout, getattr(mx, dtype))
+        return written[key]
+
+    return write
+
+
+@pytest.fixture(params=COMBINATIONS, ids="-".join)
+def stored(request, checkpoint):
+    """A checkpoint of each configuration in each layout that can hold it."""
+    variant, layout = request.param
+    return Stored(variant, layout, VARIANTS[variant], checkpoint(variant, layout))
+
+
+@pytest.fixture(scope="session")
+def tiny_pair(checkpoint):
+    """The folder of an image-text pair as Apple writes it."""
+    return checkpoint("lit", "apple")
+
+
+@pytest.fixture(scope="session")
+def tiny_vision(checkpoint):
+    """The folder of a vision encoder of fixed size, without a head."""
+    return checkpoint("fixed", "transformers")
+
+
+@pytest.fixture(scope="session")
+def tiny_native(checkpoint):
+    """The folder of a vision encoder of native resolution."""
+    return checkpoint("native", "transformers")

@@ -1,0 +1,125 @@
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_aimv2 import Aimv2VisionConfig
+from mlx_aimv2.models.layers import (
+    Attention,
+    Encoder,
+    EncoderLayer,
+    GatedMLP,
+    add_positions,
+    merge_heads,
+    split_heads,
+)
+
+CONFIG = Aimv2VisionConfig(
+    hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=3, image_size=28
+)
+
+
+@pytest.fixture
+def x():
+    return mx.random.normal((2, 5, 24), key=mx.random.key(1))
+
+
+def softmax(scores):
+    e = np.exp(scores - scores.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def test_heads_are_contiguous_slices_of_the_width(x):
+    heads = split_heads(x, 3)
+    assert heads.shape == (2, 3, 5, 8)
+    assert mx.array_equal(heads[:, 1], x[:, :, 8:16])
+
+
+def test_merging_undoes_splitting(x):
+    assert mx.array_equal(merge_heads(split_heads(x, 3)), x)
+
+
+def test_attention_equals_the_formula_in_numpy(x):
+    layer = Attention(CONFIG)
+    layer.eval()
+    mixed, _ = layer(x)
+    q, k, v = (np.array(split_heads(p(x), 3)) for p in (layer.q_proj, layer.k_proj, layer.v_proj))
+    expected = softmax(q @ k.swapaxes(-1, -2) / np.sqrt(8)) @ v
+    expected = expected.swapaxes(1, 2).reshape(2, 5, 24) @ np.array(layer.out_proj.weight).T
+    np.testing.assert_allclose(np.array(mixed), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_weights_reproduce_the_output(x):
+    layer = Attention(CONFIG)
+    layer.eval()
+    mixed, weights = layer(x, output_attentions=True)
+    again = layer.out_proj(merge_heads(weights @ split_heads(layer.v_proj(x), 3)))
+    np.testing.assert_allclose(np.array(mixed), np.array(again), rtol=1e-5, atol=1e-6)
+
+
+def test_attention_weights_are_given_only_when_asked_for(x):
+    assert Attention(CONFIG)(x)[1] is None
+
+
+def test_attention_weights_keep_to_the_mask(x):
+    mask = mx.arange(5)[:, None] >= mx.arange(5)
+    _, weights = Attention(CONFIG)(x, mask, output_attentions=True)
+    assert not mx.any(mx.where(mask, 0, weights))
+    np.testing.assert_allclose(np.array(weights.sum(-1)), 1, rtol=1e-6)
+
+
+def test_mlp_is_down_of_silu_gate_times_up(x):
+    layer = GatedMLP(CONFIG)
+    layer.eval()
+    gate, up, down = (
+        np.array(p.weight, np.float64) for p in (layer.gate_proj, layer.up_proj, layer.down_proj)
+    )
+    inner = np.array(x, np.float64) @ gate.T
+    expected = (inner / (1 + np.exp(-inner)) * (np.array(x) @ up.T)) @ down.T
+    np.testing.assert_allclose(np.array(layer(x)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_layer_adds_attention_then_mlp_to_its_input(x):
+    layer = EncoderLayer(CONFIG)
+    middle = x + layer.attention(layer.rms_norm1(x))[0]
+    expected = middle + layer.ffn(layer.rms_norm2(middle))
+    np.testing.assert_allclose(np.array(layer(x)[0]), np.array(expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_biases_are_there_when_the_config_says_so(bias):
+    layer = EncoderLayer(
+        Aimv2VisionConfig(hidden_size=8, num_attention_heads=1, qkv_bias=bias, mlp_bias=bias)
+    )
+    projections = [
+        *(layer.attention[f"{x}_proj"] for x in ("q", "k", "v", "out")),
+        *(layer.ffn[f"{x}_proj"] for x in ("gate", "up", "down")),
+    ]
+    assert [("bias" in p) for p in projections] == [bias] * 7
+
+
+def test_encoder_states_are_the_input_and_every_layer(x):
+    encoder = Encoder(CONFIG)
+    last, states, attentions = encoder(x, output_hidden_states=True, output_attentions=True)
+    assert len(states) == 4 and len(attentions) == 3
+    assert states[0] is x and states[-1] is last
+    for layer, before, after in zip(encoder.layers, states, states[1:], strict=False):
+        np.testing.assert_array_equal(np.array(layer(before)[0]), np.array(after))
+
+
+def test_encoder_returns_no_states_unless_asked(x):
+    assert Encoder(CONFIG)(x)[1:] == (None, None)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+def test_layer_keeps_the_dtype(x, dtype):
+    layer = EncoderLayer(CONFIG)
+    layer.set_dtype(dtype)
+    layer.eval()
+    assert layer(x.astype(dtype))[0].dtype == dtype
+
+
+def test_positions_are_added_in_float32():
+    x, table = mx.full((1, 1, 4), 2048.0, dtype=mx.float16), mx.full((1, 4), 1.0004)
+    result = add_positions(x, table)  # 2049.0004 is 2050 in float16; with the table in float16 it were 2048
+    assert result.dtype == mx.float16
+    assert result.flatten().tolist() == [2050.0] * 4

@@ -1,0 +1,176 @@
+import json
+import shutil
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlx_aimv2 import convert, load
+from mlx_aimv2.checkpoints.files import read_header
+from mlx_aimv2.errors import ConfigError, InputError, MismatchError, NotACheckpointError, OutputError
+
+
+def outputs(folder, **options):
+    model, processor = load(folder, **options)
+    vision = getattr(model, "vision_model", model)
+    size = vision.config.image_size
+    pixels = mx.random.normal((2, size, size, 3), key=mx.random.key(4))
+    if processor.tokenizer is None:
+        out = model(pixels)
+        return [out.last_hidden_state, *([] if out.pooler_output is None else [out.pooler_output])]
+    out = model(**processor(text=["a cat", "two dogs"]), pixel_values=pixels)
+    return [out.logits_per_image, out.image_embeds, out.text_embeds]
+
+
+def test_a_converted_checkpoint_gives_the_same_outputs(stored, tmp_path):
+    assert convert(stored.folder, tmp_path / "out") == tmp_path / "out"
+    for before, after in zip(outputs(stored.folder), outputs(tmp_path / "out"), strict=True):
+        np.testing.assert_array_equal(np.array(before), np.array(after))
+
+
+def test_a_converted_checkpoint_has_this_packages_format(stored, tmp_path):
+    folder = convert(stored.folder, tmp_path / "out")
+    header = read_header((folder / "model.safetensors",))
+    assert header.metadata["format"] == "mlx"
+    assert load(folder)[0].origin.layout == "mlx"
+    prefix = "vision_model." if stored.variant == "lit" else ""
+    kernel = header.shapes[f"{prefix}embeddings.patch_embed.weight"]
+    vision = getattr(stored.config, "vision_config", stored.config)
+    assert kernel == (vision.hidden_size, vision.patch_size, vision.patch_size, 3)
+
+
+def test_its_config_has_transformers_keys(tiny_pair, tmp_path):
+    data = json.loads((convert(tiny_pair, tmp_path / "out") / "config.json").read_text())
+    assert (data["model_type"], data["architectures"], data["dtype"]) == ("aimv2", ["Aimv2Model"], "float32")
+    assert data["text_config"]["max_position_embeddings"] == 77
+    assert data["vision_config"]["use_head"] is True and data["vision_config"]["is_native"] is False
+    assert data["logit_scale_init_value"] == pytest.approx(2.6592, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_keeps_tables_and_the_scale_in_float32(tiny_pair, tmp_path, dtype):
+    folder = convert(tiny_pair, tmp_path / "out", dtype=dtype)
+    stored = {name: info.dtype for name, info in read_header((folder / "model.safetensors",)).tensors.items()}
+    kept = {name for name, kind in stored.items() if kind == "F32"}
+    assert kept == {
+        "logit_scale",
+        "text_model.embeddings.position_embedding.weight",
+        "vision_model.embeddings.position_embedding.weight",
+    }
+    assert {stored[name] for name in stored.keys() - kept} == {{"float16": "F16", "bfloat16": "BF16"}[dtype]}
+    for before, after in zip(outputs(tiny_pair, dtype=dtype), outputs(folder, dtype=dtype), strict=True):
+        np.testing.assert_array_equal(np.array(before), np.array(after))
+
+
+def test_converting_again_changes_nothing(tiny_vision, tmp_path):
+    first = convert(tiny_vision, tmp_path / "first")
+    second = convert(first, tmp_path / "second")
+    for name in ("config.json", "preprocessor_config.json"):
+        a, b = (json.loads((folder / name).read_text()) for folder in (first, second))
+        assert a == b
+    a, b = (mx.load(str(folder / "model.safetensors")) for folder in (first, second))
+    assert a.keys() == b.keys() and all(mx.array_equal(a[name], b[name]) for name in a)
+
+
+def test_the_other_files_come_along_and_no_others(tiny_pair, tmp_path):
+    source = shutil.copytree(tiny_pair, tmp_path / "source")
+    for name in ("LICENSE", "README.md", "training_args.bin", "notes.txt"):
+        (source / name).write_text(name)
+    folder = convert(source, tmp_path / "out")
+    assert {path.name for path in folder.iterdir()} == {
+        "LICENSE",
+        "README.md",
+        "config.json",
+        "merges.txt",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "special_tokens_map.json",
+        "tokenizer_config.json",
+        "vocab.json",
+    }
+    for name in ("LICENSE", "vocab.json", "preprocessor_config.json"):
+        assert (folder / name).read_bytes() == (source / name).read_bytes()
+
+
+def test_what_described_only_the_source_is_left_behind(tiny_pair, tmp_path):
+    source = shutil.copytree(tiny_pair, tmp_path / "source")
+    data = json.loads((source / "config.json").read_text())
+    data |= {"auto_map": {"AutoModel": "x"}, "torch_dtype": "float32", "note": "kept"}
+    (source / "config.json").write_text(json.dumps(data))
+    written = json.loads((convert(source, tmp_path / "out", dtype="float16") / "config.json").read_text())
+    assert "auto_map" not in written and "torch_dtype" not in written
+    assert (written["note"], written["dtype"]) == ("kept", "float16")
+
+
+@pytest.mark.parametrize("on_cpu", [True, False], ids=["cpu", "gpu"])
+def test_quantized_weights_are_written_unpacked_and_say_so(checkpoint, tmp_path, monkeypatch, on_cpu):
+    source = shutil.copytree(checkpoint("head", "mlx"), tmp_path / "source")
+    model, _ = load(source)
+    nn.quantize(model, group_size=64, bits=8)
+    mx.save_safetensors(str(source / "model.safetensors"), dict(tree_flatten(model.parameters())))
+    data, entry = json.loads((source / "config.json").read_text()), {"group_size": 64, "bits": 8}
+    data |= {"quantization": entry, "quantization_config": entry}
+    (source / "config.json").write_text(json.dumps(data))
+    folder, quiet = tmp_path / "out", {"on_event": lambda event: None}
+    with monkeypatch.context() as patch:
+        patch.setattr("mlx_aimv2.loading.on_cpu", lambda: on_cpu)
+        convert(source, folder)
+    monkeypatch.setattr("mlx_aimv2.loading.on_cpu", lambda: True)
+    written = json.loads((folder / "config.json").read_text())
+    assert "quantization" not in written and "quantization_config" not in written
+    for before, after in zip(outputs(source, **quiet), outputs(folder), strict=True):
+        np.testing.assert_array_equal(np.array(before), np.array(after))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "auto", None])
+def test_an_unknown_dtype_is_refused(tiny_vision, tmp_path, dtype):
+    with pytest.raises(InputError, match=f"dtype {dtype!r} is not one of float32, float16, bfloat16"):
+        convert(tiny_vision, tmp_path / "out", dtype=dtype)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_refused(tiny_vision, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OutputError, match="out exists already: name another folder, or remove it"):
+        convert(tiny_vision, tmp_path / "out")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+
+
+def test_the_source_is_not_its_own_target(tiny_vision):
+    with pytest.raises(OutputError, match="exists already"):
+        convert(tiny_vision, tiny_vision)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda source: (source / "model.safetensors").unlink(), NotACheckpointError, "is no checkpoint"),
+        (lambda source: (source / "config.json").write_text("{"), ConfigError, "is not valid JSON"),
+        (
+            lambda source: (source / "config.json").write_text(
+                '{"num_attention_heads": 2, "hidden_size": 8}'
+            ),
+            MismatchError,
+            "does not fit its configuration",
+        ),
+    ],
+    ids=["weights", "config", "mismatch"],
+)
+def test_nothing_is_left_of_a_failure(tiny_vision, tmp_path, damage, error, message):
+    source = shutil.copytree(tiny_vision, tmp_path / "source")
+    damage(source)
+    with pytest.raises(error, match=message):
+        convert(source, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_nothing_is_left_of_an_interruption(tiny_vision, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlx_aimv2.conversion.shutil.copyfile", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        convert(tiny_vision, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
