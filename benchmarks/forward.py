@@ -43,14 +43,17 @@ def measure_mlx(batch, repeats):
     products = matrix_products(model, config, batch)
     return {
         "forward": median_seconds(lambda: mx.eval(model(pixels).last_hidden_state), repeats),
-        "matrix products": median_seconds(lambda: mx.eval(products()), repeats),
+        "matrix products": median_seconds(products, repeats),
         "BLAS": str(load_blas()),
         "dtype": str(compute_dtype(None)),
     }
 
 
 def matrix_products(model, config, batch):
-    """Every matrix product of a forward pass, with the model's weights and inputs of the right shapes."""
+    """Every matrix product of a forward pass, with the model's weights and inputs of the right shapes.
+
+    Evaluated layer by layer, so that results are freed and their memory used again, as in a forward pass.
+    """
     import mlx.core as mx
 
     dtype = model.rms_norm.weight.dtype
@@ -66,13 +69,12 @@ def matrix_products(model, config, batch):
     mx.eval(x, inner, q, scores, patches, kernel)
 
     def products():
-        results = [patches @ kernel.T]
+        mx.eval(patches @ kernel.T)
         for layer in model.encoder.layers:
             attention, ffn = layer.attention, layer.ffn
             linears = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
-            results += [x @ linear.weight.T for linear in (*linears, ffn.gate_proj, ffn.up_proj)]
-            results += [inner @ ffn.down_proj.weight.T, q @ q.swapaxes(-1, -2), scores @ q]
-        return results
+            results = [x @ linear.weight.T for linear in (*linears, ffn.gate_proj, ffn.up_proj)]
+            mx.eval(*results, inner @ ffn.down_proj.weight.T, q @ q.swapaxes(-1, -2), scores @ q)
 
     return products
 

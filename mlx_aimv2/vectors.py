@@ -21,6 +21,7 @@ Fingerprint = Mapping[str, Any]
 Write = Callable[[Path, Sequence[str], np.ndarray, Fingerprint], None]
 SHARD_ROWS, SHARD_BYTES = 10_000, 256 * 2**20  # a shard is full at either
 MANIFEST = "manifest.json"
+UNREADABLE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile)  # by np.load
 
 
 def json_line(path: str, embedding: np.ndarray, key: str = "path") -> str:
@@ -183,7 +184,7 @@ class ShardFolder:
             try:
                 with path.open("rb") as file, np.load(file) as data:
                     finished.update(data["paths"].tolist())
-            except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            except UNREADABLE as error:
                 raise InputError(
                     f"{path} is in the manifest and cannot be read ({error}): name a new folder"
                 ) from error
