@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -186,31 +187,40 @@ class Embedder:
         tokens = (item.pixels.shape[0] // patch) * (item.pixels.shape[1] // patch)
         return max(1, budget // max(1, tokens))
 
-    def _embed_window(self, window: list[Decoded]) -> list[Embedded]:
-        """Batches of equal shape, and the order of the input restored."""
+    def _embed_window(self, window: list[Decoded]) -> Iterator[Embedded]:
+        """Batches of equal shape; results in the order of the input, each as soon as those before it are there."""
         results = {
             item.index: Embedded(item.index, error=item.error) for item in window if item.pixels is None
         }
+        waiting = deque(item.index for item in window)
+        for batch in self._batches([item for item in window if item.pixels is not None]):
+            vectors = self._embed_batch(np.stack([item.pixels for item in batch]))  # type: ignore[misc]
+            for item, vector in zip(batch, vectors, strict=True):
+                results[item.index] = Embedded(item.index, vector)
+            while waiting and waiting[0] in results:
+                yield results.pop(waiting.popleft())
+        for index in waiting:
+            yield results.pop(index)
+
+    def _batches(self, items: list[Decoded]) -> list[list[Decoded]]:
+        """``items`` in batches of one shape each, those with the earliest item first."""
         shapes: dict[tuple[int, ...], list[Decoded]] = {}
-        for item in window:
-            if item.pixels is not None:
-                shapes.setdefault(item.pixels.shape, []).append(item)
+        for item in items:
+            shapes.setdefault(item.pixels.shape, []).append(item)  # type: ignore[union-attr]
+        batches = []
         for group in shapes.values():
             size = self._batch_size(group[0])
-            for start in range(0, len(group), size):
-                batch = group[start : start + size]
-                vectors = self._embed_batch(np.stack([item.pixels for item in batch]))  # type: ignore[misc]
-                results.update(
-                    (item.index, Embedded(item.index, v)) for item, v in zip(batch, vectors, strict=True)
-                )
-        return [results[item.index] for item in window]
+            batches += [group[start : start + size] for start in range(0, len(group), size)]
+        return sorted(batches, key=lambda batch: batch[0].index)
 
     def _embed_batch(self, pixels: np.ndarray) -> np.ndarray:
         return self._finish(pool(self.model, mx.array(pixels), self.pooling))
 
     def _finish(self, features: mx.array) -> np.ndarray:
         """The one evaluation of a batch."""
-        vectors = np.array(unit_length(features) if self.normalize else features)
+        features = unit_length(features) if self.normalize else features
+        mx.eval(features)  # by itself, since this lets other threads of Python run
+        vectors = np.array(features)
         if not np.isfinite(vectors).all():
             advice = (
                 "compute in --dtype bfloat16" if self._float16_overflow else "the checkpoint may be damaged"

@@ -21,7 +21,15 @@ Fingerprint = Mapping[str, Any]
 Write = Callable[[Path, Sequence[str], np.ndarray, Fingerprint], None]
 SHARD_ROWS, SHARD_BYTES = 10_000, 256 * 2**20  # a shard is full at either
 MANIFEST = "manifest.json"
-UNREADABLE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile)  # by np.load
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    zipfile.BadZipFile,
+)  # by np.load
 
 
 def json_line(path: str, embedding: np.ndarray, key: str = "path") -> str:

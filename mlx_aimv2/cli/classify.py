@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json as jsonlib
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..errors import InputError
 from ..events import Progress, Skipped
 from . import options
 from .embed import pictures
-from .ui import ALL_DONE, INTERRUPTED, NOT_ALL_DONE, Screen, leave, put, say, screen, verb
+from .ui import ALL_DONE, NOT_ALL_DONE, Screen, interruptible, leave, put, say, screen, verb
 
 if TYPE_CHECKING:
     from ..zeroshot import Prediction, ZeroShotClassifier
@@ -73,29 +74,29 @@ def classify(
         classifier = ZeroShotClassifier(loaded, processor, words, sentences, score, none)
         classifier.embedder.batch_size = batch_size
         shown.start_clock()
-        interrupted = _run(classifier, names, _Writer(json, score, top_k), shown)
-    if len(names) > 1 or interrupted:
-        done = "interrupted" if interrupted else f"{shown.skipped} skipped" if shown.skipped else "all done"
-        say(f"{len(names)} pictures in {shown.seconds:.1f} s, {done}")
-    leave(INTERRUPTED if interrupted else NOT_ALL_DONE if shown.skipped else ALL_DONE)
+        _run(classifier, names, _Writer(json, score, top_k), shown)
 
 
-def _run(classifier: ZeroShotClassifier, names: list[str], writer: _Writer, shown: Screen) -> bool:
-    """Classify all pictures; whether it was interrupted."""
-    interrupted = False
-    try:
+def _run(classifier: ZeroShotClassifier, names: list[str], writer: _Writer, shown: Screen) -> None:
+    """Classify all pictures, and end the process."""
+
+    def finish(interrupted: bool = False) -> None:
+        shown.close()
+        writer.close()
+        if len(names) > 1 or interrupted:
+            say(shown.summary("classified", writer.count, len(names), interrupted))
+
+    with interruptible(functools.partial(finish, interrupted=True)) as lock:
         for item in classifier.stream(names):
-            if item.predictions is None:
-                shown(Skipped(names[item.index], str(item.error)))
-            else:
-                writer.add(names[item.index], item.predictions)
-            if not writer.draws:  # a bar between the drawn lines would be noise
-                shown(Progress("classifying", item.index + 1, len(names)))
-    except KeyboardInterrupt:
-        interrupted = True
-    shown.close()
-    writer.close()
-    return interrupted
+            with lock:
+                if item.predictions is None:
+                    shown(Skipped(names[item.index], str(item.error)))
+                else:
+                    writer.add(names[item.index], item.predictions)
+                if not writer.draws:  # a bar between the drawn lines would be noise
+                    shown(Progress("classifying", item.index + 1, len(names)))
+    finish()
+    leave(NOT_ALL_DONE if shown.skipped else ALL_DONE)
 
 
 class _Writer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from ..errors import InputError
 from ..events import Progress, Skipped
 from . import options
-from .ui import ALL_DONE, INTERRUPTED, NOT_ALL_DONE, Screen, leave, put, say, screen, table, verb
+from .ui import ALL_DONE, NOT_ALL_DONE, Screen, interruptible, leave, put, say, screen, table, verb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,38 +89,32 @@ def embed(
             for name, vector in zip(names, embedder.texts(names), strict=True):
                 sink.add(name, vector)
             sink.close()
-            return
-        _finish(*_run(embedder, names, sink, shown), shown)
+        else:
+            _run(embedder, names, sink, shown)
 
 
-def _run(embedder: Embedder, names: list[str], sink: Sink, shown: Screen) -> tuple[int, int, bool]:
-    """Embed all pictures into ``sink``: how many there are, how many it got, whether it was interrupted."""
-    if isinstance(sink, _Shards):
-        names = sink.remaining(names)
+def _run(embedder: Embedder, names: list[str], sink: Sink, shown: Screen) -> None:
+    """Embed all pictures into ``sink``, and end the process."""
+    names = sink.remaining(names) if isinstance(sink, _Shards) else names
     count = 0
-    interrupted = False
-    try:
+
+    def finish(interrupted: bool = False) -> None:
+        shown.close()
+        sink.close()
+        if len(names) > 1 or interrupted:
+            say(shown.summary("embedded", count, len(names), interrupted))
+
+    with interruptible(functools.partial(finish, interrupted=True)) as lock:
         for item in embedder.stream(names):
-            if item.vector is None:
-                shown(Skipped(names[item.index], str(item.error)))
-            else:
-                sink.add(names[item.index], item.vector)
-                count += 1
-            shown(Progress("embedding", item.index + 1, len(names)))
-    except KeyboardInterrupt:
-        interrupted = True
-    shown.close()
-    sink.close()
-    return len(names), count, interrupted
-
-
-def _finish(total: int, count: int, interrupted: bool, shown: Screen) -> None:
-    if total > 1 or interrupted:
-        rate = f"{count / shown.seconds:.1f}/s" if shown.seconds else ""
-        skipped = f", {shown.skipped} skipped" if shown.skipped else ""
-        stopped = ", interrupted" if interrupted else ""
-        say(f"embedded {count} of {total} pictures in {shown.seconds:.1f} s ({rate}){skipped}{stopped}")
-    leave(INTERRUPTED if interrupted else NOT_ALL_DONE if shown.skipped else ALL_DONE)
+            with lock:
+                if item.vector is None:
+                    shown(Skipped(names[item.index], str(item.error)))
+                else:
+                    sink.add(names[item.index], item.vector)
+                    count += 1
+                shown(Progress("embedding", item.index + 1, len(names)))
+    finish()
+    leave(NOT_ALL_DONE if shown.skipped else ALL_DONE)
 
 
 def pictures(names: Sequence[str]) -> list[str]:

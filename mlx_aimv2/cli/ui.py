@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -48,6 +51,41 @@ def leave(status: int) -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
     os._exit(status)
+
+
+@contextlib.contextmanager
+def interruptible(save: Callable[[], None]) -> Iterator[threading.Lock]:
+    """Ctrl-C inside this block calls ``save`` and ends the process, at once.
+
+    A signal reaches Python code only when MLX returns, which can take many seconds. So a thread of its own hears of
+    it. What ``save`` reads may only be changed while the lock is held that this yields.
+    """
+    lock = threading.Lock()
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+
+    def watch() -> None:
+        while signals := heard.recv(1):
+            if signals[0] == signal.SIGINT:
+                with lock:
+                    try:
+                        save()
+                    except Exception as error:  # noqa: BLE001 - the last thing this process does is to report it
+                        leave(report(error))
+                    leave(INTERRUPTED)
+
+    former_handler = signal.signal(signal.SIGINT, lambda *_: None)
+    former_descriptor = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lock
+    finally:
+        signal.set_wakeup_fd(former_descriptor)
+        signal.signal(signal.SIGINT, former_handler)
+        told.close()
+        thread.join()
+        heard.close()
 
 
 def verb(function: Callable[P, R]) -> Callable[P, R]:
@@ -117,6 +155,13 @@ class Screen:
     def seconds(self) -> float:
         """Since the clock was started."""
         return time.monotonic() - self.started
+
+    def summary(self, verb: str, count: int, total: int, interrupted: bool) -> str:
+        """One line on a run over pictures: how many, how long, how fast, what was left out."""
+        rate = f" ({count / self.seconds:.1f}/s)" if self.seconds else ""
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        stopped = ", interrupted" if interrupted else ""
+        return f"{verb} {count} of {total} pictures in {self.seconds:.1f} s{rate}{skipped}{stopped}"
 
     def _line(self, message: str) -> None:
         if self._bars is None:

@@ -23,7 +23,7 @@ LN2_HIGH, LN2_LOW = (
     -2.12194440e-4,
 )  # their sum is ln 2; the first has few bits, so n * it is exact
 INVERSE_FACTORIALS = [1 / math.factorial(k) for k in range(8)]  # degree 7: 1 ulp for |r| <= ln 2 / 2
-CPU_SCORES = 1 << 23  # attention scores held at once on a CPU: 32 MB in float32
+CPU_SCORES = 1 << 21  # attention scores held at once on a CPU: 8 MB in float32
 
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "silu": nn.silu,
@@ -118,15 +118,18 @@ def attention(
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     batch, heads, length, _ = q.shape
     rows = max(1, CPU_SCORES // (batch * heads * k.shape[2]))
-    if rows >= length:
-        return _attention_polynomial(q * scale, k, v)
-    parts = [_attention_polynomial(q[:, :, at : at + rows] * scale, k, v) for at in range(0, length, rows)]
-    return mx.concatenate(parts, axis=2)
+    q, k, v = (
+        mx.contiguous(q * scale),
+        mx.contiguous(k.swapaxes(-1, -2)),
+        mx.contiguous(v),
+    )  # once, not per block
+    parts = [_attention_polynomial(q[:, :, at : at + rows], k, v) for at in range(0, length, rows)]
+    return mx.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
 
 
 def _attention_polynomial(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-    """Attention of scaled queries, the softmax with the polynomial `exp`."""
-    scores = q @ k.swapaxes(-1, -2)  # (B, heads, N, N')
+    """Attention of scaled queries to keys (B, heads, d, N'), the softmax with the polynomial `exp`."""
+    scores = q @ k  # (B, heads, N, N')
     weights = _shifted_exp_compiled(scores, scores.max(axis=-1, keepdims=True))
     return (weights @ v) / weights.sum(axis=-1, keepdims=True)
 

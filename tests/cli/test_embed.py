@@ -166,6 +166,27 @@ def test_an_interruption_keeps_what_was_finished(pair, tmp_path):
         assert 0 < len(data["embeddings"]) == len(data["paths"]) < 3000
 
 
+@pytest.mark.slow
+def test_an_interruption_does_not_wait_for_a_long_computation(tmp_path):
+    from mlx_aimv2 import Aimv2VisionConfig
+    from mlx_aimv2.demo.untrained import write_checkpoint
+
+    large = Aimv2VisionConfig(is_native=True, use_head=False)
+    model = write_checkpoint(tmp_path / "native", large)
+    Image.effect_noise((896, 896), 80).convert("RGB").save(tmp_path / "a.png")  # 4096 patches: half a minute
+    command = [sys.executable, "-m", "mlx_aimv2", "embed", str(tmp_path / "a.png"), "--model", str(model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(12)
+        running = process.poll() is None
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        _, said = process.communicate(timeout=60)
+    assert running, said
+    assert time.monotonic() - sent < 2
+    assert process.returncode == 130
+    assert "embedded 0 of 1 pictures" in said
+
+
 def test_a_reader_that_has_enough_ends_it_quietly(pair, photos):
     command = f"{sys.executable} -m mlx_aimv2 embed {photos} {photos}/../*/*.png --model {pair} | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)

@@ -110,6 +110,13 @@ def test_both_paths_of_attention_agree(path):
     assert relative_error(kernels.attention(q, k, v), np.array(own, np.float64)) < 1e-6
 
 
+@pytest.mark.parametrize("rows", [1, 7, 299])
+def test_attention_in_blocks_is_the_same(path, rows, monkeypatch):
+    q, k, v = (normal(2, 2, 300, 8, seed=seed) for seed in range(3))
+    monkeypatch.setattr(kernels, "CPU_SCORES", rows * 2 * 2 * 300)
+    assert relative_error(kernels.attention(q, k, v), attention_in_numpy(q, k, v)) < 2e-6
+
+
 def test_attention_with_extreme_scores_is_the_value_of_the_largest(path):
     q, k, v = mx.full((1, 1, 2, 1), 100.0), mx.array([[[[100.0], [-100.0], [0.0]]]]), normal(1, 1, 3, 1)
     mixed = kernels.attention(q, k, v)  # scores of 1e4, -1e4 and 0
