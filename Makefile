@@ -29,7 +29,7 @@ slow: $(VENV)/.parity
 	$(BIN)/python -m pytest -q -m slow
 
 golden: $(VENV)/.test
-	$(BIN)/python -m pytest -q -m network
+	$(BIN)/python -m pytest -q -m network $(if $(ONLY),-k $(ONLY))
 
 bench: $(VENV)/.parity
 	$(BIN)/python benchmarks/forward.py

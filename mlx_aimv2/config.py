@@ -19,6 +19,7 @@ MAX_SIZE = 1 << 20  # no dimension of a real model comes near; larger is a damag
 MAX_LAYERS = 1024  # likewise; every layer is built before its tensors are looked for
 
 Json = Mapping[str, Any]
+WRITTEN = ("model_type", "architectures")  # `to_dict` knows them; a file's own may be those of the other era
 
 
 def _at_least_one(config: object, *names: str, most: int = MAX_SIZE) -> None:
@@ -77,7 +78,7 @@ class Aimv2VisionConfig:
     initializer_range: float = 0.02
     use_head: bool = True  # an attention-pooling head after the last norm
     is_native: bool = False  # sine-cosine positions of any grid, instead of a learned table
-    extra: Json = field(default_factory=dict)  # keys of the file that mean nothing here
+    extra: Json = field(default_factory=dict, hash=False)  # keys of the file that mean nothing here
 
     def __post_init__(self) -> None:
         """Refuse values no model could be built from."""
@@ -132,7 +133,7 @@ class Aimv2TextConfig:
     qkv_bias: bool = False
     mlp_bias: bool = False
     initializer_range: float = 0.02
-    extra: Json = field(default_factory=dict)
+    extra: Json = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Refuse values no model could be built from."""
@@ -173,7 +174,7 @@ class Aimv2Config:
     projection_dim: int = 768  # P, the width both towers are projected to (transformers' class says 512)
     logit_scale_init_value: float = math.log(1 / 0.07)
     max_logit_scale: float = 100.0  # the largest factor on the cosine, after exp
-    extra: Json = field(default_factory=dict)
+    extra: Json = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Refuse values no model could be built from."""
@@ -229,7 +230,7 @@ def config_from_dict(data: Json) -> AnyConfig:
 def _build(cls: type[C], data: Json) -> C:
     known = {f.name for f in fields(cls)} - {"extra"}
     given = {key: value for key, value in data.items() if key in known and value is not None}
-    extra = {key: value for key, value in data.items() if key not in known and key != "extra"}
+    extra = {key: value for key, value in data.items() if key not in known and key not in ("extra", *WRITTEN)}
     return cls(**given, extra=extra)
 
 

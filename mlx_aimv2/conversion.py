@@ -15,10 +15,10 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from .checkpoints.atomic import new_folder
+from .checkpoints.atomic import new_folder, save_tensors
 from .checkpoints.quantize import dequantize
 from .errors import InputError
-from .events import OnEvent, ignore
+from .events import Notice, OnEvent, ignore
 from .loading import Checkpoint, build_model, inspect
 from .models.backend import DTYPES
 
@@ -34,6 +34,8 @@ def convert(
     mlx_path: str | os.PathLike[str],
     dtype: str = "float32",
     revision: str | None = None,
+    *,
+    weights: str | None = None,
     on_event: OnEvent = ignore,
 ) -> Path:
     """Write a checkpoint in this package's own format.
@@ -43,6 +45,7 @@ def convert(
         mlx_path: the folder to write; it must not exist, and appears whole or not at all.
         dtype: float32, float16 or bfloat16; position tables and the logit scale stay in float32.
         revision: branch, tag or commit of the repository.
+        weights: the name of one weight file of the source, where it holds several.
         on_event: called with progress and notices.
 
     Returns:
@@ -58,11 +61,10 @@ def convert(
         raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     target = Path(mlx_path).expanduser()
     with new_folder(target) as folder:
-        checkpoint = _unpacked(inspect(hf_path, revision, on_event=on_event), getattr(mx, dtype))
+        checkpoint = _unpacked(inspect(hf_path, revision, weights, on_event), getattr(mx, dtype), on_event)
         source, config = checkpoint.resolved.folder, checkpoint.config
         model = build_model(checkpoint, getattr(mx, dtype), on_event=on_event)
-        weights = dict(tree_flatten(model.parameters()))
-        mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
+        save_tensors(folder / "model.safetensors", dict(tree_flatten(model.parameters())), "mlx")
         entry = {**config.to_dict(), "dtype": dtype}
         for name in OF_THE_SOURCE:
             entry.pop(name, None)
@@ -73,9 +75,10 @@ def convert(
     return target
 
 
-def _unpacked(checkpoint: Checkpoint, dtype: mx.Dtype) -> Checkpoint:
+def _unpacked(checkpoint: Checkpoint, dtype: mx.Dtype, on_event: OnEvent) -> Checkpoint:
     """The same with plain weights, on any device."""
     if checkpoint.quantization is None:
         return checkpoint
+    on_event(Notice(f"the source's {checkpoint.quantization} weights are written unpacked"))
     plain = dequantize(checkpoint.tensors, checkpoint.quantization, dtype)
     return dataclasses.replace(checkpoint, tensors=plain, quantization=None)

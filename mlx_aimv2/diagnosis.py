@@ -14,11 +14,13 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from . import __version__
 from .checkpoints.quantize import quantize_modules, quantized_paths
 from .config import Aimv2Config
 from .errors import MismatchError
 from .loading import Checkpoint, check_fit, make_model
 from .models.backend import compute_dtype, gpu_available, load_blas
+from .processing.tokenizer import Tokenizer
 
 EXTRAS = {"heif": "pillow_heif", "parquet": "pyarrow"}
 MATRIX, REPEATS = 1024, 5
@@ -55,8 +57,7 @@ def _missing_files(checkpoint: Checkpoint) -> list[str]:
     wanted = ["config.json", "preprocessor_config.json"]
     folder = checkpoint.resolved.folder
     missing = [name for name in wanted if not (folder / name).exists()]
-    tokenizer = (folder / "tokenizer.json").exists() or (folder / "vocab.json").exists()
-    if isinstance(checkpoint.config, Aimv2Config) and not tokenizer:
+    if isinstance(checkpoint.config, Aimv2Config) and not Tokenizer.exists(folder):
         missing.append("tokenizer.json (or vocab.json and merges.txt)")
     return missing
 
@@ -77,7 +78,7 @@ def _problem(checkpoint: Checkpoint, expected: dict[str, mx.array]) -> str | Non
 def describe_system() -> dict[str, Any]:
     """MLX, device, BLAS, a measured matrix product, memory, Python and optional packages."""
     return {
-        "mlx_aimv2": importlib.metadata.version("mlx-aimv2"),
+        "mlx_aimv2": __version__,
         "mlx": importlib.metadata.version("mlx"),
         "python": platform.python_version(),
         "platform": platform.platform(),

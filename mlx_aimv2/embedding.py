@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from .models.lit import Aimv2Model
 from .models.lit import normalize as unit_length
 from .pooling import check_pooling, pool
 from .processing.decode import ImageInput
-from .processing.processor import Processor, as_list, as_sequence
+from .processing.processor import Processor, as_sequence
 from .sources.readahead import Decoded, read_ahead
 
 # Tokens in a batch: enough to fill the device, little enough for its memory. One picture of 256 tokens nearly
@@ -27,6 +28,7 @@ from .sources.readahead import Decoded, read_ahead
 CPU_TOKENS, GPU_TOKENS = 512, 16384
 TEXTS = 64  # texts in a batch
 BROKEN = 64  # broken pictures that count as a batch: they are reported without waiting for many good ones
+MOST_AHEAD, NATIVE_AHEAD = 256, 16  # decoded pictures that may wait: 150 MB at 224 pixels, or at 4096 patches
 WINDOW = 4  # batches among which pictures of equal size are looked for
 
 
@@ -37,6 +39,16 @@ class Embedded:
     index: int
     vector: np.ndarray | None = None
     error: Aimv2Error | None = None
+
+    def require_vector(self) -> np.ndarray:
+        """The vector.
+
+        Raises:
+            Aimv2Error: why there is none.
+        """
+        if self.vector is None:
+            raise self.error or InputError(f"item {self.index} has no vector")
+        return self.vector
 
 
 class Embedder:
@@ -100,12 +112,8 @@ class Embedder:
             InputError: with pooling "tokens", pictures of different grids: embed them with `stream`.
             NonFiniteError: the model's output is not finite.
         """
-        items = as_list(images)
-        rows: list[np.ndarray] = []
-        for result in self.stream(items):
-            if result.error is not None:
-                raise _numbered(result.error, result.index, len(items))
-            rows.append(result.vector)  # type: ignore[arg-type]
+        items = as_sequence(images)
+        rows = _rows(self.stream(items), len(items), "picture")
         if not rows:
             return np.zeros((0, self.dimension), dtype=np.float32)
         if len({row.shape for row in rows}) > 1:
@@ -115,7 +123,8 @@ class Embedder:
     def stream(self, images: Sequence[ImageInput]) -> Iterator[Embedded]:
         """Embed any number of pictures, decoding ahead while the model computes.
 
-        Broken pictures do not stop it. Memory stays bounded: a few batches are held at a time.
+        Broken pictures do not stop it, nor does one that the model makes nothing finite of. Memory stays bounded: a
+        few batches are held at a time.
 
         Args:
             images: a list, or any sequence that makes its items when they are asked for.
@@ -125,12 +134,13 @@ class Embedder:
 
         Raises:
             InputError: ``images`` is no sequence, such as a generator.
-            NonFiniteError: the model's output is not finite.
         """
         items = as_sequence(images)
-        decoded = read_ahead(items, self.processor.image_processor, ahead=2 * (self.batch_size or 8))
+        decoded = read_ahead(items, self.processor.image_processor, ahead=self._ahead())
         while window := self._window(decoded):
             yield from self._embed_window(window)
+            if self.processor.image_processor.is_native:
+                mx.clear_cache()  # freed buffers of ever new sizes would pile up on a GPU
 
     def texts(self, texts: str | Sequence[str]) -> np.ndarray:
         """Embed texts into the space of the pictures; row k is text k.
@@ -142,21 +152,34 @@ class Embedder:
             InputError: the model has no text encoder, or an item is no text.
             NonFiniteError: the model's output is not finite.
         """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        rows = _rows(self.stream_texts(texts), len(texts), "text")
+        return np.stack(rows) if rows else np.zeros((0, self._projection_dim()), dtype=np.float32)
+
+    def stream_texts(self, texts: Sequence[str]) -> Iterator[Embedded]:
+        """Embed any number of texts, in order; one longer than the model takes is cut, with a warning.
+
+        Raises:
+            InputError: the model has no text encoder, or an item is no text.
+        """
         model = self.model
         if not isinstance(model, Aimv2Model):
             raise InputError("this model has no text encoder: use the image-text pair, --model lit")
-        texts = [texts] if isinstance(texts, str) else list(texts)
         for index, text in enumerate(texts):  # before the batches, whose own numbers would start at 0 again
             if not isinstance(text, str):
                 raise InputError(f"texts[{index}] must be a str, not {type(text).__name__}")
-        rows = [np.zeros((0, model.config.projection_dim), dtype=np.float32)]
         for start in range(0, len(texts), TEXTS):
             encoding = self.processor.encode(texts[start : start + TEXTS])
-            features = model.get_text_features(
-                mx.array(encoding.input_ids), mx.array(encoding.attention_mask)
-            )
-            rows.append(self._finish(features))
-        return np.concatenate(rows)
+            for cut in encoding.truncated:
+                warnings.warn(f"text {start + cut} is longer than the model takes and was cut", stacklevel=2)
+            # without a mask: in a causal model no real token can see the padding on its right
+            vectors = self._evaluate(model.get_text_features(mx.array(encoding.input_ids)))
+            yield from (self._checked(start + row, vector) for row, vector in enumerate(vectors))
+
+    def _projection_dim(self) -> int:
+        if not isinstance(self.model, Aimv2Model):
+            raise InputError("this model has no text encoder: use the image-text pair, --model lit")
+        return self.model.config.projection_dim
 
     @property
     def dimension(self) -> int:
@@ -182,10 +205,7 @@ class Embedder:
             return self.batch_size
         if item.pixels is None:
             return BROKEN
-        budget = CPU_TOKENS if on_cpu() else GPU_TOKENS
-        patch = self.processor.image_processor.patch_size
-        tokens = (item.pixels.shape[0] // patch) * (item.pixels.shape[1] // patch)
-        return max(1, budget // max(1, tokens))
+        return self._fitting(*item.pixels.shape[:2])
 
     def _embed_window(self, window: list[Decoded]) -> Iterator[Embedded]:
         """Batches of equal shape; results in the order of the input, each as soon as those before it are there."""
@@ -194,9 +214,10 @@ class Embedder:
         }
         waiting = deque(item.index for item in window)
         for batch in self._batches([item for item in window if item.pixels is not None]):
-            vectors = self._embed_batch(np.stack([item.pixels for item in batch]))  # type: ignore[misc]
+            pixels = mx.array(np.stack([item.pixels for item in batch]))  # type: ignore[misc]
+            vectors = self._evaluate(pool(self.model, pixels, self.pooling))
             for item, vector in zip(batch, vectors, strict=True):
-                results[item.index] = Embedded(item.index, vector)
+                results[item.index] = self._checked(item.index, vector)
             while waiting and waiting[0] in results:
                 yield results.pop(waiting.popleft())
         for index in waiting:
@@ -213,20 +234,31 @@ class Embedder:
             batches += [group[start : start + size] for start in range(0, len(group), size)]
         return sorted(batches, key=lambda batch: batch[0].index)
 
-    def _embed_batch(self, pixels: np.ndarray) -> np.ndarray:
-        return self._finish(pool(self.model, mx.array(pixels), self.pooling))
-
-    def _finish(self, features: mx.array) -> np.ndarray:
+    def _evaluate(self, features: mx.array) -> np.ndarray:
         """The one evaluation of a batch."""
         features = unit_length(features) if self.normalize else features
         mx.eval(features)  # by itself, since this lets other threads of Python run
-        vectors = np.array(features)
-        if not np.isfinite(vectors).all():
-            advice = (
-                "compute in --dtype bfloat16" if self._float16_overflow else "the checkpoint may be damaged"
-            )
-            raise NonFiniteError(f"the model's output holds NaN or infinity: {advice}")
-        return vectors
+        return np.array(features)
+
+    def _checked(self, index: int, vector: np.ndarray) -> Embedded:
+        if np.isfinite(vector).all():
+            return Embedded(index, vector)
+        advice = "compute in --dtype bfloat16" if self._float16_overflow else "the checkpoint may be damaged"
+        return Embedded(index, error=NonFiniteError(f"the model's output holds NaN or infinity: {advice}"))
+
+    def _ahead(self) -> int:
+        """How many pictures may wait: two batches, of native resolution not more than memory takes easily."""
+        if self.processor.image_processor.is_native:
+            return NATIVE_AHEAD
+        size = self.processor.image_processor.output_size(1, 1)
+        batch = self._fitting(*size) if self.batch_size is None else self.batch_size
+        return min(2 * batch, MOST_AHEAD)
+
+    def _fitting(self, height: int, width: int) -> int:
+        """Pictures of so many pixels in a batch."""
+        budget = CPU_TOKENS if on_cpu() else GPU_TOKENS
+        patch = self.processor.image_processor.patch_size
+        return max(1, budget // max(1, (height // patch) * (width // patch)))
 
 
 def _weight_dtype(model: AnyModel) -> mx.Dtype:
@@ -234,5 +266,12 @@ def _weight_dtype(model: AnyModel) -> mx.Dtype:
     return vision.embeddings.patch_embed.weight.dtype
 
 
-def _numbered(error: Aimv2Error, index: int, count: int) -> Aimv2Error:
-    return type(error)(f"picture {index}: {error}") if count > 1 and isinstance(error, ImageError) else error
+def _rows(results: Iterator[Embedded], count: int, what: str) -> list[np.ndarray]:
+    """All vectors; the first item that has none is raised, with its number."""
+    rows = []
+    for result in results:
+        error = result.error
+        if count > 1 and isinstance(error, (ImageError, NonFiniteError)):
+            raise type(error)(f"{what} {result.index}: {error}") from error
+        rows.append(result.require_vector())
+    return rows

@@ -20,7 +20,7 @@ from .checkpoints.layouts import Layout, detect
 from .checkpoints.origin import Origin, checkpoint_hash
 from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
 from .config import Aimv2Config, AnyConfig
-from .errors import ConfigError, DamagedFileError, MismatchError
+from .errors import CheckpointError, ConfigError, MismatchError
 from .events import Event, Notice, OnEvent
 from .models.backend import blas_problem, compute_dtype, on_cpu
 from .models.lit import Aimv2Model
@@ -114,7 +114,7 @@ def load(
 
 def _warn(event: Event) -> None:
     if isinstance(event, Notice):
-        warnings.warn(event.message, RuntimeWarning, stacklevel=4)
+        warnings.warn(event.message, UserWarning, stacklevel=2)
 
 
 def inspect(
@@ -158,8 +158,10 @@ def build_model(
 
     Raises:
         MismatchError: tensors missing, unexpected or of the wrong shape; all of them in one message.
-        DamagedFileError: data that cannot be read.
+        CheckpointError: data that cannot be read or does not fit into memory, or a checkpoint used twice.
     """
+    if not checkpoint.tensors:
+        raise CheckpointError("the tensors of this checkpoint have been taken already: inspect it again")
     tensors, quantization = dict(checkpoint.tensors), checkpoint.quantization
     checkpoint.tensors.clear()
     model = make_model(checkpoint.config)
@@ -204,9 +206,9 @@ def _read_one_by_one(model: AnyModel, checkpoint: Checkpoint) -> None:
     try:
         for parameter in dict(tree_flatten(model.parameters())).values():
             mx.eval(parameter)
-    except RuntimeError as error:
-        raise DamagedFileError(
-            f"{checkpoint.resolved.folder}: its weights cannot be read ({error})"
+    except (RuntimeError, MemoryError) as error:  # MLX has one type for a file's end and for memory's
+        raise CheckpointError(
+            f"{checkpoint.resolved.folder}: its weights cannot be loaded ({error})"
         ) from error
     finally:
         mx.set_cache_limit(limit)
@@ -283,9 +285,9 @@ def build_processor(folder: Path, config: AnyConfig, options: LoadOptions) -> Pr
 
 
 def _check_sizes(images: ImageProcessor, image_size: int, is_native: bool, path: Path) -> None:
-    if is_native:
+    if is_native:  # takes any size, a fixed one too
         return
-    made = images.output_size(image_size * 2, image_size * 3)
+    made = images.output_size(image_size * 2, image_size * 3)  # neither square nor the size already
     if made != (image_size, image_size):
         raise ConfigError(
             f"{path} makes pictures of {made[0]} x {made[1]} pixels, and the model takes"

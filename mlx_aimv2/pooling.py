@@ -56,14 +56,23 @@ POOLINGS: dict[str, Pool] = {
 CHOICES = ("auto", "mean", "max", "head", "tokens")  # what a user may ask for
 
 
+def check_choice(pooling: str) -> None:
+    """Refuse a name that is no pooling of any model.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if pooling not in CHOICES:
+        raise InputError(f"pooling {pooling!r} is not one of {', '.join(CHOICES)}")
+
+
 def check_pooling(model: AnyModel, pooling: str) -> str:
     """The name of the pooling to use: "auto" resolved, others checked against the model.
 
     Raises:
         InputError: an unknown name, or "head" for a model without one.
     """
-    if pooling not in CHOICES:
-        raise InputError(f"pooling {pooling!r} is not one of {', '.join(CHOICES)}")
+    check_choice(pooling)
     if pooling == "auto":
         return "projected" if isinstance(model, Aimv2Model) else "mean"
     if pooling == "head" and not _vision(model).config.use_head:

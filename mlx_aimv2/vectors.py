@@ -1,7 +1,7 @@
 """Files of embeddings: a table of formats, and folders of shards for large runs.
 
-Every format holds the vectors, what each is of, and the fingerprint of what made them, except `.jsonl` lines,
-which are for pipes.
+Every format holds the vectors, what each is of, and the fingerprint of what made them; `.npy` and `.jsonl` have it
+in a file beside them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def json_line(path: str, embedding: np.ndarray, key: str = "path") -> str:
 
     A file's name that is not UTF-8 keeps its bytes as lone surrogates, escaped (`os.fsencode` gives them back).
     """
-    values = [float(str(x)) for x in embedding.ravel()] if embedding.ndim == 1 else embedding.tolist()
+    values = np.array([float(str(x)) for x in embedding.ravel()]).reshape(embedding.shape).tolist()
     return json.dumps({key: path, "embedding": values}, ensure_ascii=_has_surrogates(path))
 
 
@@ -83,8 +83,10 @@ def _write_safetensors(
 
 
 def _write_jsonl(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint) -> None:
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.writelines(json_line(name, row) + "\n" for name, row in zip(names, embeddings, strict=True))
+    with replacing(path) as lines, replacing(path.with_suffix(".fingerprint.json")) as note:
+        note.write_text(json.dumps(fingerprint, indent=2), encoding="utf-8")
+        with lines.open("w", encoding="utf-8") as file:
+            file.writelines(json_line(name, row) + "\n" for name, row in zip(names, embeddings, strict=True))
 
 
 def _write_parquet(
@@ -124,14 +126,14 @@ def check_target(path: Path) -> None:
         OutputError: the folder is not there or cannot be written to.
         MissingExtraError: the format needs a package that is not installed.
     """
-    if path.suffix not in WRITERS:
+    if path.suffix.lower() not in WRITERS:
         raise InputError(
             f"{path}: no format ends in {path.suffix or 'nothing'}; use {', '.join(WRITERS)},"
             " or end the name in / for a folder of shards"
         )
     if path.is_dir():
         raise OutputError(f"{path} is a folder: end its name in / for shards, or name a file")
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
@@ -144,6 +146,19 @@ def check_target(path: Path) -> None:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
+def check_grid(name: str, vector: np.ndarray, others: Sequence[np.ndarray]) -> None:
+    """Refuse a token grid that cannot stand in one file with those before it.
+
+    Raises:
+        InputError: its size is another.
+    """
+    if others and vector.shape != others[0].shape:
+        raise InputError(
+            f"{name} has a token grid of {vector.shape[:2]} and others of {others[0].shape[:2]}:"
+            " one file holds grids of one size; use JSON lines in a pipe, or another pooling"
+        )
+
+
 def write(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint) -> None:
     """Write vectors (N, D), with what each is of, in the format that ``path`` ends in.
 
@@ -151,11 +166,11 @@ def write(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint:
         InputError: the ending is of no known format, or there is not a name for each vector.
         OutputError: the file cannot be written; nothing is left of it.
     """
-    if path.suffix not in WRITERS:
+    if path.suffix.lower() not in WRITERS:
         check_target(path)
     if len(names) != len(embeddings):
         raise InputError(f"{len(names)} names for {len(embeddings)} vectors")
-    WRITERS[path.suffix](path, names, embeddings, fingerprint)
+    WRITERS[path.suffix.lower()](path, names, embeddings, fingerprint)
 
 
 class ShardFolder:
@@ -205,11 +220,7 @@ class ShardFolder:
             InputError: a token grid of another size than the one before.
             OutputError: the shard cannot be written.
         """
-        if self._vectors and vector.shape != self._vectors[0].shape:
-            raise InputError(
-                f"{name} has a token grid of {vector.shape[:2]} and others of {self._vectors[0].shape[:2]}:"
-                " a shard holds grids of one size; use JSON lines in a pipe, or another pooling"
-            )
+        check_grid(name, vector, self._vectors)
         self._names.append(name)
         self._vectors.append(vector)
         if len(self._names) >= self.rows or len(self._names) * vector.nbytes >= SHARD_BYTES:

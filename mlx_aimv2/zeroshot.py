@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,7 @@ class ZeroShotClassifier:
         templates: Sequence[str] | None = None,
         score: str = "softmax",
         background: str | None = None,
+        batch_size: int | None = None,
     ) -> None:
         """Embed the labels.
 
@@ -64,6 +65,7 @@ class ZeroShotClassifier:
                 general ones, which leave their article out where a label brings its own ("a dog").
             score: "softmax" for probabilities over the labels, "cosine" for the similarity of each by itself.
             background: a further label that stands for "none of these".
+            batch_size: pictures computed at once; None for what suits the device.
 
         Raises:
             InputError: the model has no text encoder; no labels, one twice, or an empty one; a template without
@@ -73,13 +75,12 @@ class ZeroShotClassifier:
             raise InputError(
                 "zero-shot labels need the image-text pair (--model lit); this model has no text encoder"
             )
-        labels = [labels] if isinstance(labels, str) else labels
-        self.labels = _check_labels([*labels, *([background] if background is not None else [])])
-        _check_score(score, len(self.labels))
+        self.labels, sentences = check_request(labels, templates, score, background)
         self.score = score
         self._factor = float(model.logit_factor())
-        self.embedder = Embedder(model, processor)
-        self.label_embeddings = self._embed_labels(templates)  # (C, P) float32, unit length
+        self.embedder = Embedder(model, processor, batch_size=batch_size)
+        fill = fill_template if templates is None else _insert
+        self.label_embeddings = self._embed_labels(sentences, fill)  # (C, P) float32, unit length
 
     def __call__(self, images: ImageInput | Sequence[ImageInput]) -> list[list[Prediction]]:
         """Label pictures.
@@ -116,14 +117,28 @@ class ZeroShotClassifier:
     def _rank(self, row: np.ndarray) -> list[Prediction]:
         return [(self.labels[k], float(row[k])) for k in np.argsort(-row, kind="stable")]
 
-    def _embed_labels(self, templates: Sequence[str] | None) -> np.ndarray:
+    def _embed_labels(self, templates: list[str], fill: Callable[[str, str], str]) -> np.ndarray:
         """The mean of each label's unit-length prompt embeddings, to unit length again."""
-        fill = fill_template if templates is None else _insert
-        templates = check_templates(DEFAULT_TEMPLATES if templates is None else templates)
         prompts = [fill(template, label) for label in self.labels for template in templates]
-        embeddings = self.embedder.texts(prompts).reshape(len(self.labels), len(templates), -1)  # (C, _, P)
+        embeddings = self.embedder.texts(prompts).reshape(
+            len(self.labels), len(templates), -1
+        )  # (C, templates, P)
         mean = embeddings.mean(axis=1)
         return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+
+
+def check_request(
+    labels: Sequence[str], templates: Sequence[str] | None, score: str, background: str | None
+) -> tuple[list[str], list[str]]:
+    """All labels and templates of a request; what is wrong with it is found without a model.
+
+    Raises:
+        InputError: as for `ZeroShotClassifier`.
+    """
+    labels = [labels] if isinstance(labels, str) else labels
+    every = _check_labels([*labels, *([background] if background is not None else [])])
+    _check_score(score, len(every))
+    return every, check_templates(DEFAULT_TEMPLATES if templates is None else templates)
 
 
 def fill_template(template: str, label: str) -> str:

@@ -432,7 +432,7 @@ def test_without_a_callback_a_notice_is_a_warning(copy, monkeypatch):
     monkeypatch.setattr("mlx_aimv2.loading.on_cpu", lambda: True)
     folder = copy("lit", "mlx")
     quantize(folder, SCHEMES["affine-4"])
-    with pytest.warns(RuntimeWarning, match="4-bit affine, groups of 64 weights were unpacked to float32"):
+    with pytest.warns(UserWarning, match="4-bit affine, groups of 64 weights were unpacked to float32"):
         load(folder, dtype="float32")
 
 

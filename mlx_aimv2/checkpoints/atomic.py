@@ -6,8 +6,10 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import mlx.core as mx
 
 from ..errors import OutputError
 
@@ -65,6 +67,18 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
     except OSError as error:
         raise _reason(path, error) from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, mx.array], note: str) -> None:
+    """Write a safetensors file whose metadata says `{"format": note}`.
+
+    Raises:
+        OutputError: it cannot be written, as on a full disk.
+    """
+    try:
+        mx.save_safetensors(str(path), dict(tensors), metadata={"format": note})
+    except RuntimeError as error:  # MLX's type for everything that goes wrong with a file
+        raise OutputError(f"{path} cannot be written: {error}") from error
 
 
 def _flush(path: Path) -> None:

@@ -27,6 +27,7 @@ _REPO = re.compile(r"(?=.{3,96}\Z)(?!.*(?:--|\.\.))(?!.*\.git\Z)\w(?:[\w.-]*\w)?
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./+-]*", re.ASCII)
 _WEIGHTS = re.compile(r"[\w.-]+\.safetensors")
 _DRIVE = re.compile(r"[A-Za-z]:")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAIN = "main"
 
 _LICENSE_TERMS = {"apple-amlr": "research use only", "apple-ascl": "Apple's sample code licence"}
@@ -169,6 +170,8 @@ def _from_hub(wanted: _Wanted, on_event: OnEvent) -> Resolved:
 
     if constants.HF_HUB_OFFLINE:
         return _from_cache(wanted, OfflineError(_not_cached(wanted, "offline mode is on (HF_HUB_OFFLINE)")))
+    if _COMMIT.fullmatch(wanted.revision or "") and (complete := _cached(wanted)) is not None:
+        return complete  # a commit never changes: nothing to ask
     try:
         listing = _listing(wanted)
     except (NoRepository, NoRevision) as error:

@@ -121,7 +121,8 @@ def dequantize(
         DamagedFileError: scales that do not fit their weight.
     """
     paths = quantized_paths(tensors)
-    plain = {name: x for name, x in tensors.items() if name.rpartition(".")[0] not in set(paths)}
+    packed = set(paths)
+    plain = {name: x for name, x in tensors.items() if name.rpartition(".")[0] not in packed}
     for path in paths:
         weight, scales, biases = (tensors.get(f"{path}.{kind}") for kind in ("weight", "scales", "biases"))
         if weight is None or scales is None:

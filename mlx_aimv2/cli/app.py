@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -41,7 +42,7 @@ def options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
 ) -> None:
-    """Options of every verb."""
+    """Options of every verb; `main` has taken `--debug` out already, and it stands here for the help."""
 
 
 def main() -> None:
@@ -52,4 +53,7 @@ def main() -> None:
         os.environ[DEBUG_VARIABLE] = "1"
         arguments.remove("--debug")
     warnings.showwarning = show_warning
+    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):  # file names need not be valid text
+            stream.reconfigure(errors=errors)
     app(args=arguments, prog_name=NAME)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json as jsonlib
 import sys
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ..events import Progress, Skipped
 from . import options
-from .embed import pictures
-from .ui import ALL_DONE, NOT_ALL_DONE, Screen, interruptible, leave, put, say, screen, verb
+from .bulk import pictures, run
+from .ui import plain, put, screen, verb
 
 if TYPE_CHECKING:
-    from ..zeroshot import Prediction, ZeroShotClassifier
+    from ..zeroshot import Classified, Prediction
 
 BAR = 24
 
@@ -45,58 +43,46 @@ def classify(
     model: options.Model = options.DEFAULT,
     json: options.Json = False,
     revision: options.Revision = None,
+    weights: options.Weights = None,
     dtype: options.Dtype = "auto",
     device: options.Device = None,
     batch_size: options.BatchSize = None,
     keep_quantized: options.KeepQuantized = False,
-    decode: options.Decode = "fast",
-    background: options.Background = "white",
-    max_megapixels: options.MaxMegapixels = 200.0,
-    min_patches: options.MinPatches = 112,
-    max_patches: options.MaxPatches = 4096,
+    decode: options.Decode = options.DECODE,
+    background: options.Background = options.BACKGROUND,
+    max_megapixels: options.MaxMegapixels = options.MAX_MEGAPIXELS,
+    min_patches: options.MinPatches = options.MIN_PATCHES,
+    max_patches: options.MaxPatches = options.MAX_PATCHES,
 ) -> None:
     """Say which of the given labels fits each picture best, without training."""
     from .. import ZeroShotClassifier, load
     from ..models.backend import use_device
+    from ..zeroshot import check_request
 
     names = pictures(inputs)
     words = [word.strip() for given in labels for word in given.split(",") if word.strip()] + lines_of(
         labels_file
     )
     sentences = [*template, *lines_of(templates)] or None
+    check_request(words, sentences, score, none)
     if device:
         use_device(device)
     settings = options.load_options(
-        dtype, keep_quantized, decode, background, max_megapixels, min_patches, max_patches
+        dtype=dtype,
+        keep_quantized=keep_quantized,
+        weights=weights,
+        decode=decode,
+        background=background,
+        max_megapixels=max_megapixels,
+        min_patches=min_patches,
+        max_patches=max_patches,
     )
     with screen() as shown:
         loaded, processor = load(model, revision=revision, options=settings, on_event=shown)
-        classifier = ZeroShotClassifier(loaded, processor, words, sentences, score, none)
-        classifier.embedder.batch_size = batch_size
-        shown.start_clock()
-        _run(classifier, names, _Writer(json, score, top_k), shown)
-
-
-def _run(classifier: ZeroShotClassifier, names: list[str], writer: _Writer, shown: Screen) -> None:
-    """Classify all pictures, and end the process."""
-
-    def finish(interrupted: bool = False) -> None:
-        shown.close()
-        writer.close()
-        if len(names) > 1 or interrupted:
-            say(shown.summary("classified", writer.count, len(names), interrupted))
-
-    with interruptible(functools.partial(finish, interrupted=True)) as lock:
-        for item in classifier.stream(names):
-            with lock:
-                if item.predictions is None:
-                    shown(Skipped(names[item.index], str(item.error)))
-                else:
-                    writer.add(names[item.index], item.predictions)
-                if not writer.draws:  # a bar between the drawn lines would be noise
-                    shown(Progress("classifying", item.index + 1, len(names)))
-    finish()
-    leave(NOT_ALL_DONE if shown.skipped else ALL_DONE)
+        classifier = ZeroShotClassifier(loaded, processor, words, sentences, score, none, batch_size)
+        writer = _Writer(json, score, top_k)
+        shown.bars = not writer.draws  # a bar between the drawn lines would be noise
+        run(classifier.stream(names), names, writer, shown, "classified")
 
 
 class _Writer:
@@ -106,8 +92,8 @@ class _Writer:
         self.json, self.score, self.top_k, self.count = json, score, top_k, 0
         self.draws = sys.stdout.isatty() and not json
 
-    def add(self, name: str, predictions: list[Prediction]) -> None:
-        best = predictions[: self.top_k]
+    def add(self, name: str, result: Classified) -> None:
+        best = (result.predictions or [])[: self.top_k]
         if self.json:
             entry = {"path": name, "predictions": [{"label": label, "score": score} for label, score in best]}
             put(("[" if self.count == 0 else ",") + jsonlib.dumps(entry))
@@ -115,7 +101,7 @@ class _Writer:
             self._draw(name, best)
         else:
             for label, score in best:
-                put(f"{name}\t{label}\t{score:.6f}")
+                put(f"{plain(name)}\t{plain(label)}\t{score:.6f}")
         self.count += 1
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Revision
+from .options import Revision, Weights
 from .ui import say, screen, verb
 
 
@@ -21,10 +21,11 @@ def convert(
     ),
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     revision: Revision = None,
+    weights: Weights = None,
 ) -> None:
     """Convert a checkpoint of any published layout to this package's own format."""
     from .. import convert as run
 
     with screen() as shown:
-        written = run(hf_path, mlx_path, dtype, revision, shown)
+        written = run(hf_path, mlx_path, dtype, revision, weights=weights, on_event=shown)
     say(f"wrote {written}; try: mlx-aimv2 info {written}")

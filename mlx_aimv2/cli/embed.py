@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InputError
-from ..events import Progress, Skipped
 from . import options
-from .ui import ALL_DONE, NOT_ALL_DONE, Screen, interruptible, leave, put, say, screen, table, verb
+from .bulk import Sink, pictures, run
+from .ui import put, say, screen, table, verb
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..embedding import Embedder
+    from ..embedding import Embedded, Embedder
 
 SHOWN_VALUES = 4
-
-
-class Sink(Protocol):
-    """Where vectors go."""
-
-    def add(self, name: str, vector: np.ndarray) -> None:
-        """Take the next vector."""
-
-    def close(self) -> None:
-        """Bring out what has been taken; also after an interruption."""
 
 
 @verb
@@ -54,15 +42,16 @@ def embed(
     normalize: Annotated[bool, typer.Option(help="Scale every vector to unit length.")] = True,
     json: options.Json = False,
     revision: options.Revision = None,
+    weights: options.Weights = None,
     dtype: options.Dtype = "auto",
     device: options.Device = None,
     batch_size: options.BatchSize = None,
     keep_quantized: options.KeepQuantized = False,
-    decode: options.Decode = "fast",
-    background: options.Background = "white",
-    max_megapixels: options.MaxMegapixels = 200.0,
-    min_patches: options.MinPatches = 112,
-    max_patches: options.MaxPatches = 4096,
+    decode: options.Decode = options.DECODE,
+    background: options.Background = options.BACKGROUND,
+    max_megapixels: options.MaxMegapixels = options.MAX_MEGAPIXELS,
+    min_patches: options.MinPatches = options.MIN_PATCHES,
+    max_patches: options.MaxPatches = options.MAX_PATCHES,
 ) -> None:
     """Turn pictures (or, with --text, texts) into vectors.
 
@@ -70,71 +59,45 @@ def embed(
     """
     from .. import Embedder, load
     from ..models.backend import use_device
-    from ..vectors import check_target
+    from ..pooling import check_choice
 
     names = inputs if text else pictures(inputs)
-    if output is not None and not output.endswith("/"):
-        check_target(Path(output))
+    check_choice(pooling)
+    _check_request(text, pooling, json, output)
     if device:
         use_device(device)
     settings = options.load_options(
-        dtype, keep_quantized, decode, background, max_megapixels, min_patches, max_patches
+        dtype=dtype,
+        keep_quantized=keep_quantized,
+        weights=weights,
+        decode=decode,
+        background=background,
+        max_megapixels=max_megapixels,
+        min_patches=min_patches,
+        max_patches=max_patches,
     )
     with screen() as shown:
         loaded, processor = load(model, revision=revision, options=settings, on_event=shown)
         embedder = Embedder(loaded, processor, pooling, normalize, batch_size)
         sink = make_sink(output, json, embedder, "text" if text else "path")
-        shown.start_clock()
-        if text:
-            for name, vector in zip(names, embedder.texts(names), strict=True):
-                sink.add(name, vector)
-            sink.close()
-        else:
-            _run(embedder, names, sink, shown)
+        names = sink.remaining(names) if isinstance(sink, _Shards) else names
+        stream = embedder.stream_texts(names) if text else embedder.stream(names)
+        run(stream, names, sink, shown, "embedded")
 
 
-def _run(embedder: Embedder, names: list[str], sink: Sink, shown: Screen) -> None:
-    """Embed all pictures into ``sink``, and end the process."""
-    names = sink.remaining(names) if isinstance(sink, _Shards) else names
-    count = 0
+def _check_request(text: bool, pooling: str, json: bool, output: str | None) -> None:
+    """Refuse what contradicts itself or cannot be written, before a model is loaded."""
+    from ..vectors import check_target
 
-    def finish(interrupted: bool = False) -> None:
-        shown.close()
-        sink.close()
-        if len(names) > 1 or interrupted:
-            say(shown.summary("embedded", count, len(names), interrupted))
-
-    with interruptible(functools.partial(finish, interrupted=True)) as lock:
-        for item in embedder.stream(names):
-            with lock:
-                if item.vector is None:
-                    shown(Skipped(names[item.index], str(item.error)))
-                else:
-                    sink.add(names[item.index], item.vector)
-                    count += 1
-                shown(Progress("embedding", item.index + 1, len(names)))
-    finish()
-    leave(NOT_ALL_DONE if shown.skipped else ALL_DONE)
+    if text and pooling != "auto":
+        raise InputError(f"--pooling {pooling} is for pictures: texts have one embedding")
+    if json and output is not None:
+        raise InputError("--json prints to stdout and -o writes a file: give one of them")
+    if output is not None and not output.endswith("/"):
+        check_target(Path(output).expanduser())
 
 
-def pictures(names: Sequence[str]) -> list[str]:
-    """The pictures meant by the arguments of a verb, with `-` read from stdin."""
-    from ..sources.paths import expand
-
-    found = expand(name for given in names for name in (_from_stdin() if given == "-" else [given]))
-    if not found:
-        raise InputError("no pictures: name files, folders or patterns")
-    return found
-
-
-def _from_stdin() -> Iterator[str]:
-    if sys.stdin is None or sys.stdin.isatty():
-        raise InputError("- reads a list of pictures from stdin, and nothing is piped into it")
-    data = sys.stdin.buffer.read().decode(errors="surrogateescape")
-    yield from filter(None, data.split("\0") if "\0" in data else data.splitlines())
-
-
-def make_sink(output: str | None, json: bool, embedder: Embedder, key: str) -> Sink:
+def make_sink(output: str | None, json: bool, embedder: Embedder, key: str) -> Sink[Embedded]:
     """Where the vectors of this run go."""
     if output is None:
         return _Table() if sys.stdout.isatty() and not json else _Lines(key)
@@ -149,10 +112,10 @@ class _Lines:
     def __init__(self, key: str) -> None:
         self.key = key
 
-    def add(self, name: str, vector: np.ndarray) -> None:
+    def add(self, name: str, result: Embedded) -> None:
         from ..vectors import json_line
 
-        put(json_line(name, vector, self.key))
+        put(json_line(name, result.require_vector(), self.key))
 
     def close(self) -> None:
         return
@@ -164,7 +127,8 @@ class _Table:
     def __init__(self) -> None:
         self.rows: list[tuple[str, str, str]] = []
 
-    def add(self, name: str, vector: np.ndarray) -> None:
+    def add(self, name: str, result: Embedded) -> None:
+        vector = result.require_vector()
         values = "  ".join(f"{value:+.4f}" for value in vector.ravel()[:SHOWN_VALUES])
         self.rows.append((name, " x ".join(map(str, vector.shape)), f"{values}  …"))
 
@@ -177,16 +141,15 @@ class _File:
     """One file with everything in it."""
 
     def __init__(self, output: str, embedder: Embedder) -> None:
-        self.path, self.embedder = Path(output), embedder
+        from ..vectors import check_grid
+
+        self.path, self.embedder, self.check_grid = Path(output).expanduser(), embedder, check_grid
         self.names: list[str] = []
         self.vectors: list[np.ndarray] = []
 
-    def add(self, name: str, vector: np.ndarray) -> None:
-        if self.vectors and vector.shape != self.vectors[0].shape:
-            raise InputError(
-                f"{name} has a token grid of {vector.shape[:2]} and others of {self.vectors[0].shape[:2]}:"
-                " one file holds grids of one size; use JSON lines in a pipe, or another pooling"
-            )
+    def add(self, name: str, result: Embedded) -> None:
+        vector = result.require_vector()
+        self.check_grid(name, vector, self.vectors)
         self.names.append(name)
         self.vectors.append(vector)
 
@@ -208,18 +171,19 @@ class _Shards:
     def __init__(self, output: str, embedder: Embedder) -> None:
         from ..vectors import ShardFolder
 
-        self.folder = ShardFolder(Path(output), embedder.fingerprint)
-        self.add = self.folder.add
+        self.folder = ShardFolder(Path(output).expanduser(), embedder.fingerprint)
 
     def remaining(self, names: list[str]) -> list[str]:
         done = self.folder.done()
         left = [name for name in names if name not in done]
         if len(left) < len(names):
-            say(f"{len(names) - len(left)} pictures are in {self.folder.folder} already")
+            say(f"{len(names) - len(left)} of them are in {self.folder.folder} already")
         return left
+
+    def add(self, name: str, result: Embedded) -> None:
+        self.folder.add(name, result.require_vector())
 
     def close(self) -> None:
         self.folder.close()
-        say(
-            f"wrote {sum(shard['rows'] for shard in self.folder.shards)} vectors in all to {self.folder.folder}"
-        )
+        total = sum(shard["rows"] for shard in self.folder.shards)
+        say(f"wrote {total} vectors in all to {self.folder.folder}")

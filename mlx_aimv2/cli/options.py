@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..presets import DEFAULT_MODEL
+from ..presets import DEFAULT_MODEL, PATCH_RANGE
 
 if TYPE_CHECKING:
     from ..loading import LoadOptions
@@ -30,13 +30,19 @@ Dtype = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="cpu or gpu. [default: what there is]", rich_help_panel=COMPUTING)
+    str | None,
+    typer.Option(
+        help="cpu or gpu. [default: what there is]", envvar="MLX_AIMV2_DEVICE", rich_help_panel=COMPUTING
+    ),
 ]
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        help="Pictures computed at once. [default: what suits the device]", rich_help_panel=COMPUTING
+        min=1, help="Pictures computed at once. [default: what suits the device]", rich_help_panel=COMPUTING
     ),
+]
+Weights = Annotated[
+    str | None, typer.Option(help="The weight file to read, where a checkpoint holds several.")
 ]
 KeepQuantized = Annotated[
     bool,
@@ -74,11 +80,15 @@ MinPatches = Annotated[
 ]
 
 DEFAULT = DEFAULT_MODEL
+DECODE, BACKGROUND, MAX_MEGAPIXELS = "fast", "white", 200.0  # the verbs go over many pictures: fast
+MIN_PATCHES, MAX_PATCHES = PATCH_RANGE
 
 
 def load_options(
+    *,
     dtype: str,
     keep_quantized: bool,
+    weights: str | None,
     decode: str,
     background: str,
     max_megapixels: float,
@@ -93,6 +103,7 @@ def load_options(
     return LoadOptions(
         dtype=dtype,
         keep_quantized=keep_quantized,
+        weights=weights,
         decode=DecodeOptions(decode=decode, background=background, max_megapixels=max_megapixels),  # type: ignore[arg-type]
         native=NativeOptions(min_patches=min_patches, max_patches=max_patches),
     )

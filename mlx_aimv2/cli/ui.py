@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import signal
-import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 from ..errors import Aimv2Error, InputError
 from ..events import Event, Notice, Progress, Skipped
@@ -39,53 +36,23 @@ def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     say(f"warning: {' '.join(str(message).split())}")
 
 
+def plain(cell: str) -> str:
+    """A cell of tab-separated lines: what would break the lines is escaped."""
+    return cell.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
 def put(line: str) -> None:
     """One line of data, on stdout."""
     print(line, flush=True)
 
 
-def leave(status: int) -> None:
+def leave(status: int) -> NoReturn:
     """End the process at once, with what was printed delivered; threads that still decode are not waited for."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
     os._exit(status)
-
-
-@contextlib.contextmanager
-def interruptible(save: Callable[[], None]) -> Iterator[threading.Lock]:
-    """Ctrl-C inside this block calls ``save`` and ends the process, at once.
-
-    A signal reaches Python code only when MLX returns, which can take many seconds. So a thread of its own hears of
-    it. What ``save`` reads may only be changed while the lock is held that this yields.
-    """
-    lock = threading.Lock()
-    heard, told = socket.socketpair()
-    told.setblocking(False)
-
-    def watch() -> None:
-        while signals := heard.recv(1):
-            if signals[0] == signal.SIGINT:
-                with lock:
-                    try:
-                        save()
-                    except Exception as error:  # noqa: BLE001 - the last thing this process does is to report it
-                        leave(report(error))
-                    leave(INTERRUPTED)
-
-    former_handler = signal.signal(signal.SIGINT, lambda *_: None)
-    former_descriptor = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield lock
-    finally:
-        signal.set_wakeup_fd(former_descriptor)
-        signal.signal(signal.SIGINT, former_handler)
-        told.close()
-        thread.join()
-        heard.close()
 
 
 def verb(function: Callable[P, R]) -> Callable[P, R]:
@@ -98,11 +65,9 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             say("interrupted")
             leave(INTERRUPTED)
-            raise
         except BrokenPipeError:  # the reader of our output has enough: `mlx-aimv2 embed … | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             leave(NOT_ALL_DONE)
-            raise
         except Exception as error:
             raise SystemExit(report(error)) from error
 
@@ -132,8 +97,10 @@ class Screen:
     def __init__(self) -> None:
         """Show nothing yet."""
         self.skipped = 0
+        self.bars = True  # False where results are drawn on the same terminal as they come
         self.started = time.monotonic()
         self._bars: Bars | None = None
+        self._unit = ""
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, event: Event) -> None:
@@ -170,10 +137,12 @@ class Screen:
             self._bars.console.print(f"{NAME}: {message}", markup=False, highlight=False, soft_wrap=True)
 
     def _progress(self, event: Progress) -> None:
-        if not sys.stderr.isatty() or event.total == 1:
+        if not self.bars or not sys.stderr.isatty() or event.total == 1:
             return
+        if event.unit != self._unit:  # bytes of a download have other columns than pictures
+            self.close()
         if self._bars is None:
-            self._bars = _bars(event.unit)
+            self._bars, self._unit = _bars(event.unit), event.unit
             self._bars.start()
         if event.stage not in self._tasks:
             self._tasks[event.stage] = self._bars.add_task(event.stage, total=event.total)
@@ -231,7 +200,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], cut: bool = Fal
     if not sys.stdout.isatty():
         put("\t".join(headers))
         for row in rows:
-            put("\t".join(row))
+            put("\t".join(map(plain, row)))
         return
     from rich import box
     from rich.console import Console

@@ -13,7 +13,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 from tokenizers import pre_tokenizers
 
-from ..checkpoints.atomic import new_folder
+from ..checkpoints.atomic import new_folder, save_tensors
 from ..checkpoints.layouts import LAYOUTS
 from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from ..loading import make_model
@@ -80,7 +80,7 @@ def write_checkpoint(
     with new_folder(folder) as partial:
         stored = {name: mx.contiguous(x.astype(dtype)) for name, x in tensors.items()}
         note = "mlx" if layout in ("mlx", "apple-mlx") else "pt"
-        mx.save_safetensors(str(partial / "model.safetensors"), stored, metadata={"format": note})
+        save_tensors(partial / "model.safetensors", stored, note)
         _write_json(partial / "config.json", era)
         settings = ImageProcessorConfig.default(vision.image_size, vision.is_native)
         _write_json(partial / "preprocessor_config.json", settings.to_dict())

@@ -1,9 +1,9 @@
 """The operations whose fastest form depends on the device, chosen in one place.
 
 On a GPU (Metal, CUDA) the fused operations of MLX are used as they are, and the gated activation is compiled
-into one kernel. On a CPU `exp` is computed element by element by the C library: about 15 ns each, more than the
-matrix products around it. There, given a C++ compiler, a compiled polynomial takes its place (relative error
-under 3e-7). Everything differentiable stays on MLX's own operations while a module trains.
+into one kernel. On a Linux CPU `exp` is computed element by element by the C library: about 15 ns each, more than
+the matrix products around it. There, given a C++ compiler, a compiled polynomial takes its place (relative error
+under 3e-7). It has no gradient: a module in training mode (`model.train()`) uses MLX's own operations throughout.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ _shifted_exp_compiled = mx.compile(_shifted_exp_polynomial)
 
 @functools.lru_cache(maxsize=1)
 def _cpu_compiles() -> bool:
-    """Whether `mx.compile` can build CPU kernels here: MLX calls g++ (clang on macOS) to do so."""
-    if not shutil.which("clang++" if sys.platform == "darwin" else "g++"):
+    """Whether `mx.compile` can build CPU kernels here, and they are worth it: MLX calls g++ on Linux to do so."""
+    if not sys.platform.startswith("linux") or not shutil.which("g++"):
         return False
     few = mx.ones((2, 2))
     try:

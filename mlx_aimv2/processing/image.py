@@ -88,13 +88,12 @@ class ImageProcessor:
         return not self.config.do_resize and not self.config.do_center_crop
 
     def settings(self) -> dict[str, Any]:
-        """Everything that decides what pixels come out, as plain values."""
-        return {
-            **self.config.to_dict(),
-            "patch_size": self.patch_size,
-            "decode": asdict(self.decode),
-            "native": asdict(self.native),
-        }
+        """Everything that decides what pixels come out, as plain values; not which pictures are refused."""
+        settings = asdict(self.config) | asdict(self.decode) | {"patch_size": self.patch_size}
+        for irrelevant in ("extra", "do_convert_rgb", "max_megapixels"):
+            del settings[irrelevant]
+        settings = {name: list(x) if isinstance(x, tuple) else x for name, x in settings.items()}
+        return settings | asdict(self.native) if self.is_native else settings
 
     def __call__(self, image: ImageInput) -> Pixels:
         """Pixels of one picture: (H, W, 3) float32, contiguous and writable.

@@ -13,8 +13,8 @@ from mlx_aimv2 import Embedder, LoadOptions, load
 from mlx_aimv2.embedding import TEXTS
 from mlx_aimv2.errors import BrokenImageError, ImageError, InputError, NonFiniteError
 from mlx_aimv2.models.lit import Aimv2Model
+from mlx_aimv2.pooling import pool
 from mlx_aimv2.processing.decode import DecodeOptions
-from mlx_aimv2.processing.image import NativeOptions
 
 SIZES = [(168, 168), (210, 140), (168, 168), (140, 224), (210, 140), (168, 168), (224, 140)]
 
@@ -53,9 +53,8 @@ def test_native_pictures_of_mixed_sizes_come_back_in_order(native, draw, batch_s
 
 def test_native_pictures_of_one_size_share_a_batch(native, draw, monkeypatch):
     embedder, shapes = Embedder(*native, batch_size=2), []
-    embed = embedder._embed_batch
     monkeypatch.setattr(
-        embedder, "_embed_batch", lambda pixels: (shapes.append(pixels.shape[:3]), embed(pixels))[1]
+        "mlx_aimv2.embedding.pool", lambda *given: (shapes.append(given[1].shape[:3]), pool(*given))[1]
     )
     embedder.images([draw(seed, *size) for seed, size in enumerate(SIZES)])
     assert sorted(shapes) == [(1, 140, 224), (1, 168, 168), (1, 224, 140), (2, 168, 168), (2, 210, 140)]
@@ -202,7 +201,10 @@ def test_no_texts_are_no_rows(pair):
 
 
 def test_a_long_text_is_cut_and_not_refused(pair):
-    rows = Embedder(*pair).texts(["word " * 1000, "word " * 2000, "a dog"])
+    texts = ["word " * 1000] + ["a dog"] * 79 + ["word " * 2000]
+    with pytest.warns(UserWarning) as cut:
+        rows = Embedder(*pair).texts(texts)[[0, 80, 1]]
+    assert [str(warning.message).split(" is ")[0] for warning in cut] == ["text 0", "text 80"]
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
     assert abs(rows[0] @ rows[2]) < 0.999
 
@@ -296,6 +298,47 @@ def test_an_output_that_is_not_finite_is_refused(tiny_pair, draw, dtype, value, 
         Embedder(model, processor, normalize=normalize).images(draw(0))
 
 
+def test_a_picture_without_a_finite_vector_does_not_stop_the_others(pair, draw, monkeypatch):
+    embedder = Embedder(*pair, batch_size=2)
+    spoil = mx.array([1.0, float("nan")])[:, None]
+    calls = iter(range(9))
+    monkeypatch.setattr(
+        "mlx_aimv2.embedding.pool", lambda *given: pool(*given) * (spoil if next(calls) == 1 else 1)
+    )
+    results = list(embedder.stream([draw(k) for k in range(6)]))
+    assert [result.index for result in results if result.error is None] == [0, 1, 2, 4, 5]
+    assert isinstance(results[3].error, NonFiniteError)
+
+
+def test_the_picture_without_a_finite_vector_is_numbered(pair, draw, monkeypatch):
+    monkeypatch.setattr("mlx_aimv2.embedding.pool", lambda *given: pool(*given) * float("inf"))
+    with pytest.raises(NonFiniteError, match="picture 0: the model's output holds NaN or infinity"):
+        Embedder(*pair).images([draw(0), draw(1)])
+
+
+@pytest.mark.parametrize(("batch_size", "ahead"), [(None, 128), (3, 6), (500, 256)])
+def test_two_batches_are_decoded_ahead(tiny_vision, monkeypatch, batch_size, ahead):
+    monkeypatch.setattr("mlx_aimv2.embedding.GPU_TOKENS", 1024)  # 64 pictures of 4 x 4 patches
+    monkeypatch.setattr("mlx_aimv2.embedding.on_cpu", lambda: False)
+    asked = {}
+    monkeypatch.setattr(
+        "mlx_aimv2.embedding.read_ahead", lambda *_, **options: asked.update(options) or iter(())
+    )
+    list(Embedder(*load(tiny_vision), batch_size=batch_size).stream(["a", "b"]))
+    assert asked["ahead"] == ahead
+
+
+def test_a_custom_sequence_will_do_for_images(pair, draw):
+    class Lazy:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return draw(index)
+
+    assert Embedder(*pair).images(Lazy()).shape == (3, 32)
+
+
 def test_a_text_output_that_is_not_finite_is_refused(pair):
     model, processor = pair
     model.text_projection.weight = mx.full(model.text_projection.weight.shape, float("nan"))
@@ -333,7 +376,6 @@ def test_the_fingerprint_is_the_same_for_the_same(tiny_pair):
         ({"dtype": "bfloat16"}, "dtype"),
         ({"decode": DecodeOptions(decode="fast")}, "preprocessing"),
         ({"decode": DecodeOptions(background="black")}, "preprocessing"),
-        ({"native": NativeOptions(max_patches=1000)}, "preprocessing"),
     ],
     ids=str,
 )

@@ -156,9 +156,7 @@ def test_a_line_may_be_about_a_text():
 # --- refusals
 
 
-@pytest.mark.parametrize(
-    ("name", "ending"), [("v.csv", ".csv"), ("v", "nothing"), ("v.NPZ", ".NPZ"), (".npz", "nothing")]
-)
+@pytest.mark.parametrize(("name", "ending"), [("v.csv", ".csv"), ("v", "nothing"), (".npz", "nothing")])
 @pytest.mark.parametrize("refuse", [check_target, lambda path: write(path, NAMES, rows(), MADE_BY)])
 def test_an_ending_without_a_format_is_refused(tmp_path, name, ending, refuse):
     with pytest.raises(InputError, match=f"no format ends in {ending}; use .npz, .npy, .*end the name in /"):
@@ -437,3 +435,15 @@ def test_grids_of_two_sizes_do_not_fit_one_shard(tmp_path):
 
 def test_a_fingerprint_in_words_leaves_out_what_is_not_known():
     assert describe({"name": "tiny", "revision": None, "dtype": "float16"}) == "tiny float16"
+
+
+def test_an_ending_may_be_in_capitals(tmp_path):
+    check_target(tmp_path / "v.NPZ")
+    write(tmp_path / "v.NPZ", NAMES, rows(), MADE_BY)
+    with np.load(tmp_path / "v.NPZ") as data:
+        assert data["paths"].tolist() == NAMES
+
+
+def test_lines_have_their_fingerprint_beside_them(tmp_path):
+    write(tmp_path / "v.jsonl", NAMES, rows(), MADE_BY)
+    assert json.loads((tmp_path / "v.fingerprint.json").read_text()) == MADE_BY

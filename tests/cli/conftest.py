@@ -18,7 +18,7 @@ def run_cli(*arguments, stdin=None, **environment):
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **environment},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "MLX_AIMV2_DEVICE": "cpu", **environment},
     )
 
 

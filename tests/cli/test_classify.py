@@ -76,6 +76,7 @@ def test_cosines_and_a_background_label(cli, pair, photos):
         (["--labels", "a,b", "--score", "best"], 2, "score 'best' is not one of softmax, cosine"),
         (["--labels-file", "/no/file"], 2, "/no/file cannot be read: No such file or directory"),
         (["--labels", "a,b", "--top-k", "0"], 2, "--top-k"),
+        (["--labels", "a,b", "--batch-size", "0"], 2, "--batch-size"),
     ],
 )
 def test_mistakes_get_one_clear_line(cli, pair, photos, arguments, status, message):

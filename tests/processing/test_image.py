@@ -53,10 +53,17 @@ def test_native_options_are_checked(fields: dict[str, Any], message: str) -> Non
 
 def test_settings_are_plain_values() -> None:
     settings = ImageProcessor(NATIVE, decode=DecodeOptions(decode="fast")).settings()
-    assert settings["decode"] == {"decode": "fast", "background": "white", "max_megapixels": 200.0}
-    assert settings["native"] == {"min_patches": 112, "max_patches": 4096}
+    assert (settings["decode"], settings["background"]) == ("fast", "white")
+    assert (settings["min_patches"], settings["max_patches"]) == (112, 4096)
     assert settings["patch_size"] == 14 and settings["do_resize"] is False
     assert json.loads(json.dumps(settings)) == settings
+
+
+def test_settings_hold_only_what_decides_pixels() -> None:
+    fixed = ImageProcessorConfig.default(224)
+    more = replace(fixed, extra={"processor_class": "x"})
+    options = DecodeOptions(max_megapixels=300), NativeOptions(max_patches=1000)
+    assert ImageProcessor(fixed).settings() == ImageProcessor(more, 14, *options).settings()
 
 
 def test_patch_size_is_checked() -> None:

@@ -1,0 +1,137 @@
+"""What the verbs that go over many pictures share: finding them, running over them, saving what is done."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NoReturn, Protocol, TypeVar
+
+from ..errors import Aimv2Error, InputError
+from ..events import Progress, Skipped
+from .ui import ALL_DONE, INTERRUPTED, NOT_ALL_DONE, Screen, leave, report, say
+
+PATIENCE_S = 2.0  # how long an interruption waits for a result that is just being taken
+Result = TypeVar("Result", bound="Item", contravariant=True)
+
+
+class Item(Protocol):
+    """One result of a stream."""
+
+    @property
+    def index(self) -> int:
+        """Its place in the input."""
+
+    @property
+    def error(self) -> Aimv2Error | None:
+        """Why there is none."""
+
+
+class Sink(Protocol[Result]):
+    """Where results go."""
+
+    def add(self, name: str, result: Result) -> None:
+        """Take the next one."""
+
+    def close(self) -> None:
+        """Bring out what has been taken; also after an interruption or a failure."""
+
+
+def pictures(names: Sequence[str]) -> list[str]:
+    """The pictures meant by the arguments of a verb, with `-` read from stdin."""
+    from ..sources.paths import expand
+
+    found = expand(name for given in names for name in (_from_stdin() if given == "-" else [given]))
+    if not found:
+        raise InputError("no pictures: name files, folders or patterns")
+    return found
+
+
+def _from_stdin() -> Iterator[str]:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("- reads a list of pictures from stdin, and nothing is piped into it")
+    data = sys.stdin.buffer.read().decode(errors="surrogateescape")
+    yield from filter(None, data.split("\0") if "\0" in data else data.splitlines())
+
+
+def run(stream: Iterable[Result], names: list[str], sink: Sink[Result], shown: Screen, verb: str) -> NoReturn:
+    """Bring every result of ``stream`` to ``sink``, name what failed, and end the process.
+
+    Whatever ends the run early (Ctrl-C, a full disk, a model that gives nonsense), what is finished is saved.
+    """
+    count = 0
+
+    def finish(interrupted: bool) -> None:
+        shown.close()
+        sink.close()
+        if len(names) > 1 or interrupted:
+            say(shown.summary(verb, count, len(names), interrupted))
+
+    shown.start_clock()
+    with saving(finish) as lock:
+        for item in stream:
+            with lock:
+                if item.error is not None:
+                    shown(Skipped(names[item.index], str(item.error)))
+                else:
+                    sink.add(names[item.index], item)
+                    count += 1
+                shown(Progress(verb, item.index + 1, len(names)))
+    leave(NOT_ALL_DONE if shown.skipped else ALL_DONE)
+
+
+@contextlib.contextmanager
+def saving(finish: Callable[[bool], None]) -> Iterator[threading.Lock]:
+    """Call ``finish`` when this block ends, however it ends; its argument says whether it ended early.
+
+    Ctrl-C ends the process, at once: a signal reaches Python code only when MLX returns, which can take many
+    seconds, so a thread of its own hears of it. What ``finish`` reads may only be changed while the lock is held
+    that this yields.
+    """
+    lock, ended = threading.Lock(), threading.Event()
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+
+    def watch() -> None:
+        while signals := heard.recv(1):
+            if signals[0] != signal.SIGINT:
+                continue
+            if not lock.acquire(timeout=PATIENCE_S):
+                leave(INTERRUPTED)  # the other side stands still: a pipe that nobody reads
+            if ended.is_set():  # it is being saved already; a second Ctrl-C does not wait for that
+                continue
+            leave(_attempt(finish) or INTERRUPTED)
+
+    former_handler = signal.signal(signal.SIGINT, lambda *_: None)
+    former_descriptor = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        try:
+            yield lock
+        except Exception:
+            with lock:
+                ended.set()
+            _attempt(finish)
+            raise
+        with lock:
+            ended.set()
+        finish(False)
+    finally:
+        signal.set_wakeup_fd(former_descriptor)
+        signal.signal(signal.SIGINT, former_handler)
+        told.close()
+        thread.join()
+        heard.close()
+
+
+def _attempt(finish: Callable[[bool], None]) -> int:
+    """Save after an early end; 0, or the exit status of a failure that was reported."""
+    try:
+        finish(True)
+    except Exception as error:  # noqa: BLE001 - the process ends, and this says why something is lost
+        return report(error)
+    return 0
