@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import os
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlx_aimv2 import Embedder, LoadOptions, load
+from mlx_aimv2 import Aimv2VisionConfig, Embedder, LoadOptions, load
+from mlx_aimv2.demo.untrained import TINY_VISION, write_checkpoint
 from mlx_aimv2.processing.decode import DecodeOptions
 
 
@@ -145,6 +147,138 @@ def many(folder, count):
 
 def test_an_interruption_keeps_what_was_finished(pair, tmp_path):
     folder, target = many(tmp_path / "many", 10_000), tmp_path / "vectors.npz"
+    command = [
+        sys.executable,
+        "-m",
+        "mlx_aimv2",
+        "embed",
+        str(folder),
+        "--model",
+        str(pair),
+        "-o",
+        str(target),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(4)
+        running = process.poll() is None
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        _, said = process.communicate(timeout=30)
+    assert running, said
+    assert time.monotonic() - sent < 5
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert "interrupted" in said
+    with np.load(target) as data:
+        assert 0 < len(data["embeddings"]) == len(data["paths"]) < 10_000
+
+
+@pytest.mark.slow
+def test_an_interruption_does_not_wait_for_a_long_computation(tmp_path):
+    large = Aimv2VisionConfig(is_native=True, use_head=False)
+    model = write_checkpoint(tmp_path / "native", large)
+    Image.effect_noise((896, 896), 80).convert("RGB").save(tmp_path / "a.png")  # 4096 patches: half a minute
+    command = [sys.executable, "-m", "mlx_aimv2", "embed", str(tmp_path / "a.png"), "--model", str(model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(12)
+        running = process.poll() is None
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        _, said = process.communicate(timeout=60)
+    assert running, said
+    assert time.monotonic() - sent < 2
+    assert process.returncode == 130
+    assert "embedded 0 of 1 pictures" in said
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(pair, photos):
+    command = f"{sys.executable} -m mlx_aimv2 embed {photos} {photos}/../*/*.png --model {pair} | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert "Broken" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["missing.png"], 1, "skipped missing.png: cannot be read: No such file or directory"),
+        (["*.nothing"], 2, "no pictures match *.nothing"),
+        (["{photos}", "-o", "x.txt"], 2, "no format ends in .txt"),
+        (["{photos}", "-o", "/nowhere/at/all.npz"], 1, "/nowhere/at/all.npz cannot be written"),
+        (["{photos}", "--pooling", "min"], 2, "pooling 'min' is not one of auto, mean, max, head, tokens"),
+        (["{photos}", "--dtype", "int8"], 2, "dtype 'int8' is not one of auto, float32, float16, bfloat16"),
+        (["{photos}", "--device", "tpu"], 2, "device 'tpu' is neither cpu nor gpu"),
+        (["{photos}", "--batch-size", "0"], 2, "--batch-size"),
+        (["{photos}", "--decode", "quick"], 2, "quick"),
+        (["{photos}", "--background", "octarine"], 2, "octarine"),
+        (["{photos}", "--max-megapixels", "0.001"], 1, "megapixels"),
+        (["{photos}", "--model", "/no/such/folder"], 1, "no folder /no/such/folder"),
+        (["{photos}", "--model", "large-225"], 2, "large-224"),
+        (["{photos}", "--model", "lit"], 1, "--model PATH"),
+        (["-"], 2, "no pictures"),
+    ],
+)
+def test_mistakes_get_one_clear_line(cli, pair, photos, tmp_path, arguments, status, message):
+    given = [argument.format(photos=photos) for argument in arguments]
+    model = [] if "--model" in given else ["--model", pair]
+    done = cli("embed", *given, *model, stdin="", HF_HOME=str(tmp_path))
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_texts_go_into_shards_once(cli, pair, tmp_path):
+    target = f"{tmp_path}/shards/"
+    for _ in range(2):
+        done = cli("embed", "--text", "a dog", "a cat", "--model", pair, "-o", target)
+        assert done.returncode == 0
+    assert "wrote 2 vectors in all" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--text", "a", "--pooling", "mean"], "--pooling mean is for pictures: texts have one embedding"),
+        (
+            ["a.png", "--json", "-o", "x.npz"],
+            "--json prints to stdout and -o writes a file: give one of them",
+        ),
+        (["a.png", "--pooling", "min", "--model", "lit"], "pooling 'min' is not one of"),
+        (["a.png", "-o", "x.csv", "--model", "lit"], "no format ends in .csv"),
+    ],
+)
+def test_contradictions_are_found_before_a_model_is_loaded(cli, arguments, message):
+    done = cli("embed", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_what_is_finished_is_saved_when_a_picture_cannot_join_it(cli, photos, tmp_path):
+    native = dataclasses.replace(TINY_VISION, use_head=False, is_native=True)
+    tiny = write_checkpoint(tmp_path / "native", native)
+    target = tmp_path / "grids.npz"
+    done = cli("embed", photos, "--model", tiny, "--pooling", "tokens", "--min-patches", "1", "-o", target)
+    assert done.returncode == 2
+    assert "has a token grid of" in done.stderr
+    with np.load(target) as data:
+        assert data["paths"].tolist() == [str(photos / "0.png")]
+
+
+def test_names_that_are_no_text_pass_through_a_pipe(pair, photos, tmp_path):
+    strange = os.fsencode(tmp_path) + b"/caf\xe9\t1.png"
+    os.link(photos / "0.png", strange)
+    command = [sys.executable, "-m", "mlx_aimv2", "classify", strange, "-l", "a,b", "--model", str(pair)]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "MLX_AIMV2_DEVICE": "cpu"})
+    assert done.returncode == 0, done.stderr
+    path, label, _ = done.stdout.splitlines()[0].split(b"\t")
+    assert path == strange.replace(b"\t", b"\\t")
+    assert label in (b"a", b"b")
+
+
+def test_ctrl_c_ends_a_run_whose_output_nobody_reads(pair, tmp_path):
+    folder = many(tmp_path / "many", 3000)
     command = [sys.executable, "-m", "mlx_aimv2", "embed", str(folder), "--model", str(pair)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.read(1) == b"{"
