@@ -17,15 +17,12 @@ from mlx.utils import tree_flatten
 
 from .checkpoints.atomic import new_folder, save_tensors
 from .checkpoints.quantize import dequantize
+from .checkpoints.selection import CONFIG, small_files
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
 from .loading import Checkpoint, build_model, inspect
 from .models.backend import DTYPES
 
-COPIED = (
-    "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "LICENSE", "LICENSE.txt", "LICENSE.md", "README.md",
-)  # fmt: skip
 OF_THE_SOURCE = ("quantization", "quantization_config", "auto_map", "torch_dtype")  # and of no other files
 
 
@@ -69,8 +66,8 @@ def convert(
         for name in OF_THE_SOURCE:
             entry.pop(name, None)
         (folder / "config.json").write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
-        for name in COPIED:
-            if (source / name).is_file():
+        for name in small_files(path.name for path in source.iterdir() if path.is_file()):
+            if name != CONFIG:
                 shutil.copyfile(source / name, folder / name)
     return target
 

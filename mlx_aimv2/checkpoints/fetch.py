@@ -6,72 +6,30 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
 
 from ..errors import DamagedFileError, HubError, NotACheckpointError, PickleRefusedError
 from ..events import Notice, OnEvent, Progress
+from .selection import CONFIG, INDEX, choose_weights, shard_names, small_files
 
-CONFIG = "config.json"
-INDEX = "model.safetensors.index.json"
-_WEIGHTS = "model.safetensors"
-_MLX_WEIGHTS = "mlx_model.safetensors"
-_SMALL_FILES = (
-    CONFIG,
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "LICENSE*",
-    "README.md",
-)
-_PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 _POLL_S = 0.2
 
 
-def small_files(names: Iterable[str]) -> list[str]:
-    """The files that are needed beside the weights: configuration, tokenizer, licence, card."""
-    top = sorted(name for name in names if "/" not in name)
-    return [name for name in top if any(fnmatchcase(name, pattern) for pattern in _SMALL_FILES)]
-
-
 def weights_entry(names: Collection[str], source: str, weights: str | None = None) -> str:
-    """The one file that stands for the weights: a safetensors file, or the index of its shards.
-
-    Args:
-        names: All files there are.
-        source: What to call the checkpoint in messages.
-        weights: File asked for by name; None takes ``model.safetensors``, then the index, then
-            ``mlx_model.safetensors`` where that is the only safetensors file.
+    """The file that stands for the weights of a repository, which needs a ``config.json`` too.
 
     Raises:
         PickleRefusedError: The only weights are pickled.
         NotACheckpointError: There is no ``config.json``, or there are no weights that fit.
     """
-    tensors = [name for name in names if name.endswith(".safetensors")]
-    wanted = [weights] if weights else [_WEIGHTS, INDEX]
-    if weights is None and tensors == [_MLX_WEIGHTS]:
-        wanted.append(_MLX_WEIGHTS)
-    present = [name for name in wanted if name in names]
-    if present and CONFIG in names:
-        return present[0]
-    pickles = sorted(name for name in names if name.endswith(_PICKLES))
-    if pickles and not tensors:
-        raise PickleRefusedError(
-            f"{source} has only pickled weights ({', '.join(pickles[:3])}), which can run code when opened: "
-            "have https://huggingface.co/spaces/safetensors/convert make a model.safetensors of them, "
-            "or give a revision that has one"
-        )
-    looked_for = f"{CONFIG} and {' or '.join(wanted)}"
-    found = ", ".join(sorted(names)[:8]) or "no files"
-    raise NotACheckpointError(f"{source} holds no AIMv2 checkpoint: looked for {looked_for}, found {found}")
+    entry = choose_weights(names, source, weights)
+    if CONFIG not in names:
+        raise NotACheckpointError(f"{source} is no checkpoint: it has {entry} and no {CONFIG}")
+    return entry
 
 
 def shards(index: Path) -> list[str]:
@@ -81,15 +39,10 @@ def shards(index: Path) -> list[str]:
         DamagedFileError: It is not such an index, or it points outside its folder.
     """
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        data = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedFileError(f"{index} is not an index of safetensors shards: download it again") from error
-    for name in names:
-        if not isinstance(name, str) or not name.endswith(".safetensors") or {"/", "\\"} & set(name):
-            raise DamagedFileError(f"{index} names {name!r}, which is not a safetensors file beside it")
-    if not names:
-        raise DamagedFileError(f"{index} names no safetensors files")
-    return names
+    return shard_names(data if isinstance(data, dict) else {}, str(index))
 
 
 def is_complete(folder: Path, weights: str | None = None) -> bool:

@@ -10,18 +10,15 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from ..errors import ConfigError, DamagedFileError, NotACheckpointError, PickleRefusedError
+from ..errors import ConfigError, DamagedFileError, NotACheckpointError
+from .selection import INDEX, choose_weights, shard_names
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-APPLE_MLX = "mlx_model.safetensors"
-PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors library
 MAX_JSON = 64 * 2**20  # bytes
 MAX_SIDE = 2**31 - 1  # of a tensor: MLX counts in 32 bits
@@ -75,41 +72,15 @@ def find_weights(folder: Path, weights: str | None = None) -> tuple[Path, ...]:
         PickleRefusedError: only pickled weights.
         DamagedFileError: an index that does not fit its folder.
     """
-    if weights is not None:
-        return (_inside(folder, weights),)
-    if (folder / SINGLE).is_file():
-        return (folder / SINGLE,)
-    if (folder / INDEX).is_file():
-        return _shards(folder, read_json(folder / INDEX))
-    if (folder / APPLE_MLX).is_file():
-        return (folder / APPLE_MLX,)
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return (found[0],)
-    if found:
-        names = ", ".join(path.name for path in found[:5])
-        raise NotACheckpointError(
-            f"{folder} holds {len(found)} weight files ({names}) and no {INDEX}: name one"
-        )
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickles:
-        raise PickleRefusedError(
-            f"{folder} holds only pickled weights ({pickles[0]}), which can run code when opened: save them as"
-            " safetensors first (safetensors.torch.save_file), or take a revision that has model.safetensors"
-        )
-    raise NotACheckpointError(
-        f"{folder} is no checkpoint: looked for {SINGLE}, {INDEX} with its shards, {APPLE_MLX}"
-    )
-
-
-def _shards(folder: Path, index: Mapping[str, Any]) -> tuple[Path, ...]:
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, Mapping) or not weight_map:
-        raise DamagedFileError(f"{folder / INDEX}: no weight_map in it")
-    names = list(weight_map.values())
-    if not all(isinstance(name, str) for name in names):
-        raise DamagedFileError(f"{folder / INDEX}: its weight_map must give file names")
-    return tuple(_inside(folder, name) for name in sorted(set(names)))
+    try:
+        names = {entry.name for entry in folder.iterdir() if not entry.is_dir()}
+    except OSError as error:
+        raise NotACheckpointError(f"{folder} cannot be read: {error.strerror or error}") from error
+    entry = choose_weights(names, str(folder), weights)
+    if entry != INDEX:
+        return (_inside(folder, entry),)
+    index = folder / INDEX
+    return tuple(_inside(folder, name) for name in shard_names(read_json(index), str(index)))
 
 
 def _inside(folder: Path, name: str) -> Path:

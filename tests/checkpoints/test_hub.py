@@ -310,27 +310,26 @@ def test_a_failing_callback_is_heard(hub: FakeHub) -> None:
         (
             {"config.json": b"{}", "pytorch_model.bin": b""},
             errors.PickleRefusedError,
-            "me/x has only pickled weights (pytorch_model.bin), which can run code when opened: have "
+            "me/x holds only pickled weights (pytorch_model.bin), which can run code when opened: have "
             "https://huggingface.co/spaces/safetensors/convert make a model.safetensors of them, "
-            "or give a revision that has one",
+            "or take a revision that has one",
         ),
         (
             {"config.json": b"{}", "flax_model.msgpack": b""},
             errors.NotACheckpointError,
-            "me/x holds no AIMv2 checkpoint: looked for config.json and model.safetensors or "
-            "model.safetensors.index.json, found config.json, flax_model.msgpack",
+            "me/x is no checkpoint: looked for model.safetensors, model.safetensors.index.json with its shards, "
+            "mlx_model.safetensors; found config.json, flax_model.msgpack",
         ),
         (
             {"model.safetensors": b""},
             errors.NotACheckpointError,
-            "me/x holds no AIMv2 checkpoint: looked for config.json and model.safetensors or "
-            "model.safetensors.index.json, found model.safetensors",
+            "me/x is no checkpoint: it has model.safetensors and no config.json",
         ),
         (
             {},
             errors.NotACheckpointError,
-            "me/x holds no AIMv2 checkpoint: looked for config.json and model.safetensors or "
-            "model.safetensors.index.json, found no files",
+            "me/x is no checkpoint: looked for model.safetensors, model.safetensors.index.json with its shards, "
+            "mlx_model.safetensors; found nothing",
         ),
         (
             {key: data for key, data in SHARDED.items() if key != SHARDS[1]},
@@ -356,7 +355,7 @@ def test_repositories_without_usable_weights(
             b'{"weight_map": {"a": "../x.safetensors"}}',
             "names '../x.safetensors', which is not a safetensors file beside it",
         ),
-        (b'{"weight_map": {}}', "names no safetensors files"),
+        (b'{"weight_map": {}}', "is not an index of safetensors shards: no weight_map in it"),
     ],
 )
 def test_damaged_index(hub: FakeHub, index: bytes, end: str) -> None:
@@ -369,7 +368,7 @@ def test_damaged_index(hub: FakeHub, index: bytes, end: str) -> None:
 
 def test_weights_that_the_repository_lacks(hub: FakeHub) -> None:
     text = message(errors.NotACheckpointError, lambda: resolve(LARGE, weights="other.safetensors"))
-    assert "looked for config.json and other.safetensors, found" in text
+    assert "lacks the weight file other.safetensors: found" in text
 
 
 # ---- what the Hub can refuse

@@ -1,0 +1,88 @@
+"""Which files of a checkpoint are needed, by name: the same for a folder and for a repository on the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ..errors import DamagedFileError, NotACheckpointError, PickleRefusedError
+
+CONFIG, INDEX = "config.json", "model.safetensors.index.json"
+SINGLE, APPLE_MLX = "model.safetensors", "mlx_model.safetensors"
+SMALL_FILES = (  # beside the weights: configuration, tokenizer, licence, card
+    CONFIG,
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "LICENSE*",
+    "README.md",
+)
+PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
+
+
+def small_files(names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that are needed beside the weights, sorted; none from subfolders."""
+    return sorted(
+        name for name in names if "/" not in name and any(fnmatchcase(name, one) for one in SMALL_FILES)
+    )
+
+
+def choose_weights(names: Collection[str], source: str, weights: str | None = None) -> str:
+    """The one file that stands for the weights: a safetensors file, or the index of its shards.
+
+    Args:
+        names: all files there are.
+        source: what to call the checkpoint in messages.
+        weights: the file asked for; None for `model.safetensors`, then the index of shards, then Apple's
+            `mlx_model.safetensors`, then the only safetensors file there is.
+
+    Raises:
+        NotACheckpointError: nothing of the kind, or several and no telling which.
+        PickleRefusedError: only pickled weights.
+    """
+    tensors = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
+    found = ", ".join(sorted(names)[:8]) or "nothing"
+    if weights is not None:
+        if weights in names:
+            return weights
+        raise NotACheckpointError(f"{source} lacks the weight file {weights}: found {found}")
+    for name in (SINGLE, INDEX, APPLE_MLX):
+        if name in names:
+            return name
+    if len(tensors) == 1:
+        return tensors[0]
+    if tensors:
+        raise NotACheckpointError(
+            f"{source} holds {len(tensors)} weight files ({', '.join(tensors[:5])}) and no {INDEX}:"
+            " name one with --weights"
+        )
+    pickles = sorted(name for name in names if name.endswith(PICKLES))
+    if pickles:
+        raise PickleRefusedError(
+            f"{source} holds only pickled weights ({', '.join(pickles[:3])}), which can run code when opened: have"
+            " https://huggingface.co/spaces/safetensors/convert make a model.safetensors of them, or take a"
+            " revision that has one"
+        )
+    raise NotACheckpointError(
+        f"{source} is no checkpoint: looked for {SINGLE}, {INDEX} with its shards, {APPLE_MLX}; found {found}"
+    )
+
+
+def shard_names(index: Mapping[str, Any], source: str) -> list[str]:
+    """The names of the files that an index of shards points at, sorted.
+
+    Raises:
+        DamagedFileError: it is no such index, or it points at something else than safetensors files beside it.
+    """
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, Mapping) or not weight_map:
+        raise DamagedFileError(f"{source} is not an index of safetensors shards: no weight_map in it")
+    for name in weight_map.values():
+        if not isinstance(name, str) or not name.endswith(".safetensors") or {"/", "\\", "\0"} & set(name):
+            raise DamagedFileError(f"{source} names {name!r}, which is not a safetensors file beside it")
+    return sorted(set(weight_map.values()))
