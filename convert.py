@@ -3,7 +3,7 @@
 
 import sys
 
-from mlx_aimv2.cli.app import main
+from mlx_aimv2.__main__ import main
 
 if __name__ == "__main__":
     sys.argv.insert(1, "convert")

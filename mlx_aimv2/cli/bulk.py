@@ -71,6 +71,7 @@ def run(stream: Iterable[Result], names: list[str], sink: Sink[Result], shown: S
             say(shown.summary(verb, count, len(names), interrupted))
 
     shown.start_clock()
+    shown(Progress(verb, 0, len(names)))
     with saving(finish) as lock:
         for item in stream:
             with lock:

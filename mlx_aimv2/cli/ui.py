@@ -184,7 +184,9 @@ def _bars(unit: str) -> Bars:
 
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
+            speed = (
+                task.completed / task.elapsed if task.elapsed else 0
+            )  # over the whole run: batches come in bursts
             return Text(f"{speed:.1f}/s" if speed else "", style="cyan")
 
     amount = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(), Speed())

@@ -1,0 +1,66 @@
+"""How fast pictures are read exactly and at a reduced size, and how far their pixels then differ.
+
+    python benchmarks/decode.py PICTURES... [--enlarge 4000] [--size 224] [--repeats 5]
+
+With --enlarge, every picture is first written as a JPEG of that many pixels on its long side: small pictures have
+nothing to gain from a reduced size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mlx_aimv2.processing.decode import DecodeOptions
+from mlx_aimv2.processing.image import ImageProcessor
+from mlx_aimv2.processing.image_config import CLIP_STD, ImageProcessorConfig
+
+
+def milliseconds(processor, data, repeats):
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        processor(data)
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds)
+
+
+def enlarged(path, longest):
+    with Image.open(path) as picture:
+        picture = picture.convert("RGB")
+    factor = longest / max(picture.size)
+    stream = io.BytesIO()
+    picture.resize([round(side * factor) for side in picture.size], Image.Resampling.LANCZOS).save(
+        stream, "jpeg", quality=92
+    )
+    return stream.getvalue()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("--enlarge", type=int)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    config = ImageProcessorConfig.default(arguments.size)
+    exact, fast = (ImageProcessor(config, decode=DecodeOptions(decode=way)) for way in ("exact", "fast"))
+    scale = 255 * np.array(CLIP_STD)  # from normalized values back to 0..255
+    print(f"{'picture':24} {'exact ms':>9} {'fast ms':>9} {'times':>6} {'mean error':>11} {'largest':>8}")
+    for path in arguments.pictures:
+        data = enlarged(path, arguments.enlarge) if arguments.enlarge else path.read_bytes()
+        error = np.abs(exact(data) - fast(data)) * scale
+        slow, quick = (milliseconds(processor, data, arguments.repeats) for processor in (exact, fast))
+        print(
+            f"{path.name:24} {slow:9.1f} {quick:9.1f} {slow / quick:6.1f} {error.mean():11.2f} {error.max():8.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
