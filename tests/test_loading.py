@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
-from mlx_aimv2 import Aimv2Model, Aimv2VisionModel, LoadOptions, load
+from mlx_aimv2 import Aimv2Model, Aimv2VisionConfig, Aimv2VisionModel, LoadOptions, load
 from mlx_aimv2.checkpoints.quantize import Quantization, dequantize
 from mlx_aimv2.demo.untrained import original_config, write_checkpoint
 from mlx_aimv2.errors import (
@@ -528,6 +528,20 @@ def test_loading_takes_little_more_than_the_weights(larger, tiny_vision, layout,
     )
     assert result.returncode == 0, result.stderr
     assert 0.9 * weights < int(result.stdout) < 1.15 * weights + 25e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float16", 2)])
+def test_a_published_size_loads_within_its_bound(tmp_path, tiny_vision, stored, dtype, size):
+    config = Aimv2VisionConfig(use_head=False)  # large-224
+    folder = write_checkpoint(tmp_path / "large", config, "apple", dtype=getattr(mx, stored))
+    command = [sys.executable, "-c", textwrap.dedent(PEAK), tiny_vision, folder, dtype]
+    result = subprocess.run(command, capture_output=True, text=True)
+    shutil.rmtree(folder)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) < 1.15 * 309_197_824 * size
 
 
 # --- whatever config.json holds ---
