@@ -124,7 +124,7 @@ def test_quantized_weights_are_written_unpacked_and_say_so(checkpoint, tmp_path,
         np.testing.assert_array_equal(np.array(before), np.array(after))
 
 
-@pytest.mark.parametrize("dtype", ["float64", "auto", None])
+@pytest.mark.parametrize("dtype", ["float64", "auto", ""])
 def test_an_unknown_dtype_is_refused(tiny_vision, tmp_path, dtype):
     with pytest.raises(InputError, match=f"dtype {dtype!r} is not one of float32, float16, bfloat16"):
         convert(tiny_vision, tmp_path / "out", dtype=dtype)

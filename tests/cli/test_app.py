@@ -108,6 +108,44 @@ def test_convert_writes_what_info_then_describes(cli, pair, tmp_path):
     assert "exists already" in again.stderr
 
 
+def test_a_dry_run_shows_the_plan_and_writes_nothing(cli, pair, tmp_path):
+    done = cli(
+        "convert",
+        "--hf-path",
+        pair,
+        "--mlx-path",
+        tmp_path / "out",
+        "-q",
+        "--q-group-size",
+        "32",
+        "--dry-run",
+    )
+    assert done.returncode == 0
+    assert "4-bit affine" in done.stdout
+    assert "bits per weight; nothing was written" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--q-bits", "4"], "--q-bits, --q-group-size and --q-mode need -q"),
+        (["-q", "-d"], "quantize and dequantize exclude each other"),
+        (
+            ["-q", "--q-bits", "7"],
+            "has no 7 bits in groups of 64: bits 2, 3, 4, 5, 6, 8 in groups of 32, 64, 128",
+        ),
+        (["-q", "--q-mode", "int4"], "quantization mode 'int4' is not one of affine, mxfp4, nvfp4, mxfp8"),
+        (["--max-shard-size", "much"], "'much' is not a size: write 5GB or 500MB"),
+    ],
+)
+def test_convert_refuses_in_one_line(cli, pair, tmp_path, arguments, message):
+    done = cli("convert", "--hf-path", pair, "--mlx-path", tmp_path / "out", *arguments)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_a_backend_one_line_says_what_to_install(tmp_path, pair, photos):
     blocker = (
         "import sys\n"

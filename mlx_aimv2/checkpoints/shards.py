@@ -1,0 +1,125 @@
+"""Writing safetensors files one tensor at a time, spread over shards with an index.
+
+Names, dtypes and shapes are known before the first tensor is computed, so a file's header is written first and
+its data behind it, and no more than one tensor is held. Source of the format: the safetensors documentation.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import CheckpointError
+from .selection import INDEX, SINGLE
+
+DTYPE_NAMES = {
+    mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.int32: "I32",
+    mx.uint16: "U16", mx.uint8: "U8", mx.int8: "I8", mx.int64: "I64", mx.bool_: "BOOL",
+}  # fmt: skip
+ALIGNMENT = 8  # bytes; where data begins
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a header will say of one tensor."""
+
+    name: str
+    dtype: mx.Dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its data."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.size
+
+
+def split_shards(entries: Sequence[Entry], max_shard_bytes: int) -> list[list[Entry]]:
+    """Entries in their order, in groups of at most ``max_shard_bytes`` (a larger tensor has a file to itself)."""
+    shards: list[list[Entry]] = []
+    room = -1
+    for entry in entries:
+        if entry.nbytes > room:
+            shards.append([])
+            room = max_shard_bytes
+        shards[-1].append(entry)
+        room -= entry.nbytes
+    return shards
+
+
+def write_shards(
+    folder: Path,
+    entries: Sequence[Entry],
+    tensors: Iterable[tuple[str, mx.array]],
+    max_shard_bytes: int,
+    metadata: Mapping[str, str],
+) -> list[Path]:
+    """Write `model.safetensors`, or shards and their index, while ``tensors`` are computed one by one.
+
+    Args:
+        folder: where to write.
+        entries: every tensor, in the order in which ``tensors`` gives them.
+        tensors: names and arrays, lazy or not.
+        max_shard_bytes: data in one file.
+        metadata: of every file.
+
+    Returns:
+        The files, in order.
+
+    Raises:
+        CheckpointError: a tensor is not what its entry says.
+    """
+    shards = split_shards(entries, max_shard_bytes)
+    names = [f"model-{k + 1:05d}-of-{len(shards):05d}.safetensors" for k in range(len(shards))]
+    names = [SINGLE] if len(shards) == 1 else names
+    stream = iter(tensors)
+    for name, shard in zip(names, shards, strict=True):
+        with (folder / name).open("wb") as file:
+            _write_one(file, shard, stream, metadata)
+    if len(shards) > 1:
+        places = {entry.name: name for name, shard in zip(names, shards, strict=True) for entry in shard}
+        index = {"metadata": {"total_size": sum(entry.nbytes for entry in entries)}, "weight_map": places}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return [folder / name for name in names]
+
+
+def _write_one(
+    file: IO[bytes],
+    entries: Sequence[Entry],
+    tensors: Iterator[tuple[str, mx.array]],
+    metadata: Mapping[str, str],
+) -> None:
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    at = 0
+    for entry in entries:
+        header[entry.name] = {
+            "dtype": DTYPE_NAMES[entry.dtype],
+            "shape": list(entry.shape),
+            "data_offsets": [at, at + entry.nbytes],
+        }
+        at += entry.nbytes
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % ALIGNMENT)
+    file.write(struct.pack("<Q", len(raw)) + raw)
+    for entry in entries:
+        name, tensor = next(tensors)
+        if (name, tensor.dtype, tuple(tensor.shape)) != (entry.name, entry.dtype, entry.shape):
+            raise CheckpointError(
+                f"{name} became {tensor.dtype} {tensor.shape}, not what was planned: {entry}"
+            )
+        file.write(raw_bytes(tensor))
+
+
+def raw_bytes(tensor: mx.array) -> bytes:
+    """A tensor's data in row-major order, little-endian."""
+    tensor = mx.contiguous(tensor)
+    if tensor.dtype == mx.bfloat16:  # numpy has no such type
+        tensor = tensor.view(mx.uint16)
+    mx.eval(tensor)
+    return np.array(tensor, copy=False).tobytes()
