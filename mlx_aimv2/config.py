@@ -16,6 +16,7 @@ from .errors import ConfigError
 
 ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "quick_gelu", "relu")
 MAX_SIZE = 1 << 20  # no dimension of a real model comes near; larger is a damaged or hostile file
+MAX_GRID = 1024  # patches on a side
 MAX_LAYERS = 1024  # likewise; every layer is built before its tensors are looked for
 
 Json = Mapping[str, Any]
@@ -87,6 +88,10 @@ class Aimv2VisionConfig:
         _switches(self, "use_head", "is_native")
         if not self.is_native and self.image_size < self.patch_size:
             raise ConfigError(f"config: image_size {self.image_size} is under one patch of {self.patch_size}")
+        if not self.is_native and self.grid > MAX_GRID:
+            raise ConfigError(
+                f"config: image_size {self.image_size} gives more than {MAX_GRID} patches on a side"
+            )
         if self.is_native and self.hidden_size % 4:
             raise ConfigError(f"config: a native model needs hidden_size in fours, not {self.hidden_size}")
 

@@ -175,11 +175,11 @@ def convert(
     target = Path(mlx_path).expanduser()
     with new_folder(target) as folder:
         conversion = prepare(hf_path, options, revision, on_event)
-        _check_space(folder, conversion.nbytes)
+        check_space(folder, conversion.nbytes)
         stream = _converted(conversion, on_event)
         write_shards(folder, conversion.entries, stream, options.max_shard_bytes, {"format": "mlx"})
         _write_json(folder / "config.json", _config_entry(conversion))
-        _copy_files(conversion.checkpoint.resolved.folder, folder)
+        copy_files(conversion.checkpoint.resolved.folder, folder)
     return target
 
 
@@ -223,14 +223,19 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
-def _copy_files(source: Path, folder: Path) -> None:
+def copy_files(source: Path, folder: Path) -> None:
     """Preprocessor, tokenizer, licence, card: everything small but the configuration, which is written anew."""
     for name in small_files(path.name for path in source.iterdir() if path.is_file()):
         if name != CONFIG:
             shutil.copyfile(source / name, folder / name)
 
 
-def _check_space(folder: Path, nbytes: int) -> None:
+def check_space(folder: Path, nbytes: int) -> None:
+    """Refuse a result that the disk has no room for.
+
+    Raises:
+        OutputError: there is too little.
+    """
     free = shutil.disk_usage(folder).free
     if nbytes > free:
         raise OutputError(

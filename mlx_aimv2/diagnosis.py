@@ -17,8 +17,8 @@ from mlx.utils import tree_flatten
 from . import __version__
 from .checkpoints.quantize import quantize_modules, quantized_paths
 from .config import Aimv2Config
-from .errors import MismatchError
-from .loading import Checkpoint, check_fit, make_model
+from .errors import Aimv2Error
+from .loading import Checkpoint, LoadOptions, build_processor, check_fit, make_model
 from .models.backend import compute_dtype, gpu_available, load_blas
 from .processing.tokenizer import Tokenizer
 
@@ -70,7 +70,8 @@ def _problem(checkpoint: Checkpoint, expected: dict[str, mx.array]) -> str | Non
         expected = dict(tree_flatten(model.parameters()))
     try:
         check_fit(expected, checkpoint.tensors, checkpoint.unknown, "the checkpoint")
-    except MismatchError as error:
+        build_processor(checkpoint.resolved.folder, checkpoint.config, LoadOptions())
+    except Aimv2Error as error:
         return str(error)
     return None
 

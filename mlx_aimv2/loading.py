@@ -229,13 +229,19 @@ def check_fit(
         for name in expected
         if name in tensors and tensors[name].shape != expected[name].shape
     ]
-    parts = [
-        f"{len(names)} {kind}: {_fold(names)}"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of the wrong shape", wrong))
-        if names
+    kinds = {"missing": missing, "unexpected": unexpected, "of the wrong shape": wrong}
+    kinds["of the wrong type"] = [
+        f"{name} is {_name(tensors[name].dtype)}"
+        for name in expected
+        if name in tensors and _is_float(tensors[name]) != _is_float(expected[name])
     ]
+    parts = [f"{len(names)} {kind}: {_fold(names)}" for kind, names in kinds.items() if names]
     if parts:
         raise MismatchError(f"{source} does not fit its configuration: {'; '.join(parts)}")
+
+
+def _is_float(x: mx.array) -> bool:
+    return bool(mx.issubdtype(x.dtype, mx.floating))
 
 
 def _fold(names: list[str]) -> str:

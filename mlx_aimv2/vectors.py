@@ -6,7 +6,11 @@ in a file beside them.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import re
+import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +23,12 @@ from .errors import InputError, MissingExtraError, OutputError
 
 Fingerprint = Mapping[str, Any]
 Write = Callable[[Path, Sequence[str], np.ndarray, Fingerprint], None]
-SHARD_ROWS, SHARD_BYTES = 10_000, 256 * 2**20  # a shard is full at either
+SHARD_ROWS, SHARD_BYTES, SHARD_S = (
+    10_000,
+    256 * 2**20,
+    300,
+)  # a shard is full at any of these, the last in seconds
+SHARD_NAME, FIRST, LOCK = re.compile(r"embeddings-\d{5,}\.npz"), "embeddings-00000.npz", ".lock"
 MANIFEST = "manifest.json"
 UNREADABLE = (
     OSError,
@@ -56,11 +65,7 @@ def _write_npz(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerp
 
 
 def _write_npy(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint) -> None:
-    broken = next((name for name in names if "\n" in name or "\r" in name), None)
-    if broken is not None:
-        raise OutputError(
-            f"{broken!r} has a line break in its name, which .npy with .paths.txt cannot hold: use .npz"
-        )
+    check_names(path, names)
     with (  # all three are written before any of them appears, and the vectors appear last
         replacing(path) as vectors,
         replacing(path.with_suffix(".fingerprint.json")) as note,
@@ -99,9 +104,7 @@ def _write_parquet(
         raise MissingExtraError("Writing .parquet", "pyarrow", "parquet") from error
     if embeddings.ndim != 2:
         raise InputError("a .parquet file holds one vector per row: use .npz for token grids")
-    broken = next((name for name in names if _has_surrogates(name)), None)
-    if broken is not None:
-        raise OutputError(f"{broken!r} is not UTF-8, which .parquet cannot hold: use .npz")
+    check_names(path, names)
     rows = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), embeddings.shape[1])
     table = pa.table({"path": pa.array(list(names), pa.string()), "embedding": rows})
     table = table.replace_schema_metadata({"fingerprint": json.dumps(fingerprint)})
@@ -118,11 +121,28 @@ WRITERS: dict[str, Write] = {
 }
 
 
-def check_target(path: Path) -> None:
+def check_names(path: Path, names: Sequence[str]) -> None:
+    """Refuse names that the format of ``path`` cannot hold.
+
+    Raises:
+        InputError: one of them has line breaks, or is not UTF-8.
+    """
+    suffix = path.suffix.lower()
+    lines = next((name for name in names if "\n" in name or "\r" in name), None)
+    if suffix == ".npy" and lines is not None:
+        raise InputError(
+            f"{lines!r} has a line break in its name, which .npy with .paths.txt cannot hold: use .npz"
+        )
+    odd = next((name for name in names if _has_surrogates(name)), None)
+    if suffix == ".parquet" and odd is not None:
+        raise InputError(f"{odd!r} is not UTF-8, which .parquet cannot hold: use .npz")
+
+
+def check_target(path: Path, names: Sequence[str] = ()) -> None:
     """Refuse a target that could not be written, before hours of work go into it.
 
     Raises:
-        InputError: the ending is of no known format.
+        InputError: the ending is of no known format, or the format cannot hold one of ``names``.
         OutputError: the folder is not there or cannot be written to.
         MissingExtraError: the format needs a package that is not installed.
     """
@@ -131,8 +151,7 @@ def check_target(path: Path) -> None:
             f"{path}: no format ends in {path.suffix or 'nothing'}; use {', '.join(WRITERS)},"
             " or end the name in / for a folder of shards"
         )
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: end its name in / for shards, or name a file")
+    check_names(path, names)
     if path.suffix.lower() == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401
@@ -140,8 +159,12 @@ def check_target(path: Path) -> None:
             raise MissingExtraError("Writing .parquet", "pyarrow", "parquet") from error
     probe = path.with_name(f".{path.name}.probe")
     try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder: end its name in / for shards, or name a file")
         probe.touch()
         probe.unlink()
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -173,6 +196,30 @@ def write(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint:
     WRITERS[path.suffix.lower()](path, names, embeddings, fingerprint)
 
 
+def lock_folder(folder: Path) -> int:
+    """Keep other runs out of a folder of shards; the system lets go of it when this process ends.
+
+    Returns:
+        The descriptor that holds the lock.
+
+    Raises:
+        OutputError: another run is writing there, or the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written to: {error.strerror or error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise OutputError(
+            f"another run is writing to {folder}: wait for it, or name another folder"
+        ) from error
+    return descriptor
+
+
 class ShardFolder:
     """A folder of `.npz` shards with a manifest, which a run that was cut short continues.
 
@@ -192,6 +239,7 @@ class ShardFolder:
         except OSError as error:
             raise OutputError(f"{folder} cannot be made: {error.strerror or error}") from error
         self.shards = self._read_manifest()
+        self._since = time.monotonic()
         self._names: list[str] = []
         self._vectors: list[np.ndarray] = []
 
@@ -223,11 +271,16 @@ class ShardFolder:
         check_grid(name, vector, self._vectors)
         self._names.append(name)
         self._vectors.append(vector)
-        if len(self._names) >= self.rows or len(self._names) * vector.nbytes >= SHARD_BYTES:
+        held = len(self._names)
+        if held >= self.rows or held * vector.nbytes >= SHARD_BYTES or self._age() >= SHARD_S:
             self.close()
+
+    def _age(self) -> float:
+        return time.monotonic() - self._since
 
     def close(self) -> None:
         """Write what has been taken since the last full shard."""
+        self._since = time.monotonic()
         if not self._names:
             return
         file = f"embeddings-{len(self.shards):05d}.npz"
@@ -242,13 +295,21 @@ class ShardFolder:
         path = self.folder / MANIFEST
         if not path.exists():
             others = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
-            if any(not name.startswith("embeddings-") for name in others):
-                raise InputError(f"{self.folder} holds other files ({others[0]}): name a new folder")
+            foreign = [
+                name for name in others if name != FIRST
+            ]  # a run killed between shard and manifest left it
+            if foreign:
+                raise InputError(f"{self.folder} holds other files ({foreign[0]}): name a new folder")
             return []
         try:
             manifest = json.loads(path.read_bytes())
             made_by = dict(manifest["fingerprint"])
             shards = [{"file": str(s["file"]), "rows": int(s["rows"])} for s in manifest["shards"]]
+            odd = next(
+                (shard["file"] for shard in shards if not SHARD_NAME.fullmatch(str(shard["file"]))), None
+            )
+            if odd is not None:
+                raise ValueError(f"it names {odd!r}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is not a manifest of embeddings: {error}") from error
         if _identity(made_by) != _identity(self.fingerprint):

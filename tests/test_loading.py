@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Aimv2Model, Aimv2VisionConfig, Aimv2VisionModel, LoadOptions, load
+from mlx_aimv2.checkpoints.eras import original_config
 from mlx_aimv2.checkpoints.quantize import Quantization, dequantize
-from mlx_aimv2.demo.untrained import original_config, write_checkpoint
+from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.errors import (
     Aimv2Error,
     ConfigError,

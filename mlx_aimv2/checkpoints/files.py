@@ -101,6 +101,8 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: unreadable, too large, not JSON, or not an object.
     """
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is not a regular file")
     try:
         if path.stat().st_size > MAX_JSON:
             raise ConfigError(f"{path}: {path.stat().st_size} bytes is too large for a configuration")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .. import __version__
-from . import classify, convert, embed, info, models
-from .ui import DEBUG_VARIABLE, NAME, show_warning
+from . import classify, convert, embed, export, info, models
+from .ui import DEBUG_VARIABLE, NAME, leave, report, show_warning
 
 app = typer.Typer(
     name=NAME,
@@ -27,6 +29,7 @@ app.command("classify")(classify.classify)
 app.command("models")(models.models)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
+app.command("export")(export.export)
 
 
 def _version(wanted: bool) -> None:
@@ -53,7 +56,22 @@ def main() -> None:
         os.environ[DEBUG_VARIABLE] = "1"
         arguments.remove("--debug")
     warnings.showwarning = show_warning
-    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
-        if isinstance(stream, io.TextIOWrapper):  # file names need not be valid text
-            stream.reconfigure(errors=errors)
-    app(args=arguments, prog_name=NAME)
+    _prepare_streams()
+    try:
+        app(args=arguments, prog_name=NAME)
+    except OSError as error:  # help or version onto a full disk; verbs report for themselves
+        leave(report(error))
+
+
+def _prepare_streams() -> None:
+    """Make stdout and stderr take whatever a file may be called, and stand in for closed ones."""
+    nowhere = Path(os.devnull)
+    if sys.stdout is None:
+        sys.stdout = nowhere.open("w", encoding="utf-8")
+    if sys.stderr is None:  # print would fall back to stdout, into the data
+        sys.stderr = nowhere.open("w", encoding="utf-8")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        is_utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")

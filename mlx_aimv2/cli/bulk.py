@@ -12,8 +12,9 @@ from typing import NoReturn, Protocol, TypeVar
 
 from ..errors import Aimv2Error, InputError
 from ..events import Progress, Skipped
-from .ui import ALL_DONE, INTERRUPTED, NOT_ALL_DONE, Screen, leave, report, say
+from .ui import ALL_DONE, NOT_ALL_DONE, Screen, leave, report, say
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 PATIENCE_S = 2.0  # how long an interruption waits for a result that is just being taken
 Result = TypeVar("Result", bound="Item", contravariant=True)
 
@@ -88,8 +89,9 @@ def run(stream: Iterable[Result], names: list[str], sink: Sink[Result], shown: S
 def saving(finish: Callable[[bool], None]) -> Iterator[threading.Lock]:
     """Call ``finish`` when this block ends, however it ends; its argument says whether it ended early.
 
-    Ctrl-C ends the process, at once: a signal reaches Python code only when MLX returns, which can take many
-    seconds, so a thread of its own hears of it. What ``finish`` reads may only be changed while the lock is held
+    Ctrl-C (or kill, or a closed terminal) ends the process, at once: a signal reaches Python code only when MLX
+    returns, which can take many seconds, so a thread of its own hears of it. What ``finish`` reads may only be
+    changed while the lock is held
     that this yields.
     """
     lock, ended = threading.Lock(), threading.Event()
@@ -98,15 +100,18 @@ def saving(finish: Callable[[bool], None]) -> Iterator[threading.Lock]:
 
     def watch() -> None:
         while signals := heard.recv(1):
-            if signals[0] != signal.SIGINT:
+            if signals[0] not in ENDING:
                 continue
+            status = 128 + signals[0]  # as shells have it: 130 for Ctrl-C
             if not lock.acquire(timeout=PATIENCE_S):
-                leave(INTERRUPTED)  # the other side stands still: a pipe that nobody reads
-            if ended.is_set():  # it is being saved already; a second Ctrl-C does not wait for that
-                continue
-            leave(_attempt(finish) or INTERRUPTED)
+                leave(
+                    status
+                )  # the other side stands still: a pipe nobody reads, or a save that was asked twice
+            if not ended.is_set():
+                leave(_attempt(finish) or status)
+            # it is being saved already; the lock is kept, so that a second signal does not wait for that
 
-    former_handler = signal.signal(signal.SIGINT, lambda *_: None)
+    former_handlers = {number: signal.signal(number, lambda *_: None) for number in ENDING}
     former_descriptor = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -123,7 +128,8 @@ def saving(finish: Callable[[bool], None]) -> Iterator[threading.Lock]:
         finish(False)
     finally:
         signal.set_wakeup_fd(former_descriptor)
-        signal.signal(signal.SIGINT, former_handler)
+        for number, handler in former_handlers.items():
+            signal.signal(number, handler)
         told.close()
         thread.join()
         heard.close()

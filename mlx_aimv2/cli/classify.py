@@ -109,8 +109,9 @@ class _Writer:
             put("]" if self.count else "[]")
 
     def _draw(self, name: str, best: list[Prediction]) -> None:
+        best = [(plain(label), score) for label, score in best]
         width = max(len(label) for label, _ in best)
-        put(name)
+        put(plain(name))
         for label, score in best:
             shown = f"{score:7.1%}" if self.score == "softmax" else f"{score:+.4f}"
             bar = "█" * round(BAR * min(1.0, max(0.0, score)))

@@ -63,7 +63,7 @@ def embed(
 
     names = inputs if text else pictures(inputs)
     check_choice(pooling)
-    _check_request(text, pooling, json, output)
+    _check_request(names, text, pooling, json, output)
     if device:
         use_device(device)
     settings = options.load_options(
@@ -85,7 +85,7 @@ def embed(
         run(stream, names, sink, shown, "embedded")
 
 
-def _check_request(text: bool, pooling: str, json: bool, output: str | None) -> None:
+def _check_request(names: list[str], text: bool, pooling: str, json: bool, output: str | None) -> None:
     """Refuse what contradicts itself or cannot be written, before a model is loaded."""
     from ..vectors import check_target
 
@@ -94,7 +94,7 @@ def _check_request(text: bool, pooling: str, json: bool, output: str | None) -> 
     if json and output is not None:
         raise InputError("--json prints to stdout and -o writes a file: give one of them")
     if output is not None and not output.endswith("/"):
-        check_target(Path(output).expanduser())
+        check_target(Path(output).expanduser(), names)
 
 
 def make_sink(output: str | None, json: bool, embedder: Embedder, key: str) -> Sink[Embedded]:
@@ -162,15 +162,16 @@ class _File:
             say(f"nothing to write to {self.path}")
             return
         write(self.path, self.names, np.stack(self.vectors), self.embedder.fingerprint)
-        say(f"wrote {len(self.names)} vectors to {self.path}")
+        say(f"wrote {len(self.names)} vector{'s' * (len(self.names) != 1)} to {self.path}")
 
 
 class _Shards:
     """A folder of shards, which a later run continues."""
 
     def __init__(self, output: str, embedder: Embedder) -> None:
-        from ..vectors import ShardFolder
+        from ..vectors import ShardFolder, lock_folder
 
+        lock_folder(Path(output).expanduser())
         self.folder = ShardFolder(Path(output).expanduser(), embedder.fingerprint)
 
     def remaining(self, names: list[str]) -> list[str]:

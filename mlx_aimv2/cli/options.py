@@ -105,5 +105,9 @@ def load_options(
         keep_quantized=keep_quantized,
         weights=weights,
         decode=DecodeOptions(decode=decode, background=background, max_megapixels=max_megapixels),  # type: ignore[arg-type]
-        native=NativeOptions(min_patches=min_patches, max_patches=max_patches),
+        native=NativeOptions(
+            # who asks for few at most need not lower the least by hand too
+            min_patches=min(min_patches, max_patches) if min_patches == MIN_PATCHES else min_patches,
+            max_patches=max_patches,
+        ),
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
-from ..errors import Aimv2Error, InputError
+from ..errors import Aimv2Error, InputError, OutputError
 from ..events import Event, Notice, Progress, Skipped
 
 if TYPE_CHECKING:
@@ -22,13 +23,14 @@ R = TypeVar("R")
 
 NAME = "mlx-aimv2"
 ALL_DONE, NOT_ALL_DONE, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 DEBUG_VARIABLE = "MLX_AIMV2_DEBUG"
 
 
 def say(message: str) -> None:
-    """One line of talk, on stderr."""
-    with contextlib.suppress(BrokenPipeError):
-        print(f"{NAME}: {message}", file=sys.stderr, flush=True)
+    """One line of talk, on stderr; where that cannot be written, the work goes on all the same."""
+    with contextlib.suppress(OSError):
+        print(f"{NAME}: {_visible(message)}", file=sys.stderr, flush=True)
 
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -37,13 +39,28 @@ def show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def plain(cell: str) -> str:
-    """A cell of tab-separated lines: what would break the lines is escaped."""
-    return cell.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    """A cell of a table: what would break its lines, or order a terminal about, is escaped."""
+    return _visible(cell.replace("\\", "\\\\"))
+
+
+def _visible(text: str) -> str:
+    """Control characters, of which file names may be full, as escapes."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def put(line: str) -> None:
-    """One line of data, on stdout."""
-    print(line, flush=True)
+    """One line of data, on stdout.
+
+    Raises:
+        OutputError: it cannot be written, as on a full disk.
+        BrokenPipeError: its reader has gone.
+    """
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"stdout cannot be written: {error.strerror or error}") from error
 
 
 def leave(status: int) -> NoReturn:
@@ -134,7 +151,9 @@ class Screen:
         if self._bars is None:
             say(message)
         else:
-            self._bars.console.print(f"{NAME}: {message}", markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(
+                f"{NAME}: {_visible(message)}", markup=False, highlight=False, soft_wrap=True
+            )
 
     def _progress(self, event: Progress) -> None:
         if not self.bars or not sys.stderr.isatty() or event.total == 1:
@@ -214,7 +233,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], cut: bool = Fal
         drawn.add_column(header, overflow="fold")
     drawn.add_column(headers[-1], no_wrap=cut, overflow="ellipsis" if cut else "fold")
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*(Text(_visible(cell)) for cell in row))
     Console().print(drawn)
 
 

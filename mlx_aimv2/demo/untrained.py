@@ -14,8 +14,10 @@ from mlx.utils import tree_flatten, tree_map
 from tokenizers import pre_tokenizers
 
 from ..checkpoints.atomic import new_folder, save_tensors
+from ..checkpoints.eras import original_config
 from ..checkpoints.layouts import LAYOUTS
 from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
+from ..errors import InputError
 from ..loading import make_model
 from ..processing.image import ImageProcessorConfig
 
@@ -71,10 +73,13 @@ def write_checkpoint(
         ``folder``.
 
     Raises:
+        InputError: the layout has no place for the model.
         OutputError: the folder exists or cannot be written.
     """
     canonical = random_tensors(config, seed)
-    tensors, _ = LAYOUTS[layout].from_canonical(canonical)
+    tensors, unknown = LAYOUTS[layout].from_canonical(canonical)
+    if unknown:
+        raise InputError(f"the layout {layout} has no place for {unknown[0]} of this model")
     vision = config.vision_config if isinstance(config, Aimv2Config) else config
     era = config.to_dict() if layout in ("mlx", "transformers") else original_config(config)
     with new_folder(folder) as partial:
@@ -87,45 +92,6 @@ def write_checkpoint(
         if isinstance(config, Aimv2Config):
             write_tokenizer(partial, config.text_config.max_position_embeddings)
     return folder
-
-
-def original_config(config: AnyConfig) -> dict[str, Any]:
-    """config.json as Apple's first files have it: fewer fields, other names."""
-    if isinstance(config, Aimv2Config):
-        text = _original_tower(config.text_config)
-        text |= {
-            "vocab_size": config.text_config.vocab_size,
-            "eos_token_id": config.text_config.eos_token_id,
-            "max_context_length": config.text_config.max_position_embeddings,
-            "is_causal": True,
-        }
-        return {
-            "model_type": "aimv2",
-            "architectures": ["AIMv2Model"],
-            "projection_dim": config.projection_dim,
-            "init_temperature": 0.07,
-            "max_logit_scale": config.max_logit_scale,
-            "vision_config": original_config(config.vision_config) | {"num_queries": 1},
-            "text_config": text,
-        }
-    data = _original_tower(config) | {"num_channels": config.num_channels, "patch_size": config.patch_size}
-    return data if config.is_native else data | {"image_size": config.image_size}
-
-
-def _original_tower(config: Aimv2VisionConfig | Aimv2TextConfig) -> dict[str, Any]:
-    return {
-        "model_type": "aimv2",
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "qkv_bias": config.qkv_bias,
-        "use_bias": config.mlp_bias,
-        "rms_norm_eps": config.rms_norm_eps,
-        "attention_dropout": 0.0,
-        "projection_dropout": 0.0,
-        "torch_dtype": "float32",
-    }
 
 
 def write_tokenizer(folder: Path, max_length: int = 77) -> None:

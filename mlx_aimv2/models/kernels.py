@@ -74,6 +74,7 @@ def _cpu_compiles() -> bool:
     try:
         mx.eval(_swiglu_polynomial_compiled(few, few), _shifted_exp_compiled(few, few[:, :1]))
     except RuntimeError:  # a compiler that does not work, or a temporary folder it may not write to
+        mx.disable_compile()  # MLX's own layers would run into it too
         return False
     return True
 

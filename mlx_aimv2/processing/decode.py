@@ -203,7 +203,10 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[IO[by
     if isinstance(source, bytes):
         yield io.BytesIO(source)
     elif isinstance(source, (str, os.PathLike)):
-        with Path(source).open("rb") as stream:
+        path = Path(source)
+        if path.is_fifo():  # opening one waits for a writer, perhaps for ever
+            raise ImageError(f"{_label(source)}: a named pipe, not a regular file")
+        with path.open("rb") as stream:
             yield stream if stream.seekable() else io.BytesIO(stream.read())
     else:
         data = source.read()

@@ -93,6 +93,8 @@ class ImageProcessorConfig:
             ConfigError: The file cannot be read, is not JSON, or holds a wrong value.
         """
         name = os.fsdecode(path)
+        if Path(path).exists() and not Path(path).is_file():
+            raise ConfigError(f"{name}: not a regular file")
         try:
             with Path(path).open(encoding="utf-8") as stream:
                 data = json.load(stream, parse_constant=_refuse_constant)

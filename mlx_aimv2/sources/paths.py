@@ -25,14 +25,20 @@ def expand(names: Iterable[str]) -> list[str]:
     is a pattern (`**` for any depth). Folders and patterns leave out what was named before.
 
     Raises:
-        InputError: a name that is nothing, or a folder or pattern without pictures.
+        InputError: an empty name, or only folders and patterns without pictures.
     """
     found: list[str] = []
     seen: set[str] = set()
+    empty: dict[str, str] = {}
     for name in names:
         files, named = _expand_one(name)
+        if not files:  # named when it is opened, like every broken file, where there are others
+            kind = "in the folder" if _is_folder(Path(name)) else "match"
+            empty[name], files, named = f"no pictures {kind} {name}", [name], True
         found += files if named else [file for file in files if file not in seen]
         seen.update(files)
+    if empty and len(empty) == len(found):
+        raise InputError(next(iter(empty.values())))
     return found
 
 
@@ -42,16 +48,11 @@ def _expand_one(name: str) -> tuple[list[str], bool]:
         raise InputError("an empty name is no picture, no folder and no pattern")
     path = Path(name).expanduser() if name.startswith("~/") else Path(name)  # `~draft.jpg` is a file's name
     if _is_folder(path):
-        pictures = [str(file) for file in _walk(path)]
-        if not pictures:
-            raise InputError(f"no pictures in the folder {name}")
-        return pictures, False
+        return [str(file) for file in _walk(path)], False
     if not glob.has_magic(name) or path.exists():
         return [str(path)], True  # what is missing is named when it is opened, like every other broken file
     matches = sorted(glob.glob(str(path), recursive=True))
     pictures = [match for match in matches if Path(match).is_file() and _is_picture(Path(match))]
-    if not pictures:
-        raise InputError(f"no pictures match {name}")
     return pictures, False
 
 

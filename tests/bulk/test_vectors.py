@@ -12,7 +12,16 @@ import pytest
 from safetensors import safe_open
 
 from mlx_aimv2.errors import InputError, MissingExtraError, OutputError
-from mlx_aimv2.vectors import MANIFEST, WRITERS, ShardFolder, check_target, describe, json_line, write
+from mlx_aimv2.vectors import (
+    MANIFEST,
+    WRITERS,
+    ShardFolder,
+    check_target,
+    describe,
+    json_line,
+    lock_folder,
+    write,
+)
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True, "revision": None}
 NAMES = ["a.jpg", "sub/ü 写真 📷.heic", 'a "quoted", name\t.png', "back\\slash.jpg", " ", "\u2028.jpg"]
@@ -211,8 +220,9 @@ def test_parquet_says_what_to_install(tmp_path, monkeypatch, refuse):
     ],
 )
 def test_a_name_that_a_format_cannot_hold_is_refused(tmp_path, ending, name, message):
-    with pytest.raises(OutputError, match=message):
-        write(tmp_path / f"v{ending}", ["fine", name], rows(2), MADE_BY)
+    for refuse in (check_target, lambda path, names: write(path, names, rows(2), MADE_BY)):
+        with pytest.raises(InputError, match=message):
+            refuse(tmp_path / f"v{ending}", ["fine", name])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -447,3 +457,47 @@ def test_an_ending_may_be_in_capitals(tmp_path):
 def test_lines_have_their_fingerprint_beside_them(tmp_path):
     write(tmp_path / "v.jsonl", NAMES, rows(), MADE_BY)
     assert json.loads((tmp_path / "v.fingerprint.json").read_text()) == MADE_BY
+
+
+LOCKER = (
+    "import sys, pathlib; from mlx_aimv2.vectors import lock_folder; lock_folder(pathlib.Path(sys.argv[1])); "
+)
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    import subprocess
+    import sys
+
+    wait = LOCKER + "print('locked', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", wait, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(
+            OutputError, match=r"another run is writing to .*: wait for it, or name another folder"
+        ):
+            lock_folder(tmp_path)
+    assert subprocess.run([sys.executable, "-c", LOCKER, tmp_path]).returncode == 0
+
+
+def test_shards_without_a_manifest_are_refused(tmp_path):
+    for number in (0, 1):
+        write(tmp_path / f"embeddings-0000{number}.npz", ["a"], rows(1), MADE_BY)
+    with pytest.raises(InputError, match=r"holds other files \(embeddings-00001\.npz\): name a new folder"):
+        ShardFolder(tmp_path, MADE_BY)
+
+
+def test_a_manifest_that_leads_elsewhere_is_refused(tmp_path):
+    shards = [{"file": "../v.npz", "rows": 1}]
+    (tmp_path / "manifest.json").write_text(json.dumps({"fingerprint": MADE_BY, "shards": shards}))
+    with pytest.raises(InputError, match=r"is not a manifest of embeddings: it names '\.\./v\.npz'"):
+        ShardFolder(tmp_path, MADE_BY)
+
+
+def test_a_shard_is_written_after_some_minutes(tmp_path, monkeypatch):
+    shards = ShardFolder(tmp_path, MADE_BY)
+    shards.add("a", np.zeros(4, np.float32))
+    assert shards.shards == []
+    monkeypatch.setattr("mlx_aimv2.vectors.SHARD_S", 0)
+    shards.add("b", np.zeros(4, np.float32))
+    assert [shard["rows"] for shard in shards.shards] == [2]

@@ -4,7 +4,7 @@ import pytest
 
 from mlx_aimv2 import Aimv2Config, Aimv2VisionConfig
 from mlx_aimv2.checkpoints.deduce import deduce_config
-from mlx_aimv2.demo.untrained import original_config
+from mlx_aimv2.checkpoints.eras import original_config
 from mlx_aimv2.errors import ConfigError, LayoutError
 
 
