@@ -12,8 +12,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_aimv2 import load
+from mlx_aimv2 import convert, load
+from mlx_aimv2.checkpoints.quantize import Scheme
+from mlx_aimv2.conversion import ConvertOptions
 from mlx_aimv2.demo.untrained import VOCABULARY, write_checkpoint, write_tokenizer
+from mlx_aimv2.exporting import export
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -452,9 +455,14 @@ def test_shards(tmp_path):
     assert_same_encoder(loaded(tmp_path)(x, True, True), run_vision(theirs, pixels))
 
 
+@pytest.mark.parametrize("written", ["in its layout", "exported", "exported from 8 bits"])
 @pytest.mark.parametrize("variant", ["fixed", "native", "head", "biases", "lit"])
-def test_what_is_written_here_opens_there(variant, variants, tmp_path):
+def test_what_is_written_here_opens_there(variant, written, variants, tmp_path):
     folder = write_checkpoint(tmp_path / "x", variants[variant], "transformers")
+    if written != "in its layout":
+        scheme = Scheme(32, 8) if "8 bits" in written else None
+        convert(folder, tmp_path / "mlx", options=ConvertOptions(scheme=scheme))
+        folder = export(tmp_path / "mlx", tmp_path / "exported")
     kind = transformers.Aimv2Model if variant == "lit" else transformers.Aimv2VisionModel
     theirs, report = kind.from_pretrained(folder, attn_implementation="eager", output_loading_info=True)
     assert not any(report.values()), report
