@@ -169,7 +169,7 @@ class _Shards:
     """A folder of shards, which a later run continues."""
 
     def __init__(self, output: str, embedder: Embedder) -> None:
-        from ..vectors import ShardFolder, lock_folder
+        from ..shard_folder import ShardFolder, lock_folder
 
         lock_folder(Path(output).expanduser())
         self.folder = ShardFolder(Path(output).expanduser(), embedder.fingerprint)

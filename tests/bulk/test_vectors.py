@@ -12,16 +12,8 @@ import pytest
 from safetensors import safe_open
 
 from mlx_aimv2.errors import InputError, MissingExtraError, OutputError
-from mlx_aimv2.vectors import (
-    MANIFEST,
-    WRITERS,
-    ShardFolder,
-    check_target,
-    describe,
-    json_line,
-    lock_folder,
-    write,
-)
+from mlx_aimv2.shard_folder import MANIFEST, ShardFolder, describe, lock_folder
+from mlx_aimv2.vectors import WRITERS, check_target, json_line, write
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True, "revision": None}
 NAMES = ["a.jpg", "sub/ü 写真 📷.heic", 'a "quoted", name\t.png', "back\\slash.jpg", " ", "\u2028.jpg"]
@@ -369,7 +361,7 @@ def test_where_the_same_checkpoint_lay_does_not_matter(tmp_path, other):
 
 
 def test_a_shard_is_full_at_so_many_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlx_aimv2.vectors.SHARD_BYTES", 3 * 4 * 8)
+    monkeypatch.setattr("mlx_aimv2.shard_folder.SHARD_BYTES", 3 * 4 * 8)
     shards = ShardFolder(tmp_path, MADE_BY)
     for name in "abcdefg":
         shards.add(name, np.zeros(8, dtype=np.float32))
@@ -459,9 +451,11 @@ def test_lines_have_their_fingerprint_beside_them(tmp_path):
     assert json.loads((tmp_path / "v.fingerprint.json").read_text()) == MADE_BY
 
 
-LOCKER = (
-    "import sys, pathlib; from mlx_aimv2.vectors import lock_folder; lock_folder(pathlib.Path(sys.argv[1])); "
-)
+LOCKER = """
+import sys, pathlib
+from mlx_aimv2.shard_folder import lock_folder
+lock_folder(pathlib.Path(sys.argv[1]))
+"""
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
@@ -498,6 +492,6 @@ def test_a_shard_is_written_after_some_minutes(tmp_path, monkeypatch):
     shards = ShardFolder(tmp_path, MADE_BY)
     shards.add("a", np.zeros(4, np.float32))
     assert shards.shards == []
-    monkeypatch.setattr("mlx_aimv2.vectors.SHARD_S", 0)
+    monkeypatch.setattr("mlx_aimv2.shard_folder.SHARD_S", 0)
     shards.add("b", np.zeros(4, np.float32))
     assert [shard["rows"] for shard in shards.shards] == [2]
