@@ -11,6 +11,7 @@ import importlib
 import os
 import site
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,11 @@ OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblaso.so.0", "libop
 BLIS = ("libblis.so.4", "libblis.so.3", "libblis.so")
 MKL = ("libmkl_rt.so.3", "libmkl_rt.so.2", "libmkl_rt.so.1", "libmkl_rt.so")
 DTYPES = ("float32", "float16", "bfloat16")
+THREAD_CONTROLS = (  # functions of OpenBLAS, BLIS, MKL: one says how many threads, one is told
+    ("openblas_get_num_threads", "openblas_set_num_threads"),
+    ("bli_thread_get_num_threads", "bli_thread_set_num_threads"),
+    ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads"),
+)
 NO_BLAS = (
     "no fast BLAS was found, so MLX runs about forty times slower on this CPU: "
     "apt-get install libopenblas0-pthread, or pip install mkl (x86-64)"
@@ -91,6 +97,31 @@ def _already_linked() -> bool:
     except OSError:
         return False
     return any(f"/{word}" in maps for word in ("libopenblas.so", "libopenblasp", "libblis", "libmkl_rt"))
+
+
+def blas_threads() -> int | None:
+    """How many threads the BLAS that `load_blas` loaded uses; None where that cannot be known."""
+    found = _thread_control()
+    return int(found[0]()) if found else None
+
+
+def set_blas_threads(count: int | None) -> None:
+    """Let the BLAS use ``count`` threads again; None, or a BLAS that cannot be told, changes nothing."""
+    found = _thread_control()
+    if found and count is not None and found[0]() != count:
+        found[1](count)
+
+
+@functools.lru_cache(maxsize=1)
+def _thread_control() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    library = load_blas().library
+    if library is None:
+        return None
+    blas = ctypes.CDLL(library)
+    for get, put in THREAD_CONTROLS:
+        if hasattr(blas, get) and hasattr(blas, put):
+            return getattr(blas, get), getattr(blas, put)
+    return None
 
 
 def require_mlx() -> None:

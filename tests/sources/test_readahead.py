@@ -172,3 +172,13 @@ def test_a_process_ends_cleanly_when_the_rest_is_not_wanted(end: str) -> None:
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=20, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "taken\n", "")
+
+
+def test_the_blas_gets_its_threads_back():
+    from mlx_aimv2.models.backend import blas_threads
+
+    before = blas_threads()
+    for _ in read_ahead(list(range(20)), lambda _: np.zeros((1, 1, 3), np.float32), threads=2, ahead=4):
+        deadline = time.monotonic() + 1  # a decoding thread has just taken them, and gives them back at once
+        while blas_threads() != before:
+            assert time.monotonic() < deadline
