@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendError, InputError
 
@@ -42,6 +42,7 @@ class Blas:
     """The BLAS that MLX's CPU backend uses, as far as this package had a hand in it."""
 
     library: str | None = None  # what was loaded
+    threads: int | None = None  # how many it uses, where it can be asked
     problem: str | None = None  # one line on what to do, where it is slow
 
     def __str__(self) -> str:
@@ -68,7 +69,8 @@ def load_blas() -> Blas:
         return Blas(problem=None if _already_linked() else problem)
     for name in (wish,) if wish else _candidates():
         if _load(name):
-            return Blas(library=name)
+            control = _thread_control(name)
+            return Blas(library=name, threads=int(control[0]()) if control else None)
     return Blas(problem=f"{BLAS_VARIABLE}={wish} is no BLAS library that can be loaded" if wish else NO_BLAS)
 
 
@@ -99,24 +101,16 @@ def _already_linked() -> bool:
     return any(f"/{word}" in maps for word in ("libopenblas.so", "libopenblasp", "libblis", "libmkl_rt"))
 
 
-def blas_threads() -> int | None:
-    """How many threads the BLAS that `load_blas` loaded uses; None where that cannot be known."""
-    found = _thread_control()
-    return int(found[0]()) if found else None
-
-
-def set_blas_threads(count: int | None) -> None:
-    """Let the BLAS use ``count`` threads again; None, or a BLAS that cannot be told, changes nothing."""
-    found = _thread_control()
-    if found and count is not None and found[0]() != count:
-        found[1](count)
+def restore_blas_threads() -> None:
+    """Let the BLAS use as many threads as when it was loaded; mlx-data turns it down to one for the whole process."""
+    if load_blas().threads is not None:
+        get, put = _thread_control(str(load_blas().library)) or (None, None)
+        if get is not None and put is not None and get() != load_blas().threads:
+            put(load_blas().threads)
 
 
 @functools.lru_cache(maxsize=1)
-def _thread_control() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    library = load_blas().library
-    if library is None:
-        return None
+def _thread_control(library: str) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
     blas = ctypes.CDLL(library)
     for get, put in THREAD_CONTROLS:
         if hasattr(blas, get) and hasattr(blas, put):

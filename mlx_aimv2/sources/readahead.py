@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import Aimv2Error
-from ..models.backend import blas_threads, set_blas_threads
+from ..models.backend import restore_blas_threads
 
 DEFAULT_THREADS = max(1, min(8, os.cpu_count() or 1))
 Decode = Callable[[Any], np.ndarray]
@@ -53,12 +53,11 @@ def read_ahead(
         return
     import mlx.data as dx
 
-    blas = blas_threads()  # mlx-data turns the BLAS of the whole process down to one thread
     failures: dict[int, Exception] = {}
     unwanted = threading.Event()  # what is still in the queue need not be decoded
 
     def transform(index: np.ndarray) -> np.ndarray:
-        set_blas_threads(blas)
+        restore_blas_threads()
         if unwanted.is_set():
             return np.zeros((1, 1, 1), dtype=np.float32)
         try:
@@ -76,7 +75,7 @@ def read_ahead(
     try:
         for position in range(len(items)):
             sample = next(stream[0])
-            set_blas_threads(blas)
+            restore_blas_threads()
             error = failures.pop(position, None)
             if error is None:
                 yield Decoded(position, pixels=sample["pixels"])
@@ -88,6 +87,7 @@ def read_ahead(
         unwanted.set()
         stream.clear()  # waits for the threads
         atexit.unregister(stream.clear)
+        restore_blas_threads()
 
 
 def _decode_one(items: Sequence[Any], index: int, decode: Decode) -> Decoded:
