@@ -118,6 +118,10 @@ def saving(finish: Callable[[bool], None]) -> Iterator[threading.Lock]:
     try:
         try:
             yield lock
+        except BrokenPipeError:  # whoever read the output has enough: nothing to save, nothing to say
+            with lock:
+                ended.set()
+            raise
         except Exception:
             with lock:
                 ended.set()

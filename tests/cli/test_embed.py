@@ -197,6 +197,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(pair, photos):
     assert len(done.stdout.splitlines()) == 1
     assert "Traceback" not in done.stderr
     assert "Broken" not in done.stderr
+    assert "interrupted" not in done.stderr
 
 
 @pytest.mark.parametrize(
