@@ -145,3 +145,62 @@ def test_files_are_flushed_before_they_get_their_name(tmp_path, monkeypatch):
     with replacing(tmp_path / "out") as partial:
         partial.write_text("a")
     assert flushed == [False]
+
+
+GONE = 2**22 + 1  # more than any process number
+
+
+def leftover(folder, process, name="out"):
+    return folder / f".{name}.{process}-0a1b2c.partial"
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path, kind):
+    left = leftover(tmp_path, GONE)
+    if kind == "folder":
+        left.mkdir()
+        (left / "model.safetensors").write_text("half")
+        with new_folder(tmp_path / "out") as partial:
+            (partial / "a").touch()
+    else:
+        left.write_text("half")
+        with replacing(tmp_path / "out"):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f".out.{os.getpid()}-0a1b2c.partial",
+        f".other.{GONE}-0a1b2c.partial",
+        f".out.{GONE}.partial",
+        ".out.partial",
+    ],
+    ids=["running", "other", "no-mark", "mine"],
+)
+def test_what_no_killed_run_left_stays(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with new_folder(tmp_path / "out"):
+        pass
+    assert (tmp_path / name).is_dir()
+
+
+def test_a_partial_folder_that_is_locked_stays(tmp_path):
+    left = leftover(tmp_path, GONE)  # of a process on another machine, or in another container
+    left.mkdir()
+    with atomic._held(left), new_folder(tmp_path / "out"):
+        pass
+    assert left.is_dir()
+    with replacing(tmp_path / "out.json"), new_folder(tmp_path / "out2"):
+        pass
+    assert left.is_dir(), "of another target"
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(tmp_path):
+    with new_folder(tmp_path / "out") as first:
+        (first / "a").write_text("first")
+        with pytest.raises(RuntimeError, match="given up"), new_folder(tmp_path / "out") as second:
+            assert second != first
+            raise RuntimeError("given up")
+    assert (tmp_path / "out" / "a").read_text() == "first"
