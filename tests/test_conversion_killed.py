@@ -13,8 +13,7 @@ from mlx_aimv2.checkpoints.files import read_header
 from mlx_aimv2.checkpoints.origin import checkpoint_hash
 
 TENSOR_S = 0.004  # the pair has some eighty tensors: a third of a second to be killed in
-RUN = (
-    """
+RUN = """
 import sys, time, resource
 limit = int(sys.argv[3])
 from mlx_aimv2.conversion import ConvertOptions, convert
@@ -25,17 +24,15 @@ if limit:
 print("begin", flush=True)
 try:
     convert(sys.argv[1], sys.argv[2], options=ConvertOptions(scheme=Scheme(32, 4), max_shard_bytes=20_000),
-            on_event=lambda event: time.sleep(%s))
+            on_event=lambda event: time.sleep(float(sys.argv[4])))
 except Aimv2Error as error:
     sys.exit(str(error))
 """
-    % TENSOR_S
-)  # noqa: UP031 - braces are Python here
 
 
 def start(source, target, limit=0):
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, source, target, str(limit)],
+        [sys.executable, "-c", RUN, source, target, str(limit), str(TENSOR_S)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
