@@ -14,11 +14,13 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from .checkpoints.deduce import deduce_config
-from .checkpoints.files import Header, find_weights, open_tensors, read_header, read_json
+from .checkpoints.files import check_links, find_weights, open_tensors, outline, read_header, read_json
+from .checkpoints.headers import Header
 from .checkpoints.hub import Resolved, resolve
 from .checkpoints.layouts import Layout, detect
 from .checkpoints.origin import Origin, checkpoint_hash
 from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
+from .checkpoints.selection import CONFIG
 from .config import Aimv2Config, AnyConfig
 from .errors import CheckpointError, ConfigError, MismatchError
 from .events import Event, Notice, OnEvent
@@ -133,14 +135,16 @@ def inspect(
     folder = resolved.folder
     header = read_header(find_weights(folder, weights))
     layout = detect(header.shapes, header.metadata)
-    data = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    check_links(folder)
+    data = read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
     quantization = Quantization.from_config(data)
-    tensors, unknown = layout.to_canonical(open_tensors(header))
+    tensors, unknown = layout.to_canonical(outline(header))
     if not quantized_paths(tensors):
         quantization = None  # whatever config.json says
     elif quantization is None:
         raise ConfigError(f"{folder}: its weights are quantized, and its config.json does not say how")
     config = deduce_config({name: tuple(x.shape) for name, x in tensors.items()}, data)
+    tensors, unknown = layout.to_canonical(open_tensors(header))  # only now: they may have to be unpacked
     return Checkpoint(resolved, header, layout, config, quantization, tensors, unknown)
 
 

@@ -14,6 +14,7 @@ from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from ..errors import ConfigError, LayoutError
 
 HEAD_DIM = 128  # of every published model; only used where a config does not give the number of heads
+MOST_OFF = 8  # times what the tensors say; beyond it, a size is no slip but would fill the memory
 Shapes = Mapping[str, tuple[int, ...]]
 Fields = dict[str, Any]
 
@@ -47,7 +48,9 @@ def deduce_config(shapes: Shapes, data: Mapping[str, Any]) -> AnyConfig:
         raise ConfigError(f"config: text_config must be an object, not {type(text_data).__name__}")
     text = Aimv2TextConfig.from_dict(_text_fields(shapes, text_data))
     rest = {key: value for key, value in _given(data).items() if key not in ("vision_config", "text_config")}
-    rest.setdefault("projection_dim", _size(shapes, "visual_projection.weight", 0))
+    told = {"projection_dim": _size(shapes, "visual_projection.weight", 0)}
+    _check_sizes(told, rest)
+    rest = {**told, **rest}
     pair = Aimv2Config.from_dict(rest)
     return Aimv2Config(vision, text, *_scalars(pair), extra=pair.extra)
 
@@ -88,6 +91,22 @@ def _tower(shapes: Shapes, data: Mapping[str, Any], prefix: str) -> Fields:
     return told
 
 
+def _check_sizes(told: Fields, data: Mapping[str, Any]) -> None:
+    """Refuse sizes that no model should be built with before it can be compared, tensor by tensor.
+
+    Raises:
+        ConfigError: the file says far more than the tensors do.
+    """
+    for name, size in told.items():
+        value = data.get(name)
+        counts = isinstance(size, int) and not isinstance(size, bool)
+        if counts and isinstance(value, (int, float)) and value > MOST_OFF * max(size, 1):
+            raise ConfigError(
+                f"config: {name} is {value}, and the tensors say {size}: take the config.json that was written"
+                " with these weights"
+            )
+
+
 def _given(data: Mapping[str, Any]) -> Fields:
     return {key: value for key, value in data.items() if value is not None}
 
@@ -99,6 +118,7 @@ def _vision_fields(shapes: Shapes, data: Mapping[str, Any], prefix: str) -> Fiel
     told["patch_size"], told["num_channels"] = _size(shapes, kernel, 1), _size(shapes, kernel, 3)
     if table in shapes:
         told["image_size"] = math.isqrt(_size(shapes, table, 0)) * told["patch_size"]
+    _check_sizes(told, data)
     return {
         **told,
         **_given(data),
@@ -111,6 +131,7 @@ def _text_fields(shapes: Shapes, data: Mapping[str, Any]) -> Fields:
     told = _tower(shapes, data, "text_model.")
     told["vocab_size"] = _size(shapes, "text_model.embeddings.token_embedding.weight", 0)
     told["eos_token_id"] = told["vocab_size"] - 1  # where CLIP vocabularies, and all published pairs, have it
-    if "max_context_length" not in data:
-        told["max_position_embeddings"] = _size(shapes, "text_model.embeddings.position_embedding.weight", 0)
+    length = "max_context_length" if "max_context_length" in data else "max_position_embeddings"
+    told[length] = _size(shapes, "text_model.embeddings.position_embedding.weight", 0)
+    _check_sizes(told, data)
     return {**told, **_given(data)}

@@ -101,7 +101,7 @@ class Download:
         """
         names = self._listing.sizes
         entry = weights_entry(names, self._listing.repo, weights)
-        with _no_bars():
+        with no_bars():
             for name in [*small_files(names), *([INDEX] if entry == INDEX else [])]:
                 self._fetch(name)
             self._fetch_weights(shards(self.folder / INDEX) if entry == INDEX else [entry])
@@ -227,7 +227,7 @@ class _Meter:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Keep the progress bars of ``huggingface_hub`` off stderr, unless the environment settles that."""
     from huggingface_hub import constants
     from huggingface_hub.utils.tqdm import (

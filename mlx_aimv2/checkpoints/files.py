@@ -8,55 +8,25 @@ Source of the format: the safetensors documentation ("Format").
 from __future__ import annotations
 
 import json
-import math
+import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from ..errors import ConfigError, DamagedFileError, NotACheckpointError
-from .selection import INDEX, choose_weights, shard_names
+from .flax import read_flax
+from .headers import Header, TensorInfo, check_apart, check_count, check_name, tensor_bytes
+from .npz import read_npz
+from .selection import INDEX, choose_weights, shard_names, small_files
+from .shards import MLX_DTYPES
+from .unpacking import unpack
 
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors library
 MAX_JSON = 64 * 2**20  # bytes
-MAX_SIDE = 2**31 - 1  # of a tensor: MLX counts in 32 bits
-ITEM_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
-    "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
-}  # fmt: skip
-UNREADABLE = ("F64",)  # MLX has no float64 on a GPU
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """What a header says of one tensor."""
-
-    dtype: str  # as safetensors calls it, such as F32
-    shape: tuple[int, ...]
-    file: Path
-    start: int  # of its data in the file, in bytes
-    nbytes: int
-
-
-@dataclass(frozen=True)
-class Header:
-    """All tensors of a checkpoint, over all its files."""
-
-    files: tuple[Path, ...]
-    tensors: dict[str, TensorInfo]
-    metadata: dict[str, str]
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor's shape."""
-        return {name: info.shape for name, info in self.tensors.items()}
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(info.nbytes for info in self.tensors.values())
+MAX_DIGITS = 20  # of a number in JSON; 64 bits have no more
+MAX_DEPTH = 64  # of a configuration: objects and lists in one another
 
 
 def find_weights(folder: Path, weights: str | None = None) -> tuple[Path, ...]:
@@ -64,13 +34,12 @@ def find_weights(folder: Path, weights: str | None = None) -> tuple[Path, ...]:
 
     Args:
         folder: the checkpoint.
-        weights: the name of one file in it; None for the usual ones (`model.safetensors`, shards with an index,
-            Apple's `mlx_model.safetensors`, or the only safetensors file there is).
+        weights: the name of one file in it; None for the usual ones (see `choose_weights`).
 
     Raises:
         NotACheckpointError: nothing of the kind, naming what was looked for.
         PickleRefusedError: only pickled weights.
-        DamagedFileError: an index that does not fit its folder.
+        DamagedFileError: an index that does not fit its folder, or a link that leads out of it.
     """
     try:
         names = {entry.name for entry in folder.iterdir() if not entry.is_dir()}
@@ -78,21 +47,51 @@ def find_weights(folder: Path, weights: str | None = None) -> tuple[Path, ...]:
         raise NotACheckpointError(f"{folder} cannot be read: {error.strerror or error}") from error
     entry = choose_weights(names, str(folder), weights)
     if entry != INDEX:
-        return (_inside(folder, entry),)
-    index = folder / INDEX
-    return tuple(_inside(folder, name) for name in shard_names(read_json(index), str(index)))
+        return (_weight_file(folder, entry),)
+    index = inside(folder, INDEX)
+    return tuple(_weight_file(folder, name) for name in shard_names(read_json(index), str(index)))
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """A file of this folder by name; a name that leads elsewhere is refused."""
-    if not name or name in (".", "..") or any(sign in name for sign in ("/", "\\", "\0")):
-        raise DamagedFileError(f"{folder}: {name!r} is not the name of a file in this folder")
-    path = folder / name
+def _weight_file(folder: Path, name: str) -> Path:
+    path = inside(folder, name)
     if not path.is_file():
         raise NotACheckpointError(
             f"{folder} lacks the weight file {name}: download it again, or complete the copy"
         )
     return path
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file of this folder, which need not be there.
+
+    A symbolic link may point to another file of the folder, or to where the Hugging Face cache keeps what a
+    snapshot consists of: `snapshots/COMMIT/NAME` -> `blobs/HASH`.
+
+    Raises:
+        DamagedFileError: a name that leads elsewhere, or a link that does.
+    """
+    if not name or name in (".", "..") or any(sign in name for sign in ("/", "\\", "\0")):
+        raise DamagedFileError(f"{folder}: {name!r} is not the name of a file in this folder")
+    path = folder / name
+    if path.is_symlink():
+        home, target = (Path(os.path.realpath(one)) for one in (folder, path))
+        blobs = home.parent.parent / "blobs"
+        in_cache = home.parent.name == "snapshots" and target.parent == blobs
+        if not in_cache and not target.is_relative_to(home):
+            raise DamagedFileError(
+                f"{path} is a link out of its folder, to {target}: put the file itself there"
+            )
+    return path
+
+
+def check_links(folder: Path) -> None:
+    """Refuse configuration, tokenizer and other small files that are links out of their folder.
+
+    Raises:
+        DamagedFileError: one is.
+    """
+    for name in small_files(entry.name for entry in folder.iterdir()):
+        inside(folder, name)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -106,26 +105,45 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise ConfigError(f"{path}: {path.stat().st_size} bytes is too large for a configuration")
-        data = json.loads(path.read_bytes())
+        data = json.loads(path.read_bytes(), parse_int=_whole_number)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold a JSON object, not {type(data).__name__}")
+    _check_depth(path, data)
     return data
 
 
+def _whole_number(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _check_depth(path: Path, data: object) -> None:
+    """Refuse what functions that call themselves could not walk through."""
+    level: list[Any] = [data]
+    for _ in range(MAX_DEPTH):
+        parts = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [value for part in parts for value in part if isinstance(value, (dict, list))]
+        if not level:
+            return
+    raise ConfigError(f"{path} holds objects and lists more than {MAX_DEPTH} deep: it is no configuration")
+
+
 def read_header(files: tuple[Path, ...]) -> Header:
-    """The headers of one or several safetensors files as one.
+    """The headers of one or several weight files as one.
 
     Raises:
-        DamagedFileError: a file is cut off, its header is not what the format says, or a name comes twice.
+        DamagedFileError: a file is cut off, its header is not what its format says, or a name comes twice.
+        PickleRefusedError: an .npz with pickled objects in it.
     """
     tensors: dict[str, TensorInfo] = {}
     metadata: dict[str, str] = {}
     for path in files:
-        own, note = _read_one_header(path)
+        own, note = _READERS.get(path.suffix, _read_safetensors)(path)
         twice = sorted(tensors.keys() & own.keys())
         if twice:
             raise DamagedFileError(f"{path}: the tensor {twice[0]} is in another file of the checkpoint too")
@@ -134,7 +152,7 @@ def read_header(files: tuple[Path, ...]) -> Header:
     return Header(files, tensors, metadata)
 
 
-def _read_one_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+def _read_safetensors(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -146,53 +164,76 @@ def _read_one_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]
     except OSError as error:
         raise DamagedFileError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        header = json.loads(raw)
+        header = json.loads(raw, object_pairs_hook=_no_name_twice, parse_int=_whole_number)
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path}: its header is damaged ({error})") from error
     if not isinstance(header, dict):
         raise DamagedFileError(f"{path}: its header is damaged (not an object)")
     note = header.pop("__metadata__", {})
     note = {k: v for k, v in note.items() if isinstance(v, str)} if isinstance(note, dict) else {}
+    check_count(path, len(header))
     data = 8 + length
-    return {name: _tensor_info(path, name, entry, (data, size)) for name, entry in header.items()}, note
+    tensors = {name: _tensor_info(path, name, entry, (data, size)) for name, entry in header.items()}
+    check_apart(path, ((one.start, one.start + one.nbytes, name) for name, one in tensors.items()))
+    return tensors, note
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a header; JSON itself would keep the last of two entries of one name."""
+    entries: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in entries:
+            raise ValueError(f"{name!r:.80} is in it twice")
+        entries[name] = value
+    return entries
 
 
 def _tensor_info(path: Path, name: str, entry: object, span: tuple[int, int]) -> TensorInfo:
     """One entry of a header, held against the bytes that are there: ``span`` of the file holds the data."""
     first, room = span[0], span[1] - span[0]
-    if not name.isprintable():
-        raise DamagedFileError(f"{path}: its header is damaged (a tensor named {name!r:.80})")
+    check_name(path, name)
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]  # type: ignore[index]
-        numbers = [*shape, begin, end]
+        sides = [*shape]
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(f"{path}: the entry of {name} in its header is damaged") from error
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
+    nbytes = tensor_bytes(path, name, dtype, sides)
+    if not all(type(n) is int and n >= 0 for n in (begin, end)):
         raise DamagedFileError(f"{path}: {name} has a shape or offsets that are no whole numbers")
-    if max(shape, default=0) > MAX_SIDE:
-        raise DamagedFileError(f"{path}: {name} has a side of {max(shape)}, which is too large")
-    if not isinstance(dtype, str) or dtype not in ITEM_BYTES or dtype in UNREADABLE:
-        raise DamagedFileError(f"{path}: {name} has the dtype {dtype!r}, which is not supported")
-    nbytes = math.prod(shape) * ITEM_BYTES[dtype]
     if nbytes != end - begin:
         raise DamagedFileError(f"{path}: {name} of shape {shape} needs {nbytes} bytes and has {end - begin}")
     if end > room:
         raise DamagedFileError(
             f"{path} is cut off: {name} ends {end - room} bytes after it; download it again"
         )
-    return TensorInfo(dtype, tuple(shape), path, first + begin, nbytes)
+    return TensorInfo(dtype, tuple(sides), path, first + begin, nbytes)
+
+
+_READERS = {".npz": read_npz, ".msgpack": read_flax}
+
+
+def outline(header: Header) -> dict[str, mx.array]:
+    """Arrays of the header's shapes and dtypes that stand for the real ones; no data is read or made."""
+    return {name: mx.zeros(info.shape, MLX_DTYPES[info.dtype]) for name, info in header.tensors.items()}
 
 
 def open_tensors(header: Header) -> dict[str, mx.array]:
     """Every tensor of a checkpoint as a lazy array: data is read when an array is evaluated, not here.
 
+    What MLX cannot read from its place is unpacked to a temporary file first.
+
     Raises:
-        DamagedFileError: MLX cannot open a file.
+        DamagedFileError: a file cannot be opened, or its data is damaged.
+        OutputError: there is no room for the temporary file.
     """
     tensors: dict[str, mx.array] = {}
     for path in header.files:
+        if path.suffix in _READERS:
+            own = {name: info for name, info in header.tensors.items() if info.file == path}
+            tensors.update(unpack(path, own))
+            continue
         try:
-            loaded = mx.load(str(path))
+            loaded = mx.load(str(path), format="safetensors")
             tensors.update(loaded if isinstance(loaded, dict) else {})
         except (RuntimeError, ValueError) as error:
             raise DamagedFileError(f"{path} cannot be opened: {error}") from error

@@ -25,7 +25,7 @@ from .fetch import Download, Listing, is_complete
 
 _REPO = re.compile(r"(?=.{3,96}\Z)(?!.*(?:--|\.\.))(?!.*\.git\Z)\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./+-]*", re.ASCII)
-_WEIGHTS = re.compile(r"[\w.-]+\.safetensors")
+_WEIGHTS = re.compile(r"[\w.-]+\.(?:safetensors|npz|msgpack)")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAIN = "main"
@@ -88,7 +88,7 @@ def resolve(
         revision: Branch, tag or commit on the Hub; None is its main branch.
         on_event: Gets one ``Notice`` with the licence before a download, and ``Progress`` in bytes of the
             weights during it, partly from another thread.
-        weights: Name of the safetensors file to have instead of ``model.safetensors`` or its shards.
+        weights: Name of the weight file to have instead of ``model.safetensors`` or its shards.
 
     Raises:
         InputError: An argument has a wrong form, is a file, or names nothing known.
@@ -106,7 +106,7 @@ def resolve(
     if revision is not None and not _REVISION.fullmatch(revision):
         raise InputError(f"{revision!r} is not the name of a branch or tag, nor a commit")
     if weights is not None and not _WEIGHTS.fullmatch(weights):
-        raise InputError(f"weights must name a .safetensors file, not {weights!r}")
+        raise InputError(f"weights must name a .safetensors, .npz or .msgpack file, not {weights!r}")
     return _from_hub(_Wanted(_repository(text), revision, weights), on_event)
 
 

@@ -6,18 +6,31 @@ the state dicts of apple/ml-aim (aim-v2), transformers (`models/aimv2`) and timm
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
 
 from ..errors import LayoutError
-from .rules import KERNEL, TABLE, Rule, Tensors, Transform, from_canonical, prefixed, rule, same, to_canonical
+from .rules import (
+    DENSE,
+    FLAX_KERNEL,
+    KERNEL,
+    TABLE,
+    Rule,
+    Tensors,
+    Transform,
+    from_canonical,
+    prefixed,
+    rule,
+    same,
+    to_canonical,
+)
 
 Transforms = tuple[Transform, Transform]  # (forward, inverse)
 KEEP = (same, same)
 IGNORED_SUFFIXES = ("position_ids",)  # buffers that older files carry along
-KERNEL_NAMES = ("patchifier.proj.weight", "patch_embed.weight", "patch_embed.proj.weight")
 
 
 def _both(source: str, *targets: str) -> list[Rule]:
@@ -112,6 +125,23 @@ def _timm() -> list[Rule]:
     ]
 
 
+def _flax() -> list[Rule]:
+    """Apple's names as Flax writes them: its own words for weights, kernels with the output last."""
+    return [_flax_rule(r) for r in _apple(KEEP)]
+
+
+def _flax_rule(apple: Rule) -> Rule:
+    module, _, kind = apple.source.replace("blocks.{i}", "layers_{i}").rpartition(".")
+    if kind != "weight":
+        return dataclasses.replace(apple, source=f"{module}.{kind}".lstrip("."))
+    if "norm" in module.rpartition(".")[2]:
+        return dataclasses.replace(apple, source=f"{module}.scale")
+    if module.endswith("text_embedding"):
+        return dataclasses.replace(apple, source=f"{module}.embedding")
+    transform = FLAX_KERNEL if module.endswith("patchifier.proj") else DENSE
+    return rule(f"{module}.kernel", *apple.targets, transform=transform)
+
+
 @dataclass(frozen=True)
 class Layout:
     """One way to write an AIMv2 checkpoint.
@@ -119,13 +149,14 @@ class Layout:
     Attributes:
         name: what `info` and `export` call it.
         marks: ends of names of which at least one is in every checkpoint of this layout and in no other's.
-        kernel_first: True where the patch kernel is (D, C, p, p).
+        kernel_first: True where the patch kernel is (D, C, p, p), False where it is (D, p, p, C), None where the
+            marks alone tell the layout.
         rules: the table, or None for the canonical names as they are (quantized tensors among them).
     """
 
     name: str
     marks: tuple[str, ...]
-    kernel_first: bool
+    kernel_first: bool | None
     rules: tuple[Rule, ...] | None
 
     def to_canonical(self, tensors: Mapping[str, mx.array]) -> tuple[Tensors, list[str]]:
@@ -143,6 +174,7 @@ LAYOUTS = {
     for layout in (
         Layout("apple", ("preprocessor.patchifier.proj.weight",), True, tuple(_apple(KERNEL))),
         Layout("apple-mlx", ("preprocessor.patchifier.proj.weight",), False, tuple(_apple(KEEP))),
+        Layout("flax", ("preprocessor.patchifier.proj.kernel",), None, tuple(_flax())),
         Layout("transformers", ("embeddings.patch_embed.weight",), True, tuple(_canonical(KERNEL))),
         Layout("mlx", ("embeddings.patch_embed.weight",), False, None),
         Layout("timm", ("patch_embed.proj.weight",), True, tuple(_timm())),
@@ -163,7 +195,7 @@ def detect(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str] | 
     for layout in LAYOUTS.values():
         for mark in layout.marks:
             kernels = [shape for name, shape in shapes.items() if name == mark or name.endswith(f".{mark}")]
-            if kernels and layout.kernel_first == _is_kernel_first(kernels[0], metadata or {}):
+            if kernels and layout.kernel_first in (None, _is_kernel_first(kernels[0], metadata or {})):
                 return layout
     found = ", ".join(sorted(shapes)[:3]) or "nothing"
     marks = ", ".join(dict.fromkeys(mark for layout in LAYOUTS.values() for mark in layout.marks))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from .files import Header
+from .headers import Header
+from .unpacking import DataReader
 
 SAMPLE_BYTES = 4096  # of each tensor, from its start: enough to tell any two trainings apart, quick for 10 GB
 
@@ -36,12 +37,14 @@ def checkpoint_hash(header: Header) -> str:
 
     It does not depend on how the tensors are spread over files. Two checkpoints that differ only deep inside
     their tensors get the same hash; two trainings of one model do not.
+
+    Raises:
+        DamagedFileError: a file cannot be read.
     """
     digest = hashlib.sha256()
-    for name in sorted(header.tensors):
-        info = header.tensors[name]
-        digest.update(f"{name} {info.dtype} {info.shape}\n".encode())
-        with info.file.open("rb") as file:
-            file.seek(info.start)
-            digest.update(file.read(min(info.nbytes, SAMPLE_BYTES)))
+    with DataReader() as reader:
+        for name in sorted(header.tensors):
+            info = header.tensors[name]
+            digest.update(f"{name} {info.dtype} {info.shape}\n".encode())
+            digest.update(reader.first(info, SAMPLE_BYTES))
     return digest.hexdigest()[:16]

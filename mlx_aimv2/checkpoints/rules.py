@@ -1,8 +1,9 @@
 """How tensor names and shapes of one layout become those of another, as data with an inverse.
 
 A `Rule` says: this tensor of a layout is that one here (renamed, perhaps transposed), or those several (a fused
-tensor, split by rows). `{i}` in a name stands for a layer's number. Applying rules reads no data: MLX arrays
-are lazy, so a checkpoint is renamed, split and checked before the first byte of a tensor is loaded.
+tensor, split by rows). `{i}` in a name stands for a layer's number, between a dot or `_` and a dot. Applying rules
+reads no data: MLX arrays are lazy, so a checkpoint is renamed, split and checked before the first byte of a tensor
+is loaded.
 """
 
 from __future__ import annotations
@@ -30,6 +31,21 @@ def channels_last(x: mx.array) -> mx.array:
 def channels_first(x: mx.array) -> mx.array:
     """A convolution kernel (D, p, p, C) as (D, C, p, p)."""
     return x.transpose(0, 3, 1, 2) if x.ndim == 4 else x
+
+
+def transposed(x: mx.array) -> mx.array:
+    """A weight (in, out) as (out, in), or back."""
+    return x.T if x.ndim == 2 else x
+
+
+def out_first(x: mx.array) -> mx.array:
+    """A convolution kernel (p, p, C, D) as (D, p, p, C)."""
+    return x.transpose(3, 0, 1, 2) if x.ndim == 4 else x
+
+
+def out_last(x: mx.array) -> mx.array:
+    """A convolution kernel (D, p, p, C) as (p, p, C, D)."""
+    return x.transpose(1, 2, 3, 0) if x.ndim == 4 else x
 
 
 def drop_batch(x: mx.array) -> mx.array:
@@ -65,6 +81,8 @@ def rule(source: str, *targets: str, transform: tuple[Transform, Transform] = (s
 
 
 KERNEL = (channels_last, channels_first)
+FLAX_KERNEL = (out_first, out_last)
+DENSE = (transposed, transposed)
 TABLE = (drop_batch, add_batch)
 
 
@@ -83,7 +101,7 @@ def _matcher(names: Iterable[str]) -> Callable[[str], tuple[str, str] | None]:
     def match(name: str) -> tuple[str, str] | None:
         if name in known:
             return name, ""
-        number = re.search(r"\.(0|[1-9]\d{0,5})\.", name)
+        number = re.search(r"[._](0|[1-9]\d{0,5})\.", name)
         if number:
             template = f"{name[: number.start(1)]}{{i}}{name[number.end(1) :]}"
             if template in known:

@@ -10,6 +10,8 @@ from ..errors import DamagedFileError, NotACheckpointError, PickleRefusedError
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 SINGLE, APPLE_MLX = "model.safetensors", "mlx_model.safetensors"
+NPZ = ("model.npz", "weights.npz")  # as older MLX examples write
+FLAX = "flax_model.msgpack"
 SMALL_FILES = (  # beside the weights: configuration, tokenizer, licence, card
     CONFIG,
     "preprocessor_config.json",
@@ -33,43 +35,60 @@ def small_files(names: Iterable[str]) -> list[str]:
 
 
 def choose_weights(names: Collection[str], source: str, weights: str | None = None) -> str:
-    """The one file that stands for the weights: a safetensors file, or the index of its shards.
+    """The one file that stands for the weights: a file that holds them, or the index of its shards.
 
     Args:
         names: all files there are.
         source: what to call the checkpoint in messages.
         weights: the file asked for; None for `model.safetensors`, then the index of shards, then Apple's
-            `mlx_model.safetensors`, then the only safetensors file there is.
+            `mlx_model.safetensors`, then the only safetensors file there is; where there is none, `model.npz`,
+            `weights.npz` or the only .npz; at last Apple's `flax_model.msgpack`.
 
     Raises:
         NotACheckpointError: nothing of the kind, or several and no telling which.
-        PickleRefusedError: only pickled weights.
+        PickleRefusedError: only pickled weights, or pickled ones asked for.
     """
-    tensors = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
-    found = ", ".join(sorted(names)[:8]) or "nothing"
     if weights is not None:
-        if weights in names:
-            return weights
-        raise NotACheckpointError(f"{source} lacks the weight file {weights}: found {found}")
-    for name in (SINGLE, INDEX, APPLE_MLX):
-        if name in names:
-            return name
-    if len(tensors) == 1:
-        return tensors[0]
-    if tensors:
-        raise NotACheckpointError(
-            f"{source} holds {len(tensors)} weight files ({', '.join(tensors[:5])}) and no {INDEX}:"
-            " name one with --weights"
-        )
+        return _asked_for(names, source, weights)
+    for usual, suffix in (((SINGLE, INDEX, APPLE_MLX), ".safetensors"), (NPZ, ".npz"), ((FLAX,), ".msgpack")):
+        for name in usual:
+            if name in names:
+                return name
+        others = sorted(name for name in names if name.endswith(suffix) and "/" not in name)
+        if len(others) == 1:
+            return others[0]
+        if others:
+            which = f" and no {INDEX}" if suffix == ".safetensors" else ""
+            raise NotACheckpointError(
+                f"{source} holds {len(others)} weight files ({', '.join(others[:5])}){which}:"
+                " name one with --weights"
+            )
     pickles = sorted(name for name in names if name.endswith(PICKLES))
     if pickles:
-        raise PickleRefusedError(
-            f"{source} holds only pickled weights ({', '.join(pickles[:3])}), which can run code when opened: have"
-            " https://huggingface.co/spaces/safetensors/convert make a model.safetensors of them, or take a"
-            " revision that has one"
-        )
+        raise PickleRefusedError(f"{source} holds only {_pickled(pickles)}")
     raise NotACheckpointError(
-        f"{source} is no checkpoint: looked for {SINGLE}, {INDEX} with its shards, {APPLE_MLX}; found {found}"
+        f"{source} is no checkpoint: looked for {SINGLE}, {INDEX} with its shards, {APPLE_MLX}, {', '.join(NPZ)},"
+        f" {FLAX}; found {_found(names)}"
+    )
+
+
+def _asked_for(names: Collection[str], source: str, weights: str) -> str:
+    if weights not in names:
+        raise NotACheckpointError(f"{source} lacks the weight file {weights}: found {_found(names)}")
+    if weights.endswith(PICKLES):
+        raise PickleRefusedError(f"{source}: these are {_pickled([weights])}")
+    return weights
+
+
+def _found(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:8]) or "nothing"
+
+
+def _pickled(names: list[str]) -> str:
+    return (
+        f"pickled weights ({', '.join(names[:3])}), which can run code when opened: have"
+        " https://huggingface.co/spaces/safetensors/convert make a model.safetensors of them, or take a"
+        " revision that has one"
     )
 
 

@@ -7,6 +7,7 @@ its data behind it, and no more than one tensor is held. Source of the format: t
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from .selection import INDEX, SINGLE
 
 DTYPE_NAMES = {
     mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.int32: "I32",
-    mx.uint16: "U16", mx.uint8: "U8", mx.int8: "I8", mx.int64: "I64", mx.bool_: "BOOL",
+    mx.uint16: "U16", mx.uint8: "U8", mx.int8: "I8", mx.int64: "I64", mx.bool_: "BOOL", mx.int16: "I16",
+    mx.uint64: "U64",
 }  # fmt: skip
+MLX_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 ALIGNMENT = 8  # bytes; where data begins
 
 
@@ -37,7 +40,7 @@ class Entry:
     @property
     def nbytes(self) -> int:
         """Bytes of its data."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.size
+        return math.prod(self.shape) * self.dtype.size
 
 
 def split_shards(entries: Sequence[Entry], max_shard_bytes: int) -> list[list[Entry]]:
@@ -95,6 +98,13 @@ def _write_one(
     tensors: Iterator[tuple[str, mx.array]],
     metadata: Mapping[str, str],
 ) -> None:
+    file.write(header_bytes(entries, metadata))
+    for entry in entries:
+        file.write(planned_bytes(entry, *next(tensors)))
+
+
+def header_bytes(entries: Iterable[Entry], metadata: Mapping[str, str]) -> bytes:
+    """The first part of a safetensors file: its header and the header's length."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     at = 0
     for entry in entries:
@@ -106,14 +116,18 @@ def _write_one(
         at += entry.nbytes
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % ALIGNMENT)
-    file.write(struct.pack("<Q", len(raw)) + raw)
-    for entry in entries:
-        name, tensor = next(tensors)
-        if (name, tensor.dtype, tuple(tensor.shape)) != (entry.name, entry.dtype, entry.shape):
-            raise CheckpointError(
-                f"{name} became {tensor.dtype} {tensor.shape}, not what was planned: {entry}"
-            )
-        file.write(raw_bytes(tensor))
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def planned_bytes(entry: Entry, name: str, tensor: mx.array) -> bytes:
+    """The data of a tensor that is what its entry says.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if (name, tensor.dtype, tuple(tensor.shape)) != (entry.name, entry.dtype, entry.shape):
+        raise CheckpointError(f"{name} became {tensor.dtype} {tensor.shape}, not what was planned: {entry}")
+    return raw_bytes(tensor)
 
 
 def raw_bytes(tensor: mx.array) -> bytes:

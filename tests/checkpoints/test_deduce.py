@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -126,3 +127,29 @@ def test_a_tensor_of_too_few_sides_is_refused(variants, shapes_of):
     shapes = {**shapes_of(variants["fixed"]), "embeddings.patch_embed.weight": (64,)}
     with pytest.raises(LayoutError, match=r"no tensor embeddings\.patch_embed\.weight to read"):
         deduce_config(shapes, variants["fixed"].to_dict())
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "field", "value", "told"),
+    [
+        ("fixed", None, "num_hidden_layers", 10**9, 2),
+        ("fixed", None, "hidden_size", 10**9, 64),
+        ("fixed", None, "hidden_size", 513, 64),
+        ("fixed", None, "intermediate_size", 10**15, 128),
+        ("fixed", None, "image_size", 10**6, 56),
+        ("fixed", None, "patch_size", float("inf"), 14),
+        ("native", None, "num_channels", 1e300, 3),
+        ("lit", "vision_config", "num_hidden_layers", 1000, 2),
+        ("lit", "text_config", "vocab_size", 10**12, 514),
+        ("lit", "text_config", "max_position_embeddings", 10**6, 77),
+        ("lit", "text_config", "max_context_length", 10**6, 77),
+        ("lit", None, "projection_dim", 10**6, 32),
+    ],
+)
+def test_a_size_far_beyond_the_tensors_is_refused(variants, shapes_of, kind, part, field, value, told):
+    data = variants[kind].to_dict()
+    (data[part] if part else data)[field] = value
+    with pytest.raises(
+        ConfigError, match=f"^config: {field} is {re.escape(str(value))}, and the tensors say {told}: "
+    ):
+        deduce_config(shapes_of(variants[kind]), data)

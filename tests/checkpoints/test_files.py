@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from mlx_aimv2.checkpoints.files import (
     MAX_HEADER,
     MAX_JSON,
+    check_links,
     find_weights,
+    inside,
     open_tensors,
     read_header,
     read_json,
 )
+from mlx_aimv2.checkpoints.headers import MAX_TENSORS
 from mlx_aimv2.errors import ConfigError, DamagedFileError, NotACheckpointError, PickleRefusedError
 
 TENSORS = {"a": mx.arange(6.0).reshape(2, 3), "b.c": mx.array([1, 2], dtype=mx.int32), "d": mx.array(0.5)}
@@ -67,6 +70,11 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
         (["weights.safetensors"], {"a": "weights.safetensors"}, ["weights.safetensors"]),
         (["mlx_model.safetensors", "else.safetensors"], None, ["mlx_model.safetensors"]),
         (["weights.safetensors", "pytorch_model.bin"], None, ["weights.safetensors"]),
+        (["weights.safetensors", "model.npz", "flax_model.msgpack"], None, ["weights.safetensors"]),
+        (["weights.npz", "model.npz", "flax_model.msgpack"], None, ["model.npz"]),
+        (["weights.npz", "else.npz"], None, ["weights.npz"]),
+        (["else.npz", "flax_model.msgpack", "pytorch_model.bin"], None, ["else.npz"]),
+        (["flax_model.msgpack", "pytorch_model.bin"], None, ["flax_model.msgpack"]),
     ],
     ids=[
         "single",
@@ -77,6 +85,11 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
         "one-shard",
         "apple-mlx",
         "other",
+        "safetensors-first",
+        "model-npz",
+        "weights-npz",
+        "other-npz",
+        "flax",
     ],
 )
 def test_weights_are_found(put, names, index, found):
@@ -104,6 +117,12 @@ def test_a_file_can_be_named(put):
             None,
             NotACheckpointError,
             r"2 weight files \(a.saf.*, b.saf.*name one",
+        ),
+        (
+            ["b.npz", "a.npz", "flax_model.msgpack"],
+            None,
+            NotACheckpointError,
+            r"2 weight files \(a.npz, b.npz\): name one with --weights",
         ),
         (
             ["pytorch_model.bin"],
@@ -170,6 +189,11 @@ def test_a_wrong_name_is_refused(put, name, error, message):
         find_weights(put("model.safetensors"), name)
 
 
+def test_a_pickle_that_is_named_is_refused(put):
+    with pytest.raises(PickleRefusedError, match=r"these are pickled weights \(x\.bin\), which can run code"):
+        find_weights(put("model.safetensors", "x.bin"), "x.bin")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -179,8 +203,13 @@ def test_a_wrong_name_is_refused(put, name, error, message):
         (b"[" * 100_000, "is not valid JSON"),
         (b"3", "must hold a JSON object, not int"),
         (b" " * (MAX_JSON + 1), "bytes is too large for a configuration"),
+        (b'{"a": ' + b"9" * 100_000 + b"}", r"is not valid JSON: a number of 100000 digits"),
+        (
+            b'{"a": ' + b"[" * 70 + b"]" * 70 + b"}",
+            "holds objects and lists more than 64 deep: it is no config",
+        ),
     ],
-    ids=["empty", "quotes", "utf-16", "nesting", "number", "large"],
+    ids=["empty", "quotes", "utf-16", "nesting", "number", "large", "digits", "depth"],
 )
 def test_damaged_json_is_refused(tmp_path, content, message):
     (tmp_path / "config.json").write_bytes(content)
@@ -265,6 +294,14 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
         (raw({"a": entry(shape=(2,))}, bytes(4)), r"a of shape \[2\] needs 8 bytes and has 4"),
         (raw({"a": entry(offsets=(4, 0))}, bytes(4)), "needs 4 bytes and has -4"),
         (raw({"a": entry()}, bytes(3)), "is cut off: a ends 1 bytes after it; download it again"),
+        (raw({"a" * 1001: entry()}, bytes(4)), r"its header is damaged \(a tensor named 'aaaa"),
+        (raw({"a": entry(shape=[1] * 9)}, bytes(4)), "a has 9 dimensions, and no weight has over 8"),
+        (raw({str(n): 0 for n in range(MAX_TENSORS + 1)}), "claims 100001 tensors, and no model has over 100000"),
+        (raw(b'{"a": %s, "a": %s}' % ((json.dumps(entry()).encode(),) * 2), bytes(4)), "'a' is in it twice"),
+        (raw(b'{"a": {"dtype": "F32", "shape": [1], "shape": [2]}}'), r"damaged \('shape' is in it twice\)"),
+        (raw(b'{"a": {"shape": [%s]}}' % (b"9" * 9000)), r"its header is damaged \(a number of 9000 digits\)"),
+        (raw({"a": entry(), "b": entry()}, bytes(4)), r"its header is damaged \(a and b share bytes\)"),
+        (raw({"a": entry("U8", (8,), (0, 8)), "b": entry("I32", (1,), (4, 8))}, bytes(8)), "a and b share bytes"),
         (raw({"a": entry(shape=(0, 2**40), offsets=(0, 0))}), "a has a side of 1099511627776, which is too large"),
     ],
 )  # fmt: skip
@@ -329,3 +366,77 @@ def test_whatever_a_header_says_it_is_read_or_refused(tmp_path, header, room):
         assert "\n" not in str(error)
         return
     mx.eval(tensors)
+
+
+# --- links ---
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A weight file beside the checkpoint's folder, which is empty."""
+    (tmp_path / "folder").mkdir()
+    mx.save_safetensors(str(tmp_path / "secret.safetensors"), TENSORS)
+    return (tmp_path / "secret.safetensors").rename(tmp_path / "secret")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json", "model.npz"])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_weights_that_are_a_link_out_of_the_folder_are_refused(elsewhere, name, absolute):
+    folder = elsewhere.parent / "folder"
+    (folder / name).symlink_to(elsewhere if absolute else "../secret")
+    message = f"{name} is a link out of its folder, to {elsewhere}: put the file itself there"
+    with pytest.raises(DamagedFileError, match=message):
+        find_weights(folder)
+
+
+def test_a_shard_that_is_a_link_out_of_the_folder_is_refused(elsewhere, put):
+    folder = put(index={"a": SHARDS[0]})
+    (folder / SHARDS[0]).symlink_to("folder/../../" + folder.name + "/folder/../secret")
+    assert find_weights(folder) == (folder / SHARDS[0],)  # round about, and inside after all
+    (folder / SHARDS[0]).unlink()
+    (folder / SHARDS[0]).symlink_to("/dev/zero")
+    with pytest.raises(DamagedFileError, match="is a link out of its folder, to /dev/zero"):
+        find_weights(folder)
+
+
+def test_a_link_to_nothing_inside_is_a_file_that_lacks(elsewhere):
+    folder = elsewhere.parent / "folder"
+    (folder / "model.safetensors").symlink_to("gone")
+    with pytest.raises(NotACheckpointError, match=r"lacks the weight file model\.safetensors"):
+        find_weights(folder)
+
+
+def test_the_links_of_the_hubs_cache_are_followed(elsewhere, tmp_path):
+    storage = tmp_path / "models--me--x"
+    snapshot = storage / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (storage / "blobs").mkdir()
+    elsewhere.rename(storage / "blobs" / "abc")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/abc")
+    (tmp_path / "alias").symlink_to(snapshot)
+    for folder in (snapshot, tmp_path / "alias"):
+        assert read_header(find_weights(folder)).shapes["a"] == (2, 3)
+    for target in ("../../refs", "../../blobs/x/y", "../../../other/blobs/abc"):
+        (snapshot / "model.safetensors").unlink()
+        (snapshot / "model.safetensors").symlink_to(target)
+        with pytest.raises(DamagedFileError, match="is a link out of its folder"):
+            find_weights(snapshot)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "preprocessor_config.json", "vocab.json", "LICENSE", "README.md"]
+)
+def test_small_files_that_are_links_out_of_the_folder_are_refused(elsewhere, name):
+    folder = elsewhere.parent / "folder"
+    check_links(folder)
+    (folder / "other.txt").symlink_to(elsewhere)  # is not read
+    check_links(folder)
+    (folder / name).symlink_to(elsewhere)
+    with pytest.raises(DamagedFileError, match=f"{name} is a link out of its folder, to {elsewhere}"):
+        check_links(folder)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../secret", "/etc/passwd", "a\\b", "a\0b"])
+def test_what_is_no_name_of_a_file_is_refused(elsewhere, name):
+    with pytest.raises(DamagedFileError, match="is not the name of a file in this folder"):
+        inside(elsewhere.parent / "folder", name)

@@ -315,10 +315,10 @@ def test_a_failing_callback_is_heard(hub: FakeHub) -> None:
             "or take a revision that has one",
         ),
         (
-            {"config.json": b"{}", "flax_model.msgpack": b""},
+            {"config.json": b"{}", "model.onnx": b""},
             errors.NotACheckpointError,
             "me/x is no checkpoint: looked for model.safetensors, model.safetensors.index.json with its shards, "
-            "mlx_model.safetensors; found config.json, flax_model.msgpack",
+            "mlx_model.safetensors, model.npz, weights.npz, flax_model.msgpack; found config.json, model.onnx",
         ),
         (
             {"model.safetensors": b""},
@@ -329,7 +329,7 @@ def test_a_failing_callback_is_heard(hub: FakeHub) -> None:
             {},
             errors.NotACheckpointError,
             "me/x is no checkpoint: looked for model.safetensors, model.safetensors.index.json with its shards, "
-            "mlx_model.safetensors; found nothing",
+            "mlx_model.safetensors, model.npz, weights.npz, flax_model.msgpack; found nothing",
         ),
         (
             {key: data for key, data in SHARDED.items() if key != SHARDS[1]},
@@ -344,6 +344,22 @@ def test_repositories_without_usable_weights(
     hub.repos["me/x"] = Repo(files)
     assert message(kind, lambda: resolve("me/x")) == text
     assert not {name for name in hub.downloaded() if name.endswith((".bin", ".msgpack", ".safetensors"))}
+
+
+@pytest.mark.parametrize(
+    ("names", "weights", "chosen"),
+    [
+        (["weights.npz", "flax_model.msgpack"], None, "weights.npz"),
+        (["flax_model.msgpack", "pytorch_model.bin"], None, "flax_model.msgpack"),
+        (["model.safetensors", "flax_model.msgpack", "x.npz"], "flax_model.msgpack", "flax_model.msgpack"),
+        (["model.safetensors", "flax_model.msgpack", "x.npz"], "x.npz", "x.npz"),
+    ],
+)
+def test_other_weights_are_had_where_nothing_else_is_or_they_are_named(hub, names, weights, chosen) -> None:
+    hub.repos["me/x"] = Repo({"config.json": b"{}", **dict.fromkeys(names, b"x")})
+    folder = resolve("me/x", weights=weights).folder
+    assert {path.name for path in folder.iterdir()} == {"config.json", chosen}
+    assert resolve("me/x", weights=weights, revision=folder.name).folder == folder
 
 
 @pytest.mark.parametrize(

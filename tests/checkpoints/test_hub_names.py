@@ -118,10 +118,10 @@ def test_revisions_that_cannot_be(revision: str) -> None:
     )
 
 
-@pytest.mark.parametrize("weights", ["pytorch_model.bin", "flax_model.msgpack", "", "sub/model.safetensors"])
-def test_weights_must_name_a_safetensors_file(weights: str) -> None:
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.npz.pkl", "", "sub/model.safetensors"])
+def test_weights_must_name_a_weight_file(weights: str) -> None:
     assert refused(errors.InputError, LARGE, weights=weights) == (
-        f"weights must name a .safetensors file, not {weights!r}"
+        f"weights must name a .safetensors, .npz or .msgpack file, not {weights!r}"
     )
 
 

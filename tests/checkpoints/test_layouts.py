@@ -66,6 +66,18 @@ def timm_vision():
     return {f"blocks.{i}.{name}.weight" for i in range(24) for name in names} | {*front, "norm.weight"}
 
 
+def flax(names):
+    """Apple's names in Flax's words."""
+    changed = set()
+    for name in names:
+        module, _, kind = name.replace("trunk.blocks.", "trunk.layers_").rpartition(".")
+        if kind == "weight":
+            norm = module.endswith((".norm", ".norm_1", ".norm_2", ".post_trunk_norm"))
+            kind = "scale" if norm else "embedding" if module.endswith("text_embedding") else "kernel"
+        changed.add(f"{module}.{kind}" if module else kind)
+    return changed
+
+
 PUBLISHED = {
     "apple": ("apple", apple_vision(), 173, "fixed"),
     "apple-native": ("apple", apple_vision(native=True), 172, "native"),
@@ -73,6 +85,9 @@ PUBLISHED = {
     "apple-mlx": ("apple-mlx", apple_vision(), 173, "fixed"),
     "apple-mlx-native": ("apple-mlx", apple_vision(native=True), 172, "native"),
     "apple-mlx-lit": ("apple-mlx", apple_lit(), 268, "lit"),
+    "flax": ("flax", flax(apple_vision()), 173, "fixed"),
+    "flax-native": ("flax", flax(apple_vision(native=True)), 172, "native"),
+    "flax-lit": ("flax", flax(apple_lit()), 268, "lit"),
     "transformers": ("transformers", transformers_vision(), 221, "fixed"),
     "transformers-native": ("transformers", transformers_vision(native=True), 220, "native"),
     "transformers-lit": ("transformers", transformers_lit(), 340, "lit"),
@@ -158,11 +173,13 @@ def test_every_layout_of_a_model_loads_to_the_same_weights(stored, canonical):
     [
         ("apple", "trunk.blocks.5.mlp.fc1", "trunk.blocks.5.mlp.fc3", "trunk.blocks.5.mlp.fc2"),
         ("apple-mlx", "trunk.blocks.5.mlp.fc1", "trunk.blocks.5.mlp.fc3", "trunk.blocks.5.mlp.fc2"),
+        ("flax", "trunk.layers_5.mlp.fc1", "trunk.layers_5.mlp.fc3", "trunk.layers_5.mlp.fc2"),
         ("timm", "blocks.5.mlp.fc1_g", "blocks.5.mlp.fc1_x", "blocks.5.mlp.fc2"),
     ],
 )
 def test_gate_up_and_down_are_told_apart(layout, gate, up, down):
-    tensors = {f"{gate}.weight": mx.array(1), f"{up}.weight": mx.array(2), f"{down}.weight": mx.array(3)}
+    kind = "kernel" if layout == "flax" else "weight"
+    tensors = {f"{gate}.{kind}": mx.array(1), f"{up}.{kind}": mx.array(2), f"{down}.{kind}": mx.array(3)}
     canonical, _ = LAYOUTS[layout].to_canonical(tensors)
     values = {name.split("ffn.")[1]: x.item() for name, x in canonical.items()}
     assert values == {"gate_proj.weight": 1, "up_proj.weight": 2, "down_proj.weight": 3}
@@ -184,6 +201,16 @@ def test_rows_of_qkv_are_q_then_k_then_v(layout, name, kind):
     assert values == {f"q_proj.{kind}": [1, 1], f"k_proj.{kind}": [2, 2], f"v_proj.{kind}": [3, 3]}
 
 
+def test_kernels_of_flax_are_turned():
+    names = ("trunk.layers_0.attn.qkv.kernel", "preprocessor.patchifier.proj.kernel")
+    qkv, patch = mx.arange(2 * 9).reshape(2, 9), mx.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    canonical, _ = LAYOUTS["flax"].to_canonical(dict(zip(names, (qkv, patch), strict=True)))
+    keys = canonical["encoder.layers.0.attention.k_proj.weight"]
+    assert keys.tolist() == qkv.T[3:6].tolist()
+    kernel = canonical["embeddings.patch_embed.weight"]
+    assert kernel.shape == (5, 2, 3, 4) and kernel[4, 1, 2, 3].item() == patch[1, 2, 3, 4].item()
+
+
 @pytest.mark.parametrize(("norm", "canonical_norm"), [("norm_1", "rms_norm1"), ("norm_2", "rms_norm2")])
 def test_both_norms_of_a_layer_are_told_apart(norm, canonical_norm):
     canonical, _ = LAYOUTS["apple"].to_canonical({f"trunk.blocks.0.{norm}.weight": mx.array(1)})
@@ -195,7 +222,7 @@ def test_what_timm_has_no_place_for_is_named(variants, canonical):
     assert left == [name for name in left if name.startswith("head.")] and len(left) == 5
 
 
-@pytest.mark.parametrize("layout", ["apple", "apple-mlx", "transformers", "timm"])
+@pytest.mark.parametrize("layout", ["apple", "apple-mlx", "flax", "transformers", "timm"])
 def test_a_foreign_name_is_given_back(layout):
     assert LAYOUTS[layout].to_canonical({"decoder.weight": mx.array(0)}) == ({}, ["decoder.weight"])
 
@@ -225,6 +252,8 @@ AMBIGUOUS = (8, 3, 3, 3)  # patches of 3 x 3 pixels
         ("embeddings.patch_embed.weight", (8, 1, 14, 14), None, "transformers"),
         ("embeddings.patch_embed.weight", (8, 14, 14, 1), None, "mlx"),
         ("patch_embed.proj.weight", (8, 3, 14, 14), None, "timm"),
+        ("preprocessor.patchifier.proj.kernel", (14, 14, 3, 8), None, "flax"),
+        ("image_encoder.preprocessor.patchifier.proj.kernel", (3, 3, 3, 3), None, "flax"),
         ("preprocessor.patchifier.proj.weight", AMBIGUOUS, {"format": "mlx"}, "apple-mlx"),
         ("preprocessor.patchifier.proj.weight", AMBIGUOUS, {"format": "pt"}, "apple"),
         ("preprocessor.patchifier.proj.weight", AMBIGUOUS, None, "apple"),

@@ -1,10 +1,12 @@
 import hashlib
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from mlx_aimv2.checkpoints.files import read_header
 from mlx_aimv2.checkpoints.origin import SAMPLE_BYTES, checkpoint_hash
+from mlx_aimv2.errors import DamagedFileError
 
 TENSORS = {"a": mx.arange(6.0).reshape(2, 3), "b": mx.arange(2048.0), "c": mx.array(1.0)}
 
@@ -56,3 +58,20 @@ def test_values_beyond_the_sample_are_not_read(hash_of):
 def test_the_hash_stays_what_stored_vectors_carry(hash_of):
     expected = hashlib.sha256(b"a F32 (1,)\n" + bytes(4) + b"b F16 ()\n" + bytes(2)).hexdigest()[:16]
     assert hash_of({"b": mx.array(0.0, dtype=mx.float16), "a": mx.zeros((1,))}) == expected
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed], ids=["plain", "compressed"])
+@pytest.mark.parametrize("name", ["model.npz", "weights.npz"])
+def test_an_npz_has_the_hash_of_its_tensors(hash_of, tmp_path, write, name):
+    write(tmp_path / name, **{name: np.array(x) for name, x in TENSORS.items()})
+    assert checkpoint_hash(read_header((tmp_path / name,))) == hash_of(TENSORS)
+
+
+def test_a_file_that_is_gone_has_none(tmp_path):
+    mx.save_safetensors(str(tmp_path / "x.safetensors"), TENSORS)
+    header = read_header((tmp_path / "x.safetensors",))
+    (tmp_path / "x.safetensors").unlink()
+    with pytest.raises(
+        DamagedFileError, match=r"x\.safetensors: the data of a tensor cannot be read \(.*No such"
+    ):
+        checkpoint_hash(header)

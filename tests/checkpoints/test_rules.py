@@ -37,6 +37,15 @@ def test_the_number_of_a_layer_is_carried_over():
     }
 
 
+def test_the_number_of_a_layer_may_follow_an_underscore():
+    rules = [rule("trunk.layers_{i}.norm_1.scale", "layers.{i}.rms_norm1.weight")]
+    layout = {f"trunk.layers_{i}.norm_1.scale": mx.array(i) for i in (0, 23)}
+    canonical, unknown = to_canonical(layout, rules)
+    assert unknown == [] and list(canonical) == [f"layers.{i}.rms_norm1.weight" for i in (0, 23)]
+    assert from_canonical(canonical, rules)[0].keys() == layout.keys()
+    assert to_canonical({"trunk.layers.0.norm_1.scale": mx.array(0)}, rules)[0] == {}
+
+
 @pytest.mark.parametrize("number", ["01", "-1", "x", "", "1234567"])
 def test_what_is_no_number_of_a_layer_is_unknown(number):
     name = f"blocks.{number}.fc.weight"

@@ -1,0 +1,105 @@
+"""What the header of a weight file says of its tensors, and the checks that every format shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DamagedFileError
+
+MAX_SIDE = 2**31 - 1  # of a tensor: MLX counts in 32 bits
+MAX_DIMENSIONS = 8  # a patch kernel has four
+MAX_TENSORS = 100_000  # the largest published checkpoint has 340, a packed one three times as many
+MAX_NAME = 1000  # characters
+ITEM_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
+    "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+UNREADABLE = ("F64",)  # MLX has no float64 on a GPU
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a header says of one tensor."""
+
+    dtype: str  # as safetensors calls it, such as F32
+    shape: tuple[int, ...]
+    file: Path
+    start: int  # of its data in the file, or in the member, in bytes
+    nbytes: int
+    member: str | None = None  # of the zip file that an .npz is
+    column_major: bool = False  # the order of the data; that of every other file is row-major
+
+
+@dataclass(frozen=True)
+class Header:
+    """All tensors of a checkpoint, over all its files."""
+
+    files: tuple[Path, ...]
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor's shape."""
+        return {name: info.shape for name, info in self.tensors.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+
+def check_name(path: Path, name: str) -> None:
+    """Refuse a tensor's name that cannot be shown in a message.
+
+    Raises:
+        DamagedFileError: it has control characters, or is as long as a page.
+    """
+    if not name.isprintable() or len(name) > MAX_NAME:
+        raise DamagedFileError(f"{path}: its header is damaged (a tensor named {name!r:.80})")
+
+
+def tensor_bytes(path: Path, name: str, dtype: object, shape: Sequence[object]) -> int:
+    """The bytes that a tensor's data must have.
+
+    Raises:
+        DamagedFileError: a dtype that MLX does not read, or a shape no model has.
+    """
+    if len(shape) > MAX_DIMENSIONS:
+        raise DamagedFileError(
+            f"{path}: {name} has {len(shape)} dimensions, and no weight has over {MAX_DIMENSIONS}"
+        )
+    sides = [side for side in shape if isinstance(side, int) and not isinstance(side, bool) and side >= 0]
+    if len(sides) != len(shape):
+        raise DamagedFileError(f"{path}: {name} has a shape or offsets that are no whole numbers")
+    if max(sides, default=0) > MAX_SIDE:
+        raise DamagedFileError(f"{path}: {name} has a side of {max(sides)}, which is too large")
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES or dtype in UNREADABLE:
+        raise DamagedFileError(f"{path}: {name} has the dtype {dtype!r:.80}, which is not supported")
+    return math.prod(sides) * ITEM_BYTES[dtype]
+
+
+def check_count(path: Path, count: int) -> None:
+    """Refuse a file of more tensors than any model has.
+
+    Raises:
+        DamagedFileError: there are more.
+    """
+    if count > MAX_TENSORS:
+        raise DamagedFileError(f"{path} claims {count} tensors, and no model has over {MAX_TENSORS}")
+
+
+def check_apart(path: Path, spans: Iterable[tuple[int, int, str]]) -> None:
+    """Refuse two tensors that lie in the same bytes of a file; ``spans`` are (begin, end, name).
+
+    Raises:
+        DamagedFileError: two do.
+    """
+    last, owner = 0, ""
+    for begin, end, name in sorted(span for span in spans if span[0] < span[1]):
+        if begin < last:
+            raise DamagedFileError(f"{path}: its header is damaged ({owner} and {name} share bytes)")
+        last, owner = end, name
