@@ -1,0 +1,196 @@
+"""What a conversion did to a checkpoint: both are run on the same inputs, and their results compared.
+
+A layer's relative error is the largest, over a few pictures (or texts), of ||converted - original|| / ||original||,
+Frobenius norms of that layer's output on one picture. It holds what the layers before have added up to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from .config import Aimv2Config, AnyConfig
+from .errors import InputError
+from .events import Notice, OnEvent, ignore
+from .fidelity_report import Fidelity, ZeroShot
+from .loading import LoadOptions, build_processor, inspect
+from .models.backend import blas_problem, compute_dtype, on_cpu
+from .processing.decode import ImageInput
+from .processing.processor import Processor
+from .trial import Labelling, Sample, States, Trial, make_sample, run
+
+__all__ = ["Fidelity", "compare"]
+
+NEIGHBOURS = 10
+ROWS = 1024  # of the matrix of similarities, computed at once
+# What two checkpoints must agree in to be one model; all else may change in a conversion.
+ARCHITECTURE = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "patch_size", "use_head",
+    "vocab_size", "max_position_embeddings", "projection_dim",
+)  # fmt: skip
+
+
+def compare(
+    original: str | os.PathLike[str],
+    converted: str | os.PathLike[str],
+    images: Sequence[ImageInput] | None = None,
+    *,
+    revision: str | None = None,
+    options: LoadOptions | None = None,
+    on_event: OnEvent = ignore,
+) -> Fidelity:
+    """Run a checkpoint and its conversion on the same inputs, one after the other.
+
+    Args:
+        original: a folder, a repository or a short name; any published layout.
+        converted: likewise, of the same architecture.
+        images: pictures to run them on, at least two that can be read; None for built-in drawings.
+        revision: branch, tag or commit of the original's repository.
+        options: how to load; its ``weights`` names a file of the original.
+        on_event: called with progress, notices, and the pictures that cannot be read.
+
+    Raises:
+        InputError: the two are different models, or fewer than two pictures can be read.
+        NonFiniteError: one of them gives NaN or infinity; its name is in the message.
+        CheckpointError: one of them is no checkpoint, or damaged.
+        HubError: one of them cannot be had from the Hub.
+    """
+    options = options or LoadOptions()
+    compute_dtype(options.dtype)  # before anything is downloaded
+    sample = make_sample(images)
+    first = inspect(original, revision, options.weights, on_event)
+    second = inspect(converted, None, None, on_event)
+    _check_same(first.config, second.config, str(original), str(converted))
+    if (problem := blas_problem()) is not None:
+        on_event(Notice(problem))
+    processor = build_processor(first.resolved.folder, first.config, options)
+    other = build_processor(second.resolved.folder, second.config, options)
+    if differing := _differing(processor, other, sample.prompts):
+        on_event(Notice(f"they prepare inputs differently ({', '.join(differing)}): both get the original's"))
+    before = run("original", first, processor, sample, options, on_event)
+    mx.clear_cache()
+    sample = dataclasses.replace(sample, images=before.images)
+    after = run("converted", second, processor, sample, options, on_event)
+    mx.clear_cache()
+    if len(after.images) != len(before.images):
+        raise InputError("pictures that could be read at first cannot be any more: compare once again")
+    return _judge(before, after, sample, tuple(differing))
+
+
+def _check_same(first: AnyConfig, second: AnyConfig, original: str, converted: str) -> None:
+    """Refuse to compare two models that are not one.
+
+    Raises:
+        InputError: what they differ in.
+    """
+    one, two = _architecture(first), _architecture(second)
+    differing = [name for name in one if one[name] != two.get(name)]
+    if differing:
+        raise InputError(
+            f"{original} ({_words(one, differing)}) and {converted} ({_words(two, differing)}) are different"
+            " models: compare a checkpoint with its own conversion"
+        )
+
+
+def _architecture(config: AnyConfig) -> dict[str, Any]:
+    if not isinstance(config, Aimv2Config):
+        return {"kind": "a vision encoder", **_shape(config)}
+    text = {f"text {name}": value for name, value in _shape(config.text_config).items()}
+    return {"kind": "an image-text pair", **_shape(config.vision_config), **text, **_shape(config)}
+
+
+def _shape(config: Any) -> dict[str, Any]:
+    shape = {name: getattr(config, name) for name in ARCHITECTURE if hasattr(config, name)}
+    if hasattr(config, "is_native"):
+        shape["resolution"] = "native" if config.is_native else f"{config.image_size} pixels"
+    return shape
+
+
+def _words(architecture: dict[str, Any], names: list[str]) -> str:
+    if "kind" in names:
+        return str(architecture["kind"])
+    return ", ".join(f"{name} {architecture[name]}" for name in names)
+
+
+def _differing(one: Processor, two: Processor, prompts: list[str]) -> list[str]:
+    """The settings in which two checkpoints prepare their inputs differently."""
+    first, second = one.image_processor.settings(), two.image_processor.settings()
+    names = sorted(name for name in {*first, *second} if first.get(name) != second.get(name))
+    if one.tokenizer is not None:
+        same = np.array_equal(one.encode(prompts).input_ids, two.encode(prompts).input_ids)
+        names += [] if same else ["tokenizer"]
+    return names
+
+
+def _judge(before: Trial, after: Trial, sample: Sample, differing: tuple[str, ...]) -> Fidelity:
+    count = len(before.embeddings)
+    neighbours = max(1, min(NEIGHBOURS, (count - 1) // 2))  # on all the others, any two models agree
+    cosines = row_cosines(before.embeddings, after.embeddings)
+    return Fidelity(
+        original=before.side,
+        converted=after.side,
+        device="cpu" if on_cpu() else "gpu",
+        pictures=count,
+        drawn=sample.drawn,
+        cosine_min=float(cosines.min()),
+        cosine_mean=float(cosines.mean()),
+        recall_at_10=recall(before.embeddings, after.embeddings, neighbours) if count > 2 else None,
+        neighbours=neighbours,
+        layers=tuple(_layer_errors(*(_states(trial) for trial in (before, after))).items()),
+        layer_pictures=len(before.states),
+        zero_shot=_zero_shot(before.labelling, after.labelling, sample.labels),
+        differing=differing,
+    )
+
+
+def _zero_shot(before: Labelling | None, after: Labelling | None, labels: tuple[str, ...]) -> ZeroShot | None:
+    if before is None or after is None:
+        return None
+    one, two = before.probabilities, after.probabilities  # (N, C)
+    return ZeroShot(
+        labels=labels,
+        agreement=float((one.argmax(axis=1) == two.argmax(axis=1)).mean()),
+        probability_difference=float(np.abs(one - two).max()),
+        text_cosine_min=float(row_cosines(before.embeddings, after.embeddings).min()),
+    )
+
+
+def _states(trial: Trial) -> list[States]:
+    return trial.states + (trial.labelling.states if trial.labelling else [])
+
+
+def _layer_errors(original: list[States], converted: list[States]) -> dict[str, float]:
+    """The largest relative error of every layer, in the order of the layers."""
+    errors: dict[str, float] = {}
+    for expected, found in zip(original, converted, strict=True):
+        for name, state in expected.items():
+            norm = max(float(np.linalg.norm(state)), np.finfo(np.float32).tiny)
+            errors[name] = max(errors.get(name, 0.0), float(np.linalg.norm(found[name] - state)) / norm)
+    return errors
+
+
+def row_cosines(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Cosine similarities (N,) float64 of the rows of two matrices (N, D)."""
+    one, two = one.astype(np.float64), two.astype(np.float64)
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    return np.clip((one * two).sum(axis=1) / np.maximum(norms, 1e-12), -1, 1)
+
+
+def recall(one: np.ndarray, two: np.ndarray, k: int) -> float:
+    """The share of each row's ``k`` nearest rows that two sets of unit vectors (N, D) agree on."""
+    pairs = zip(_nearest(one, k), _nearest(two, k), strict=True)
+    return float(np.mean([np.isin(first, second).mean() for first, second in pairs]))
+
+
+def _nearest(vectors: np.ndarray, k: int) -> Iterator[np.ndarray]:
+    """The ``k`` nearest other rows (K,) of each row of (N, D)."""
+    for start in range(0, len(vectors), ROWS):
+        cosines = vectors[start : start + ROWS] @ vectors.T
+        for row, line in enumerate(cosines):
+            line[start + row] = -np.inf
+            yield np.argsort(-line, kind="stable")[:k]
