@@ -16,10 +16,11 @@ Aimv2Error                      anything this package refuses or cannot do
 │   ├── MismatchError           tensors missing, unexpected, or of the wrong shape
 │   ├── DamagedFileError        a file is cut off or not what its name says
 │   └── PickleRefusedError      only pickled weights, which could run code
-├── HubError                    a checkpoint cannot be had from the Hub
+├── HubError                    a checkpoint cannot be had from the Hub, or not be put there
 │   ├── OfflineError            no network (or offline mode), and not in the cache
 │   ├── RepositoryNotFoundError no such repository or revision
-│   └── GatedRepositoryError    access has to be granted first
+│   ├── GatedRepositoryError    access has to be granted first
+│   └── AccessTokenError        no access token, a refused one, or one that may not write
 ├── NonFiniteError              a model's output holds NaN or infinity
 └── OutputError                 a result cannot be written
 ```
@@ -95,7 +96,7 @@ class PickleRefusedError(CheckpointError):
 
 
 class HubError(Aimv2Error):
-    """A checkpoint cannot be had from the Hugging Face Hub."""
+    """A checkpoint cannot be had from the Hugging Face Hub, or not be put there."""
 
 
 class OfflineError(HubError):
@@ -108,6 +109,10 @@ class RepositoryNotFoundError(HubError):
 
 class GatedRepositoryError(HubError):
     """Access to the repository has to be granted first."""
+
+
+class AccessTokenError(HubError):
+    """There is no access token for the Hub, or it is refused, or it may not write."""
 
 
 class NonFiniteError(Aimv2Error, ArithmeticError):

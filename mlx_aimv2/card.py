@@ -1,0 +1,290 @@
+"""The model card of a converted checkpoint: its README.md, with the metadata that the Hub reads.
+
+What is said of the licence and of the base model comes from the source's own card. That card was written by anyone:
+it is read as texts alone, within bounds, and where it is damaged it counts as stating nothing.
+Source of the metadata's keys: the Hub's documentation ("Model cards").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # huggingface_hub brings it
+
+from .config import Aimv2Config, AnyConfig
+from .presets import PRESETS
+
+CARD, LIBRARY, TAG = "README.md", "mlx", "mlx-aimv2"
+TAGS = ("mlx", "aimv2", TAG, "vision")
+MAX_CARD, MAX_METADATA, MAX_LINK = 2**20, 2**16, 500  # characters
+HUB = "https://huggingface.co"
+
+Metadata = Mapping[str, tuple[str, ...]]
+
+_FENCE = "---"
+_TEXT = "tag:yaml.org,2002:str"
+_REPO = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
+_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
+_LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
+_LICENSE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,+()_-]{0,95}")
+_ADDRESS = re.compile(r"https?://[\w.-]+(?::\d+)?(?:/[\w./%#?=&~+:@-]*)?", re.ASCII)
+_FILE = re.compile(r"(?:\./)?(\w[\w.-]*(?:/\w[\w.-]*)*)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card tells, as plain values.
+
+    Attributes:
+        name: what the lines of usage call the checkpoint: the repository it goes to, or its folder's name.
+        config: the model.
+        parameters: weights of the model, all towers together.
+        repo: the source's repository, `owner/name`; None for a local folder.
+        revision: the source's commit; None for a local folder.
+        source_card: the source's README.md as `read_card` gives it; None where there is none.
+        license_files: names of the licence files that came along.
+        layout: how the source was written.
+        dtype: what weights that are not quantized are stored in.
+        quantization: in words, such as `4-bit affine, groups of 64`; None for plain weights.
+        bits_per_weight: of the result, scales included.
+        nbytes: bytes of all tensors of the result.
+        kept: how many tensors were not quantized, by the reason why.
+        fidelity: a section in Markdown that compares result and source; None where nothing was measured.
+        version: of this package.
+    """
+
+    name: str
+    config: AnyConfig
+    parameters: int
+    layout: str
+    dtype: str
+    bits_per_weight: float
+    nbytes: int
+    version: str
+    repo: str | None = None
+    revision: str | None = None
+    source_card: str | None = None
+    license_files: tuple[str, ...] = ()
+    quantization: str | None = None
+    kept: Mapping[str, int] = field(default_factory=dict)
+    fidelity: str | None = None
+
+
+@dataclass(frozen=True)
+class License:
+    """The licence of a source, as far as it is stated.
+
+    Attributes:
+        ids: as in the card's `license`; empty where nothing is stated.
+        name: `license_name`, beside the id "other".
+        link: `license_link`, an address or the name of a file beside the card.
+        from_card: False where the table of published checkpoints knows it and the card does not say.
+    """
+
+    ids: tuple[str, ...] = ()
+    name: str | None = None
+    link: str | None = None
+    from_card: bool = True
+
+
+def read_card(folder: Path) -> str | None:
+    """The start of a checkpoint's README.md; None where there is none or it cannot be read."""
+    path = folder / CARD
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return file.read(MAX_CARD).decode(errors="replace")
+    except OSError:
+        return None
+
+
+def read_metadata(card: str | None) -> Metadata:
+    """Texts and lists of texts of a card's front matter, by key; nothing of one that is damaged or too large.
+
+    The YAML is parsed and never constructed: no tags are followed, no types guessed, no references copied.
+    """
+    block = _front_matter(card or "")
+    if len(block) > MAX_METADATA:
+        return {}
+    try:
+        root = yaml.compose(block, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        return {}
+    return {key.value: texts for key, value in root.value if _is_text(key) and (texts := _texts(value))}
+
+
+def _front_matter(card: str) -> str:
+    lines = [line.rstrip() for line in card.removeprefix("\ufeff").lstrip().split("\n")]
+    if lines[0] != _FENCE or _FENCE not in lines[1:]:
+        return ""
+    return "\n".join(lines[1 : lines.index(_FENCE, 1)])
+
+
+def _is_text(node: Any) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == _TEXT
+
+
+def _texts(node: Any) -> tuple[str, ...]:
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    return tuple(one.value for one in nodes) if all(map(_is_text, nodes)) else ()
+
+
+def is_ours(metadata: Metadata) -> bool:
+    """Whether this package wrote the card that says this."""
+    return metadata.get("library_name") == (LIBRARY,) and TAG in metadata.get("tags", ())
+
+
+def license_of(facts: CardFacts, metadata: Metadata) -> License:
+    """The licence that the source's card states; else that of a published checkpoint; else none."""
+    ids = metadata.get("license", ())
+    if ids and all(map(_LICENSE.fullmatch, ids)):
+        name = _one(metadata, "license_name")
+        link = _link(_one(metadata, "license_link"), facts)
+        return License(ids, name if _LICENSE_NAME.fullmatch(name) else None, link)
+    preset = next((one for one in PRESETS if one.repo == facts.repo), None)
+    return License((preset.license,), from_card=False) if preset else License()
+
+
+def _one(metadata: Metadata, key: str) -> str:
+    texts = metadata.get(key, ())
+    return texts[0] if len(texts) == 1 else ""
+
+
+def _link(text: str, facts: CardFacts) -> str | None:
+    """An address, or the name of a file: one that came along, or one that stays in the source's repository."""
+    if len(text) <= MAX_LINK and _ADDRESS.fullmatch(text):
+        return text
+    file = _FILE.fullmatch(text) if len(text) <= MAX_LINK else None
+    if file is None or file[1] in facts.license_files:
+        return file and file[1]
+    return f"{HUB}/{facts.repo}/blob/{facts.revision or 'main'}/{file[1]}" if facts.repo else None
+
+
+def model_card(facts: CardFacts) -> str:
+    """The text of README.md: metadata, what the checkpoint is, how it was made, usage, fidelity, licence."""
+    metadata = read_metadata(facts.source_card)
+    license, bases = license_of(facts, metadata), _bases(facts, metadata)
+    converted = facts.repo is not None or is_ours(
+        metadata
+    )  # from ``bases`` themselves, by nothing but conversion
+    sections = [
+        f"# {_name(facts)}",
+        _what(facts.config, facts.parameters),
+        _made(facts, bases),
+        _usage(facts),
+        facts.fidelity.strip() if facts.fidelity else "",
+        _unquantized(facts.kept) if facts.quantization else "",
+        _license_words(license, facts),
+    ]
+    head = yaml.safe_dump(_entries(facts, license, bases, converted), sort_keys=False, allow_unicode=True)
+    return f"{_FENCE}\n{head}{_FENCE}\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _bases(facts: CardFacts, metadata: Metadata) -> tuple[str, ...]:
+    """The repositories this is a conversion of: the source's, or what the source itself was converted from."""
+    stated = tuple(name for name in metadata.get("base_model", ()) if _REPO.fullmatch(name))
+    if facts.repo is None or (is_ours(metadata) and stated):
+        return stated
+    return (facts.repo,)
+
+
+def _entries(facts: CardFacts, license: License, bases: tuple[str, ...], converted: bool) -> dict[str, Any]:
+    is_pair = isinstance(facts.config, Aimv2Config)
+    relation = "quantized" if facts.quantization and bases and converted else None
+    entries = {
+        "library_name": LIBRARY,
+        "pipeline_tag": "zero-shot-image-classification" if is_pair else "image-feature-extraction",
+        "base_model": _one_or_list(bases),
+        "base_model_relation": relation,
+        "license": _one_or_list(license.ids),
+        "license_name": license.name,
+        "license_link": license.link,
+        "tags": list(TAGS),
+    }
+    return {key: value for key, value in entries.items() if value}
+
+
+def _one_or_list(texts: tuple[str, ...]) -> str | list[str]:
+    return texts[0] if len(texts) == 1 else list(texts)
+
+
+def _name(facts: CardFacts) -> str:
+    """The name where it may stand in Markdown, Python and a shell as it is; else what anybody can replace."""
+    return facts.name if _NAME.fullmatch(facts.name) else "THIS-FOLDER"
+
+
+def _what(config: AnyConfig, parameters: int) -> str:
+    is_pair = isinstance(config, Aimv2Config)
+    vision = config.vision_config if isinstance(config, Aimv2Config) else config
+    kind = "image-text pair (LiT)" if is_pair else "vision encoder"
+    size = "native resolution" if vision.is_native else f"{vision.image_size} x {vision.image_size} pixels"
+    head = ", pooling head" if vision.use_head and not is_pair else ""
+    return (
+        f"An [AIMv2](https://arxiv.org/abs/2411.14402) {kind} in [MLX](https://github.com/ml-explore/mlx): {size},"
+        f" patches of {vision.patch_size}, {vision.num_hidden_layers} layers of width {vision.hidden_size}{head},"
+        f" {parameters:,} parameters."
+    )
+
+
+def _made(facts: CardFacts, bases: tuple[str, ...]) -> str:
+    source = f"[{facts.repo}]({HUB}/{facts.repo})" if facts.repo else "a local folder"
+    source += f" at revision `{facts.revision}`" if facts.repo and facts.revision else ""
+    if bases and bases != (facts.repo,):
+        source += " (made from " + ", ".join(f"[{base}]({HUB}/{base})" for base in bases) + ")"
+    weights = f"{facts.quantization}, the rest {facts.dtype}" if facts.quantization else facts.dtype
+    return (
+        f"Converted by mlx-aimv2 {facts.version} from {source}, read in the layout `{facts.layout}`."
+        f" Weights: {weights}; {facts.bits_per_weight:.2f} bits per weight, {facts.nbytes / 1e6:,.1f} MB."
+    )
+
+
+def _usage(facts: CardFacts) -> str:
+    name = _name(facts)
+    if isinstance(facts.config, Aimv2Config):
+        kind, shell = "ZeroShotClassifier", 'classify photo.jpg --labels "a dog,a cat"'
+        call = 'ZeroShotClassifier(model, processor, labels=["a dog", "a cat"])("photo.jpg")'
+    else:
+        kind, shell, call = "Embedder", "embed photo.jpg", 'Embedder(model, processor).images(["photo.jpg"])'
+    return (
+        "## Use\n\n`pip install mlx-aimv2` (Linux: `pip install 'mlx-aimv2[cpu]'`), then\n\n"
+        f'```python\nfrom mlx_aimv2 import {kind}, load\nmodel, processor = load("{name}")\nprint({call})\n```\n\n'
+        f"or on the command line\n\n```\nmlx-aimv2 {shell} --model {name}\n```"
+    )
+
+
+def renamed(card: str, name: str) -> str:
+    """The same card where title and usage call the checkpoint ``name``; other text is left as it is."""
+    card = re.sub(r"(?m)\A(---\n(?:.*\n)*?---\n\n)# \S+$", rf"\g<1># {name}", card, count=1)
+    card = re.sub(r'(?m)^(model, processor = load\(")[^"\n]*("\))$', rf"\g<1>{name}\g<2>", card, count=1)
+    return re.sub(r"(?m)^(mlx-aimv2 (?:classify|embed) .* --model )\S+$", rf"\g<1>{name}", card, count=1)
+
+
+def _unquantized(kept: Mapping[str, int]) -> str:
+    rows = [f"- {count} tensor{'s' * (count != 1)}: {reason}" for reason, count in kept.items()]
+    return "## What is not quantized\n\n" + "\n".join(rows) if rows else ""
+
+
+def _license_words(license: License, facts: CardFacts) -> str:
+    source = f"[{facts.repo}]({HUB}/{facts.repo})" if facts.repo else "the source"
+    stated = f"`{license.name or ', '.join(license.ids)}`"
+    if not license.ids:
+        words = (
+            "The source states no licence, so none is named here: ask its makers before you use the weights."
+        )
+    elif not license.from_card:
+        words = f"The weights of {source} are known to be under {stated}, which its card does not say."
+    elif license.ids == ("other",) and license.name is None:
+        words = f"The weights are under the terms of {source}, which have no name."
+    else:
+        words = f"The weights are under the licence of {source}: {stated}."
+    names = [f"[{name}]({name})" for name in facts.license_files if _FILE.fullmatch(name)]
+    if license.link and license.link not in facts.license_files:
+        names.append(f"<{license.link}>")
+    return f"## Licence\n\n{words}" + (f" See {', '.join(names)}." if names else "")

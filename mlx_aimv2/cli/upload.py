@@ -1,0 +1,40 @@
+"""`mlx-aimv2 upload`: a converted checkpoint to the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .ui import put, say, screen, size, table, verb
+
+
+@verb
+def upload(
+    path: Annotated[Path, typer.Argument(help="The folder that convert wrote.")],
+    repo: Annotated[str, typer.Argument(help="The repository, OWNER/NAME; made if it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it so that others cannot see it.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be uploaded; uses no network.")
+    ] = False,
+) -> None:
+    """Upload a converted checkpoint to the Hugging Face Hub: what convert wrote, and nothing else in the folder."""
+    from ..models.backend import require_mlx
+
+    require_mlx()
+    from ..parcel import prepare_upload
+    from ..uploading import check_name
+    from ..uploading import upload as run
+
+    check_name(repo)
+    if dry_run:
+        parcel = prepare_upload(path)
+        rows = [(name, size(nbytes), "") for name, nbytes in parcel.sizes.items()]
+        rows += [(name, "", "stays behind") for name in parcel.left]
+        table(("file", "size", "note"), rows)
+        say(f"{len(parcel.sizes)} files, {size(parcel.nbytes)}, would go to {repo}; nothing was uploaded")
+        return
+    with screen() as shown:
+        address = run(path, repo, private=private, on_event=shown)
+    put(address)

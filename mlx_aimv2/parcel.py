@@ -1,0 +1,82 @@
+"""What of a checkpoint's folder may be uploaded: what a conversion wrote, and nothing that lies beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .card import CARD, is_ours, read_card, read_metadata
+from .checkpoints.selection import CONFIG, INDEX, choose_weights, small_files
+from .diagnosis import describe_checkpoint
+from .errors import InputError
+from .events import ignore
+from .loading import inspect
+
+OWN_LAYOUT = "mlx"
+SHOWN = 8  # names in a message
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What of a folder would be uploaded.
+
+    Attributes:
+        folder: the checkpoint.
+        sizes: bytes of each file that goes, by name, in the order in which they go.
+        left: names of what stays behind, folders with a slash.
+    """
+
+    folder: Path
+    sizes: Mapping[str, int]
+    left: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files that go."""
+        return sum(self.sizes.values())
+
+
+def prepare_upload(path: str | os.PathLike[str]) -> Parcel:
+    """Look a folder through and choose what may be uploaded; no network is used.
+
+    Raises:
+        InputError: it is no folder, no checkpoint that `mlx-aimv2 convert` wrote, or not whole.
+        CheckpointError: it is no checkpoint at all, or damaged.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: give the one that `mlx-aimv2 convert` wrote")
+    checkpoint = inspect(folder, on_event=ignore)
+    if checkpoint.layout.name != OWN_LAYOUT:
+        raise InputError(
+            f"{folder} is in the layout {checkpoint.layout.name}, which is not this package's: upload what"
+            f" `mlx-aimv2 convert --hf-path {folder} --mlx-path FOLDER` writes"
+        )
+    if (problem := describe_checkpoint(checkpoint)["problem"]) is not None:
+        raise InputError(f"{folder} is not whole: {problem}; convert it again")
+    if not is_ours(read_metadata(read_card(folder))):
+        raise InputError(
+            f"{folder} has no {CARD} that `mlx-aimv2 convert` wrote (tagged mlx-aimv2): convert its source again,"
+            " and what is uploaded says where it came from and under which licence"
+        )
+    return _parcel(folder, [file.name for file in checkpoint.header.files])
+
+
+def _parcel(folder: Path, weights: list[str]) -> Parcel:
+    entries = sorted(folder.iterdir())
+    files = {entry.name for entry in entries if entry.is_file() and not entry.is_symlink()}
+    index = [INDEX] if choose_weights([entry.name for entry in entries], str(folder)) == INDEX else []
+    linked = [name for name in (CONFIG, CARD, *index, *weights) if name not in files]
+    if linked:
+        raise InputError(f"{folder / linked[0]} is a link or no file: upload the folder that convert wrote")
+    names = [*small_files(filter(str.isprintable, files)), *index, *weights]
+    left = [entry.name + "/" * entry.is_dir() for entry in entries if entry.name not in names]
+    return Parcel(folder, {name: (folder / name).stat().st_size for name in names}, tuple(left))
+
+
+def some(names: Sequence[str]) -> str:
+    """Names for a message: the first few, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

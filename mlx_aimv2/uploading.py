@@ -1,0 +1,302 @@
+"""A converted checkpoint to the Hub: only what this package wrote, in one commit, over nothing of anybody else's."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import __version__
+from .card import CARD, is_ours, renamed
+from .checkpoints.fetch import no_bars
+from .checkpoints.selection import INDEX, SINGLE, small_files
+from .errors import (
+    AccessTokenError,
+    Aimv2Error,
+    HubError,
+    InputError,
+    OfflineError,
+    OutputError,
+    RepositoryNotFoundError,
+)
+from .events import Notice, OnEvent, Progress, ignore
+from .parcel import Parcel, prepare_upload, some
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+FRESH = frozenset({".gitattributes"})  # what a repository holds that nobody has put anything into
+
+_REPO = re.compile(r"(?=.{3,96}\Z)(?!.*(?:--|\.\.))(?!.*\.git\Z)\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_TOKENS = "https://huggingface.co/settings/tokens"
+_NO_ROOM = (402, 413, 507)
+
+
+@dataclass(frozen=True)
+class Access:
+    """What the Hub says before anything is sent.
+
+    Attributes:
+        repo: `owner/name`.
+        user: whose token it is.
+        commit: the repository's last commit; None where there is no such repository yet.
+        names: files that the repository holds.
+        private: whether others cannot see it.
+    """
+
+    repo: str
+    user: str
+    commit: str | None
+    names: tuple[str, ...]
+    private: bool
+
+
+def check_name(repo: str) -> None:
+    """Refuse what cannot be the name of a repository.
+
+    Raises:
+        InputError: it is not of the form `owner/name`.
+    """
+    if not _REPO.fullmatch(repo):
+        raise InputError(
+            f"{repo!r} is not the name of a repository: give OWNER/NAME, such as alice/aimv2-4bit"
+        )
+
+
+def check_access(repo: str, *, private: bool = False) -> Access:
+    """Whether a checkpoint may be uploaded to ``repo``: its name, the access token, and what is there already.
+
+    Meant to be called before hours of work are put into what shall be uploaded; it changes nothing.
+
+    Raises:
+        InputError: ``repo`` is not the name of a repository.
+        AccessTokenError: there is no token, it is refused, or it can only read.
+        OfflineError: offline mode is on, or the Hub cannot be reached.
+        OutputError: the repository holds what this package did not write, or all can see it and ``private`` is set.
+        HubError: the Hub fails otherwise.
+    """
+    from huggingface_hub import constants, get_token
+
+    check_name(repo)
+    if constants.HF_HUB_OFFLINE:
+        raise OfflineError(f"offline mode is on (HF_HUB_OFFLINE): unset it to upload to {repo}")
+    with _explained(repo):
+        token = get_token()
+    if not token:
+        raise AccessTokenError(
+            f"no access token to upload to {repo}: `hf auth login` once, or set HF_TOKEN ({_TOKENS})"
+        )
+    if not (token.isascii() and token.isprintable()):
+        raise AccessTokenError(
+            "the access token holds signs that no token has: `hf auth login`, or correct HF_TOKEN"
+        )
+    with _explained(repo):
+        user = _user(_api().whoami())
+    access = _look(repo, user)
+    _check_repository(access, private)
+    return access
+
+
+def _api() -> HfApi:
+    from huggingface_hub import HfApi, constants
+
+    return HfApi(endpoint=constants.ENDPOINT, library_name="mlx-aimv2", library_version=__version__)
+
+
+def _user(answer: Mapping[str, object]) -> str:
+    """Whose token it is, in `whoami`'s answer.
+
+    Raises:
+        AccessTokenError: it is a token that can only read.
+    """
+    user = str(answer["name"])
+    auth = answer.get("auth")
+    token = auth.get("accessToken") if isinstance(auth, Mapping) else None
+    if isinstance(token, Mapping) and token.get("role") == "read":
+        raise AccessTokenError(
+            f"the access token of {user} can only read: make one that can write at {_TOKENS}, then `hf auth login`"
+        )
+    return user
+
+
+def _look(repo: str, user: str) -> Access:
+    from huggingface_hub.errors import RepositoryNotFoundError as NoRepository
+
+    with _explained(repo, user):
+        try:
+            info = _api().model_info(repo)
+        except NoRepository:
+            return Access(repo, user, None, (), False)
+        names = tuple(entry.rfilename for entry in info.siblings or ())
+        card = info.card_data
+        stated = card.to_dict() if card else {}
+    theirs = set(names) - FRESH
+    tags = stated.get("tags")
+    metadata = {
+        "library_name": (str(stated.get("library_name")),),
+        "tags": tuple(map(str, tags)) if isinstance(tags, list) else (),
+    }
+    if theirs and not is_ours(metadata):
+        raise OutputError(
+            f"{repo} holds {some(sorted(theirs))}, which mlx-aimv2 did not write: nothing is overwritten;"
+            " name another repository"
+        )
+    return Access(repo, user, info.sha, names, bool(info.private))
+
+
+def _check_repository(access: Access, private: bool) -> None:
+    if access.commit is not None and private and not access.private:
+        raise OutputError(
+            f"{access.repo} exists and all can see it: make it private in its settings, or name another repository"
+        )
+
+
+def upload(
+    path: str | os.PathLike[str], repo: str, *, private: bool = False, on_event: OnEvent = ignore
+) -> str:
+    """Put a converted checkpoint on the Hub, in one commit.
+
+    Only the files that `mlx-aimv2 convert` writes go: configuration, weights, preprocessor, tokenizer, licence and
+    card. In the card's title and usage the checkpoint gets the repository's name. Files of an earlier upload that
+    the checkpoint no longer has are removed, because they would be read in place of the new ones.
+
+    Args:
+        path: the folder.
+        repo: `owner/name`; it is made if it does not exist.
+        private: make it so that others cannot see it.
+        on_event: called with progress in bytes of the weights, and notices.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        InputError: the folder is nothing that this package wrote, or ``repo`` is not the name of a repository.
+        CheckpointError: the folder is no checkpoint, or damaged.
+        AccessTokenError: there is no token, it is refused, or it may not write to ``repo``.
+        OutputError: the repository holds what this package did not write, or all can see it and ``private`` is set.
+        HubError: the Hub or the network fails.
+    """
+    from huggingface_hub import constants
+
+    parcel = prepare_upload(path)
+    access = check_access(repo, private=private)
+    if parcel.left:
+        on_event(Notice(f"left behind, because convert did not write it: {some(parcel.left)}"))
+    if access.commit is not None and access.private and not private:
+        on_event(Notice(f"{repo} is private, and stays so"))
+    with _explained(repo, access.user), no_bars():
+        _send(parcel, access, private, on_event)
+    return f"{constants.ENDPOINT}/{repo}"
+
+
+def _send(parcel: Parcel, access: Access, private: bool, on_event: OnEvent) -> None:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    api, repo = _api(), access.repo
+    if access.commit is None:
+        api.create_repo(repo, private=private, exist_ok=True)
+    additions, done = [], 0
+    on_event(Progress("uploading", 0, parcel.nbytes, unit="bytes"))
+    for name, size in parcel.sizes.items():
+        one = CommitOperationAdd(name, _content(parcel.folder / name, repo))
+        if name.endswith((".safetensors", ".npz")):
+            api.preupload_lfs_files(repo, [one])  # one by one, so that progress can be told
+        additions.append(one)
+        done += size
+        on_event(Progress("uploading", done, parcel.nbytes, unit="bytes"))
+    gone = _stale(access.names, parcel.sizes)
+    if gone:
+        on_event(Notice(f"removed from {repo}, because the checkpoint no longer has it: {some(gone)}"))
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *additions,
+        *(CommitOperationDelete(name) for name in gone),
+    ]
+    api.create_commit(
+        repo,
+        operations,
+        commit_message=f"Upload with mlx-aimv2 {__version__}",
+        parent_commit=access.commit,  # whatever has come in between is not overwritten
+    )
+
+
+def _content(path: Path, repo: str) -> Path | bytes:
+    if path.name != CARD:
+        return path
+    return renamed(path.read_text(encoding="utf-8"), repo).encode()
+
+
+def _stale(names: tuple[str, ...], sizes: Mapping[str, int]) -> list[str]:
+    """Files of an earlier upload that would be read together with, or in place of, the new ones."""
+    written = [name for name in small_files(names) if not name.startswith("LICENSE")]
+    weights = [name for name in names if name in (SINGLE, INDEX, "model.npz") or _SHARD.fullmatch(name)]
+    return sorted(name for name in {*written, *weights} if name not in sizes)
+
+
+@contextmanager
+def _explained(repo: str, user: str = "") -> Iterator[None]:
+    """Turn what ``huggingface_hub`` raises into one line of this package's."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # the errors of the HTTP library below it are of requests or httpx, by version
+    bases: tuple[type, ...] = HfHubHTTPError.__mro__
+    transport = tuple(kind for kind in bases if issubclass(kind, Exception) and kind.__module__ != "builtins")
+    known: tuple[type[Exception], ...] = (*transport, OSError, ValueError, KeyError, TypeError, RuntimeError)
+    try:
+        yield
+    except Aimv2Error:
+        raise
+    except known as error:
+        raise _refusal(error, transport, repo, user) from error
+
+
+def _refusal(error: Exception, transport: tuple[type[Exception], ...], repo: str, user: str) -> HubError:
+    from huggingface_hub import constants
+
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # why one of the files could not be sent
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        said = " ".join(str(getattr(error, "server_message", None) or "").split())[:200]
+        return _answered(status, said, repo, user)
+    if isinstance(error, (*transport, ConnectionError, TimeoutError)):
+        return OfflineError(
+            f"{constants.ENDPOINT} cannot be reached: nothing is in {repo} yet; check the network, then `mlx-aimv2"
+            " upload` again"
+        )
+    first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+    if isinstance(error, KeyError | TypeError) or (isinstance(error, ValueError) and not user):
+        return HubError(
+            f"what answers at {constants.ENDPOINT} is not the Hub ({first_line}): see HF_ENDPOINT"
+        )
+    return HubError(f"the upload to {repo} failed: {first_line}: run it again")
+
+
+def _answered(status: int, said: str, repo: str, user: str) -> HubError:
+    """What a refusal of the Hub means, by its status."""
+    words = f" ({said})" if said else ""
+    if status == 401:
+        return AccessTokenError(
+            f"the Hub refused the access token{words}: `hf auth login` again, or correct HF_TOKEN"
+        )
+    if status in _NO_ROOM or (status == 403 and "storage" in said.lower()):
+        return HubError(f"the Hub has no room for {repo}{words}: free some, or upload to another owner")
+    if status == 403:
+        return AccessTokenError(
+            f"the access token of {user} may not write to {repo}{words}: it needs write permission there ({_TOKENS})"
+        )
+    if status == 404:
+        owner = repo.partition("/")[0]
+        return RepositoryNotFoundError(
+            f"the Hub knows no {owner} that {user or 'this token'} may write to{words}: check the owner's name"
+        )
+    if status in (409, 412):
+        return HubError(
+            f"{repo} was changed by somebody else meanwhile{words}: look at it, then run it again"
+        )
+    advice = "too many requests: wait a few minutes" if status == 429 else "try again later"
+    return HubError(f"the Hub answered {status} for {repo}{words}: {advice}")
