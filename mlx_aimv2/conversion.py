@@ -17,129 +17,29 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
+from . import __version__
+from .calibration import LAYERS, MAX_PATCHES, Calibration, read_pictures
+from .card import CARD, CardFacts, model_card, read_card
 from .checkpoints.atomic import new_folder
-from .checkpoints.quantize import Quantization, Scheme, dequantize
+from .checkpoints.files import inside
+from .checkpoints.npz import write_npz
 from .checkpoints.selection import CONFIG, small_files
-from .checkpoints.shards import Entry, write_shards
-from .errors import InputError, OutputError
+from .checkpoints.shards import write_shards
+from .errors import OutputError
 from .events import Notice, OnEvent, Progress, ignore
-from .loading import Checkpoint, check_fit, inspect, make_model
-from .models.backend import DTYPES
-from .planning import Planned, mixed, plan
+from .fidelity import compare
+from .fidelity_report import Fidelity
+from .gptq import Packed
+from .loading import LoadOptions, build_processor
+from .planning import Planned, layer_number, vision_prefix
+from .preparation import Conversion, ConvertOptions, prepare
+from .processing.image import NativeOptions
+from .sources.paths import expand
 
-OF_THE_SOURCE = ("quantization", "quantization_config", "auto_map", "torch_dtype")  # and of no other files
-MAX_SHARD_BYTES = 5 * 10**9
-
-
-@dataclass(frozen=True)
-class ConvertOptions:
-    """How to convert.
-
-    Attributes:
-        dtype: float32, float16 or bfloat16; None for what most of the source's weights are stored in. Position
-            tables and the logit scale stay in float32.
-        scheme: how to quantize; None for not at all.
-        quant_predicate: a recipe of mlx-lm (`mixed_4_6` …) in place of ``scheme``.
-        dequantize: unpack a quantized source.
-        max_shard_bytes: data in one weight file.
-        weights: the name of one weight file of the source, where it holds several.
-    """
-
-    dtype: str | None = None
-    scheme: Scheme | None = None
-    quant_predicate: str | None = None
-    dequantize: bool = False
-    max_shard_bytes: int = MAX_SHARD_BYTES
-    weights: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what contradicts itself.
-
-        Raises:
-            InputError: an unknown dtype, quantizing and dequantizing at once, or shards of nothing.
-        """
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
-        if self.dequantize and (self.scheme or self.quant_predicate):
-            raise InputError("quantize and dequantize exclude each other: give one of them")
-        if self.max_shard_bytes < 1:
-            raise InputError(f"a shard must hold at least 1 byte, not {self.max_shard_bytes}")
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """A conversion that has been worked out and not begun: what `--dry-run` shows.
-
-    Attributes:
-        checkpoint: the source.
-        tensors: its plain canonical tensors, lazy.
-        planned: what becomes of each.
-        quantization: of the result.
-        dtype: of the result.
-    """
-
-    checkpoint: Checkpoint
-    tensors: dict[str, mx.array]
-    planned: list[Planned]
-    quantization: Quantization | None
-    dtype: str
-
-    @property
-    def entries(self) -> list[Entry]:
-        """Every tensor of the result."""
-        return [entry for one in self.planned for entry in one.entries]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors of the result."""
-        return sum(entry.nbytes for entry in self.entries)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits of the result for each weight of the model, scales included."""
-        return 8 * self.nbytes / sum(x.size for x in self.tensors.values())
-
-
-def prepare(
-    hf_path: str | os.PathLike[str],
-    options: ConvertOptions,
-    revision: str | None = None,
-    on_event: OnEvent = ignore,
-) -> Conversion:
-    """Work a conversion out from the headers of its source.
-
-    Raises:
-        CheckpointError: the source is no checkpoint, is damaged, or does not fit its configuration.
-        HubError: the source cannot be had from the Hub.
-        InputError: an option that the source does not allow.
-    """
-    checkpoint = inspect(hf_path, revision, options.weights, on_event)
-    dtype = options.dtype or _stored_dtype(checkpoint)
-    if options.dequantize and checkpoint.quantization is None:
-        raise InputError(f"{hf_path} is not quantized: there is nothing to dequantize")
-    tensors = checkpoint.tensors
-    if checkpoint.quantization is not None:
-        tensors = dequantize(tensors, checkpoint.quantization, getattr(mx, dtype))
-        on_event(Notice(f"the source's {checkpoint.quantization} weights are unpacked first"))
-    expected = dict(tree_flatten(make_model(checkpoint.config).parameters()))
-    check_fit(expected, tensors, checkpoint.unknown, str(checkpoint.resolved.folder))
-    quantization = Quantization(options.scheme) if options.scheme else None
-    if options.quant_predicate:
-        group_size = options.scheme.group_size if options.scheme else 64
-        quantization = mixed(options.quant_predicate, tensors, group_size)
-    planned = plan(tensors, getattr(mx, dtype), quantization)
-    return Conversion(checkpoint, tensors, planned, quantization, dtype)
-
-
-def _stored_dtype(checkpoint: Checkpoint) -> str:
-    names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-    sizes: dict[str, int] = {}
-    for info in checkpoint.header.tensors.values():
-        if info.dtype in names:
-            sizes[names[info.dtype]] = sizes.get(names[info.dtype], 0) + info.nbytes
-    return max(sizes, key=lambda name: sizes[name], default="float32")
+OF_THE_SOURCE = (  # and of no other files
+    "quantization", "quantization_config", "auto_map", "torch_dtype", "_name_or_path", "_commit_hash",
+)  # fmt: skip
 
 
 def convert(
@@ -172,25 +72,75 @@ def convert(
     """
     options = options or ConvertOptions()
     options = dataclasses.replace(options, dtype=dtype) if dtype is not None else options
+    return convert_and_report(hf_path, mlx_path, options, revision, on_event).folder
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion left: its folder, what was worked out before, and the comparison if one was asked for."""
+
+    folder: Path
+    plan: Conversion
+    fidelity: Fidelity | None
+
+
+def convert_and_report(
+    hf_path: str | os.PathLike[str],
+    mlx_path: str | os.PathLike[str],
+    options: ConvertOptions,
+    revision: str | None = None,
+    on_event: OnEvent = ignore,
+) -> Converted:
+    """`convert`, and what it found out on the way."""
     target = Path(mlx_path).expanduser()
+    options = dataclasses.replace(  # an empty folder is found before anything is downloaded
+        options,
+        calibrate=tuple(expand(options.calibrate)),
+        report_pictures=tuple(expand(options.report_pictures)),
+    )
+    fidelity = None
     with new_folder(target) as folder:
         conversion = prepare(hf_path, options, revision, on_event)
         check_space(folder, conversion.nbytes)
-        stream = _converted(conversion, on_event)
-        write_shards(folder, conversion.entries, stream, options.max_shard_bytes, {"format": "mlx"})
-        _write_json(folder / "config.json", _config_entry(conversion))
-        copy_files(conversion.checkpoint.resolved.folder, folder)
-    return target
+        _write_weights(folder, conversion, options, on_event)
+        source = conversion.checkpoint.resolved.folder
+        _write_json(folder / CONFIG, _config_entry(conversion))
+        copy_files(source, folder)
+        if options.report:
+            load_options, pictures = LoadOptions(weights=options.weights), options.report_pictures or None
+            fidelity = compare(
+                hf_path, folder, pictures, revision=revision, options=load_options, on_event=on_event
+            )
+            side = dataclasses.replace(fidelity.converted, name=str(target))  # not the folder's partial name
+            fidelity = dataclasses.replace(fidelity, converted=side)
+        facts = _card_facts(conversion, options.card_name or target.name, fidelity)
+        (folder / CARD).write_text(model_card(facts), encoding="utf-8")
+    return Converted(target, conversion, fidelity)
 
 
-def _converted(conversion: Conversion, on_event: OnEvent) -> Iterator[tuple[str, mx.array]]:
+def _write_weights(folder: Path, conversion: Conversion, options: ConvertOptions, on_event: OnEvent) -> None:
+    entries, stream = conversion.entries, _converted(conversion, options, on_event)
+    if options.format == "npz":
+        write_npz(folder, entries, stream)
+    else:
+        write_shards(folder, entries, stream, options.max_shard_bytes, {"format": "mlx"})
+
+
+def _converted(
+    conversion: Conversion, options: ConvertOptions, on_event: OnEvent
+) -> Iterator[tuple[str, mx.array]]:
     """The result's tensors in order; each source tensor is let go as soon as it has been converted."""
     limit = mx.set_cache_limit(0)
+    layers = _calibrated(conversion, options, on_event) if options.calibrate else iter(())
+    tower, current = vision_prefix(conversion.checkpoint.config), -1
+    ready: dict[str, Packed] = {}
     try:
         for number, one in enumerate(conversion.planned):
-            x = conversion.tensors.pop(one.name).astype(one.dtype)
-            parts = (x,) if one.scheme is None else mx.quantize(x, **one.scheme.arguments())
-            del x
+            layer = layer_number(one.name, tower) if options.calibrate else -1
+            if layer != current:  # from the first of a layer's tensors on, before any of them is let go
+                ready, current = next(layers), layer
+            parts = ready[one.name] if one.name in ready else _plainly(one, conversion.tensors[one.name])
+            del conversion.tensors[one.name]
             mx.eval(parts)
             yield from zip((entry.name for entry in one.entries), parts, strict=True)
             on_event(Progress("converting", number + 1, len(conversion.planned), unit="tensors"))
@@ -198,14 +148,68 @@ def _converted(conversion: Conversion, on_event: OnEvent) -> Iterator[tuple[str,
         mx.set_cache_limit(limit)
 
 
+def _plainly(one: Planned, x: mx.array) -> tuple[mx.array, ...]:
+    x = x.astype(one.dtype)
+    return (x,) if one.scheme is None else tuple(mx.quantize(x, **one.scheme.arguments()))
+
+
+def _calibrated(
+    conversion: Conversion, options: ConvertOptions, on_event: OnEvent
+) -> Iterator[dict[str, Packed]]:
+    """The vision encoder's quantized weights, layer by layer."""
+    config, folder = conversion.checkpoint.config, conversion.checkpoint.resolved.folder
+    quantized = {one.name: one.scheme for one in conversion.planned if one.scheme is not None}
+    start = vision_prefix(config) + LAYERS
+    schemes = {name: scheme for name, scheme in quantized.items() if name.startswith(start)}
+    if others := len(quantized) - len(schemes):
+        on_event(
+            Notice(f"{others} weights of the text encoder are rounded plainly: pictures do not reach them")
+        )
+    native = NativeOptions(max_patches=MAX_PATCHES)
+    processor = build_processor(folder, config, LoadOptions(native=native))
+    pixels = read_pictures(options.calibrate, processor, on_event)
+    dtype = getattr(mx, conversion.dtype)
+    return Calibration(config, conversion.tensors, schemes, dtype, on_event).layers(pixels)
+
+
+def _card_facts(conversion: Conversion, name: str, fidelity: Fidelity | None) -> CardFacts:
+    checkpoint = conversion.checkpoint
+    resolved = checkpoint.resolved
+    names = (path.name for path in resolved.folder.iterdir())
+    return CardFacts(
+        name=name,
+        config=checkpoint.config,
+        parameters=conversion.parameters,
+        layout=checkpoint.layout.name,
+        dtype=conversion.dtype,
+        bits_per_weight=conversion.bits_per_weight,
+        nbytes=conversion.nbytes,
+        version=__version__,
+        repo=resolved.repo,
+        revision=resolved.revision,
+        source_card=read_card(resolved.folder),
+        license_files=tuple(one for one in small_files(names) if one.startswith("LICENSE")),
+        quantization=conversion.quantization_words,
+        kept=conversion.kept,
+        fidelity=fidelity.markdown() if fidelity else None,
+    )
+
+
 def _config_entry(conversion: Conversion) -> dict[str, Any]:
-    entry = {**conversion.checkpoint.config.to_dict(), "dtype": conversion.dtype}
-    for name in OF_THE_SOURCE:
-        entry.pop(name, None)
+    entry = without_source(conversion.checkpoint.config.to_dict()) | {"dtype": conversion.dtype}
     if conversion.quantization is not None:
         entry["quantization"] = _quantization_entry(conversion)
         entry["quantization_config"] = entry["quantization"]  # the name under which transformers looks for it
     return entry
+
+
+def without_source(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json without what described only the files it came from, in the encoders' parts too."""
+    return {
+        name: without_source(value) if isinstance(value, Mapping) else value
+        for name, value in entry.items()
+        if name not in OF_THE_SOURCE
+    }
 
 
 def _quantization_entry(conversion: Conversion) -> dict[str, Any]:
@@ -224,10 +228,14 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def copy_files(source: Path, folder: Path) -> None:
-    """Preprocessor, tokenizer, licence, card: everything small but the configuration, which is written anew."""
+    """Preprocessor, tokenizer, licence: everything small but configuration and card, which are written anew.
+
+    Raises:
+        DamagedFileError: one of them is a link out of the folder.
+    """
     for name in small_files(path.name for path in source.iterdir() if path.is_file()):
-        if name != CONFIG:
-            shutil.copyfile(source / name, folder / name)
+        if name not in (CONFIG, CARD):
+            shutil.copyfile(inside(source, name), folder / name)
 
 
 def check_space(folder: Path, nbytes: int) -> None:

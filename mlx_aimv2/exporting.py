@@ -15,9 +15,10 @@ from .checkpoints.eras import original_config, timm_config
 from .checkpoints.layouts import LAYOUTS
 from .checkpoints.shards import Entry, write_shards
 from .config import AnyConfig
-from .conversion import OF_THE_SOURCE, ConvertOptions, check_space, copy_files, prepare
+from .conversion import check_space, copy_files, without_source
 from .errors import InputError
 from .events import OnEvent, Progress, ignore
+from .preparation import ConvertOptions, prepare
 
 FORMATS = ("transformers", "apple", "apple-mlx", "timm")
 
@@ -90,4 +91,4 @@ def _config(config: AnyConfig, format: str) -> dict[str, Any]:
     if format == "timm":
         return timm_config(config)
     entry = config.to_dict() if format == "transformers" else original_config(config)
-    return {name: value for name, value in entry.items() if name not in OF_THE_SOURCE}
+    return without_source(entry)

@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from .checkpoints.quantize import Quantization, Scheme
 from .checkpoints.shards import Entry
+from .config import Aimv2Config, AnyConfig
 from .errors import InputError
 from .loading import KEPT_FLOAT32
 
@@ -111,6 +112,22 @@ def mixed(recipe: str, tensors: Mapping[str, mx.array], group_size: int = 64) ->
         counts[tower] = max(counts.get(tower, 0), index + 1)
     modules = {path: high for path, (tower, index) in places.items() if _matters(index, counts[tower])}
     return Quantization(low, modules)
+
+
+def vision_prefix(config: AnyConfig) -> str:
+    """What the names of the vision encoder's tensors begin with."""
+    return "vision_model." if isinstance(config, Aimv2Config) else ""
+
+
+def layer_number(name: str, tower: str) -> int:
+    """The layer of the tower with names that begin with ``tower`` that a tensor is in; -1 for every other."""
+    place = _layer(name)
+    return place[1] if place and place[0] == tower else -1
+
+
+def by_layer(planned: Sequence[Planned], tower: str) -> list[Planned]:
+    """The same, with the layers of one tower one after the other, behind everything else."""
+    return sorted(planned, key=lambda one: layer_number(one.name, tower))
 
 
 def _layer(path: str) -> tuple[str, int] | None:

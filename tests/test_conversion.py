@@ -98,8 +98,11 @@ def test_what_described_only_the_source_is_left_behind(tiny_pair, tmp_path):
     source = shutil.copytree(tiny_pair, tmp_path / "source")
     data = json.loads((source / "config.json").read_text())
     data |= {"auto_map": {"AutoModel": "x"}, "torch_dtype": "float32", "note": "kept"}
+    data["_name_or_path"] = data["vision_config"]["_name_or_path"] = "/home/somebody/model"
     (source / "config.json").write_text(json.dumps(data))
-    written = json.loads((convert(source, tmp_path / "out", dtype="float16") / "config.json").read_text())
+    text = (convert(source, tmp_path / "out", dtype="float16") / "config.json").read_text()
+    assert "somebody" not in text
+    written = json.loads(text)
     assert "auto_map" not in written and "torch_dtype" not in written
     assert (written["note"], written["dtype"]) == ("kept", "float16")
 

@@ -9,11 +9,11 @@ from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Aimv2VisionConfig, convert, load
 from mlx_aimv2.checkpoints.quantize import Scheme
-from mlx_aimv2.conversion import ConvertOptions
 from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import ignore
 from mlx_aimv2.exporting import FORMATS, export
+from mlx_aimv2.preparation import ConvertOptions
 
 
 def parameters(folder):

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .options import Revision, Weights
-from .ui import say, screen, size, table, verb
+from .options import Device, Revision, Weights
+from .ui import put, say, screen, size, table, verb
 
 if TYPE_CHECKING:
     from ..checkpoints.quantize import Scheme
-    from ..conversion import Conversion
+    from ..conversion import Converted
+    from ..preparation import Conversion
 
 DEFAULTS = {
     "affine": (64, 4),
@@ -34,8 +35,10 @@ def convert(
         "mlx_model"
     ),
     quantize: Annotated[bool, typer.Option("-q", "--quantize", help="Quantize the weights.")] = False,
-    q_bits: Annotated[int | None, typer.Option(help="Bits per weight. [default: the mode's]")] = None,
-    q_group_size: Annotated[int | None, typer.Option(help="Weights per scale. [default: the mode's]")] = None,
+    q_bits: Annotated[int | None, typer.Option(help="Bits per weight. \\[default: the mode's]")] = None,
+    q_group_size: Annotated[
+        int | None, typer.Option(help="Weights per scale. \\[default: the mode's]")
+    ] = None,
     q_mode: Annotated[str, typer.Option(help="affine, mxfp4, nvfp4 or mxfp8.")] = "affine",
     quant_predicate: Annotated[
         str | None, typer.Option(help="Mixed bits: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6.")
@@ -44,37 +47,77 @@ def convert(
         bool, typer.Option("-d", "--dequantize", help="Unpack a quantized source.")
     ] = False,
     dtype: Annotated[
-        str | None, typer.Option(help="float32, float16 or bfloat16. [default: as stored]")
+        str | None, typer.Option(help="float32, float16 or bfloat16. \\[default: as stored]")
     ] = None,
+    calibrate: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PICTURES",
+            help="With -q: quantize the vision encoder for these pictures (a folder; some dozens are used) instead of"
+            " rounding plainly. Slower, and much closer to the original in 2 to 4 bits.",
+        ),
+    ] = [],  # noqa: B006 - typer makes a new list each time
+    format: Annotated[str, typer.Option(help="Of the weight files: safetensors or npz.")] = "safetensors",
     max_shard_size: Annotated[str, typer.Option(help="Of one weight file, such as 500MB.")] = "5GB",
     revision: Revision = None,
     weights: Weights = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Compare result and source, on the screen and in the model card.")
+    ] = False,
+    report_pictures: Annotated[
+        list[str],
+        typer.Option(metavar="PICTURES", help="What to compare them on. \\[default: built-in drawings]"),
+    ] = [],  # noqa: B006
+    upload_repo: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the result to the Hugging Face Hub.")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="With --upload-repo: so that others cannot see it.")
+    ] = False,
+    device: Device = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
 ) -> None:
     """Convert a checkpoint of any published layout to this package's own format, and quantize it with -q."""
-    from ..models.backend import require_mlx
+    from ..models.backend import require_mlx, use_device
 
     require_mlx()
-    from ..conversion import ConvertOptions, prepare
-    from ..conversion import convert as run
+    from ..conversion import convert_and_report
+    from ..preparation import ConvertOptions, prepare
+    from ..uploading import check_access, upload
 
     wants_scheme = quantize or quant_predicate is not None
     if not wants_scheme and (q_bits or q_group_size or q_mode != "affine"):
         raise InputError("--q-bits, --q-group-size and --q-mode need -q")
+    if quant_predicate is not None and q_bits:
+        raise InputError("--quant-predicate says the bits itself: leave --q-bits out")
+    if private and upload_repo is None:
+        raise InputError("--private needs --upload-repo")
+    if device:
+        use_device(device)
     options = ConvertOptions(
         dtype=dtype,
         scheme=_scheme(q_mode, q_bits, q_group_size) if wants_scheme else None,
         quant_predicate=quant_predicate,
         dequantize=dequantize,
         max_shard_bytes=parse_size(max_shard_size),
+        format=format,
         weights=weights,
+        calibrate=tuple(calibrate),
+        report=report or bool(report_pictures),
+        report_pictures=tuple(report_pictures),
+        card_name=upload_repo,
     )
     with screen() as shown:
         if dry_run:
-            _show(prepare(hf_path, options, revision, shown))
+            _show_plan(prepare(hf_path, options, revision, shown))
             return
-        written = run(hf_path, mlx_path, revision=revision, options=options, on_event=shown)
-    say(f"wrote {written}; try: mlx-aimv2 info {written}")
+        if upload_repo is not None:  # before hours of work
+            check_access(upload_repo, private=private)
+        result = convert_and_report(hf_path, mlx_path, options, revision, shown)
+    _show_result(result)
+    if upload_repo is not None:
+        with screen() as shown:
+            put(upload(mlx_path, upload_repo, private=private, on_event=shown))
 
 
 def _scheme(mode: str, bits: int | None, group_size: int | None) -> Scheme:
@@ -97,7 +140,7 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * UNITS[unit])
 
 
-def _show(conversion: Conversion) -> None:
+def _show_plan(conversion: Conversion) -> None:
     """The plan of a conversion: one row for each kind of tensor, sizes before and after."""
     header = conversion.checkpoint.header
     groups: dict[tuple[str, str], list[int]] = {}
@@ -111,4 +154,20 @@ def _show(conversion: Conversion) -> None:
     say(f"layout {conversion.checkpoint.layout.name}, {len(header.tensors)} tensors, {size(header.nbytes)}")
     say(
         f"result {size(conversion.nbytes)}, {conversion.bits_per_weight:.2f} bits per weight; nothing was written"
+    )
+
+
+def _show_result(result: Converted) -> None:
+    """What was written, what was not quantized, and the comparison."""
+    from .evaluate import show
+
+    if result.fidelity is not None:
+        show(result.fidelity, every_layer=False)
+    kept = ", ".join(f"{count} ({reason})" for reason, count in result.plan.kept.items())
+    if kept:
+        say(f"not quantized: {kept}")
+    plan = result.plan
+    say(
+        f"wrote {result.folder}: {size(plan.nbytes)}, {plan.bits_per_weight:.2f} bits per weight;"
+        f" try: mlx-aimv2 info {result.folder}"
     )

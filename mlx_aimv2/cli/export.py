@@ -17,7 +17,7 @@ def export(
     target: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
     format: Annotated[str, typer.Option(help="transformers, apple, apple-mlx or timm.")] = "transformers",
     dtype: Annotated[
-        str | None, typer.Option(help="float32, float16 or bfloat16. [default: as stored]")
+        str | None, typer.Option(help="float32, float16 or bfloat16. \\[default: as stored]")
     ] = None,
     max_shard_size: Annotated[str, typer.Option(help="Of one weight file, such as 500MB.")] = "5GB",
 ) -> None:
@@ -25,8 +25,8 @@ def export(
     from ..models.backend import require_mlx
 
     require_mlx()
-    from ..conversion import ConvertOptions
     from ..exporting import export as run
+    from ..preparation import ConvertOptions
 
     options = ConvertOptions(dtype=dtype, max_shard_bytes=parse_size(max_shard_size))
     with screen() as shown:

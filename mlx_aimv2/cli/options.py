@@ -32,13 +32,13 @@ Dtype = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        help="cpu or gpu. [default: what there is]", envvar="MLX_AIMV2_DEVICE", rich_help_panel=COMPUTING
+        help="cpu or gpu. \\[default: what there is]", envvar="MLX_AIMV2_DEVICE", rich_help_panel=COMPUTING
     ),
 ]
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Pictures computed at once. [default: what suits the device]", rich_help_panel=COMPUTING
+        min=1, help="Pictures computed at once. \\[default: what suits the device]", rich_help_panel=COMPUTING
     ),
 ]
 Weights = Annotated[

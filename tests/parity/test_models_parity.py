@@ -14,9 +14,9 @@ import pytest
 
 from mlx_aimv2 import convert, load
 from mlx_aimv2.checkpoints.quantize import Scheme
-from mlx_aimv2.conversion import ConvertOptions
 from mlx_aimv2.demo.untrained import VOCABULARY, write_checkpoint, write_tokenizer
 from mlx_aimv2.exporting import export
+from mlx_aimv2.preparation import ConvertOptions
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -1,0 +1,121 @@
+"""Quantizing one weight so that its output stays, rather than the weight itself.
+
+Columns are rounded one after the other, those with the largest inputs first, and what each rounding did to the
+output is made up for by the columns that are still to come (Frantar et al. 2022, "GPTQ", algorithm 1). The range
+of every group of weights is chosen among narrower ones by the squared error of what it will multiply. The format
+stays MLX's affine one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from .checkpoints.quantize import Scheme
+
+Array = np.ndarray
+Packed = tuple[mx.array, mx.array, mx.array]  # weight, scales, biases
+DAMPING = 0.01  # of the mean squared input, as in the paper
+RANGES = tuple(1 - 0.05 * k for k in range(11))  # of a group's range: narrower ones cut off its outliers
+BLOCK = 128  # columns among which errors are made up for at once
+TINY = 1e-8
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What projections multiply, and what rounding one column asks of the others.
+
+    Attributes:
+        importance: (D,), the mean square of each input, relative to all.
+        order: (D,), the columns, those of the largest inputs first.
+        upper: (D, D) float32, triangular U with U^T U the inverse of the inputs' gram matrix, in that order.
+    """
+
+    importance: Array
+    order: Array
+    upper: Array
+
+    @classmethod
+    def of(cls, gram: Array) -> Inputs:
+        """From ``gram`` (D, D), the sum of x x^T over the inputs x; an input that is always zero is allowed."""
+        energy = np.diagonal(gram).astype(np.float64)
+        order = np.argsort(-energy, kind="stable")
+        damping = max(DAMPING * energy.mean(), TINY)
+        damped = gram[np.ix_(order, order)].astype(np.float64) + damping * np.eye(len(gram))
+        # the Cholesky factor of the reversed matrix gives that of the inverse without inverting it
+        lower = np.linalg.cholesky(damped[::-1, ::-1])
+        upper = np.ascontiguousarray(np.linalg.inv(lower)[::-1, ::-1], dtype=np.float32)
+        return cls((energy / max(energy.mean(), TINY)).astype(np.float32), order, upper)
+
+
+def quantize(weight: Array, inputs: Inputs, scheme: Scheme, dtype: mx.Dtype) -> Packed:
+    """Quantize a projection, given what it multiplies.
+
+    Args:
+        weight: (out, D) float32; D a multiple of the group size.
+        inputs: of the projection.
+        scheme: bits and group size, of affine mode.
+        dtype: of scales and biases.
+
+    Returns:
+        What `mx.quantize` returns, for the same scheme: packed weight, scales and biases.
+    """
+    bits, size, order = scheme.bits, scheme.group_size, inputs.order
+    scales, biases = _ranges(weight, inputs.importance, scheme, dtype)
+    left = weight[:, order]  # what is still to be rounded, with the errors so far made up for
+    codes = np.empty(weight.shape, dtype=np.uint8)
+    for start in range(0, len(order), BLOCK):
+        columns = order[start : start + BLOCK]
+        upper = inputs.upper[start : start + BLOCK, start:]  # (columns, those still to come)
+        block, errors = (
+            left[:, start : start + BLOCK].copy(),
+            np.empty((len(weight), len(columns)), np.float32),
+        )
+        for at, column in enumerate(columns):
+            scale, bias = scales[:, column // size], biases[:, column // size]
+            codes[:, column] = _codes(block[:, at], scale, bias, bits)
+            errors[:, at] = (block[:, at] - (scale * codes[:, column] + bias)) / upper[at, at]
+            block[:, at + 1 :] -= errors[:, at, None] * upper[at, at + 1 : len(columns)]
+        left[:, start + BLOCK :] -= errors @ upper[:, BLOCK:]
+    return pack(codes, bits), mx.array(scales).astype(dtype), mx.array(biases).astype(dtype)
+
+
+def _ranges(weight: Array, importance: Array, scheme: Scheme, dtype: mx.Dtype) -> tuple[Array, Array]:
+    """Scale and bias of every group of ``weight`` (out, D): each (out, D / group size)."""
+    spans = [slice(at, at + scheme.group_size) for at in range(0, weight.shape[1], scheme.group_size)]
+    fits = [_fit(weight[:, span], importance[span], scheme.bits, dtype) for span in spans]
+    scales, biases = zip(*fits, strict=True)
+    return np.stack(scales, axis=1), np.stack(biases, axis=1)
+
+
+def _codes(x: Array, scale: Array, bias: Array, bits: int) -> Array:
+    return np.clip(np.rint((x - bias) / scale), 0, 2**bits - 1)
+
+
+def _fit(group: Array, importance: Array, bits: int, dtype: mx.Dtype) -> tuple[Array, Array]:
+    """Scale and bias (out,) of a group (out, G), the best of several ranges, as ``dtype`` can hold them."""
+    low, high = group.min(axis=1), group.max(axis=1)
+    best = np.full(len(group), np.inf)
+    scale, bias = np.ones_like(low), np.zeros_like(low)
+    for part in RANGES:
+        step = np.maximum(_stored((high - low) * part / (2**bits - 1), dtype), TINY)
+        offset = _stored(low * part, dtype)
+        rounded = _codes(group, step[:, None], offset[:, None], bits) * step[:, None] + offset[:, None]
+        error = np.square(rounded - group) @ importance
+        better = error < best
+        best = np.where(better, error, best)
+        scale, bias = np.where(better, step, scale), np.where(better, offset, bias)
+    return scale, bias
+
+
+def _stored(x: Array, dtype: mx.Dtype) -> Array:
+    return np.array(mx.array(x).astype(dtype).astype(mx.float32))
+
+
+def pack(codes: Array, bits: int) -> mx.array:
+    """Codes (out, D) of ``bits`` each as MLX packs them: one little-endian stream of bits a row, in uint32."""
+    spread = np.unpackbits(codes[..., None], axis=-1, count=bits, bitorder="little")  # (out, D, bits)
+    stream = np.packbits(spread.reshape(len(codes), -1), axis=-1, bitorder="little")
+    return mx.array(stream.view("<u4"))
