@@ -46,8 +46,23 @@ class Inputs:
         damped = gram[np.ix_(order, order)].astype(np.float64) + damping * np.eye(len(gram))
         # the Cholesky factor of the reversed matrix gives that of the inverse without inverting it
         lower = np.linalg.cholesky(damped[::-1, ::-1])
-        upper = np.ascontiguousarray(np.linalg.inv(lower)[::-1, ::-1], dtype=np.float32)
+        upper = np.ascontiguousarray(_inverse(lower)[::-1, ::-1], dtype=np.float32)
         return cls((energy / max(energy.mean(), TINY)).astype(np.float32), order, upper)
+
+
+def _inverse(lower: Array) -> Array:
+    """The inverse of a lower triangular matrix, by halves: a sixth of the work that a general inverse takes."""
+    size = len(lower)
+    if size <= BLOCK:
+        return np.linalg.inv(lower)
+    half = size // 2
+    inverse = np.zeros_like(lower)
+    inverse[:half, :half], inverse[half:, half:] = (
+        _inverse(lower[:half, :half]),
+        _inverse(lower[half:, half:]),
+    )
+    inverse[half:, :half] = -inverse[half:, half:] @ (lower[half:, :half] @ inverse[:half, :half])
+    return inverse
 
 
 def quantize(weight: Array, inputs: Inputs, scheme: Scheme, dtype: mx.Dtype) -> Packed:
@@ -64,30 +79,28 @@ def quantize(weight: Array, inputs: Inputs, scheme: Scheme, dtype: mx.Dtype) -> 
     """
     bits, size, order = scheme.bits, scheme.group_size, inputs.order
     scales, biases = _ranges(weight, inputs.importance, scheme, dtype)
-    left = weight[:, order]  # what is still to be rounded, with the errors so far made up for
-    codes = np.empty(weight.shape, dtype=np.uint8)
+    left = np.ascontiguousarray(weight.T[order])  # (D, out): what is still to be rounded, errors made up for
+    codes = np.empty(weight.shape[::-1], dtype=np.uint8)
     for start in range(0, len(order), BLOCK):
         columns = order[start : start + BLOCK]
         upper = inputs.upper[start : start + BLOCK, start:]  # (columns, those still to come)
-        block, errors = (
-            left[:, start : start + BLOCK].copy(),
-            np.empty((len(weight), len(columns)), np.float32),
-        )
+        block, errors = left[start : start + BLOCK], np.empty((len(columns), len(weight)), np.float32)
         for at, column in enumerate(columns):
-            scale, bias = scales[:, column // size], biases[:, column // size]
-            codes[:, column] = _codes(block[:, at], scale, bias, bits)
-            errors[:, at] = (block[:, at] - (scale * codes[:, column] + bias)) / upper[at, at]
-            block[:, at + 1 :] -= errors[:, at, None] * upper[at, at + 1 : len(columns)]
-        left[:, start + BLOCK :] -= errors @ upper[:, BLOCK:]
-    return pack(codes, bits), mx.array(scales).astype(dtype), mx.array(biases).astype(dtype)
+            scale, bias = scales[column // size], biases[column // size]
+            codes[column] = _codes(block[at], scale, bias, bits)
+            errors[at] = (block[at] - (scale * codes[column] + bias)) / upper[at, at]
+            block[at + 1 :] -= upper[at, at + 1 : len(columns), None] * errors[at]
+        left[start + BLOCK :] -= upper[:, BLOCK:].T @ errors
+    parts = pack(np.ascontiguousarray(codes.T), bits), mx.array(scales.T), mx.array(biases.T)
+    return parts[0], parts[1].astype(dtype), parts[2].astype(dtype)
 
 
 def _ranges(weight: Array, importance: Array, scheme: Scheme, dtype: mx.Dtype) -> tuple[Array, Array]:
-    """Scale and bias of every group of ``weight`` (out, D): each (out, D / group size)."""
+    """Scale and bias of every group of ``weight`` (out, D): each (D / group size, out)."""
     spans = [slice(at, at + scheme.group_size) for at in range(0, weight.shape[1], scheme.group_size)]
     fits = [_fit(weight[:, span], importance[span], scheme.bits, dtype) for span in spans]
     scales, biases = zip(*fits, strict=True)
-    return np.stack(scales, axis=1), np.stack(biases, axis=1)
+    return np.stack(scales), np.stack(biases)
 
 
 def _codes(x: Array, scale: Array, bias: Array, bits: int) -> Array:
