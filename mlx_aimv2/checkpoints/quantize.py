@@ -127,6 +127,8 @@ def dequantize(
         weight, scales, biases = (tensors.get(f"{path}.{kind}") for kind in ("weight", "scales", "biases"))
         if weight is None or scales is None:
             raise DamagedFileError(f"{path}: it has scales and no packed weight")
+        if biases is not None:  # in float32: more exact, and on a CPU nine times faster than in 16 bits
+            scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
         try:
             whole = mx.dequantize(weight, scales, biases, **quantization.scheme(path).arguments())
         except (ValueError, TypeError) as error:
