@@ -55,6 +55,7 @@ class CardFacts:
         kept: how many tensors were not quantized, by the reason why.
         fidelity: a section in Markdown that compares result and source; None where nothing was measured.
         version: of this package.
+        training: a sentence on what was trained since the source; None for nothing.
     """
 
     name: str
@@ -72,6 +73,7 @@ class CardFacts:
     quantization: str | None = None
     kept: Mapping[str, int] = field(default_factory=dict)
     fidelity: str | None = None
+    training: str | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,7 @@ def _bases(facts: CardFacts, metadata: Metadata) -> tuple[str, ...]:
 def _entries(facts: CardFacts, license: License, bases: tuple[str, ...], converted: bool) -> dict[str, Any]:
     is_pair = isinstance(facts.config, Aimv2Config)
     relation = "quantized" if facts.quantization and bases and converted else None
+    relation = "finetune" if facts.training and bases else relation
     entries = {
         "library_name": LIBRARY,
         "pipeline_tag": "zero-shot-image-classification" if is_pair else "image-feature-extraction",
@@ -238,9 +241,10 @@ def _made(facts: CardFacts, bases: tuple[str, ...]) -> str:
     source += f" at revision `{facts.revision}`" if facts.repo and facts.revision else ""
     if bases and bases != (facts.repo,):
         source += " (made from " + ", ".join(f"[{base}]({HUB}/{base})" for base in bases) + ")"
+    trained = f" {facts.training}" if facts.training else ""
     weights = f"{facts.quantization}, the rest {facts.dtype}" if facts.quantization else facts.dtype
     return (
-        f"Converted by mlx-aimv2 {facts.version} from {source}, read in the layout `{facts.layout}`."
+        f"Converted by mlx-aimv2 {facts.version} from {source}, read in the layout `{facts.layout}`.{trained}"
         f" Weights: {weights}; {facts.bits_per_weight:.2f} bits per weight, {facts.nbytes / 1e6:,.1f} MB."
     )
 

@@ -104,7 +104,7 @@ def convert_and_report(
         check_space(folder, conversion.nbytes)
         _write_weights(folder, conversion, options, on_event)
         source = conversion.checkpoint.resolved.folder
-        _write_json(folder / CONFIG, _config_entry(conversion))
+        write_json(folder / CONFIG, _config_entry(conversion))
         copy_files(source, folder)
         if options.report:
             load_options, pictures = LoadOptions(weights=options.weights), options.report_pictures or None
@@ -223,7 +223,8 @@ def _quantization_entry(conversion: Conversion) -> dict[str, Any]:
     return {**default, **others}
 
 
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a configuration file, indented."""
     path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
@@ -250,3 +251,11 @@ def check_space(folder: Path, nbytes: int) -> None:
             f"{folder.parent} has {free / 1e9:.2f} GB free, and the result takes {nbytes / 1e9:.2f} GB:"
             " make room, or write to another disk"
         )
+
+
+def one_by_one(tensors: dict[str, mx.array], stage: str, on_event: OnEvent) -> Iterator[tuple[str, mx.array]]:
+    """The tensors in order, each let go when the next is asked for."""
+    total = len(tensors)
+    for number, name in enumerate(list(tensors)):
+        on_event(Progress(stage, number + 1, total, unit="tensors"))  # nobody asks again after the last
+        yield name, tensors.pop(name)

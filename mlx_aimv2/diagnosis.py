@@ -15,10 +15,11 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from . import __version__
+from .checkpoints.fitting import check_fit
 from .checkpoints.quantize import quantize_modules, quantized_paths
 from .config import Aimv2Config
 from .errors import Aimv2Error
-from .loading import Checkpoint, LoadOptions, build_processor, check_fit, make_model
+from .loading import Checkpoint, LoadOptions, build_processor, make_model
 from .models.backend import compute_dtype, gpu_available, load_blas
 from .processing.tokenizer import Tokenizer
 

@@ -5,50 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from .errors import Aimv2Error, ImageError, InputError, NonFiniteError
+from .errors import ImageError, InputError, NonFiniteError
 from .loading import AnyModel
-from .models.backend import on_cpu
 from .models.lit import Aimv2Model
 from .models.lit import normalize as unit_length
+from .picture_stream import Embedded, PictureStream, evaluated
 from .pooling import check_pooling, pool
 from .processing.decode import ImageInput
 from .processing.processor import Processor, as_sequence
-from .sources.readahead import Decoded, read_ahead
 
-# Tokens in a batch: enough to fill the device, little enough for its memory. One picture of 256 tokens nearly
-# fills a CPU, and a batch cannot be interrupted.
-CPU_TOKENS, GPU_TOKENS = 512, 16384
+__all__ = ["Embedded", "Embedder"]
+
 TEXTS = 64  # texts in a batch
-BROKEN = 64  # broken pictures that count as a batch: they are reported without waiting for many good ones
-MOST_AHEAD, NATIVE_AHEAD = 256, 16  # decoded pictures that may wait: 150 MB at 224 pixels, or at 4096 patches
-WINDOW = 4  # batches among which pictures of equal size are looked for
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """Item ``index`` of the input: its vector (or grid of vectors), or why there is none."""
-
-    index: int
-    vector: np.ndarray | None = None
-    error: Aimv2Error | None = None
-
-    def require_vector(self) -> np.ndarray:
-        """The vector.
-
-        Raises:
-            Aimv2Error: why there is none.
-        """
-        if self.vector is None:
-            raise self.error or InputError(f"item {self.index} has no vector")
-        return self.vector
 
 
 class Embedder:
@@ -81,13 +56,10 @@ class Embedder:
         Raises:
             InputError: an unknown pooling, one the model cannot do, or a batch size under 1.
         """
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, not {batch_size}")
         self.model, self.processor = model, processor
         self.pooling = check_pooling(model, pooling)
         self.normalize = normalize
-        self.batch_size = batch_size
-        self._float16_overflow = _weight_dtype(model) == mx.float16
+        self._stream = PictureStream(self._vectors, processor, _weight_dtype(model), batch_size)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -135,12 +107,7 @@ class Embedder:
         Raises:
             InputError: ``images`` is no sequence, such as a generator.
         """
-        items = as_sequence(images)
-        decoded = read_ahead(items, self.processor.image_processor, ahead=self._ahead())
-        while window := self._window(decoded):
-            yield from self._embed_window(window)
-            if self.processor.image_processor.is_native:
-                mx.clear_cache()  # freed buffers of ever new sizes would pile up on a GPU
+        return self._stream(images)
 
     def texts(self, texts: str | Sequence[str]) -> np.ndarray:
         """Embed texts into the space of the pictures; row k is text k.
@@ -173,8 +140,8 @@ class Embedder:
             for cut in encoding.truncated:
                 warnings.warn(f"text {start + cut} is longer than the model takes and was cut", stacklevel=2)
             # without a mask: in a causal model no real token can see the padding on its right
-            vectors = self._evaluate(model.get_text_features(mx.array(encoding.input_ids)))
-            yield from (self._checked(start + row, vector) for row, vector in enumerate(vectors))
+            vectors = evaluated(self._scaled(model.get_text_features(mx.array(encoding.input_ids))))
+            yield from (self._stream.checked(start + row, vector) for row, vector in enumerate(vectors))
 
     def _projection_dim(self) -> int:
         if not isinstance(self.model, Aimv2Model):
@@ -190,75 +157,11 @@ class Embedder:
             return self.model.config.vision_config.hidden_size
         return self.model.config.hidden_size
 
-    def _window(self, decoded: Iterator[Decoded]) -> list[Decoded]:
-        """The next few batches' worth of pictures: one batch of fixed size, several of varying ones."""
-        batches = WINDOW if self.processor.image_processor.is_native else 1
-        window: list[Decoded] = []
-        filled = 0.0  # batches that the window's pictures fill; a broken one takes a place too
-        while filled < batches and (item := next(decoded, None)) is not None:
-            window.append(item)
-            filled += 1 / self._batch_size(item)
-        return window
+    def _vectors(self, pixel_values: mx.array) -> mx.array:
+        return self._scaled(pool(self.model, pixel_values, self.pooling))
 
-    def _batch_size(self, item: Decoded) -> int:
-        if self.batch_size is not None:
-            return self.batch_size
-        if item.pixels is None:
-            return BROKEN
-        return self._fitting(*item.pixels.shape[:2])
-
-    def _embed_window(self, window: list[Decoded]) -> Iterator[Embedded]:
-        """Batches of equal shape; results in the order of the input, each as soon as those before it are there."""
-        results = {
-            item.index: Embedded(item.index, error=item.error) for item in window if item.pixels is None
-        }
-        waiting = deque(item.index for item in window)
-        for batch in self._batches([item for item in window if item.pixels is not None]):
-            pixels = mx.array(np.stack([item.pixels for item in batch]))  # type: ignore[misc]
-            vectors = self._evaluate(pool(self.model, pixels, self.pooling))
-            for item, vector in zip(batch, vectors, strict=True):
-                results[item.index] = self._checked(item.index, vector)
-            while waiting and waiting[0] in results:
-                yield results.pop(waiting.popleft())
-        for index in waiting:
-            yield results.pop(index)
-
-    def _batches(self, items: list[Decoded]) -> list[list[Decoded]]:
-        """``items`` in batches of one shape each, those with the earliest item first."""
-        shapes: dict[tuple[int, ...], list[Decoded]] = {}
-        for item in items:
-            shapes.setdefault(item.pixels.shape, []).append(item)  # type: ignore[union-attr]
-        batches = []
-        for group in shapes.values():
-            size = self._batch_size(group[0])
-            batches += [group[start : start + size] for start in range(0, len(group), size)]
-        return sorted(batches, key=lambda batch: batch[0].index)
-
-    def _evaluate(self, features: mx.array) -> np.ndarray:
-        """The one evaluation of a batch."""
-        features = unit_length(features) if self.normalize else features
-        mx.eval(features)  # by itself, since this lets other threads of Python run
-        return np.array(features)
-
-    def _checked(self, index: int, vector: np.ndarray) -> Embedded:
-        if np.isfinite(vector).all():
-            return Embedded(index, vector)
-        advice = "compute in --dtype bfloat16" if self._float16_overflow else "the checkpoint may be damaged"
-        return Embedded(index, error=NonFiniteError(f"the model's output holds NaN or infinity: {advice}"))
-
-    def _ahead(self) -> int:
-        """How many pictures may wait: two batches, of native resolution not more than memory takes easily."""
-        if self.processor.image_processor.is_native:
-            return NATIVE_AHEAD
-        size = self.processor.image_processor.output_size(1, 1)
-        batch = self._fitting(*size) if self.batch_size is None else self.batch_size
-        return min(2 * batch, MOST_AHEAD)
-
-    def _fitting(self, height: int, width: int) -> int:
-        """Pictures of so many pixels in a batch."""
-        budget = CPU_TOKENS if on_cpu() else GPU_TOKENS
-        patch = self.processor.image_processor.patch_size
-        return max(1, budget // max(1, (height // patch) * (width // patch)))
+    def _scaled(self, features: mx.array) -> mx.array:
+        return unit_length(features) if self.normalize else features
 
 
 def _weight_dtype(model: AnyModel) -> mx.Dtype:

@@ -22,6 +22,7 @@ Aimv2Error                      anything this package refuses or cannot do
 │   ├── GatedRepositoryError    access has to be granted first
 │   └── AccessTokenError        no access token, a refused one, or one that may not write
 ├── NonFiniteError              a model's output holds NaN or infinity
+│   └── TrainingError           the loss of a training did; what was good before is kept
 └── OutputError                 a result cannot be written
 ```
 
@@ -117,6 +118,10 @@ class AccessTokenError(HubError):
 
 class NonFiniteError(Aimv2Error, ArithmeticError):
     """A model's output holds NaN or infinity."""
+
+
+class TrainingError(NonFiniteError):
+    """The loss of a training is not finite; what was good before is kept."""
 
 
 class OutputError(Aimv2Error, OSError):

@@ -5,7 +5,7 @@ The engines take an ``on_event`` callback and never print; the command line rend
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -34,7 +34,27 @@ class Notice:
     message: str
 
 
-Event = Progress | Skipped | Notice
+@dataclass(frozen=True)
+class Metric:
+    """What a training measured: after a step (its loss), or after an epoch (what validation gave).
+
+    Attributes:
+        step: steps done.
+        epoch: the one it is in, from 0.
+        values: after a step `loss`, `learning_rate`, `grad_norm`, how many `pictures` it was made of and the
+            `memory_bytes` used at most so far; after an epoch the measures of validation, as `val_top1`.
+        steps: of the whole training.
+        epochs: of the whole training.
+    """
+
+    step: int
+    epoch: int
+    values: Mapping[str, float]
+    steps: int = 0
+    epochs: int = 0
+
+
+Event = Progress | Skipped | Notice | Metric
 OnEvent = Callable[[Event], None]
 
 

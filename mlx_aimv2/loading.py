@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from .adapters.restore import adapter_folder, check_folder, restore
 from .checkpoints.deduce import deduce_config
 from .checkpoints.files import check_links, find_weights, open_tensors, outline, read_header, read_json
+from .checkpoints.fitting import check_fit
 from .checkpoints.headers import Header
 from .checkpoints.hub import Resolved, resolve
 from .checkpoints.layouts import Layout, detect
@@ -22,9 +23,10 @@ from .checkpoints.origin import Origin, checkpoint_hash
 from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
 from .checkpoints.selection import CONFIG
 from .config import Aimv2Config, AnyConfig
-from .errors import CheckpointError, ConfigError, MismatchError
+from .errors import CheckpointError, ConfigError
 from .events import Event, Notice, OnEvent
 from .models.backend import blas_problem, compute_dtype, on_cpu
+from .models.classifier import Classifier
 from .models.lit import Aimv2Model
 from .models.vision import Aimv2VisionModel
 from .processing.decode import DecodeOptions
@@ -46,6 +48,7 @@ class LoadOptions:
         weights: the name of one weight file in the checkpoint, where it holds several.
         decode: how pictures are decoded.
         native: the patches a native-resolution model may be given.
+        any_base: put an adapter on another checkpoint than it was trained on, such as a quantized copy of that.
     """
 
     dtype: str | None = None
@@ -53,6 +56,7 @@ class LoadOptions:
     weights: str | None = None
     decode: DecodeOptions = dataclasses.field(default_factory=DecodeOptions)
     native: NativeOptions = dataclasses.field(default_factory=NativeOptions)
+    any_base: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,39 @@ class Checkpoint:
     unknown: list[str]
 
 
+@overload
 def load(
     path_or_repo: str | os.PathLike[str],
     dtype: str | None = None,
     revision: str | None = None,
+    adapter_path: None = None,
     *,
     options: LoadOptions | None = None,
     on_event: OnEvent | None = None,
-) -> tuple[AnyModel, Processor]:
+) -> tuple[AnyModel, Processor]: ...
+
+
+@overload
+def load(
+    path_or_repo: str | os.PathLike[str],
+    dtype: str | None = None,
+    revision: str | None = None,
+    adapter_path: str | os.PathLike[str] | None = None,
+    *,
+    options: LoadOptions | None = None,
+    on_event: OnEvent | None = None,
+) -> tuple[AnyModel | Classifier, Processor]: ...
+
+
+def load(
+    path_or_repo: str | os.PathLike[str],
+    dtype: str | None = None,
+    revision: str | None = None,
+    adapter_path: str | os.PathLike[str] | None = None,
+    *,
+    options: LoadOptions | None = None,
+    on_event: OnEvent | None = None,
+) -> tuple[AnyModel | Classifier, Processor]:
     """A model and its processor, from a folder or the Hugging Face Hub.
 
     Args:
@@ -93,16 +122,19 @@ def load(
             `apple/aimv2-large-patch14-224`, or a short name such as `large-224`, `native`, `lit`.
         dtype: what to compute in: float32, float16, bfloat16; None for float32 on a CPU and float16 on a GPU.
         revision: a branch, tag or commit of the repository.
+        adapter_path: a folder with an adapter, as PEFT or this package writes it, with a trained head, or with both.
         options: everything else; its ``dtype`` gives way to the argument.
         on_event: called with progress and notices; without it, notices are Python warnings.
 
     Returns:
-        `Aimv2Model` for an image-text pair, else `Aimv2VisionModel`, ready for inference, and its processor.
+        `Aimv2Model` for an image-text pair, else `Aimv2VisionModel`, ready for inference, and its processor; with a
+        trained head a `Classifier`, and a processor that prepares pictures as its training did.
 
     Raises:
         HubError: the checkpoint cannot be had from the Hub.
-        CheckpointError: the folder is no checkpoint, or the checkpoint is damaged or not what it says.
-        InputError: a value of an argument does not exist.
+        CheckpointError: the folder is no checkpoint, or the checkpoint is damaged or not what it says; or the
+            adapter is.
+        InputError: a value of an argument does not exist, or the adapter was trained on another checkpoint.
     """
     options = options or LoadOptions()
     emit = on_event or _warn
@@ -110,8 +142,17 @@ def load(
     checkpoint = inspect(path_or_repo, revision, options.weights, emit)
     if (problem := blas_problem()) is not None:
         emit(Notice(problem))
+    if adapter_path is None:
+        model = build_model(checkpoint, target, options.keep_quantized, emit)
+        return model, build_processor(checkpoint.resolved.folder, checkpoint.config, options)
+    folder = adapter_folder(adapter_path)
+    task = check_folder(
+        folder, origin_of(checkpoint, target), options.any_base
+    )  # before the weights are read
     model = build_model(checkpoint, target, options.keep_quantized, emit)
-    return model, build_processor(checkpoint.resolved.folder, checkpoint.config, options)
+    settings = task.image_config() if task is not None else None
+    processor = build_processor(checkpoint.resolved.folder, checkpoint.config, options, settings)
+    return restore(model, folder, options.any_base), processor
 
 
 def _warn(event: Event) -> None:
@@ -183,15 +224,20 @@ def build_model(
     del tensors
     _read_one_by_one(model, checkpoint)
     model.eval()
-    model.origin = Origin(
+    model.origin = origin_of(checkpoint, dtype)
+    return model
+
+
+def origin_of(checkpoint: Checkpoint, dtype: mx.Dtype) -> Origin:
+    """The identity of the model that a checkpoint gives when it is computed in ``dtype``."""
+    return Origin(
         name=checkpoint.resolved.repo or str(checkpoint.resolved.folder),
         revision=checkpoint.resolved.revision,
         checkpoint=checkpoint_hash(checkpoint.header),
         layout=checkpoint.layout.name,
         dtype=_name(dtype),
-        quantization=str(quantization) if quantization else None,
+        quantization=str(checkpoint.quantization) if checkpoint.quantization else None,
     )
-    return model
 
 
 def _name(dtype: mx.Dtype) -> str:
@@ -218,58 +264,16 @@ def _read_one_by_one(model: AnyModel, checkpoint: Checkpoint) -> None:
         mx.set_cache_limit(limit)
 
 
-def check_fit(
-    expected: Mapping[str, mx.array], tensors: Mapping[str, mx.array], unknown: list[str], source: str
-) -> None:
-    """Hold a checkpoint's tensors against the model's.
-
-    Raises:
-        MismatchError: the whole difference in one message.
-    """
-    missing = [name for name in expected if name not in tensors]
-    unexpected = sorted([*(name for name in tensors if name not in expected), *unknown])
-    wrong = [
-        f"{name} is {list(tensors[name].shape)}, not {list(expected[name].shape)}"
-        for name in expected
-        if name in tensors and tensors[name].shape != expected[name].shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of the wrong shape": wrong}
-    kinds["of the wrong type"] = [
-        f"{name} is {_name(tensors[name].dtype)}"
-        for name in expected
-        if name in tensors and _is_float(tensors[name]) != _is_float(expected[name])
-    ]
-    parts = [f"{len(names)} {kind}: {_fold(names)}" for kind, names in kinds.items() if names]
-    if parts:
-        raise MismatchError(f"{source} does not fit its configuration: {'; '.join(parts)}")
-
-
-def _is_float(x: mx.array) -> bool:
-    return bool(mx.issubdtype(x.dtype, mx.floating))
-
-
-def _fold(names: list[str]) -> str:
-    """Names that differ only in a layer's number as one, such as `encoder.layers.{0-23}.rms_norm1.weight`."""
-    groups: dict[str, list[int]] = {}
-    for name in names:
-        template = re.sub(r"\.(\d+)\.", ".{}.", name, count=1)
-        number = re.search(r"\.(\d+)\.", name)
-        groups.setdefault(template, []).append(int(number[1]) if number else -1)
-    return ", ".join(
-        template.replace("{}", _span(sorted(numbers)), 1) for template, numbers in groups.items()
-    )
-
-
-def _span(numbers: list[int]) -> str:
-    if len(numbers) == 1:
-        return str(numbers[0])
-    if numbers == list(range(numbers[0], numbers[-1] + 1)):
-        return f"{{{numbers[0]}-{numbers[-1]}}}"
-    return f"{{{','.join(map(str, numbers))}}}"
-
-
-def build_processor(folder: Path, config: AnyConfig, options: LoadOptions) -> Processor:
+def build_processor(
+    folder: Path, config: AnyConfig, options: LoadOptions, settings: ImageProcessorConfig | None = None
+) -> Processor:
     """The processor of a checkpoint folder.
+
+    Args:
+        folder: the checkpoint.
+        config: its model.
+        options: how pictures are decoded, and how large they may be.
+        settings: in place of its preprocessor_config.json.
 
     Raises:
         ConfigError: preprocessor_config.json is damaged, or makes pictures the model cannot take.
@@ -277,9 +281,9 @@ def build_processor(folder: Path, config: AnyConfig, options: LoadOptions) -> Pr
     """
     vision = config.vision_config if isinstance(config, Aimv2Config) else config
     path = folder / "preprocessor_config.json"
-    if path.exists():
+    if settings is None and path.exists():
         settings = ImageProcessorConfig.from_file(path)
-    else:
+    elif settings is None:
         settings = ImageProcessorConfig.default(vision.image_size, vision.is_native)
     images = ImageProcessor(settings, vision.patch_size, options.decode, options.native)
     _check_sizes(images, vision.image_size, vision.is_native, path)

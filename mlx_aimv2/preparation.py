@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from .checkpoints.fitting import check_fit
 from .checkpoints.quantize import Quantization, Scheme, dequantize
 from .checkpoints.shards import Entry
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
-from .loading import Checkpoint, check_fit, inspect, make_model
+from .loading import Checkpoint, inspect, make_model
 from .models.backend import DTYPES
 from .planning import Planned, by_layer, mixed, plan, vision_prefix
 
@@ -145,7 +146,7 @@ def prepare(
         InputError: an option that the source does not allow.
     """
     checkpoint = inspect(hf_path, revision, options.weights, on_event)
-    dtype = options.dtype or _stored_dtype(checkpoint)
+    dtype = options.dtype or stored_dtype(checkpoint)
     if options.dequantize and checkpoint.quantization is None:
         raise InputError(f"{hf_path} is not quantized: there is nothing to dequantize")
     tensors = checkpoint.tensors
@@ -164,7 +165,8 @@ def prepare(
     return Conversion(checkpoint, tensors, planned, quantization, dtype, bool(options.calibrate))
 
 
-def _stored_dtype(checkpoint: Checkpoint) -> str:
+def stored_dtype(checkpoint: Checkpoint) -> str:
+    """What most bytes of a checkpoint's plain weights (or scales) are stored in."""
     names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     sizes: dict[str, int] = {}
     for info in checkpoint.header.tensors.values():

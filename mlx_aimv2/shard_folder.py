@@ -163,7 +163,7 @@ def _identity(fingerprint: Fingerprint) -> dict[str, Any]:
 
 def describe(fingerprint: Fingerprint) -> str:
     """A fingerprint in a few words."""
-    parts = ("name", "revision", "checkpoint", "dtype", "quantization", "pooling", "preprocessing")
+    parts = ("name", "revision", "checkpoint", "adapter", "dtype", "quantization", "pooling", "preprocessing")
     words = [str(fingerprint[part]) for part in parts if fingerprint.get(part)]
     if "normalized" in fingerprint:
         words.append("normalized" if fingerprint["normalized"] else "not normalized")

@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 
 from .checkpoints.quantize import quantized_paths
 from .demo.drawing import draw
-from .embedding import CPU_TOKENS, GPU_TOKENS, Embedder
+from .embedding import Embedder
 from .errors import InputError, NonFiniteError
 from .events import OnEvent, Progress, Skipped
 from .fidelity_report import Side
@@ -26,6 +26,7 @@ from .loading import AnyModel, Checkpoint, LoadOptions, build_model
 from .models.backend import compute_dtype, on_cpu
 from .models.lit import Aimv2Model
 from .models.vision import Aimv2VisionModel, patch_grid
+from .picture_stream import CPU_TOKENS, GPU_TOKENS
 from .pooling import pool
 from .processing.decode import ImageInput
 from .processing.processor import Processor, as_sequence

@@ -107,12 +107,15 @@ class ZeroShotClassifier:
 
     def scores(self, image_embeds: np.ndarray) -> np.ndarray:
         """Scores (B, C) float32 of unit-length embeddings (B, P), in the order of `labels`."""
-        cosines = image_embeds @ self.label_embeddings.T
         if self.score == "cosine":
-            return cosines
-        logits = self._factor * cosines
+            return image_embeds @ self.label_embeddings.T
+        logits = self.logits(image_embeds)
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         return weights / weights.sum(axis=1, keepdims=True)
+
+    def logits(self, image_embeds: np.ndarray) -> np.ndarray:
+        """What the softmax is taken of: (B, C) float32 of unit-length embeddings (B, P)."""
+        return self._factor * (image_embeds @ self.label_embeddings.T)
 
     def _rank(self, row: np.ndarray) -> list[Prediction]:
         return [(self.labels[k], float(row[k])) for k in np.argsort(-row, kind="stable")]

@@ -107,3 +107,39 @@ def tiny_vision(checkpoint):
 def tiny_native(checkpoint):
     """The folder of a vision encoder of native resolution."""
     return checkpoint("native", "transformers")
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """Makes a model's adapters as training leaves them: B is not zero, and lengths are not those of the rows."""
+    import mlx.core as mx
+
+    from mlx_aimv2.adapters.attach import adapted
+
+    def train(model, seed=1):
+        keys = iter(mx.random.split(mx.random.key(seed), 512))
+        for layer in adapted(model).values():
+            layer.lora_b = mx.random.normal(layer.lora_b.shape, scale=0.3, key=next(keys))
+            if "magnitude" in layer:
+                factors = mx.random.uniform(0.8, 1.3, layer.magnitude.shape, key=next(keys))
+                layer.magnitude = layer.magnitude * factors
+        return model
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def with_adapter(trained):
+    """Gives a base with a trained adapter, which is saved in a folder."""
+    from mlx_aimv2 import load
+    from mlx_aimv2.adapters.attach import AdapterConfig, attach
+    from mlx_aimv2.adapters.store import save_adapter
+
+    def make(base, folder, config=None, towers=("vision",), seed=1, **options):
+        config = config or AdapterConfig(rank=4)
+        model, _ = load(base, dtype="float32", **options)
+        attach(model, config, towers)
+        save_adapter(folder, trained(model, seed), config, model.origin)
+        return model
+
+    return make

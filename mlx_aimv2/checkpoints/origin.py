@@ -22,6 +22,7 @@ class Origin:
         layout: the name of the layout found.
         dtype: what the weights are computed in.
         quantization: in words, for quantized weights; None for others.
+        adapter: a hash of the adapter in it; None without one.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Origin:
     layout: str
     dtype: str
     quantization: str | None = None
+    adapter: str | None = None
 
 
 def checkpoint_hash(header: Header) -> str:

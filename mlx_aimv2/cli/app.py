@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import classify, convert, embed, evaluate, export, info, models, upload
+from . import classify, convert, embed, evaluate, export, finetune, fuse, info, models, upload
 from .ui import DEBUG_VARIABLE, NAME, leave, report, show_warning
 
 app = typer.Typer(
@@ -30,6 +30,8 @@ app.command("models")(models.models)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
+app.command("finetune")(finetune.finetune)
+app.command("fuse")(fuse.fuse)
 app.command("upload")(upload.upload)
 app.command("evaluate")(evaluate.evaluate)
 

@@ -1,7 +1,8 @@
-"""`mlx-aimv2 classify`: labels for pictures."""
+"""`mlx-aimv2 classify`: labels for pictures, zero-shot or from a trained head."""
 
 from __future__ import annotations
 
+import dataclasses
 import json as jsonlib
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ import typer
 from ..errors import InputError
 from . import options
 from .bulk import pictures, run
-from .ui import plain, put, screen, verb
+from .ui import Screen, plain, put, screen, verb
 
 if TYPE_CHECKING:
+    from ..classification import TrainedClassifier
+    from ..loading import LoadOptions
     from ..zeroshot import Classified, Prediction
 
 BAR = 24
@@ -41,6 +44,10 @@ def classify(
     none: Annotated[str | None, typer.Option(help="A further label that stands for none of these.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Labels shown for each picture.")] = 5,
     model: options.Model = options.DEFAULT,
+    adapter_path: Annotated[
+        Path | None, typer.Option(help="What `finetune` wrote: its labels take the place of --labels.")
+    ] = None,
+    any_base: options.AnyBase = False,
     json: options.Json = False,
     revision: options.Revision = None,
     weights: options.Weights = None,
@@ -54,7 +61,7 @@ def classify(
     min_patches: options.MinPatches = options.MIN_PATCHES,
     max_patches: options.MaxPatches = options.MAX_PATCHES,
 ) -> None:
-    """Say which of the given labels fits each picture best, without training."""
+    """Say which label fits each picture best: of those given, without training, or of a trained head's."""
     from .. import ZeroShotClassifier, load
     from ..models.backend import use_device
     from ..zeroshot import check_request
@@ -64,7 +71,12 @@ def classify(
         labels_file
     )
     sentences = [*template, *lines_of(templates)] or None
-    check_request(words, sentences, score, none)
+    if adapter_path is None:
+        if any_base:
+            raise InputError("--any-base is for --adapter-path: leave it out")
+        check_request(words, sentences, score, none)
+    else:
+        _check_trained(words, sentences, score, none)
     if device:
         use_device(device)
     settings = options.load_options(
@@ -78,11 +90,52 @@ def classify(
         max_patches=max_patches,
     )
     with screen() as shown:
-        loaded, processor = load(model, revision=revision, options=settings, on_event=shown)
-        classifier = ZeroShotClassifier(loaded, processor, words, sentences, score, none, batch_size)
+        classifier: ZeroShotClassifier | TrainedClassifier
+        if adapter_path is None:
+            pair, processor = load(model, revision=revision, options=settings, on_event=shown)
+            classifier = ZeroShotClassifier(pair, processor, words, sentences, score, none, batch_size)
+        else:
+            settings = dataclasses.replace(settings, any_base=any_base)
+            classifier = _trained(model, adapter_path, revision, settings, batch_size, shown)
         writer = _Writer(json, score, top_k)
         shown.bars = not writer.draws  # a bar between the drawn lines would be noise
         run(classifier.stream(names), names, writer, shown, "classified")
+
+
+def _check_trained(words: list[str], sentences: list[str] | None, score: str, none: str | None) -> None:
+    """Refuse what only zero-shot labels have a use for.
+
+    Raises:
+        InputError: the option.
+    """
+    given = {"--labels": words, "--template": sentences, "--none": none}
+    for option, value in given.items():
+        if value:
+            raise InputError(
+                f"{option} is for zero-shot labels: leave it out, or --adapter-path, which has its own"
+            )
+    if score != "softmax":
+        raise InputError(f"--score {score} is for zero-shot labels: a trained head gives probabilities")
+
+
+def _trained(
+    base: str,
+    adapter_path: Path,
+    revision: str | None,
+    settings: LoadOptions,
+    batch_size: int | None,
+    shown: Screen,
+) -> TrainedClassifier:
+    from .. import load
+    from ..classification import TrainedClassifier
+    from ..models.classifier import Classifier
+
+    model, processor = load(
+        base, revision=revision, options=settings, on_event=shown, adapter_path=adapter_path
+    )
+    if not isinstance(model, Classifier):
+        raise InputError(f"{adapter_path} holds no head: it was not trained to classify")
+    return TrainedClassifier(model, processor, batch_size)
 
 
 class _Writer:

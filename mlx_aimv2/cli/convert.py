@@ -10,7 +10,8 @@ import typer
 
 from ..errors import InputError
 from .options import Device, Revision, Weights
-from .ui import put, say, screen, size, table, verb
+from .ui import put, say, screen, table, verb
+from .words import size
 
 if TYPE_CHECKING:
     from ..checkpoints.quantize import Scheme

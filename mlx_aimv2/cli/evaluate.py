@@ -1,8 +1,9 @@
-"""`mlx-aimv2 evaluate`: how good a checkpoint is; with --compare, what a conversion did to it."""
+"""`mlx-aimv2 evaluate`: how good a model is on labelled pictures; with --compare, what a conversion did to it."""
 
 from __future__ import annotations
 
 import json as jsonlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,56 +11,126 @@ import typer
 from ..errors import InputError
 from . import options
 from .bulk import pictures
+from .evaluating import DATA_OPTIONS, Request, check_request, evaluate_data
 from .ui import NOT_ALL_DONE, put, say, screen, table, verb
 
 if TYPE_CHECKING:
     from ..fidelity import Fidelity
 
+LABELLED, COMPARING = "Labelled pictures", "Comparing"
+EXACT = "exact"  # as in training
+
 
 @verb
 def evaluate(
+    context: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(
             metavar="PICTURES...",
-            help="Pictures, folders, patterns; - for a list on stdin; none for built-in drawings.",
+            help="With --compare: pictures, folders, patterns; - for a list on stdin; none for built-in drawings.",
         ),
     ] = [],  # noqa: B006 - typer makes a new list each time
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder per class, train/ and val/ folders, or a CSV or JSONL file.",
+            rich_help_panel=LABELLED,
+        ),
+    ] = None,
+    adapter_path: Annotated[
+        Path | None,
+        typer.Option(
+            help="What `finetune` wrote; without it, the class names are zero-shot labels.",
+            rich_help_panel=LABELLED,
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="A folder, a repository, a short name.", rich_help_panel=LABELLED),
+    ] = options.DEFAULT,
+    split: Annotated[
+        str, typer.Option(help="val, test, train or all of the data.", rich_help_panel=LABELLED)
+    ] = "val",
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Part that is the validation split, where the data has none. \\[default: as in training]",
+            rich_help_panel=LABELLED,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="What chooses that part. \\[default: as in training]", rich_help_panel=LABELLED),
+    ] = None,
+    any_base: options.AnyBase = False,
+    template: Annotated[
+        list[str],
+        typer.Option(
+            help="Zero-shot sentence with {} for the label; may be given several times.",
+            rich_help_panel=LABELLED,
+        ),
+    ] = [],  # noqa: B006
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for evaluation.json, confusion.png, calibration.png.", rich_help_panel=LABELLED
+        ),
+    ] = None,
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(
             metavar="ORIGINAL CONVERTED",
             help="Two checkpoints of one model: a folder, a repository, a short name.",
+            rich_help_panel=COMPARING,
         ),
     ] = None,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Show every layer, not only those with the largest error.")
+        bool,
+        typer.Option(
+            "--layers",
+            help="Show every layer, not only those with the largest error.",
+            rich_help_panel=COMPARING,
+        ),
     ] = False,
     json: options.Json = False,
     revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of the original's repository.")
+        str | None, typer.Option(help="Branch, tag or commit of the model's, or the original's, repository.")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="The weight file of the original to read, where it holds several.")
+        str | None, typer.Option(help="The weight file of it to read, where it holds several.")
     ] = None,
     dtype: options.Dtype = "auto",
     device: options.Device = None,
+    batch_size: options.BatchSize = None,
     keep_quantized: options.KeepQuantized = False,
-    decode: options.Decode = options.DECODE,
+    decode: options.Decode = EXACT,
     background: options.Background = options.BACKGROUND,
     max_megapixels: options.MaxMegapixels = options.MAX_MEGAPIXELS,
     min_patches: options.MinPatches = options.MIN_PATCHES,
     max_patches: options.MaxPatches = options.MAX_PATCHES,
 ) -> None:
-    """Say what a conversion changed: embeddings, layers, nearest neighbours, labels, size and speed."""
-    if compare is None:
-        raise InputError("nothing to evaluate: give --compare ORIGINAL CONVERTED")
+    """Say how good a model is on labelled pictures, or what a conversion changed."""
+    _check_mode(context, inputs, data, compare, layers)
+    request = None
+    if data is not None:
+        request = Request(
+            data,
+            adapter_path,
+            model,
+            split,
+            val_fraction,
+            seed,
+            template or None,
+            output,
+            batch_size,
+            any_base,
+        )
+        check_request(request)
     names = pictures(inputs) if inputs else None
     from ..models.backend import require_mlx, use_device
 
     require_mlx()
-    from ..fidelity import compare as run
-
     if device:
         use_device(device)
     settings = options.load_options(
@@ -73,13 +144,48 @@ def evaluate(
         max_patches=max_patches,
     )
     with screen() as shown:
-        fidelity = run(*compare, names, revision=revision, options=settings, on_event=shown)
-    if json:
-        put(jsonlib.dumps(fidelity.to_dict(), indent=2))
-    else:
-        show(fidelity, layers)
+        if request is not None:
+            evaluate_data(request, revision, settings, json, shown)
+        elif compare is not None:
+            from ..fidelity import compare as run
+
+            fidelity = run(*compare, names, revision=revision, options=settings, on_event=shown)
+            shown.close()
+            if json:
+                put(jsonlib.dumps(fidelity.to_dict(), indent=2))
+            else:
+                show(fidelity, layers)
     if shown.skipped:
         raise SystemExit(NOT_ALL_DONE)
+
+
+def _check_mode(
+    context: typer.Context,
+    inputs: list[str],
+    data: Path | None,
+    compare: tuple[str, str] | None,
+    layers: bool,
+) -> None:
+    """Refuse what belongs to the other mode, or to both.
+
+    Raises:
+        InputError: neither mode, both, or an option that the one asked for has no use for.
+    """
+    if data is None and compare is None:
+        raise InputError(
+            "nothing to evaluate: give --data PATH (labelled pictures) or --compare ORIGINAL CONVERTED"
+        )
+    if data is not None and compare is not None:
+        raise InputError("--data and --compare are two questions: ask one at a time")
+    if data is not None and inputs:
+        raise InputError(f"the pictures come from --data {data}: leave out {inputs[0]}")
+    if data is not None and layers:
+        raise InputError("--layers is for --compare")
+    if data is None:
+        for name in DATA_OPTIONS:
+            source = context.get_parameter_source(name)
+            if source is not None and source.name != "DEFAULT":
+                raise InputError(f"--{name.replace('_', '-')} is for --data, not for --compare")
 
 
 def show(fidelity: Fidelity, every_layer: bool) -> None:

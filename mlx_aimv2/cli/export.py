@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ..errors import InputError
 from .convert import parse_size
+from .options import AnyBase
 from .ui import say, screen, verb
 
 
@@ -20,6 +22,10 @@ def export(
         str | None, typer.Option(help="float32, float16 or bfloat16. \\[default: as stored]")
     ] = None,
     max_shard_size: Annotated[str, typer.Option(help="Of one weight file, such as 500MB.")] = "5GB",
+    adapter_path: Annotated[
+        Path | None, typer.Option(help="The folder of an adapter to merge into the weights first.")
+    ] = None,
+    any_base: AnyBase = False,
 ) -> None:
     """Write a checkpoint as transformers, Apple's code or timm read it; quantized weights are unpacked."""
     from ..models.backend import require_mlx
@@ -28,7 +34,17 @@ def export(
     from ..exporting import export as run
     from ..preparation import ConvertOptions
 
+    if any_base and adapter_path is None:
+        raise InputError("--any-base needs --adapter-path")
     options = ConvertOptions(dtype=dtype, max_shard_bytes=parse_size(max_shard_size))
     with screen() as shown:
-        written = run(source, target, format, options=options, on_event=shown)
+        written = run(
+            source,
+            target,
+            format,
+            options=options,
+            adapter_path=adapter_path,
+            any_base=any_base,
+            on_event=shown,
+        )
     say(f"wrote {written} in the layout of {format}")

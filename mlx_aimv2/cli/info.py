@@ -9,7 +9,8 @@ import typer
 
 from ..errors import InputError
 from .options import Json, Revision
-from .ui import NOT_ALL_DONE, put, screen, size, table, verb
+from .ui import NOT_ALL_DONE, put, screen, table, verb
+from .words import size
 
 
 @verb

@@ -11,7 +11,8 @@ import typer
 
 from ..presets import BITS_AFFINE_4, BITS_FLOAT16, PRESETS, Preset
 from .options import Json
-from .ui import put, say, size, table, verb
+from .ui import put, say, table, verb
+from .words import size
 
 WIDE = 120  # columns of a terminal that shows the repositories too
 

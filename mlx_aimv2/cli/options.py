@@ -44,6 +44,13 @@ BatchSize = Annotated[
 Weights = Annotated[
     str | None, typer.Option(help="The weight file to read, where a checkpoint holds several.")
 ]
+AnyBase = Annotated[
+    bool,
+    typer.Option(
+        "--any-base",
+        help="Use an adapter with another checkpoint than it was trained on, such as a quantized copy of that.",
+    ),
+]
 KeepQuantized = Annotated[
     bool,
     typer.Option(

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 from ..errors import Aimv2Error, InputError, OutputError
-from ..events import Event, Notice, Progress, Skipped
+from ..events import Event, Metric, Notice, Progress, Skipped
+from .progress import Training, training_bars
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -25,6 +26,7 @@ NAME = "mlx-aimv2"
 ALL_DONE, NOT_ALL_DONE, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 DEBUG_VARIABLE = "MLX_AIMV2_DEBUG"
+TRAINING = "steps"  # the unit of what `Metric` says more of
 
 
 def say(message: str) -> None:
@@ -109,7 +111,10 @@ def _one_line(error: Exception) -> str:
 
 
 class Screen:
-    """Renders events while a verb works: a progress bar on a terminal, none in a pipe."""
+    """Renders events while a verb works: a progress bar on a terminal, none in a pipe.
+
+    A training has a bar with its numbers on a terminal; in a pipe, a line for every epoch and every tenth of it all.
+    """
 
     def __init__(self) -> None:
         """Show nothing yet."""
@@ -119,6 +124,7 @@ class Screen:
         self._bars: Bars | None = None
         self._unit = ""
         self._tasks: dict[str, TaskID] = {}
+        self._training = Training()
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -128,7 +134,11 @@ class Screen:
             self.skipped += 1
             reason = " ".join(event.reason.split()).removeprefix(f"{event.source}: ")
             self._line(f"skipped {event.source}: {reason}")
-        elif isinstance(event, Progress):
+        elif isinstance(event, Metric):
+            self._metric(event)
+        elif event.unit == TRAINING:
+            self._training.begin()
+        else:
             self._progress(event)
 
     def start_clock(self) -> None:
@@ -166,6 +176,19 @@ class Screen:
         if event.stage not in self._tasks:
             self._tasks[event.stage] = self._bars.add_task(event.stage, total=event.total)
         self._bars.update(self._tasks[event.stage], completed=event.done, total=event.total)
+
+    def _metric(self, event: Metric) -> None:
+        lines, live = self._training.add(event), self.bars and sys.stderr.isatty()
+        if live:
+            if self._bars is None or self._unit != TRAINING:
+                self.close()
+                self._bars, self._unit = training_bars(), TRAINING
+                first = self._training.fields(event)
+                self._tasks[TRAINING] = self._bars.add_task("", total=event.steps, **first)
+                self._bars.start()
+            self._bars.update(self._tasks[TRAINING], completed=event.step, **self._training.fields(event))
+        for line in lines if "loss" not in event.values or not live else ():
+            self._line(line)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -235,12 +258,3 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], cut: bool = Fal
     for row in rows:
         drawn.add_row(*(Text(_visible(cell)) for cell in row))
     Console().print(drawn)
-
-
-def size(nbytes: float) -> str:
-    """Bytes in words, such as `1.24 GB` or `618 MB`."""
-    for unit in ("bytes", "kB", "MB"):
-        if nbytes < 999.5:
-            return f"{nbytes:.0f} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.2f} GB"

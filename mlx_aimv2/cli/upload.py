@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .ui import put, say, screen, size, table, verb
+from .ui import put, say, screen, table, verb
+from .words import size
 
 
 @verb

@@ -5,7 +5,10 @@ Parameter names follow transformers (`models/aimv2/modeling_aimv2.py`), so that 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -104,6 +107,7 @@ class Encoder(nn.Module):
         """Build every layer of ``config``."""
         super().__init__()
         self.layers = [EncoderLayer(config) for _ in range(config.num_hidden_layers)]
+        self.checkpoint_layers = False  # in training, compute a layer again in the backward pass: less memory
 
     def __call__(
         self,
@@ -120,7 +124,8 @@ class Encoder(nn.Module):
         """
         states, attentions = [x], []
         for layer in self.layers:
-            x, weights = layer(x, mask, output_attentions)
+            run = checkpointed(layer) if self.checkpoint_layers and self.training else layer
+            x, weights = run(x, mask, output_attentions)
             if output_hidden_states:
                 states.append(x)
             if weights is not None:
@@ -130,6 +135,44 @@ class Encoder(nn.Module):
             tuple(states) if output_hidden_states else None,
             tuple(attentions) if output_attentions else None,
         )
+
+
+class Dropout(nn.Module):
+    """Dropout that can be told what to draw with, so that a layer that is computed twice drops the same twice."""
+
+    def __init__(self, rate: float) -> None:
+        """Drop a number with the probability ``rate``."""
+        super().__init__()
+        self.rate = rate
+        self.key: mx.array | None = None
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """``x`` with some numbers zeroed and the others enlarged in training mode; else as it is."""
+        if not self.rate or not self.training:
+            return x
+        kept = mx.random.bernoulli(1 - self.rate, x.shape, key=self.key)
+        return kept * x * (1 / (1 - self.rate))
+
+
+def checkpointed(layer: nn.Module) -> Callable[..., Any]:
+    """``layer``, computed again in the backward pass instead of kept.
+
+    Unlike `nn.utils.checkpoint`, what is dropped at random is the same both times.
+    """
+    dropouts = [module for module in layer.modules() if isinstance(module, Dropout) and module.rate]
+
+    keys = [mx.random.randint(0, 2**32 - 1, (2,), dtype=mx.uint32) for _ in dropouts]
+
+    def compute(parameters: Any, *inputs: Any) -> Any:
+        layer.update(parameters)
+        for dropout, key in zip(dropouts, keys, strict=True):
+            dropout.key = key
+        outputs = layer(*inputs)
+        for dropout in dropouts:
+            dropout.key = None
+        return outputs
+
+    return functools.partial(mx.checkpoint(compute), layer.trainable_parameters())
 
 
 class PositionTable(nn.Module):

@@ -9,7 +9,7 @@ otherwise.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..errors import ImageError, InputError
 from .decode import Decoded, DecodeOptions, ImageInput, decode_reduced
-from .image_config import ImageProcessorConfig
+from .image_config import MAX_EDGE, ImageProcessorConfig
 
 __all__ = ["ImageProcessor", "ImageProcessorConfig", "NativeOptions"]
 
@@ -116,8 +116,39 @@ class ImageProcessor:
             )
         return self._pixels(Decoded.whole(image))
 
+    def normalize(self, image: Image.Image) -> Pixels:
+        """A picture in mode RGB rescaled and normalised as the config says, (H, W, 3) float32, its size kept.
+
+        Raises:
+            InputError: The picture has another mode.
+        """
+        if image.mode != "RGB":
+            raise InputError(
+                f"normalize takes a picture in mode RGB, not {image.mode}: use decode_image first"
+            )
+        return self._normalized(np.asarray(image))
+
+    def at_size(self, height: int, width: int) -> ImageProcessor:
+        """The same processor with every picture resized and cropped to one size, as native resolution is not.
+
+        Raises:
+            InputError: An edge is no multiple of the patch size, or beyond `MAX_EDGE`.
+        """
+        for edge in (height, width):
+            if not 1 <= edge <= MAX_EDGE or edge % self.patch_size:
+                rule = f"a multiple of the patch size {self.patch_size}, at most {MAX_EDGE}"
+                raise InputError(f"pictures of {height}x{width} pixels: both edges have to be {rule}")
+        # as the published files of fixed size do it; of another shape than square, the whole picture is squeezed
+        size = height if height == width else (height, width)
+        config = replace(
+            self.config, do_resize=True, size=size, do_center_crop=True, crop_size=(height, width)
+        )
+        return ImageProcessor(config, self.patch_size, self.decode, self.native)
+
     def _pixels(self, image: Decoded) -> Pixels:
-        rgb = self._native_pixels(image) if self.is_native else self._fixed_pixels(image)
+        return self._normalized(self._native_pixels(image) if self.is_native else self._fixed_pixels(image))
+
+    def _normalized(self, rgb: NDArray[np.uint8]) -> Pixels:
         pixels = np.empty(rgb.shape, dtype=np.float32)
         for channel, levels in enumerate(self._levels):
             pixels[..., channel] = levels[rgb[..., channel]]

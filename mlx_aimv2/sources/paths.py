@@ -48,11 +48,11 @@ def _expand_one(name: str) -> tuple[list[str], bool]:
         raise InputError("an empty name is no picture, no folder and no pattern")
     path = Path(name).expanduser() if name.startswith("~/") else Path(name)  # `~draft.jpg` is a file's name
     if _is_folder(path):
-        return [str(file) for file in _walk(path)], False
+        return [str(file) for file in pictures_below(path)], False
     if not glob.has_magic(name) or path.exists():
         return [str(path)], True  # what is missing is named when it is opened, like every other broken file
     matches = sorted(glob.glob(str(path), recursive=True))
-    pictures = [match for match in matches if Path(match).is_file() and _is_picture(Path(match))]
+    pictures = [match for match in matches if Path(match).is_file() and is_picture(Path(match))]
     return pictures, False
 
 
@@ -63,7 +63,7 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def pictures_below(folder: Path) -> Iterator[Path]:
     """Pictures below ``folder``, depth first, sorted; links to folders are not followed.
 
     A folder that may not be read stands for itself, so that opening it names the reason.
@@ -73,9 +73,10 @@ def _walk(folder: Path) -> Iterator[Path]:
         folder, onerror=lambda error: unreadable.append(Path(error.filename))
     ):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root) / name for name in sorted(files) if _is_picture(Path(name)))
+        yield from (Path(root) / name for name in sorted(files) if is_picture(Path(name)))
     yield from unreadable
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
+    """Whether a file is called like a picture that is not hidden."""
     return not path.name.startswith(".") and path.suffix.lower() in PICTURE_SUFFIXES

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Decoded:
 
 def read_ahead(
     items: Sequence[Any], decode: Decode, threads: int = DEFAULT_THREADS, ahead: int = 16
-) -> Iterator[Decoded]:
+) -> Generator[Decoded, None, None]:
     """Decode ``items`` in order.
 
     Args:

@@ -318,11 +318,11 @@ def test_the_picture_without_a_finite_vector_is_numbered(pair, draw, monkeypatch
 
 @pytest.mark.parametrize(("batch_size", "ahead"), [(None, 128), (3, 6), (500, 256)])
 def test_two_batches_are_decoded_ahead(tiny_vision, monkeypatch, batch_size, ahead):
-    monkeypatch.setattr("mlx_aimv2.embedding.GPU_TOKENS", 1024)  # 64 pictures of 4 x 4 patches
-    monkeypatch.setattr("mlx_aimv2.embedding.on_cpu", lambda: False)
+    monkeypatch.setattr("mlx_aimv2.picture_stream.GPU_TOKENS", 1024)  # 64 pictures of 4 x 4 patches
+    monkeypatch.setattr("mlx_aimv2.picture_stream.on_cpu", lambda: False)
     asked = {}
     monkeypatch.setattr(
-        "mlx_aimv2.embedding.read_ahead", lambda *_, **options: asked.update(options) or iter(())
+        "mlx_aimv2.picture_stream.read_ahead", lambda *_, **options: asked.update(options) or iter(())
     )
     list(Embedder(*load(tiny_vision), batch_size=batch_size).stream(["a", "b"]))
     assert asked["ahead"] == ahead

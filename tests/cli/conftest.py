@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -41,3 +42,56 @@ def photos(tmp_path_factory):
         picture = Image.effect_noise(size, 60 + 20 * number).convert("RGB")
         picture.save(folder / f"{number}.png")
     return folder
+
+
+LEVELS = {"bright": 255, "dark": 0, "grey_ish": 128}
+
+
+@pytest.fixture(scope="session")
+def shades(tmp_path_factory):
+    """A folder for each of three classes, with ten pictures each."""
+    folder = tmp_path_factory.mktemp("shades")
+    for name, level in LEVELS.items():
+        (folder / name).mkdir()
+        for k in range(10):
+            Image.new("RGB", (60, 70 + k), (max(0, level - k),) * 3).save(folder / name / f"{k}.png")
+    return folder
+
+
+def write_head(folder, base, data, multi_label=False):
+    """A head on ``base`` that knows the classes of ``data``: it is solved for, by least squares."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    from mlx_aimv2 import load
+    from mlx_aimv2.adapters.store import write_tensors
+    from mlx_aimv2.adapters.task import HEAD, Task, write_task
+    from mlx_aimv2.finetune.dataset import read_dataset
+    from mlx_aimv2.models.classifier import Classifier, LinearHead
+
+    pair, processor = load(base)
+    dataset = read_dataset(data, val_fraction=0)
+    classifier = Classifier(pair.vision_model, LinearHead(64, len(dataset.labels)), "mean")
+    pixels = np.stack([processor.image_processor(example.path) for example in dataset.train])
+    features = np.array(classifier.features(mx.array(pixels))).astype(np.float64)
+    targets = np.array([example.labels[0] for example in dataset.train])
+    inputs = np.concatenate([features, np.ones((len(features), 1))], axis=1)
+    wanted = np.eye(len(dataset.labels))[targets] * 20 - 10
+    solved = np.linalg.lstsq(inputs, wanted, rcond=None)[0].astype(np.float32)
+    classifier.head.linear.weight, classifier.head.linear.bias = mx.array(solved[:-1].T), mx.array(solved[-1])
+    folder.mkdir()
+    write_tensors(folder / HEAD, dict(tree_flatten(classifier.head.parameters())), {"format": "mlx"})
+    write_task(folder, Task(dataset.labels, pair.origin, "linear-probe", multi_label=multi_label))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def probe(pair, shades, tmp_path_factory):
+    """A trained head on the pair, for the shades."""
+    return write_head(tmp_path_factory.mktemp("probe") / "one", pair, shades)
+
+
+@pytest.fixture(scope="session")
+def tagger(pair, shades, tmp_path_factory):
+    """The same with a yes or no for every label."""
+    return write_head(tmp_path_factory.mktemp("probe") / "several", pair, shades, multi_label=True)

@@ -43,7 +43,9 @@ def test_the_public_names_are_these():
         mlx_aimv2.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("verb", ["embed", "classify", "models", "info", "convert", "export", "evaluate", "upload"])
+@pytest.mark.parametrize(
+    "verb", ["embed", "classify", "models", "info", "convert", "export", "evaluate", "fuse", "upload"]
+)
 def test_every_verb_has_help(cli, verb):
     done = cli(verb, "--help")
     assert done.returncode == 0

@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from mlx_aimv2.demo.untrained import write_checkpoint
+
 LABELS = "a dog,a cat,a rocket"
 
 
@@ -85,3 +87,64 @@ def test_mistakes_get_one_clear_line(cli, pair, photos, arguments, status, messa
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout
+
+
+def test_a_trained_head_brings_its_labels(cli, pair, probe, shades):
+    pictures = [shades / name / "0.png" for name in ("dark", "bright", "grey_ish")]
+    done = cli("classify", *pictures, "--model", pair, "--adapter-path", probe, "--json")
+    assert done.returncode == 0, done.stderr
+    entries = json.loads(done.stdout)
+    assert [entry["path"] for entry in entries] == list(map(str, pictures))
+    for entry, label in zip(entries, ("dark", "bright", "grey_ish"), strict=True):
+        assert entry["predictions"][0]["label"] == label
+        assert len(entry["predictions"]) == 3
+        assert sum(prediction["score"] for prediction in entry["predictions"]) == pytest.approx(1)
+
+
+def test_a_head_for_several_labels_gives_each_a_probability_of_its_own(cli, pair, tagger, shades):
+    picture = shades / "dark" / "0.png"
+    done = cli("classify", picture, "--model", pair, "--adapter-path", tagger, "--json", "--batch-size", "1")
+    first, *others = json.loads(done.stdout)[0]["predictions"]
+    assert first == {"label": "dark", "score": pytest.approx(1 / (1 + 2.718281828**-10), abs=1e-4)}
+    assert all(other["score"] < 0.01 for other in others)
+
+
+def test_a_trained_head_skips_broken_pictures_and_shows_a_few_labels(cli, pair, probe, shades, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no")
+    pictures = (tmp_path / "broken.png", shades / "dark" / "0.png")
+    done = cli("classify", *pictures, "--model", pair, "--adapter-path", probe, "--top-k", "1")
+    assert done.returncode == 1
+    assert done.stdout.split("\t")[:2] == [str(shades / "dark" / "0.png"), "dark"]
+    assert len(done.stdout.splitlines()) == 1 and "skipped" in done.stderr
+
+
+def test_a_head_of_another_base_needs_leave(cli, probe, shades, tmp_path):
+    other = write_checkpoint(tmp_path / "other", seed=5)
+    arguments = ("classify", shades / "dark" / "0.png", "--model", other, "--adapter-path", probe, "--json")
+    done = cli(*arguments)
+    assert done.returncode == 2 and "was trained on" in done.stderr and not done.stdout
+    assert cli(*arguments, "--any-base").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--labels", "a,b"],
+            "--labels is for zero-shot labels: leave it out, or --adapter-path, which has its own",
+        ),
+        (["--template", "a {}"], "--template is for zero-shot labels"),
+        (["--none", "nothing"], "--none is for zero-shot labels"),
+        (["--score", "cosine"], "--score cosine is for zero-shot labels: a trained head gives probabilities"),
+    ],
+)
+def test_what_a_trained_head_has_no_use_for(cli, pair, probe, photos, arguments, message):
+    done = cli("classify", photos / "0.png", "--model", pair, "--adapter-path", probe, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr and not done.stdout
+
+
+def test_leave_for_any_base_needs_an_adapter(cli, pair, photos):
+    done = cli("classify", photos / "0.png", "--model", pair, "--labels", LABELS, "--any-base")
+    assert done.returncode == 2
+    assert "--any-base is for --adapter-path: leave it out" in done.stderr

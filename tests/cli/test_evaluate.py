@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,10 @@ def test_help_explains_the_verb(cli):
 def test_without_a_mode_one_line_says_what_is_needed(cli):
     done = cli("evaluate")
     assert done.returncode == 2
-    assert done.stderr == "mlx-aimv2: error: nothing to evaluate: give --compare ORIGINAL CONVERTED\n"
+    assert done.stderr == (
+        "mlx-aimv2: error: nothing to evaluate: give --data PATH (labelled pictures) or --compare ORIGINAL"
+        " CONVERTED\n"
+    )
 
 
 def test_tables_in_a_pipe(cli, pair, converted, photos):
@@ -105,3 +109,139 @@ def test_what_cannot_be_compared(cli, pair, tmp_path):
     done = cli("evaluate", "--compare", pair, tmp_path / "damaged")
     assert done.returncode == 1
     assert "damaged" in done.stderr and not done.stdout
+
+
+# Labelled pictures.
+
+
+def test_a_trained_head_is_measured_on_the_validation_split(cli, pair, probe, shades):
+    done = cli("evaluate", "--data", shades, "--model", pair, "--adapter-path", probe, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["pictures"], found["top1"], found["top5"], found["macro_f1"]) == (6, 1, 1, 1)
+    assert found["labels"] == ["bright", "dark", "grey_ish"]
+    assert found["confusion"] == [[2, 0, 0], [0, 2, 0], [0, 0, 2]]
+    assert 0 <= found["ece"] < 0.01 and found["nll"] < 0.01
+    assert (found["mistakes"], found["skipped"]) == ([], [])
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 24), ("val", 6), ("all", 30)])
+def test_splits(cli, pair, probe, shades, split, count):
+    done = cli(
+        "evaluate", "--data", shades, "--model", pair, "--adapter-path", probe, "--split", split, "--json"
+    )
+    assert json.loads(done.stdout)["pictures"] == count
+
+
+def test_the_split_is_that_of_the_training(cli, pair, probe, shades, tmp_path):
+    adapter = shutil.copytree(probe, tmp_path / "adapter")
+    (adapter / "splits.json").write_text(json.dumps({"val_fraction": 0.5, "seed": 3}))
+    given = ("evaluate", "--data", shades, "--model", pair, "--adapter-path", adapter, "--json")
+    assert json.loads(cli(*given).stdout)["pictures"] == 15
+    assert json.loads(cli(*given, "--val-fraction", "0.1").stdout)["pictures"] == 3
+
+
+def test_tables_name_classes_and_mistakes(cli, pair, probe, shades, tmp_path):
+    data = shutil.copytree(shades, tmp_path / "data")
+    (data / "bright" / "0.png").replace(data / "dark" / "wrong.png")
+    arguments = ("--data", data, "--model", pair, "--adapter-path", probe, "--split", "all")
+    done = cli("evaluate", *arguments)
+    assert done.returncode == 0
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert rows[:2] == [["what", "value"], ["pictures", "30"]]
+    assert ["top-1", "96.67%"] in rows
+    assert ["bright", "90.00%", "100.00%", "94.74%", "9"] in rows
+    assert rows[-2] == ["surest mistakes", "truth", "prediction", "confidence"]
+    assert rows[-1][:3] == [str(data / "dark" / "wrong.png"), "dark", "bright"]
+
+
+def test_a_report_is_written(cli, pair, probe, shades, tmp_path):
+    arguments = ("--data", shades, "--model", pair, "--adapter-path", probe, "--output", tmp_path / "report")
+    done = cli("evaluate", *arguments, "--json")
+    assert done.returncode == 0
+    names = ["calibration.png", "confusion.png", "evaluation.json"]
+    assert f"wrote {', '.join(names)} to {tmp_path / 'report'}" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == names
+    assert json.loads((tmp_path / "report" / "evaluation.json").read_text()) == json.loads(done.stdout)
+
+
+def test_without_an_adapter_the_class_names_are_labels(cli, pair, shades):
+    arguments = ("evaluate", "--data", shades, "--model", pair, "--split", "all", "--json")
+    found = json.loads(cli(*arguments).stdout)
+    assert (found["pictures"], found["labels"]) == (30, ["bright", "dark", "grey_ish"])
+    other = json.loads(cli(*arguments, "--template", "this is {}!").stdout)
+    assert found["nll"] != pytest.approx(other["nll"])
+
+
+def test_several_labels(cli, pair, tagger, shades):
+    arguments = ("--data", shades, "--model", pair, "--adapter-path", tagger, "--json")
+    found = json.loads(cli("evaluate", *arguments).stdout)
+    assert (found["multi_label"], found["exact_match"], found["map"], found["micro_f1"]) == (True, 1, 1, 1)
+    assert "confusion" not in found and "top1" not in found
+
+
+def test_a_broken_picture_of_the_data_is_named(cli, pair, probe, shades, tmp_path):
+    data = shutil.copytree(shades, tmp_path / "data")
+    (data / "dark" / "broken.png").write_bytes(b"no")
+    arguments = ("--data", data, "--model", pair, "--adapter-path", probe, "--split", "all", "--json")
+    done = cli("evaluate", *arguments)
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert (found["pictures"], found["top1"]) == (30, 1)
+    assert [each["path"] for each in found["skipped"]] == [str(data / "dark" / "broken.png")]
+    assert f"skipped {data / 'dark' / 'broken.png'}: " in done.stderr
+
+
+def test_a_class_the_head_does_not_know(cli, pair, probe, shades, tmp_path):
+    data = shutil.copytree(shades, tmp_path / "data")
+    (data / "red").mkdir()
+    Image.new("RGB", (60, 60), "red").save(data / "red" / "0.png")
+    done = cli("evaluate", "--data", data, "--model", pair, "--adapter-path", probe)
+    assert done.returncode == 2
+    assert "the classifier does not know 'red': it was trained on 'bright', 'dark', 'grey_ish'" in done.stderr
+
+
+def test_an_adapter_without_a_head_has_nothing_to_measure(cli, pair, with_adapter, shades, tmp_path):
+    with_adapter(pair, tmp_path / "a")
+    for arguments in (("evaluate", "--data", shades), ("classify", shades / "dark")):
+        done = cli(*arguments, "--model", pair, "--adapter-path", tmp_path / "a")
+        assert done.returncode == 2
+        assert f"{tmp_path / 'a'} holds no head" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{photo}"], "the pictures come from --data {data}: leave out {photo}"),
+        (["--compare", "a", "b"], "--data and --compare are two questions: ask one at a time"),
+        (["--layers"], "--layers is for --compare"),
+        (["--split", "best"], "split 'best' is not one of val, test, train, all"),
+        (["--split", "test"], "the data has no pictures in the split test, only in val 6, train 24"),
+        (["--val-fraction", "0"], "the data has no pictures in the split val, only in train 30"),
+        (["--any-base"], "--any-base is for --adapter-path: leave it out"),
+        (["--template", "x"], "the template 'x' has no {} for the label to go"),
+        (
+            ["--template", "a {}", "--adapter-path", "a"],
+            "--template is for zero-shot labels: leave it out, or",
+        ),
+        (["--batch-size", "0"], "--batch-size"),
+    ],
+)
+def test_mistakes_with_data(cli, pair, photos, shades, arguments, message):
+    photo = str(photos / "0.png")
+    done = cli(
+        "evaluate", "--data", shades, "--model", pair, *(x.replace("{photo}", photo) for x in arguments)
+    )
+    assert done.returncode == 2
+    assert message.replace("{photo}", photo).replace("{data}", str(shades)) in done.stderr
+    assert "Traceback" not in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--adapter-path", "a"], ["--split", "val"], ["--output", "a"], ["--seed", "0"], ["--model", "a"]],
+)
+def test_options_of_labelled_pictures_are_refused_for_a_comparison(cli, pair, arguments):
+    done = cli("evaluate", "--compare", pair, pair, *arguments)
+    assert done.returncode == 2
+    assert f"{arguments[0]} is for --data, not for --compare" in done.stderr

@@ -142,6 +142,40 @@ def test_from_rgb_takes_nothing_but_rgb() -> None:
         ImageProcessor(NATIVE).from_rgb(Image.new("L", (9, 9)))
 
 
+def test_normalize_does_the_arithmetic_and_nothing_else() -> None:
+    picture, config = gradient(30, 45), ImageProcessorConfig.default(28)
+    expected = (np.asarray(picture) / 255 - config.image_mean) / config.image_std
+    pixels = ImageProcessor(config).normalize(picture)
+    assert pixels.dtype == np.float32 and pixels.flags.writeable
+    np.testing.assert_allclose(pixels, expected, atol=1e-6)
+
+
+def test_normalize_takes_nothing_but_rgb() -> None:
+    with pytest.raises(
+        InputError, match="normalize takes a picture in mode RGB, not L: use decode_image first"
+    ):
+        ImageProcessor(NATIVE).normalize(Image.new("L", (9, 9)))
+
+
+def test_native_resolution_at_one_size_is_a_processor_of_that_size() -> None:
+    picture = gradient(90, 130)
+    expected = ImageProcessor(ImageProcessorConfig.default(56))(picture)
+    np.testing.assert_array_equal(native().at_size(56, 56)(picture), expected)
+    wide = native().at_size(28, 56)
+    assert wide(picture).shape == (28, 56, 3)
+    np.testing.assert_array_equal(
+        wide(picture), wide.normalize(picture.resize((56, 28), Image.Resampling.BICUBIC))
+    )
+
+
+@pytest.mark.parametrize("size", [(20, 28), (28, 20), (0, 28), (28, 4102), (-14, 28)])
+def test_sizes_that_are_not_made_of_patches_are_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(
+        InputError, match="both edges have to be a multiple of the patch size 14, at most 4096"
+    ):
+        native().at_size(*size)
+
+
 def test_output_size_refuses_no_pixels() -> None:
     with pytest.raises(ImageError, match="a picture of 0x5 has no pixels"):
         ImageProcessor(NATIVE).output_size(5, 0)

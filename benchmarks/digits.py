@@ -1,0 +1,115 @@
+"""Fine-tuning on real pictures: scikit-learn's handwritten digits, with a small encoder trained from scratch here.
+
+For every seed: full fine-tuning from fresh weights; then an encoder trained on the digits 0 to 4 alone, and from it
+full fine-tuning, LoRA and the probes on all ten. One line for each, and mean and spread at the end.
+
+    pip install scikit-learn
+    python benchmarks/digits.py [--seeds 0 1 2] [--work FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import mlx.core as mx
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from mlx_aimv2 import Aimv2VisionConfig
+from mlx_aimv2.adapters.trunk import TRUNK
+from mlx_aimv2.demo.untrained import write_checkpoint
+from mlx_aimv2.finetune.options import make_options
+from mlx_aimv2.finetune.running import finetune
+
+CONFIG = Aimv2VisionConfig(
+    hidden_size=128,
+    intermediate_size=352,
+    num_hidden_layers=6,
+    num_attention_heads=2,
+    image_size=32,
+    patch_size=4,
+    use_head=False,
+)
+TRAIN = {"batch_size": 32, "weight_decay": 0.05, "random_resized_crop": 0.7, "metric": "top1"}
+FULL = {**TRAIN, "fine_tune_type": "full", "learning_rate": 1e-3, "epochs": 30}
+WAYS = {
+    "full": {**TRAIN, "fine_tune_type": "full", "learning_rate": 5e-4, "epochs": 15},
+    "lora": {**TRAIN, "fine_tune_type": "lora", "learning_rate": 5e-3, "epochs": 15, "rank": 2, "alpha": 4},
+    "attentive": {"fine_tune_type": "attentive", "epochs": 30, "learning_rate": 2e-3, "batch_size": 32},
+    "linear": {
+        "fine_tune_type": "linear",
+        "epochs": 30,
+        "learning_rate": 1e-2,
+        "batch_size": 32,
+        "batch_norm": True,
+    },
+    "knn": {"fine_tune_type": "knn", "batch_size": 32},
+}
+
+
+def write_digits(folder, classes):
+    """The digits as PNGs of 32 pixels, a folder per class."""
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        if label in classes:
+            (folder / str(label)).mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray((pixels * 255 / 16).astype("uint8"))
+            picture.resize((32, 32), Image.Resampling.BICUBIC).save(folder / str(label) / f"{number:04d}.png")
+    return folder
+
+
+def run(name, data, base, out, seed, given):
+    start = time.perf_counter()
+    options = {"data": str(data), "model": str(base), "adapter_path": str(out), "seed": seed, **given}
+    done = finetune(make_options(options))
+    top1 = done.evaluation.metrics.top1
+    seconds = time.perf_counter() - start
+    print(f"{seed}\t{name}\t{top1:.2%}\t{done.trainable:,}\t{done.parameters:,}\t{seconds:.0f} s", flush=True)
+    return top1
+
+
+def as_checkpoint(base, trained, folder):
+    """The base with the weights of an encoder that was trained as a whole."""
+    folder.mkdir()
+    for path in base.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    mx.save_safetensors(
+        str(folder / "model.safetensors"), mx.load(str(trained / TRUNK)), metadata={"format": "mlx"}
+    )
+    return folder
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--work", type=Path)
+    given = parser.parse_args()
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        work = given.work or Path(temporary)
+        all_digits = write_digits(work / "digits", range(10))
+        half = write_digits(work / "half", range(5))
+        print("seed\tmethod\ttop-1\ttrained numbers\tof\ttime")
+        for seed in given.seeds:
+            place = work / f"seed-{seed}"
+            place.mkdir()
+            fresh = write_checkpoint(place / "fresh", CONFIG, "mlx", seed=seed)
+            scratch = run("full, from scratch", all_digits, fresh, place / "scratch", seed, FULL)
+            found.setdefault("full, from scratch", []).append(scratch)
+            run("full, digits 0 to 4 only", half, fresh, place / "half", seed, FULL)
+            base = as_checkpoint(fresh, place / "half", place / "base")
+            for name, way in WAYS.items():
+                found.setdefault(name, []).append(run(name, all_digits, base, place / name, seed, way))
+    print("\nmethod\tmean top-1\tspread")
+    for name, values in found.items():
+        print(f"{name}\t{statistics.mean(values):.2%}\t{max(values) - min(values):.2%}")
+
+
+if __name__ == "__main__":
+    main()

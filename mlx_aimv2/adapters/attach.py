@@ -1,0 +1,210 @@
+"""Putting adapters into a model, and taking them out again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from ..errors import InputError
+from ..models.lit import Aimv2Model
+from .lora import LAYERS, AnyLinear, LoRALinear
+
+TARGETS = {  # short name -> where in a layer
+    "q": "attention.q_proj",
+    "k": "attention.k_proj",
+    "v": "attention.v_proj",
+    "out": "attention.out_proj",
+    "gate": "ffn.gate_proj",
+    "up": "ffn.up_proj",
+    "down": "ffn.down_proj",
+}
+TOWERS = ("vision", "text")
+MAX_RANK = 1 << 14
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What to adapt, and how.
+
+    Attributes:
+        type: "lora" or "dora".
+        rank: r, the width of the two small matrices.
+        alpha: the adapter's output is multiplied by ``alpha / rank``.
+        dropout: probability with which a number of an adapter's input is dropped in training.
+        target_modules: the layers to adapt: q, k, v, out, gate, up, down (or q_proj, … as files call them).
+        num_layers: how many layers of an encoder, counted from its end; None for all.
+        rslora: multiply by ``alpha / sqrt(rank)`` instead.
+    """
+
+    type: str = "lora"
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = tuple(TARGETS)
+    num_layers: int | None = None
+    rslora: bool = False
+
+    def __post_init__(self) -> None:
+        """Bring the names into one form, and refuse values no adapter could have.
+
+        Raises:
+            InputError: one of them, with what is valid.
+        """
+        if self.type not in LAYERS:
+            raise InputError(f"adapter type {self.type!r} is not one of {', '.join(LAYERS)}")
+        if not is_whole(self.rank) or not 1 <= self.rank <= MAX_RANK:
+            raise InputError(f"rank must be a whole number from 1 to {MAX_RANK}, not {self.rank!r}")
+        if not is_number(self.alpha) or not 0 < self.alpha < math.inf:
+            raise InputError(f"alpha must be a finite number above 0, not {self.alpha!r}")
+        if not is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise InputError(f"dropout must be a number from 0 to below 1, not {self.dropout!r}")
+        if self.num_layers is not None and (not is_whole(self.num_layers) or self.num_layers < 1):
+            raise InputError(
+                f"num_layers must be a whole number of at least 1, or None for all, not {self.num_layers!r}"
+            )
+        object.__setattr__(self, "target_modules", _short_names(self.target_modules))
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is an integer, which True is not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number, which True is not."""
+    return is_whole(value) or isinstance(value, float)
+
+
+def _short_names(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not names:
+        raise InputError(f"target_modules must name at least one of {', '.join(TARGETS)}, not {names!r}")
+    short = [str(name).rpartition(".")[2].removesuffix("_proj") for name in names]
+    for name, one in zip(names, short, strict=True):
+        if one not in TARGETS or name not in (one, f"{one}_proj", TARGETS[one]):
+            raise InputError(f"target module {name!r} is not one of {', '.join(TARGETS)}")
+    return tuple(one for one in TARGETS if one in short)
+
+
+def attach(model: nn.Module, config: AdapterConfig, towers: Sequence[str] = ("vision",)) -> list[str]:
+    """Freeze an encoder or a pair and put fresh adapters into it: they are all of it that is trained then.
+
+    Args:
+        model: an `Aimv2VisionModel`, an `Aimv2Model` or a `Classifier`, whose head is left as it is.
+        config: what to adapt.
+        towers: the encoders of an image-text pair to adapt, "vision" or "text".
+
+    Returns:
+        The paths of the adapted layers in the encoder or the pair, in order.
+
+    Raises:
+        InputError: an encoder or so many layers do not exist, or there are adapters already.
+    """
+    encoder = encoder_of(model)
+    if adapted(encoder):
+        raise InputError("the model has adapters already: fuse or detach them first")
+    paths = [path for prefix in _prefixes(encoder, towers) for path in _targets(encoder, prefix, config)]
+    encoder.freeze()
+    layers, make = linears(encoder), LAYERS[config.type]
+    for path in paths:
+        layer = make(layers[path], config.rank, config.alpha, config.dropout, config.rslora)
+        layer.train(encoder.training)
+        replace_module(encoder, path, layer)
+    settle(encoder)
+    return paths
+
+
+def settle(model: nn.Module) -> None:
+    """Compute now what adapters keep of the base, so that no step of a training computes it again."""
+    mx.eval([layer.state for layer in adapted(model).values()])
+
+
+def encoder_of(model: nn.Module) -> nn.Module:
+    """The encoder or pair inside a classifier; any other model itself."""
+    trunk = model.get("trunk")
+    return trunk if isinstance(trunk, nn.Module) else model
+
+
+def _prefixes(encoder: nn.Module, towers: Sequence[str]) -> list[str]:
+    is_pair = isinstance(encoder, Aimv2Model)
+    known = TOWERS if is_pair else TOWERS[:1]
+    for tower in towers:
+        if tower not in known:
+            raise InputError(f"this model has no tower {tower!r}, only {', '.join(known)}")
+    return [f"{tower}_model." if is_pair else "" for tower in known if tower in towers]
+
+
+def _targets(encoder: nn.Module, prefix: str, config: AdapterConfig) -> list[str]:
+    tower = encoder[prefix.removesuffix(".")] if prefix else encoder
+    count = len(tower.encoder.layers)
+    if config.num_layers is not None and config.num_layers > count:
+        raise InputError(f"num_layers is {config.num_layers}, and the encoder has {count} layers")
+    first = count - (config.num_layers or count)
+    return [
+        f"{prefix}encoder.layers.{number}.{TARGETS[name]}"
+        for number in range(first, count)
+        for name in config.target_modules
+    ]
+
+
+def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Put ``module`` at ``path``, such as `encoder.layers.0.attention.q_proj`."""
+    *parents, last = path.split(".")
+    place: Any = model
+    for name in parents:
+        place = place[int(name)] if isinstance(place, list) else place[name]
+    setattr(place, last, module)
+
+
+def linears(model: nn.Module) -> dict[str, AnyLinear]:
+    """Every linear layer that has no adapter, by its path."""
+    inside = {f"{path}.linear" for path in adapted(model)}
+    found: dict[str, AnyLinear] = {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, (nn.Linear, nn.QuantizedLinear)) and path not in inside
+    }
+    return {path: found[path] for path in sorted(found, key=_in_order)}
+
+
+def adapted(model: nn.Module) -> dict[str, LoRALinear]:
+    """Every layer with an adapter, by its path, in order."""
+    found = {path: module for path, module in model.named_modules() if isinstance(module, LoRALinear)}
+    return {path: found[path] for path in sorted(found, key=_in_order)}
+
+
+def _in_order(path: str) -> list[tuple[int, str]]:
+    """A key with which `layers.2` comes before `layers.10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.split(".")]
+
+
+def detach(model: nn.Module) -> list[str]:
+    """Take every adapter out, so that the model is the base again; the paths of those layers."""
+    return _put_back(model, {path: layer.linear for path, layer in adapted(model).items()})
+
+
+def fuse(model: nn.Module, dequantize: bool = False) -> list[str]:
+    """Merge every adapter into the weight it belongs to; the paths of those layers.
+
+    Args:
+        model: what `attach` was given.
+        dequantize: give plain layers where those with adapters are quantized; else they are quantized again,
+            which rounds.
+    """
+    return _put_back(model, {path: layer.fuse(dequantize) for path, layer in adapted(model).items()})
+
+
+def _put_back(model: nn.Module, layers: Mapping[str, AnyLinear]) -> list[str]:
+    for path, layer in layers.items():
+        replace_module(model, path, layer)
+    return list(layers)
+
+
+def count_trainable(model: nn.Module) -> int:
+    """Numbers that training would change."""
+    return sum(x.size for x in dict(tree_flatten(model.trainable_parameters())).values())

@@ -1,0 +1,297 @@
+"""An adapter on disk, in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
+
+PEFT opens what is written here, and what PEFT wrote can be read here. The hash of the base travels in the metadata
+of the tensor file, where no other program minds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..checkpoints.atomic import replacing
+from ..checkpoints.files import inside, open_tensors, read_header, read_json
+from ..checkpoints.fitting import check_fit
+from ..checkpoints.origin import Origin, checkpoint_hash
+from ..checkpoints.shards import Entry, header_bytes, planned_bytes
+from ..errors import ConfigError, InputError, NotACheckpointError, OutputError, PickleRefusedError
+from ..models.lit import Aimv2Model
+from .attach import TARGETS, AdapterConfig, adapted, encoder_of, linears, replace_module
+from .base import require_base
+from .lora import LAYERS, LoRALinear
+from .peft_config import PeftConfig
+
+CONFIG, TENSORS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+PREFIX = "base_model.model."  # of every name in PEFT's files
+KINDS = {"lora_A.weight": "lora_a", "lora_B.weight": "lora_b", "lora_magnitude_vector": "magnitude"}
+TOWER_PREFIXES = ("vision_model.", "text_model.", "visual_projection", "text_projection")
+PARENT_LIBRARY = "transformers.models.aimv2.modeling_aimv2"
+LAYER = re.compile(
+    r"(?P<tower>(?:vision_model|text_model)\.|)encoder\.layers\.(?P<number>\d+)\.(?P<target>.+)"
+)
+
+
+@dataclass(frozen=True)
+class StoredAdapter:
+    """An adapter folder that has been read.
+
+    Attributes:
+        folder: where it lies.
+        config: what its adapter_config.json says.
+        tensors: float arrays by the names in the file without `base_model.model.`, lazy.
+        base: hash of the checkpoint it was trained on; None where the file does not say.
+        hash: of this adapter: its tensors and how they are used.
+    """
+
+    folder: Path
+    config: PeftConfig
+    tensors: dict[str, mx.array]
+    base: str | None
+    hash: str
+
+    def modules(self) -> set[str]:
+        """Names of the modules that have tensors here."""
+        ends = tuple(f".{kind}" for kind in KINDS)
+        return {name.removesuffix(end) for name in self.tensors for end in ends if name.endswith(end)}
+
+
+def has_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter for the encoder, and not only a head."""
+    return any((folder / name).exists() for name in (CONFIG, TENSORS, PICKLE))
+
+
+def save_adapter(folder: Path, model: nn.Module, config: AdapterConfig, base: Origin | None) -> Path:
+    """Write the adapters of a model as PEFT does; each file appears whole or not at all.
+
+    Args:
+        folder: where to; made where it is missing, and what it held of an adapter is replaced.
+        model: what `attach` was given.
+        config: what `attach` was given.
+        base: where the model came from; None where that is not known.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        InputError: the model has no adapters, or others than ``config`` says.
+        OutputError: the folder cannot be written.
+    """
+    encoder = encoder_of(model)
+    layers = adapted(encoder)
+    if not layers:
+        raise InputError("the model has no adapters to save: attach some first")
+    for path, layer in layers.items():
+        if (layer.rank, layer.alpha, layer.rslora) != (config.rank, config.alpha, config.rslora):
+            raise InputError(
+                f"{path} has rank {layer.rank}, alpha {layer.alpha}, which is not what config says"
+            )
+    tensors = {
+        f"{PREFIX}{path}.{kind}": layer[name].astype(mx.float32)
+        for path, layer in layers.items()
+        for kind, name in KINDS.items()
+        if name in layer
+    }
+    note = {"format": "pt"} | ({"base": base.checkpoint, "base_name": base.name} if base else {})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+    write_tensors(folder / TENSORS, tensors, note)
+    entry = _config_entry(encoder, list(layers), config, base)
+    with replacing(folder / CONFIG) as partial:
+        partial.write_text(json.dumps(entry, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return folder
+
+
+def write_tensors(path: Path, tensors: Mapping[str, mx.array], note: Mapping[str, str]) -> None:
+    """Write a safetensors file that appears whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    entries = [Entry(name, x.dtype, tuple(x.shape)) for name, x in tensors.items()]
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(header_bytes(entries, note))
+        for entry in entries:
+            file.write(planned_bytes(entry, entry.name, tensors[entry.name]))
+
+
+def _config_entry(
+    encoder: nn.Module, paths: list[str], config: AdapterConfig, base: Origin | None
+) -> dict[str, Any]:
+    return {
+        "peft_type": "LORA",
+        "task_type": None,
+        "auto_mapping": {"base_model_class": type(encoder).__name__, "parent_library": PARENT_LIBRARY},
+        "base_model_name_or_path": base.name if base else None,
+        "revision": base.revision if base else None,
+        "inference_mode": True,
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": config.dropout,
+        "use_dora": config.type == "dora",
+        "use_rslora": config.rslora,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        **_target_entry(encoder, paths),
+    }
+
+
+def _target_entry(encoder: nn.Module, paths: Iterable[str]) -> dict[str, Any]:
+    """How PEFT is told which modules are meant: kinds of layers where that says it all, else every name.
+
+    Kinds are written with what they are part of: `k_proj` alone would mean the pooling head's too.
+    """
+    places = [match for path in paths if (match := LAYER.fullmatch(path))]
+    targets = sorted({place["target"] for place in places})
+    numbers = sorted({int(place["number"]) for place in places})
+    towers = sorted({place["tower"] for place in places})
+    product = {
+        f"{tower}encoder.layers.{n}.{target}" for tower in towers for n in numbers for target in targets
+    }
+    if product != set(paths):
+        return {"target_modules": sorted(paths), "layers_to_transform": None, "layers_pattern": None}
+    counts = {len((encoder[tower[:-1]] if tower else encoder).encoder.layers) for tower in towers}
+    every = counts == {len(numbers)}
+    others = [name for name in ("vision_model", "text_model") if isinstance(encoder, Aimv2Model)]
+    left_out = [name for name in others if f"{name}." not in towers]
+    return {
+        "target_modules": targets,
+        "exclude_modules": rf"{left_out[0]}\..*" if left_out else None,
+        "layers_to_transform": None if every else numbers,
+        "layers_pattern": None if every else "layers",
+    }
+
+
+def read_stored(folder: Path) -> StoredAdapter:
+    """Read an adapter folder; nothing is compared with a model yet.
+
+    Raises:
+        NotACheckpointError: a file is missing.
+        PickleRefusedError: the tensors are pickled.
+        ConfigError: adapter_config.json is damaged, or says what this package cannot do.
+        DamagedFileError: the tensors are damaged.
+    """
+    for name in (CONFIG, TENSORS):
+        if inside(folder, name).is_file():
+            continue
+        if name == TENSORS and (folder / PICKLE).exists():
+            raise PickleRefusedError(
+                f"{folder} holds pickled tensors ({PICKLE}), which can run code when opened: have PEFT write"
+                f" {TENSORS}, with save_pretrained(..., safe_serialization=True)"
+            )
+        raise NotACheckpointError(f"{folder} is no adapter: it lacks {name}")
+    data = read_json(folder / CONFIG)
+    config = PeftConfig.from_dict(data, str(folder / CONFIG))
+    header = read_header((folder / TENSORS,))
+    tensors = {_known_name(name): x for name, x in open_tensors(header).items()}
+    used = json.dumps([dataclasses.asdict(config) | {"source": None, "base_name": None}], sort_keys=True)
+    digest = hashlib.sha256(f"{checkpoint_hash(header)} {used}".encode()).hexdigest()[:16]
+    return StoredAdapter(folder, config, tensors, header.metadata.get("base") or None, digest)
+
+
+def _known_name(name: str) -> str:
+    """A name as `modules` expects it; one that does not begin as PEFT's do stays whole, and will have no place."""
+    return name.removeprefix(PREFIX).replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
+
+
+def read_adapter(folder: Path) -> tuple[AdapterConfig, dict[str, mx.array]]:
+    """What an adapter folder holds, in this package's terms.
+
+    Returns:
+        Its settings (``num_layers`` counts the layers it has tensors for, where those are not all; ranks and alphas
+        of single modules are not in it), and its tensors by their names in the file without `base_model.model.`.
+
+    Raises:
+        CheckpointError: see `read_stored`; or no layer of an encoder is adapted.
+    """
+    stored = read_stored(folder)
+    places = [match for name in stored.modules() if (match := LAYER.fullmatch(name))]
+    short = {path: name for name, path in TARGETS.items()}
+    targets = tuple(sorted({short[place["target"]] for place in places if place["target"] in short}))
+    if not targets:
+        raise ConfigError(f"{folder}: this adapter adapts no layer of an encoder")
+    config = stored.config
+    return AdapterConfig(
+        type="dora" if config.dora else "lora",
+        rank=config.rank,
+        alpha=config.alpha,
+        dropout=config.dropout,
+        target_modules=targets,
+        num_layers=len({place["number"] for place in places}) if config.layers is not None else None,
+        rslora=config.rslora,
+    ), stored.tensors
+
+
+def apply_adapter(model: nn.Module, folder: Path, any_base: bool = False) -> list[str]:
+    """Put a stored adapter into a model. The encoder is frozen, so that only the adapter could be trained on.
+
+    Args:
+        model: an `Aimv2VisionModel`, an `Aimv2Model` or a `Classifier`. An adapter of a pair's image encoder fits
+            that encoder by itself, and the other way round.
+        folder: as `save_adapter` or PEFT's `save_pretrained` wrote it.
+        any_base: also put it on another checkpoint than it was trained on.
+
+    Returns:
+        The paths of the adapted layers in the encoder or the pair, in order.
+
+    Raises:
+        InputError: the model has adapters already, or the adapter is another base's.
+        CheckpointError: the folder holds no adapter that can be read; see `read_stored`.
+        MismatchError: tensors are missing, unexpected or of the wrong shape; all of them in one message.
+    """
+    encoder, stored = encoder_of(model), read_stored(folder)
+    if adapted(encoder):
+        raise InputError("the model has adapters already: fuse or detach them first")
+    origin = getattr(encoder, "origin", None) or getattr(model, "origin", None)
+    require_base(str(folder), stored.config.base_name, stored.base, origin, any_base)
+    layers = _layers(encoder, stored)
+    names = {
+        f"{path}.{kind}": (path, kind) for path in layers for kind in KINDS if KINDS[kind] in layers[path][1]
+    }
+    expected = {name: layers[path][1][KINDS[kind]] for name, (path, kind) in names.items()}
+    check_fit(expected, stored.tensors, [], str(folder), "the model")
+    encoder.freeze()
+    for name, (path, kind) in names.items():
+        layers[path][1][KINDS[kind]] = stored.tensors[name].astype(mx.float32)
+    for path, layer in layers.values():
+        layer.train(encoder.training)
+        replace_module(encoder, path, layer)
+    if origin is not None:
+        encoder.origin = dataclasses.replace(origin, adapter=stored.hash)
+    return [path for path, _ in layers.values()]
+
+
+def _layers(encoder: nn.Module, stored: StoredAdapter) -> dict[str, tuple[str, LoRALinear]]:
+    """Fresh adapters for every module that the adapter names: its name there -> (path here, layer)."""
+    config, make = stored.config, LAYERS["dora" if stored.config.dora else "lora"]
+    of_pair = any(name.startswith(TOWER_PREFIXES) for name in stored.tensors)
+    layers = {}
+    for path, linear in linears(encoder).items():
+        name = _name_there(path, isinstance(encoder, Aimv2Model), of_pair)
+        if name is not None and config.names(name):
+            rank, alpha = config.rank_of(name), config.alpha_of(name)
+            layers[name] = path, make(linear, rank, alpha, config.dropout, config.rslora)
+    return layers
+
+
+def _name_there(path: str, in_pair: bool, of_pair: bool) -> str | None:
+    """What a layer is called where the adapter was trained: in a pair, or in an image encoder by itself."""
+    if in_pair == of_pair:
+        return path
+    if of_pair:
+        return f"vision_model.{path}"
+    return path.removeprefix("vision_model.") if path.startswith("vision_model.") else None

@@ -1,0 +1,101 @@
+"""Labels for pictures, from a trained head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from .errors import ImageError, InputError, NonFiniteError
+from .metrics import log_softmax, sigmoid
+from .models.classifier import Classifier
+from .picture_stream import Embedded, PictureStream
+from .processing.decode import ImageInput
+from .processing.processor import Processor, as_sequence
+from .zeroshot import Classified, Prediction
+
+
+class TrainedClassifier:
+    """Scores pictures with a trained head: probabilities over the labels, or of every label by itself.
+
+    Attributes:
+        labels: the names of the classes, in the order of the logits.
+    """
+
+    def __init__(self, model: Classifier, processor: Processor, batch_size: int | None = None) -> None:
+        """Get ready, and put the model into eval mode.
+
+        Args:
+            model: from `load` with an adapter; its `task` says which scores there are.
+            processor: from `load`.
+            batch_size: pictures computed at once; None for what suits the device.
+
+        Raises:
+            InputError: the model's classes have no names, or a batch size under 1.
+        """
+        if not model.labels:
+            raise InputError("the classes of this classifier have no names: set its labels")
+        self.model, self.processor, self.labels = model, processor, tuple(model.labels)
+        self._stream = logit_stream(model, processor, batch_size)
+
+    def __call__(self, images: ImageInput | Sequence[ImageInput]) -> list[list[Prediction]]:
+        """Label pictures.
+
+        Args:
+            images: one picture or several.
+
+        Returns:
+            For each picture all labels with their scores, best first.
+
+        Raises:
+            ImageError: a picture cannot be read.
+            NonFiniteError: the model's output is not finite.
+        """
+        results = list(self.stream(as_sequence(images)))
+        for item in results:
+            if isinstance(item.error, (ImageError, NonFiniteError)) and len(results) > 1:
+                raise type(item.error)(f"picture {item.index}: {item.error}") from item.error
+            if item.error is not None:
+                raise item.error
+        return [item.predictions or [] for item in results]
+
+    def stream(self, images: Sequence[ImageInput]) -> Iterator[Classified]:
+        """Label any number of pictures, in order; broken ones do not stop it.
+
+        Raises:
+            InputError: the head gives another number of logits than there are labels.
+        """
+        for item in self._stream(images):
+            if item.vector is None:
+                yield Classified(item.index, error=item.error)
+            else:
+                check_count(item, self.labels)
+                yield Classified(item.index, self._rank(self.scores(item.vector[None])[0]))
+
+    def scores(self, logits: np.ndarray) -> np.ndarray:
+        """Scores (B, C) float64 of logits (B, C): a softmax, or with several labels a sigmoid."""
+        return sigmoid(logits) if self.model.multi_label else np.exp(log_softmax(logits))
+
+    def _rank(self, row: np.ndarray) -> list[Prediction]:
+        return [(self.labels[k], float(row[k])) for k in np.argsort(-row, kind="stable")]
+
+
+def logit_stream(model: Classifier, processor: Processor, batch_size: int | None = None) -> PictureStream:
+    """The logits (C,) of any number of pictures, in order; the model is put into eval mode.
+
+    Raises:
+        InputError: a batch size under 1.
+    """
+    model.eval()
+    return PictureStream(model, processor, model.trunk.embeddings.patch_embed.weight.dtype, batch_size)
+
+
+def check_count(item: Embedded, labels: Sequence[str]) -> None:
+    """Make sure that there is a logit for every label.
+
+    Raises:
+        InputError: there are more, or fewer.
+    """
+    count = len(item.require_vector())
+    if count != len(labels):
+        raise InputError(f"the head gives {count} logits, and there are {len(labels)} labels")

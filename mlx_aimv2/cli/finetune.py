@@ -1,0 +1,138 @@
+"""`mlx-aimv2 finetune`: pictures in labelled folders to an adapter or a head, with a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json as jsonlib
+import typing
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..finetune.methods import METHODS
+from ..finetune.options import FinetuneOptions, make_options, read_config
+from .options import Device
+from .ui import NOT_ALL_DONE, put, say, screen, table, verb
+from .words import duration, size
+
+if TYPE_CHECKING:
+    from ..finetune.estimating import Estimate
+    from ..finetune.running import Finished
+
+SHORT = {"model": "-m", "data": "-d"}
+
+
+def finetune(
+    config: Annotated[
+        Path | None, typer.Option("-c", "--config", help="A YAML file of options; the command line wins.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure two steps; say what the run would take.")
+    ] = False,
+    device: Device = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    **given: Any,
+) -> None:
+    """Fine-tune on labelled pictures: a probe on the frozen encoder, LoRA, DoRA, or all of it."""
+    from ..models.backend import require_mlx, use_device
+
+    require_mlx()
+    from ..finetune.estimating import estimate
+    from ..finetune.running import finetune as run
+
+    told = {name: value for name, value in given.items() if value is not None}
+    options = make_options({**(read_config(config) if config else {}), **told})
+    if device:
+        use_device(device)
+    with screen() as shown:
+        if dry_run:
+            _show_estimate(estimate(options, shown), json)
+            return
+        finished = run(options, shown)
+    _show(finished, options, json)
+    if shown.skipped:
+        raise SystemExit(NOT_ALL_DONE)
+
+
+def _parameters() -> list[inspect.Parameter]:
+    """A parameter of the verb for each field of `FinetuneOptions`; None stands for not given."""
+    own = [p for p in inspect.signature(finetune).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    own = [p.replace(annotation=HINTS[p.name], kind=p.KEYWORD_ONLY) for p in own]
+    kinds = typing.get_type_hints(FinetuneOptions)
+    return [_parameter(field, kinds[field.name]) for field in dataclasses.fields(FinetuneOptions)] + own
+
+
+def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
+    wanted = next((one for one in typing.get_args(kind) if one is not type(None)), kind)
+    flag = f"--{field.name.replace('_', '-')}"
+    flags = [f"{flag}/--no-{flag[2:]}"] if wanted is bool else [flag]
+    flags += [SHORT[field.name]] if field.name in SHORT else []
+    text = field.metadata["help"].replace("[default", "\\[default")
+    if field.default is not None and field.default != "" and "[default" not in text:
+        text += f" \\[default: {str(field.default).lower() if wanted is bool else field.default}]"
+    option = typer.Option(*flags, help=text, rich_help_panel=field.metadata["panel"], show_default=False)
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[wanted | None, option],
+    )
+
+
+HINTS = typing.get_type_hints(finetune, include_extras=True)
+finetune.__signature__ = inspect.Signature(_parameters())  # type: ignore[attr-defined]
+finetune = verb(finetune)
+
+
+def _show_estimate(found: Estimate, json: bool) -> None:
+    if json:
+        put(jsonlib.dumps({**dataclasses.asdict(found), "seconds": found.seconds}, indent=2))
+        return
+    share = found.trainable / found.parameters
+    once = f"{duration(found.seconds_before)} for the features, " if found.seconds_before else ""
+    rows = [
+        ("trained", f"{found.trainable:,} of {found.parameters:,} numbers ({share:.2%})"),
+        ("steps", f"{found.steps:,} in {found.epochs} epochs"),
+        ("time", f"{once}{duration(found.seconds_per_epoch)} an epoch, {duration(found.seconds)} in all"),
+        ("memory", f"{size(found.peak_bytes)} at most"),
+    ]
+    table(("what", "estimate"), rows)
+
+
+def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
+    """The result, where it is, and what to do with it."""
+    if json:
+        put(jsonlib.dumps(_entry(finished), indent=2, ensure_ascii=False))
+    else:
+        table(("measure", finished.split), finished.evaluation.metrics.rows())
+    trained = finished.trained
+    if trained is not None:
+        stopped = ", stopped early" if trained.stopped_early else ""
+        best = f"epoch {trained.best_epoch + 1} of {trained.epochs}{stopped}"
+        say(f"best was {best}: {options.metric} {trained.best:.4f}")
+    share = finished.trainable / finished.parameters
+    trainable = f"{finished.trainable:,} of {finished.parameters:,} numbers ({share:.2%})"
+    say(f"trained {trainable} in {duration(finished.seconds)}")
+    revision = f" --revision {quote(options.revision)}" if options.revision else ""
+    model = f"--model {quote(options.model)}{revision} --adapter-path {quote(str(finished.folder))}"
+    say(f"wrote {finished.folder}; its report: {finished.folder / 'report'}")
+    say(f"try: mlx-aimv2 classify photo.jpg {model}")
+    say(f"     mlx-aimv2 evaluate --data {quote(options.data)} {model}")
+    if not METHODS[options.fine_tune_type].frozen:
+        say(f"     mlx-aimv2 fuse {model} --save-path fused")
+
+
+def _entry(finished: Finished) -> dict[str, Any]:
+    trained = dataclasses.asdict(finished.trained) if finished.trained else None
+    return {
+        "path": str(finished.folder),
+        "split": finished.split,
+        "trained": trained,
+        "trainable": finished.trainable,
+        "parameters": finished.parameters,
+        "seconds": finished.seconds,
+        **finished.evaluation.to_dict(),
+    }

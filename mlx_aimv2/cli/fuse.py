@@ -1,0 +1,44 @@
+"""`mlx-aimv2 fuse`: an adapter merged into the weights of its base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .convert import parse_size
+from .options import DEFAULT, AnyBase, Model, Revision, Weights
+from .ui import say, screen, verb
+
+
+@verb
+def fuse(
+    model: Model = DEFAULT,
+    adapter_path: Annotated[
+        Path, typer.Option(help="The folder of the adapter, as finetune or PEFT writes it.")
+    ] = Path("adapters"),
+    save_path: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")] = Path(
+        "fused_model"
+    ),
+    dequantize: Annotated[
+        bool, typer.Option("-d", "--dequantize", help="Of a quantized base, write plain weights.")
+    ] = False,
+    max_shard_size: Annotated[str, typer.Option(help="Of one weight file, such as 500MB.")] = "5GB",
+    revision: Revision = None,
+    weights: Weights = None,
+    any_base: AnyBase = False,
+) -> None:
+    """Merge an adapter into its base: a plain checkpoint as fast as the base, with the trained head beside it."""
+    from ..models.backend import require_mlx
+
+    require_mlx()
+    from ..adapters.task import has_task
+    from ..fusing import FuseOptions
+    from ..fusing import fuse as run
+
+    options = FuseOptions(dequantize, revision, weights, parse_size(max_shard_size), any_base)
+    with screen() as shown:
+        written = run(model, adapter_path, save_path, options=options, on_event=shown)
+    head = f"; its head: --model {written} --adapter-path {written}" if has_task(written) else ""
+    say(f"wrote {written}{head}; try: mlx-aimv2 info {written}")

@@ -1,0 +1,20 @@
+"""Numbers in words."""
+
+from __future__ import annotations
+
+
+def size(nbytes: float) -> str:
+    """Bytes in words, such as `1.24 GB` or `618 MB`."""
+    for unit in ("bytes", "kB", "MB"):
+        if nbytes < 999.5:
+            return f"{nbytes:.0f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.2f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, such as `1 h 05 min`, `3 min 20 s` or `4.2 s`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

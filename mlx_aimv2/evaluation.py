@@ -1,0 +1,280 @@
+"""How good a model's labels are on pictures whose labels are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .checkpoints.atomic import replacing
+from .classification import check_count, logit_stream
+from .errors import InputError, NonFiniteError, OutputError
+from .events import OnEvent, Progress, Skipped, ignore
+from .loading import AnyModel
+from .metrics import THRESHOLD, Metrics, log_softmax, measure, measure_multi_label, sigmoid
+from .models.classifier import Classifier
+from .picture_stream import Embedded
+from .plots import draw_calibration, draw_confusion
+from .processing.processor import Processor
+from .zeroshot import ZeroShotClassifier
+
+STAGE = "evaluating"
+MISTAKES = 100  # of the wrong pictures, how many are kept
+FEW = 5  # names that a message gives
+
+Labelled = tuple[str, tuple[int, ...]]  # a picture's path, and the numbers of its labels
+LogitStream = Callable[[Sequence[str]], Iterable[Embedded]]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A picture that was labelled wrongly.
+
+    Attributes:
+        path: where it lies.
+        truth: its labels.
+        predicted: those it was given.
+        confidence: the probability of what was said of it; with several labels, of what was most surely wrong.
+    """
+
+    path: str
+    truth: tuple[str, ...]
+    predicted: tuple[str, ...]
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a model is on some pictures.
+
+    Attributes:
+        metrics: the numbers.
+        skipped: pictures that could not be read, and why; they count nowhere.
+        mistakes: the wrong pictures of the highest confidence, the surest first.
+    """
+
+    metrics: Metrics
+    skipped: tuple[Skipped, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values for JSON; the metrics stand at the top."""
+        return {
+            **self.metrics.to_dict(),
+            "mistakes": [
+                {**vars(each), "truth": list(each.truth), "predicted": list(each.predicted)}
+                for each in self.mistakes
+            ],
+            "skipped": [{"path": each.source, "reason": each.reason} for each in self.skipped],
+        }
+
+
+def evaluate_classifier(
+    classifier: Classifier,
+    processor: Processor,
+    examples: Sequence[Labelled],
+    labels: Sequence[str],
+    *,
+    batch_size: int | None = None,
+    multi_label: bool = False,
+    on_event: OnEvent = ignore,
+) -> Evaluation:
+    """Measure a trained head; it is put into eval mode.
+
+    Args:
+        classifier: its `labels`, where it has any, are what ``labels`` are looked up in by name.
+        processor: from `load`.
+        examples: paths of pictures with numbers of ``labels``.
+        labels: what the numbers of the examples stand for.
+        batch_size: pictures computed at once; None for what suits the device.
+        multi_label: a picture may have any number of labels, each a yes or no; else it has exactly one.
+        on_event: called with progress, and the pictures that cannot be read.
+
+    Raises:
+        InputError: no examples, none that can be read, a label the classifier does not know, or a picture with
+            none or several where it has to have one.
+        NonFiniteError: the classifier gives NaN or infinity.
+    """
+    _check_examples(examples, labels, multi_label)
+    known = tuple(classifier.labels) or tuple(labels)
+    examples = _translated(examples, labels, known)
+    stream = logit_stream(classifier, processor, batch_size)
+    return _evaluate(stream, examples, known, multi_label, on_event)
+
+
+def evaluate_zero_shot(
+    model: AnyModel,
+    processor: Processor,
+    examples: Sequence[Labelled],
+    labels: Sequence[str],
+    templates: Sequence[str] | None = None,
+    *,
+    batch_size: int | None = None,
+    on_event: OnEvent = ignore,
+) -> Evaluation:
+    """Measure an image-text pair that knows nothing but the labels' words; `_` in them is read as a space.
+
+    Args:
+        model: an image-text pair from `load`.
+        processor: from `load`.
+        examples: paths of pictures, each with the number of one label.
+        labels: what the numbers stand for.
+        templates: sentences with `{}` where the label goes; None for a small set of general ones.
+        batch_size: pictures computed at once; None for what suits the device.
+        on_event: called with progress, and the pictures that cannot be read.
+
+    Raises:
+        InputError: the model has no text encoder, fewer than two labels, a template without `{}`, or examples as
+            `evaluate_classifier` refuses them.
+        NonFiniteError: the model gives NaN or infinity.
+    """
+    _check_examples(examples, labels, multi_label=False)
+    words = [label.replace("_", " ").strip() for label in labels]
+    if len(set(words)) < len(words) or not all(words):
+        words = list(labels)
+    classifier = ZeroShotClassifier(model, processor, words, templates, batch_size=batch_size)
+
+    def stream(paths: Sequence[str]) -> Iterator[Embedded]:
+        for item in classifier.embedder.stream(paths):
+            logits = None if item.vector is None else classifier.logits(item.vector[None])[0]
+            yield Embedded(item.index, logits, item.error)
+
+    return _evaluate(stream, examples, tuple(labels), False, on_event)
+
+
+def _translated(examples: Sequence[Labelled], labels: Sequence[str], known: Sequence[str]) -> list[Labelled]:
+    """The examples with numbers of ``known`` in place of those of ``labels``."""
+    numbers = {label: k for k, label in enumerate(known)}
+    if unknown := [label for label in labels if label not in numbers]:
+        raise InputError(
+            f"the classifier does not know {_some(unknown)}: it was trained on {_some(known)}; evaluate it on"
+            " pictures with its own labels"
+        )
+    return [(path, tuple(numbers[labels[k]] for k in numbered)) for path, numbered in examples]
+
+
+def _some(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - FEW} more" if len(labels) > FEW else ""
+    return ", ".join(map(repr, labels[:FEW])) + more
+
+
+def _evaluate(
+    stream: LogitStream,
+    examples: Sequence[Labelled],
+    labels: tuple[str, ...],
+    multi_label: bool,
+    on_event: OnEvent,
+) -> Evaluation:
+    skipped: list[Skipped] = []
+    good, rows = [], []
+    on_event(Progress(STAGE, 0, len(examples)))
+    for item in stream([path for path, _ in examples]):
+        path = examples[item.index][0]
+        if isinstance(item.error, NonFiniteError):  # numbers of the others would be no numbers of the model
+            raise NonFiniteError(f"{path}: {item.error}") from item.error
+        if item.vector is None:
+            skipped.append(Skipped(path, str(item.error)))
+            on_event(skipped[-1])
+        else:
+            check_count(item, labels)
+            good.append(examples[item.index])
+            rows.append(item.vector)
+        on_event(Progress(STAGE, item.index + 1, len(examples)))
+    if not good:
+        raise InputError(
+            f"none of {len(examples)} pictures can be read, the first because {skipped[0].reason}"
+        )
+    logits = np.stack(rows)  # (N, C)
+    if multi_label:
+        targets = np.zeros(logits.shape, dtype=np.int64)
+        for row, (_, numbers) in zip(targets, good, strict=True):
+            row[list(numbers)] = 1
+        metrics = measure_multi_label(logits, targets, labels)
+        mistakes = _multi_label_mistakes(good, logits, targets, labels)
+    else:
+        metrics = measure(logits, np.array([numbers[0] for _, numbers in good]), labels)
+        mistakes = _mistakes(good, logits, labels)
+    return Evaluation(metrics, tuple(skipped), tuple(mistakes))
+
+
+def _check_examples(examples: Sequence[Labelled], labels: Sequence[str], multi_label: bool) -> None:
+    if not examples:
+        raise InputError("there are no pictures to evaluate")
+    for path, numbers in examples:
+        if not multi_label and len(numbers) != 1:
+            raise InputError(
+                f"{path} has {len(numbers)} labels, and this model gives every picture exactly one: evaluate one"
+                " that was trained on several labels"
+            )
+        if any(not 0 <= number < len(labels) for number in numbers):
+            raise InputError(
+                f"{path} has the label number {max(numbers)}, and there are {len(labels)} labels"
+            )
+
+
+def _mistakes(good: Sequence[Labelled], logits: np.ndarray, labels: Sequence[str]) -> Iterator[Mistake]:
+    """The wrong pictures of the highest confidence, where every picture has one label."""
+    predicted = logits.argmax(axis=1)
+    confidence = np.exp(log_softmax(logits).max(axis=1))
+    wrong = [k for k, (_, numbers) in enumerate(good) if predicted[k] != numbers[0]]
+    for k in sorted(wrong, key=lambda k: -confidence[k])[:MISTAKES]:
+        path, (number,) = good[k]
+        yield Mistake(path, (labels[number],), (labels[predicted[k]],), float(confidence[k]))
+
+
+def _multi_label_mistakes(
+    good: Sequence[Labelled], logits: np.ndarray, targets: np.ndarray, labels: Sequence[str]
+) -> Iterator[Mistake]:
+    """The pictures with a label too many or too few of the highest confidence."""
+    probabilities = sigmoid(logits)
+    predicted = probabilities >= THRESHOLD
+    sure = np.where(predicted != targets.astype(bool), np.maximum(probabilities, 1 - probabilities), 0)
+    confidence = sure.max(axis=1)
+    for k in np.argsort(-confidence, kind="stable")[:MISTAKES]:
+        if confidence[k] > 0:
+            named = [tuple(labels[int(c)] for c in np.flatnonzero(row[k])) for row in (targets, predicted)]
+            yield Mistake(good[k][0], named[0], named[1], float(confidence[k]))
+
+
+def write_report(folder: Path, evaluation: Evaluation) -> list[Path]:
+    """Write `evaluation.json`, `calibration.png` and, where a picture has one label, `confusion.png`.
+
+    Args:
+        folder: is made where it does not exist; files of these names in it are replaced.
+        evaluation: what to write.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: one of them cannot be written.
+    """
+    metrics = evaluation.metrics
+    pictures = {"calibration.png": draw_calibration(metrics.calibration)}
+    if metrics.confusion is not None:
+        pictures["confusion.png"] = draw_confusion(metrics.confusion, metrics.labels)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error.strerror or error}") from error
+    for name, picture in pictures.items():
+        save_picture(folder / name, picture)
+    with replacing(folder / "evaluation.json") as partial:
+        text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
+        partial.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    return [folder / name for name in (*pictures, "evaluation.json")]
+
+
+def save_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture as PNG, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(path) as partial:
+        picture.save(partial, format="PNG")

@@ -1,0 +1,1 @@
+"""Fine-tuning: data, methods, the loop, what it saves."""

@@ -1,0 +1,77 @@
+"""The classifier that a method trains: the encoder, a fresh head, adapters; and what of it is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..adapters.attach import AdapterConfig, attach
+from ..errors import InputError
+from ..loading import AnyModel
+from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier, make_head
+from ..models.lit import Aimv2Model
+from ..models.vision import Aimv2VisionModel
+from .dataset import Dataset
+from .methods import METHODS
+from .options import FinetuneOptions
+
+
+def adapter_config(options: FinetuneOptions) -> AdapterConfig | None:
+    """What LoRA or DoRA adapt; None for other methods.
+
+    Raises:
+        InputError: a target module that does not exist, or a value no adapter could have.
+    """
+    kind = METHODS[options.fine_tune_type].adapter
+    if kind is None:
+        return None
+    return AdapterConfig(
+        type=kind,
+        rank=options.rank,
+        alpha=options.alpha,
+        dropout=options.dropout,
+        target_modules=tuple(name.strip() for name in options.target_modules.split(",") if name.strip()),
+        num_layers=options.num_layers,
+    )
+
+
+def build_classifier(model: AnyModel, dataset: Dataset, options: FinetuneOptions) -> Classifier:
+    """The encoder of ``model`` with a fresh head; just what the method trains is unfrozen.
+
+    Raises:
+        InputError: the method cannot train this encoder, or more layers than it has are to be trained.
+    """
+    trunk = model.vision_model if isinstance(model, Aimv2Model) else model
+    trunk.origin = model.origin
+    method, layers = METHODS[options.fine_tune_type], trunk.encoder.layers
+    if options.num_layers is not None and options.num_layers > len(layers):
+        raise InputError(f"--num-layers {options.num_layers}: this encoder has {len(layers)} layers")
+    trunk.freeze()
+    if (config := adapter_config(options)) is not None:
+        attach(trunk, config)
+    elif method.full:
+        _unfreeze(trunk, options)
+    head_kind = "linear" if method.head == "knn" else method.head
+    spec: dict[str, Any] = {"kind": head_kind}
+    width = trunk.config.hidden_size
+    if head_kind == "linear":
+        spec["batch_norm"] = options.batch_norm
+    else:
+        spec["heads"] = trunk.config.num_attention_heads
+    head = make_head(spec, width, len(dataset.labels))
+    classifier = Classifier(trunk, head, "attentive" if head_kind == "attentive" else options.pooling)
+    classifier.labels, classifier.task = dataset.labels, MULTI_LABEL if dataset.multi_label else SINGLE_LABEL
+    return classifier
+
+
+def _unfreeze(trunk: Aimv2VisionModel, options: FinetuneOptions) -> None:
+    if trunk.origin.quantization is not None:
+        raise InputError(
+            "packed weights cannot be trained themselves: use lora, or dequantize the checkpoint first"
+        )
+    if options.num_layers is None:
+        trunk.unfreeze()
+    else:
+        for layer in (*trunk.encoder.layers[-options.num_layers :], trunk.rms_norm):
+            layer.unfreeze()
+    if "head" in trunk:  # where nothing comes of it, weight decay would wear it away
+        (trunk.head.unfreeze if options.pooling == "head" else trunk.head.freeze)()

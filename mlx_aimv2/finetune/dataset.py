@@ -1,0 +1,225 @@
+"""Labelled pictures, from folders or tables, in splits for training, validation and test."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from .folders import counted, read_folders, subfolders
+from .rows import SPLITS, Row, natural
+from .splits import check_fraction, held_out
+from .tables import read_table, split_tables, table_files
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture and the numbers of its labels, in rising order."""
+
+    path: str
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled pictures in three splits.
+
+    Attributes:
+        labels: the names of the classes; those of pictures and of a head's outputs are numbers into it.
+        multi_label: whether a picture may have several labels, or none.
+        train: what is trained on.
+        val: what is validated with while training; may be empty.
+        test: what is measured with in the end; may be empty.
+        root: the folder that the paths of a split record are relative to.
+        val_fraction: what part of each class was held out; None where the data came with its own split.
+        seed: what chose it.
+    """
+
+    labels: tuple[str, ...]
+    multi_label: bool
+    train: tuple[Example, ...]
+    val: tuple[Example, ...] = ()
+    test: tuple[Example, ...] = ()
+    root: str = "."
+    val_fraction: float | None = None
+    seed: int = 0
+
+    def split(self, name: str) -> tuple[Example, ...]:
+        """The examples of "train", "val" or "test".
+
+        Raises:
+            InputError: another name.
+        """
+        if name not in SPLITS:
+            raise InputError(f"there is no split {name!r}: choose among {', '.join(SPLITS)}")
+        examples: tuple[Example, ...] = getattr(self, name)
+        return examples
+
+    def counts(self, name: str = "train") -> tuple[int, ...]:
+        """How many pictures of a split have each label."""
+        counts = Counter(label for example in self.split(name) for label in example.labels)
+        return tuple(counts[label] for label in range(len(self.labels)))
+
+
+def read_dataset(data: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0) -> Dataset:
+    """Labelled pictures of one of these forms.
+
+    - a folder with a folder per class, or with `train/` (and `val/`, `test/`) each holding a folder per class;
+    - a `.csv` or `.jsonl` file with path and label, perhaps with a column `split`; several labels of a picture are
+      separated by `;`, or a JSON list. Paths are relative to the folder of the file;
+    - a folder with `train.csv` or `train.jsonl`, and perhaps such files called `val` and `test`.
+
+    A picture that is listed twice with the same labels in the same split counts once.
+
+    Args:
+        data: the folder or file.
+        val_fraction: the part of each class that is held out for validation, where the data has no such split.
+        seed: what chooses it.
+
+    Raises:
+        InputError: the data is none of these, or holds a mistake: the message names file and row.
+    """
+    check_fraction(val_fraction)
+    check_seed(seed)
+    path = Path(data)
+    rows = _rows(path)
+    root = path.parent if path.is_file() else path
+    rows = _once(rows, root)
+    train = [row for row in rows if row.split in (None, "train")]
+    if not train:
+        raise InputError(f"{path} holds no pictures for training: none of its rows is in the split train")
+    labels = _labels(path, rows, train)
+    numbers = {name: number for number, name in enumerate(labels)}
+
+    def example(row: Row) -> Example:
+        numbered = tuple(sorted(numbers[name] for name in row.labels))
+        return Example(str(root / row.path), numbered)
+
+    given = any(row.split == "val" for row in rows)
+    out: set[str] = set()
+    if not given:
+        out = held_out({row.path: example(row).labels for row in train}, val_fraction, seed)
+    return Dataset(
+        labels=labels,
+        multi_label=_is_multi_label(rows),
+        train=tuple(example(row) for row in train if row.path not in out),
+        val=tuple(example(row) for row in rows if row.split == "val" or row.path in out),
+        test=tuple(example(row) for row in rows if row.split == "test"),
+        root=str(root),
+        val_fraction=None if given else val_fraction,
+        seed=seed,
+    )
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that no generator takes.
+
+    Raises:
+        InputError: it is no whole number, or negative.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed is {seed!r}, but has to be a whole number of at least 0")
+
+
+def _rows(data: Path) -> list[Row]:
+    """What the data holds, whatever its form."""
+    try:
+        data.stat()
+    except (OSError, ValueError) as error:  # also too long a name, or a NUL byte in it
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{str(data)[:200]}: {reason}: name a folder of pictures, or a .csv or .jsonl file"
+        ) from error
+    if not data.is_dir():
+        return read_table(data)
+    folders = subfolders(data)
+    tables = table_files(data)
+    if not tables:
+        return read_folders(data)
+    named = split_tables(data)
+    with_classes = [folder for folder in folders if _has_classes(folder)] if named else folders
+    if with_classes or not named:
+        beside = f" beside the folder {with_classes[0].name}" if with_classes else ""
+        raise InputError(
+            f"{data} holds {tables[0].name}{beside}, which may be its labels or not: name the file"
+            f" {tables[0]} itself, or move it out of the folder"
+        )
+    return [row for split in named for row in read_table(named[split], split)]
+
+
+def _has_classes(folder: Path) -> bool:
+    """Whether a folder beside `train.csv` is a split of its own, not only the place of the pictures."""
+    return folder.name.lower() == "train" and bool(subfolders(folder))
+
+
+def _once(rows: Sequence[Row], root: Path) -> list[Row]:
+    """``rows`` sorted by path, one for each picture.
+
+    Raises:
+        InputError: a picture is in two splits, or has other labels in another row.
+    """
+    first: dict[str, Row] = {}
+    for row in rows:
+        other = first.setdefault(os.path.normpath(root.absolute() / row.path), row)
+        if (other.split or "train") != (row.split or "train"):
+            raise InputError(
+                f"{row.where}: {row.path} is in the split {row.split or 'train'}, but in"
+                f" {other.split or 'train'} too ({other.where}): keep it in one of them"
+            )
+        if set(other.labels) != set(row.labels):
+            raise InputError(
+                f"{row.where}: {row.path} is labelled {_shown(row.labels)}, but in {other.where}"
+                f" {_shown(other.labels)}: put several labels into one row, separated by ;"
+            )
+    # neither a disk's order nor a table's matters
+    return sorted(first.values(), key=lambda row: row.path)
+
+
+def _labels(data: Path, rows: list[Row], train: list[Row]) -> tuple[str, ...]:
+    """The names of the classes in their natural order.
+
+    Raises:
+        InputError: there is only one, or validation or test has one that training has not.
+    """
+    labels = tuple(sorted({name for row in train for name in row.labels}, key=natural))
+    multi_label = _is_multi_label(rows)
+    if not labels or (len(labels) == 1 and not multi_label):
+        hint = f" in {data}: a classifier needs at least two"
+        folders = (
+            "; with folders, name the one that holds the folders of the classes" if data.is_dir() else ""
+        )
+        raise InputError(f"there is only one class, {_shown(labels)},{hint}{folders}")
+    known = set(labels)
+    for row in rows:
+        for name in row.labels:
+            if name not in known:
+                raise InputError(
+                    f"{row.where}: the label {name!r} in {row.split} is not in training, which has"
+                    f" {_shown(labels)}: correct it, or add training pictures"
+                )
+    return labels
+
+
+def _is_multi_label(rows: Iterable[Row]) -> bool:
+    return any(len(row.labels) != 1 for row in rows)
+
+
+def _shown(labels: Sequence[str], most: int = 5) -> str:
+    """Labels for a message: the first few, and how many more there are."""
+    shown = ", ".join(map(repr, labels[:most])) or "none"
+    return shown if len(labels) <= most else f"{shown} and {len(labels) - most} more"
+
+
+def check_trainable(dataset: Dataset) -> None:
+    """Refuse a dataset whose classes are not all in training.
+
+    Raises:
+        InputError: the first class without training pictures is named.
+    """
+    empty = [name for name, count in zip(dataset.labels, dataset.counts(), strict=True) if not count]
+    if empty:
+        pictures = counted(len(dataset.train), "training picture")
+        raise InputError(f"{pictures} left, but none of {_shown(empty)}: add some, or leave the class out")

@@ -1,0 +1,35 @@
+"""What training makes small: the loss of a batch, as a sum, so that batches of any size average rightly."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+Sums = tuple[mx.array, mx.array]  # the loss, and the weight it is to be divided by
+
+
+def cross_entropy(logits: mx.array, targets: mx.array, weights: mx.array) -> Sums:
+    """Cross-entropy with soft targets.
+
+    Args:
+        logits: (B, C) float32.
+        targets: (B, C), rows that sum to 1.
+        weights: (B,), how much each picture counts.
+    """
+    logits = logits.astype(mx.float32)
+    losses = mx.logsumexp(logits, axis=-1) * targets.sum(axis=-1) - (logits * targets).sum(axis=-1)  # (B,)
+    return (losses * weights).sum(), weights.sum()
+
+
+def binary_cross_entropy(logits: mx.array, targets: mx.array, weights: mx.array) -> Sums:
+    """The mean over classes of binary cross-entropies, for pictures with several labels.
+
+    Args:
+        logits: (B, C) float32.
+        targets: (B, C), each between 0 and 1.
+        weights: (B,), how much each picture counts.
+    """
+    losses = nn.losses.binary_cross_entropy(
+        logits.astype(mx.float32), targets, with_logits=True, reduction="none"
+    )
+    return (losses.mean(axis=-1) * weights).sum(), weights.sum()

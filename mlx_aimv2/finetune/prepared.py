@@ -1,0 +1,85 @@
+"""A run that is ready to start, and what its methods share."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from ..adapters.attach import AdapterConfig
+from ..errors import NonFiniteError
+from ..metrics import measure, measure_multi_label
+from ..models.classifier import Classifier
+from ..processing.processor import Processor
+from .artifacts import base_of
+from .dataset import Dataset
+from .mixing import multi_hot
+from .objective import binary_cross_entropy, cross_entropy
+from .options import FinetuneOptions
+from .state import RunFolder
+from .stepping import OPTIMIZERS, Stepper, multipliers
+
+# What a run may be given anew when it goes on; all else must be as it was.
+FREE = ("resume", "adapter_path", "save_every", "patience")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to start.
+
+    Attributes:
+        options: as given.
+        folder: where everything goes.
+        dataset: without broken pictures.
+        classifier: the encoder with a fresh head, and with fresh adapters.
+        processor: prepares pictures as in training.
+        adapter: what is adapted, if that is the method.
+    """
+
+    options: FinetuneOptions
+    folder: Path
+    dataset: Dataset
+    classifier: Classifier
+    processor: Processor
+    adapter: AdapterConfig | None
+
+    @property
+    def run_folder(self) -> RunFolder:
+        """Where state and log go, and what must not change: options, and the weights the run began with."""
+        fixed = {name: x for name, x in dataclasses.asdict(self.options).items() if name not in FREE}
+        return RunFolder(self.folder, {**fixed, "checkpoint": base_of(self.classifier).checkpoint})
+
+
+def make_stepper(model: nn.Module, options: FinetuneOptions, multi_label: bool) -> Stepper:
+    """What makes the steps of a model with an attribute `head`."""
+    paths = list(dict(tree_flatten(model.trainable_parameters())))
+    peak = options.peak_learning_rate
+    layers = model.trunk.config.num_hidden_layers if isinstance(model, Classifier) else 0
+    return Stepper(
+        model,
+        OPTIMIZERS[options.optimizer](options.weight_decay),
+        binary_cross_entropy if multi_label else cross_entropy,
+        max_grad_norm=options.max_grad_norm,
+        multipliers=multipliers(paths, layers, options.layer_decay, (options.head_lr or peak) / peak),
+    )
+
+
+def validation_metrics(logits: np.ndarray, dataset: Dataset) -> dict[str, float]:
+    """The numbers that say which epoch is best, of logits (N, C) of the pictures for validation.
+
+    Raises:
+        NonFiniteError: a logit is NaN or infinity.
+    """
+    if not np.isfinite(logits).all():
+        raise NonFiniteError("validation gives NaN or infinity")
+    targets = multi_hot([example.labels for example in dataset.val], len(dataset.labels))
+    if dataset.multi_label:
+        found = measure_multi_label(logits, targets.astype(np.int64), dataset.labels)
+        shares = {"map": found.map or 0.0, "top1": found.exact_match or 0.0}
+        return {"loss": found.nll, "macro_f1": found.macro_f1, **shares}
+    found = measure(logits, targets.argmax(axis=1), dataset.labels)
+    return {"loss": found.nll, "macro_f1": found.macro_f1, "top1": found.top1 or 0.0}

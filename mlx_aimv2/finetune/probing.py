@@ -1,0 +1,149 @@
+"""Methods that leave the encoder as it is: features are computed once, and heads trained on them in seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..adapters.attach import count_trainable
+from ..adapters.task import read_task
+from ..checkpoints.atomic import replacing
+from ..events import Notice, OnEvent, ignore
+from ..models.classifier import Classifier, KnnHead, head_spec, make_head
+from .artifacts import read_best, write_best
+from .batches import Batches, BatchOptions, class_weights
+from .features import FeatureEpochs, compute_features
+from .loop import Loop, Trained
+from .mixing import label_smoothing, multi_hot
+from .options import METRICS, FinetuneOptions
+from .prepared import Prepared, make_stepper, validation_metrics
+from .state import Nowhere, RunFolder
+
+SWEPT_RATES, SWEPT_DECAYS = (0.1, 0.3, 1.0, 3.0), (0.0, 0.01, 0.1)  # times the learning rate; weight decays
+SWEEP = "sweep.json"
+
+
+class HeadOnly(nn.Module):
+    """A head by itself, from features to logits."""
+
+    def __init__(self, head: nn.Module) -> None:
+        """Take a head."""
+        super().__init__()
+        self.head = head
+
+    def __call__(self, features: mx.array) -> mx.array:
+        """Logits (B, C) of features."""
+        return self.head(features)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the encoder sees of a split, and what should be said of it."""
+
+    x: np.ndarray  # (N, D) or (N, n, D)
+    targets: np.ndarray  # (N, C)
+
+
+def train_probe(run: Prepared, on_event: OnEvent) -> tuple[Trained | None, int]:
+    """Train a head on a frozen encoder, and leave it in ``run.classifier`` and on disk.
+
+    Returns:
+        How it went, None where nothing is trained; and how many numbers were trained.
+    """
+    options, classifier = run.options, run.classifier
+    train, val = (features_of(run, split, on_event) for split in ("train", "val"))
+    if options.fine_tune_type == "knn":
+        classifier.head = KnnHead.of(train.x, train.targets, options.neighbours)
+        _write(run, classifier)
+        return None, 0
+    chosen = _sweep(run, train, val, on_event) if options.sweep else options
+    loop = probe_loop(run, chosen, run.run_folder, train, val, lambda: _write(run, classifier), on_event)
+    trainable, trained = count_trainable(classifier.head), loop.run(options.resume)
+    read_best(run.folder, classifier, read_task(run.folder))
+    return trained, trainable
+
+
+def features_of(run: Prepared, split: str, on_event: OnEvent) -> Features:
+    """The features of a split, from disk where they are there already."""
+    examples = run.dataset.split(split)
+    images = run.processor.image_processor
+    batches = Batches(run.dataset, images, BatchOptions(run.options.batch_size), split=split, training=False)
+    made_by: dict[str, object] = {
+        "base": asdict(run.classifier.trunk.origin),
+        "preprocessing": images.settings(),
+    }
+    x = compute_features(run.classifier, batches, examples, made_by, run.folder / "features", on_event)
+    return Features(x, multi_hot([example.labels for example in examples], len(run.dataset.labels)))
+
+
+def _write(run: Prepared, classifier: Classifier) -> None:
+    write_best(
+        run.folder, classifier, run.options.fine_tune_type, None,
+        run.processor.image_processor, run.dataset.multi_label,
+    )  # fmt: skip
+
+
+def probe_loop(
+    run: Prepared,
+    options: FinetuneOptions,
+    folder: RunFolder,
+    train: Features,
+    val: Features,
+    keep_best: Any,
+    on_event: OnEvent,
+) -> Loop:
+    """The training of a fresh head on features, ready to start."""
+    dataset, classifier = run.dataset, run.classifier
+    mx.random.seed(options.seed)
+    head = make_head(head_spec(classifier.head), classifier.trunk.config.hidden_size, len(dataset.labels))
+    classifier.head, model = head, HeadOnly(head)
+    weights = np.ones(len(train.x), dtype=np.float32)
+    if options.class_weights == "balanced":
+        parts = train.targets.sum(axis=1)
+        weights = np.where(parts > 0, train.targets @ class_weights(dataset) / np.maximum(parts, 1e-6), 1)
+    targets = label_smoothing(train.targets, options.label_smoothing, dataset.multi_label)
+    data = FeatureEpochs(train.x, targets, weights.astype(np.float32), options.batch_size, options.seed)
+
+    def validate() -> Mapping[str, float]:
+        size = 16 * options.batch_size
+        parts = [
+            np.array(model(mx.array(val.x[at : at + size].astype(np.float32))))
+            for at in range(0, len(val.x), size)
+        ]
+        return validation_metrics(np.concatenate(parts), dataset)
+
+    return Loop(
+        make_stepper(model, options, dataset.multi_label),
+        data,
+        options,
+        folder,
+        validate,
+        keep_best,
+        on_event,
+    )
+
+
+def _sweep(run: Prepared, train: Features, val: Features, on_event: OnEvent) -> FinetuneOptions:
+    """Try learning rates and weight decays; the options with the best of them."""
+    options, tried = run.options, []
+    for factor, decay in product(SWEPT_RATES, SWEPT_DECAYS):
+        rate = options.peak_learning_rate * factor
+        one = replace(options, learning_rate=rate, weight_decay=decay, sweep=False)
+        loop = probe_loop(run, one, Nowhere(), train, val, lambda: None, ignore)
+        best = loop.run().best
+        tried.append({"learning_rate": rate, "weight_decay": decay, options.metric: best})
+        on_event(Notice(f"learning rate {rate:.3g}, weight decay {decay:.3g}: {options.metric} {best:.4f}"))
+    tried.sort(key=lambda one: one[options.metric], reverse=METRICS[options.metric])
+    with replacing(run.folder / SWEEP) as partial:
+        partial.write_text(json.dumps(tried, indent=2) + "\n", encoding="utf-8")
+    best_one = tried[0]
+    return replace(
+        options, learning_rate=best_one["learning_rate"], weight_decay=best_one["weight_decay"], sweep=False
+    )

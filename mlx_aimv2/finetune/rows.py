@@ -1,0 +1,44 @@
+"""What every kind of data is read into: one row for a picture, with its labels and, where it is said, its split."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture as the data names it.
+
+    Attributes:
+        path: from the folder of the data, with forward slashes; or absolute.
+        labels: its labels, none twice.
+        split: "train", "val" or "test"; None where the data does not say.
+        where: what messages call the row, such as `labels.csv, row 4`.
+    """
+
+    path: str
+    labels: tuple[str, ...]
+    split: str | None
+    where: str
+
+
+def natural(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
+    """A key that sorts names with numbers as people do: `class2` before `class10`."""
+    parts = re.split(r"([0-9]+)", name.casefold())
+    digits = [part.lstrip("0") for part in parts[1::2]]
+    parts[1::2] = digits  # a number is compared by its length first, since int() refuses very long ones
+    return tuple((len(part) if place % 2 else 0, part) for place, part in enumerate(parts)), name
+
+
+def label_name(name: str) -> str:
+    """A label in the one form in which equal ones are equal: file systems differ in how they write accents."""
+    return unicodedata.normalize("NFC", name.strip())

@@ -1,0 +1,66 @@
+"""The first pass over the pictures: every one is opened once, and the broken ones are left out by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import InputError
+from ..events import OnEvent, Progress, Skipped, ignore
+from ..processing.image import ImageProcessor
+from ..sources.readahead import DEFAULT_THREADS, read_ahead
+from .dataset import Dataset, Example, check_trainable
+from .folders import counted
+from .rows import SPLITS
+
+
+def scan(
+    dataset: Dataset,
+    image_processor: ImageProcessor,
+    on_event: OnEvent = ignore,
+    threads: int = DEFAULT_THREADS,
+) -> Dataset:
+    """The dataset without the pictures that cannot be opened.
+
+    Args:
+        dataset: from `read_dataset`.
+        image_processor: the one that training will use, with its way of decoding.
+        on_event: gets `Skipped` for each broken picture and `Progress`.
+        threads: pictures opened at once.
+
+    Raises:
+        InputError: a split has no picture left, or a class no training picture.
+    """
+    examples = [example for split in SPLITS for example in dataset.split(split)]
+    broken: set[str] = set()
+    on_event(Progress("checking pictures", 0, len(examples)))
+    with closing(read_ahead(examples, _opening(image_processor), threads)) as results:
+        for result in results:
+            if result.error is not None:
+                path = examples[result.index].path
+                broken.add(path)
+                on_event(Skipped(path, str(result.error)))
+            on_event(Progress("checking pictures", result.index + 1, len(examples)))
+    left = {split: tuple(x for x in dataset.split(split) if x.path not in broken) for split in SPLITS}
+    for split in SPLITS:
+        if dataset.split(split) and not left[split]:
+            count = counted(len(dataset.split(split)), "picture")
+            raise InputError(
+                f"no picture of the {split} split of {dataset.root} can be read ({count}): replace them"
+            )
+    checked = replace(dataset, train=left["train"], val=left["val"], test=left["test"])
+    check_trainable(checked)
+    return checked
+
+
+def _opening(image_processor: ImageProcessor) -> Callable[[Example], np.ndarray]:
+    """Opens a picture as training will, and keeps nothing of it."""
+
+    def opened(example: Example) -> np.ndarray:
+        image_processor(example.path)
+        return np.zeros((1, 1, 1), dtype=np.float32)
+
+    return opened

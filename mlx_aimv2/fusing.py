@@ -1,0 +1,235 @@
+"""A checkpoint with what was trained merged into its weights: plain, and as fast as the base."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from . import __version__
+from .adapters.attach import fuse as fuse_modules
+from .adapters.restore import adapter_folder, check_folder, put_on
+from .adapters.store import has_adapter, read_stored
+from .adapters.task import HEAD, Task, read_head, with_base, write_task
+from .adapters.trunk import has_trunk
+from .card import CARD, CardFacts, model_card, read_card
+from .checkpoints.atomic import new_folder
+from .checkpoints.files import find_weights, inside, read_header
+from .checkpoints.fitting import check_fit
+from .checkpoints.origin import Origin, checkpoint_hash
+from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
+from .checkpoints.selection import CONFIG, small_files
+from .checkpoints.shards import Entry, write_shards
+from .config import Aimv2Config
+from .conversion import check_space, copy_files, one_by_one, without_source, write_json
+from .errors import InputError
+from .events import Notice, OnEvent, ignore
+from .loading import Checkpoint, inspect, make_model, origin_of
+from .preparation import MAX_SHARD_BYTES, stored_dtype
+
+
+@dataclass(frozen=True)
+class FuseOptions:
+    """How to fuse.
+
+    Attributes:
+        dequantize: write plain weights where the base's are quantized; else they are quantized again in the same
+            way, which rounds.
+        revision: a branch, tag or commit of the base's repository.
+        weights: the name of one weight file of the base, where it holds several.
+        max_shard_bytes: data in one weight file.
+        any_base: fuse with another checkpoint than the adapter was trained on, such as a quantized copy of that.
+    """
+
+    dequantize: bool = False
+    revision: str | None = None
+    weights: str | None = None
+    max_shard_bytes: int = MAX_SHARD_BYTES
+    any_base: bool = False
+
+
+def fuse(
+    base: str | os.PathLike[str],
+    adapter_path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    options: FuseOptions | None = None,
+    on_event: OnEvent = ignore,
+) -> Path:
+    """Write a plain checkpoint that gives what base and adapter give together.
+
+    A trained head is written beside it: ``load(target, adapter_path=target)`` is the classifier then.
+
+    Args:
+        base: a folder, a repository or a short name; any published layout.
+        adapter_path: the folder of the adapter, as this package or PEFT writes it.
+        target: the folder to write; it must not exist, and appears whole or not at all.
+        options: what becomes of quantized weights, and the rest.
+        on_event: called with progress and notices.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the adapter was trained on another base, or there is nothing to dequantize.
+        OutputError: the folder exists already, does not fit on the disk, or cannot be written.
+        CheckpointError: base or adapter are damaged, or do not fit together.
+        HubError: the base cannot be had from the Hub.
+    """
+    options, path = options or FuseOptions(), Path(target).expanduser()
+    adapter = fusible(adapter_path)
+    with new_folder(path) as folder:
+        checkpoint = inspect(base, options.revision, options.weights, on_event)
+        task = _checked(checkpoint, adapter, options)
+        quantization = None if options.dequantize else checkpoint.quantization
+        if quantization is not None:
+            on_event(
+                Notice(
+                    "adapted weights are quantized again, which rounds what was learned: --dequantize does not"
+                )
+            )
+        entries = _write_weights(folder, checkpoint, adapter, options, on_event)
+        entry = without_source(checkpoint.config.to_dict()) | {"dtype": stored_dtype(checkpoint)}
+        write_json(folder / CONFIG, entry | _quantization_entry(quantization))
+        copy_files(checkpoint.resolved.folder, folder)
+        if task is not None:
+            shutil.copyfile(inside(adapter, HEAD), folder / HEAD)
+            write_task(folder, with_base(task, _fused_origin(folder, path, checkpoint, quantization)))
+        facts = _card_facts(checkpoint, entries, quantization, path.name, _sentence(adapter))
+        (folder / CARD).write_text(model_card(facts), encoding="utf-8")
+    return path
+
+
+def fusible(adapter_path: str | os.PathLike[str]) -> Path:
+    """The folder of an adapter or of a whole encoder, in which there is something to fuse.
+
+    Raises:
+        InputError: there is only a head in it.
+        NotACheckpointError: no such folder, or neither is in it.
+    """
+    adapter = adapter_folder(adapter_path)
+    if not has_adapter(adapter) and not has_trunk(adapter):
+        raise InputError(f"{adapter} holds a trained head and no adapter: there is nothing to fuse")
+    return adapter
+
+
+def _checked(checkpoint: Checkpoint, adapter: Path, options: FuseOptions) -> Task | None:
+    """What can be found wrong before the work: the task of the adapter's head, if it has one."""
+    if options.dequantize and checkpoint.quantization is None:
+        raise InputError(f"{checkpoint.resolved.folder} is not quantized: there is nothing to dequantize")
+    if checkpoint.quantization is not None and not options.dequantize and has_trunk(adapter):
+        raise InputError(f"{adapter} holds a whole encoder with plain weights: fuse it with --dequantize")
+    task = check_folder(adapter, _origin(checkpoint), options.any_base)
+    if task is not None:
+        config = checkpoint.config
+        vision = config.vision_config if isinstance(config, Aimv2Config) else config
+        read_head(adapter, task, vision.hidden_size)
+    return task
+
+
+def _origin(checkpoint: Checkpoint) -> Origin:
+    return origin_of(checkpoint, getattr(mx, stored_dtype(checkpoint)))
+
+
+def _write_weights(
+    folder: Path, checkpoint: Checkpoint, adapter: Path, options: FuseOptions, on_event: OnEvent
+) -> list[Entry]:
+    tensors = dict(checkpoint.tensors)
+    checkpoint.tensors.clear()
+    if options.dequantize and checkpoint.quantization is not None:
+        tensors = dequantize(tensors, checkpoint.quantization, getattr(mx, stored_dtype(checkpoint)))
+    tensors = fused_tensors(checkpoint, tensors, adapter, any_base=options.any_base)
+    entries = [Entry(name, x.dtype, tuple(x.shape)) for name, x in tensors.items()]
+    check_space(folder, sum(entry.nbytes for entry in entries))
+    stream = one_by_one(tensors, "fusing", on_event)
+    write_shards(folder, entries, stream, options.max_shard_bytes, {"format": "mlx"})
+    return entries
+
+
+def fused_tensors(
+    checkpoint: Checkpoint, tensors: Mapping[str, mx.array], adapter: Path, any_base: bool = False
+) -> dict[str, mx.array]:
+    """A checkpoint's tensors with an adapter merged into them, lazy: packed where ``tensors`` are, else plain.
+
+    Args:
+        checkpoint: whose they are.
+        tensors: canonical ones, lazy.
+        adapter: its folder.
+        any_base: fuse with another checkpoint than the adapter was trained on.
+
+    Raises:
+        InputError: the adapter was trained on another base.
+        CheckpointError: the adapter is damaged or does not fit, or the tensors do not.
+    """
+    model = make_model(checkpoint.config)  # its random weights are never computed
+    paths = quantized_paths(tensors)
+    if checkpoint.quantization is not None and paths:
+        quantize_modules(model, checkpoint.quantization, paths)
+    expected = dict(tree_flatten(model.parameters()))
+    check_fit(expected, tensors, checkpoint.unknown, str(checkpoint.resolved.folder))
+    model.load_weights(list(tensors.items()))
+    model.origin = _origin(checkpoint)
+    put_on(model, adapter, any_base)
+    fuse_modules(model)
+    return dict(tree_flatten(model.parameters()))
+
+
+def _quantization_entry(quantization: Quantization | None) -> dict[str, Any]:
+    """As mlx-lm writes it, and under the name where transformers looks for it."""
+    if quantization is None:
+        return {}
+    others = {path: scheme.arguments() for path, scheme in quantization.modules.items()}
+    entry = {**quantization.default.arguments(), **others}
+    return {"quantization": entry, "quantization_config": entry}
+
+
+def _fused_origin(
+    folder: Path, path: Path, checkpoint: Checkpoint, quantization: Quantization | None
+) -> Origin:
+    """Of the checkpoint in ``folder``, which will lie at ``path``."""
+    return Origin(
+        name=str(path),
+        revision=None,
+        checkpoint=checkpoint_hash(read_header(find_weights(folder))),
+        layout="mlx",
+        dtype=stored_dtype(checkpoint),
+        quantization=str(quantization) if quantization else None,
+    )
+
+
+def _sentence(adapter: Path) -> str:
+    if has_trunk(adapter):
+        return "Its image encoder was trained further, as a whole."
+    config = read_stored(adapter).config
+    return f"A {'DoRA' if config.dora else 'LoRA'} adapter of rank {config.rank} was merged into its weights."
+
+
+def _card_facts(
+    checkpoint: Checkpoint, entries: list[Entry], quantization: Quantization | None, name: str, training: str
+) -> CardFacts:
+    resolved, nbytes = checkpoint.resolved, sum(entry.nbytes for entry in entries)
+    parameters = tree_flatten(make_model(checkpoint.config).parameters())
+    count = sum(x.size for x in dict(parameters).values())
+    names = small_files(path.name for path in resolved.folder.iterdir())
+    return CardFacts(
+        name=name,
+        config=checkpoint.config,
+        parameters=count,
+        layout=checkpoint.layout.name,
+        dtype=stored_dtype(checkpoint),
+        bits_per_weight=8 * nbytes / count,
+        nbytes=nbytes,
+        version=__version__,
+        repo=resolved.repo,
+        revision=resolved.revision,
+        source_card=read_card(resolved.folder),
+        license_files=tuple(one for one in names if one.startswith("LICENSE")),
+        quantization=str(quantization) if quantization else None,
+        training=training,
+    )

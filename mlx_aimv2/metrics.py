@@ -1,0 +1,288 @@
+"""How good predictions are: numbers from logits and the truth, in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+BINS = 15  # of the reliability diagram, as Guo et al. 2017 have it
+TOP = 5
+THRESHOLD = 0.5  # of a probability, for a label of several to count as predicted
+SHOWN = (  # name in `to_dict`, what it is called in a table, whether it is a share
+    ("top1", "top-1", True),
+    ("top5", f"top-{TOP}", True),
+    ("map", "mean average precision", True),
+    ("micro_f1", "micro F1", True),
+    ("macro_f1", "macro F1", True),
+    ("exact_match", "all labels right", True),
+    ("ece", "calibration error (ECE)", True),
+    ("nll", "negative log likelihood", False),
+)
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """How one class fares; a ratio without any case is 0.
+
+    Attributes:
+        label: its name.
+        precision: of what was called so, the share that is.
+        recall: of what is so, the share that was called so.
+        f1: their harmonic mean.
+        support: how many pictures are so.
+    """
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """The predictions whose confidence lies in (lower, upper].
+
+    Attributes:
+        lower: where it begins.
+        upper: where it ends.
+        count: how many there are.
+        confidence: their mean confidence; None where there are none.
+        accuracy: the share of them that is right; None where there are none.
+    """
+
+    lower: float
+    upper: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How good predictions are, as fractions; what does not apply is None.
+
+    Attributes:
+        count: pictures.
+        labels: names of the classes.
+        multi_label: whether a picture may have any number of labels.
+        macro_f1: mean F1 of the classes that occur, in the truth or among the predictions.
+        ece: expected calibration error (Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3).
+        nll: mean negative log likelihood of the truth, in nats; with several labels, of every label's yes or no.
+        per_class: precision, recall and F1 of every class.
+        calibration: the bins of the reliability diagram; with several labels, of all their probabilities.
+        top1: share whose likeliest label is right.
+        top5: share whose right label is among the five likeliest, or among all where there are fewer.
+        confusion: (C, C) counts, truth by row, prediction by column.
+        map: mean over the labels that occur of the area under precision and recall.
+        micro_f1: F1 of all decisions for and against a label taken together.
+        exact_match: share whose labels are all right.
+    """
+
+    count: int
+    labels: tuple[str, ...]
+    multi_label: bool
+    macro_f1: float
+    ece: float
+    nll: float
+    per_class: tuple[ClassMetrics, ...]
+    calibration: tuple[CalibrationBin, ...]
+    top1: float | None = None
+    top5: float | None = None
+    confusion: np.ndarray | None = None
+    map: float | None = None
+    micro_f1: float | None = None
+    exact_match: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that applies, as plain values for JSON."""
+        numbers = {name: getattr(self, name) for name, _, _ in SHOWN}
+        plain: dict[str, Any] = {
+            "pictures": self.count,
+            "multi_label": self.multi_label,
+            **{name: number for name, number in numbers.items() if number is not None},
+            "labels": list(self.labels),
+            "per_class": [dict(vars(each)) for each in self.per_class],
+            "calibration": [dict(vars(each)) for each in self.calibration],
+        }
+        return plain if self.confusion is None else {**plain, "confusion": self.confusion.tolist()}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The numbers over all classes as a table: what, and how much."""
+        shown = [("pictures", f"{self.count:,}"), ("classes", f"{len(self.labels):,}")]
+        for name, words, is_share in SHOWN:
+            number = getattr(self, name)
+            if number is None or (name == "top5" and len(self.labels) <= TOP):  # which is 1 whatever was said
+                continue
+            shown.append((words, f"{number:.2%}" if is_share else f"{number:.4f}"))
+        return shown
+
+    def class_rows(self) -> list[tuple[str, str, str, str, str]]:
+        """The table of the classes: label, precision, recall, F1, support."""
+        return [
+            (each.label, f"{each.precision:.2%}", f"{each.recall:.2%}", f"{each.f1:.2%}", f"{each.support:,}")
+            for each in self.per_class
+        ]
+
+
+def measure(logits: np.ndarray, targets: np.ndarray, labels: Sequence[str]) -> Metrics:
+    """How good predictions of one label each are.
+
+    Args:
+        logits: (N, C); logarithms of probabilities will do.
+        targets: (N,) numbers of the right classes.
+        labels: names of the C classes.
+
+    Raises:
+        InputError: shapes that do not fit, nothing to measure, NaN, or a target that is no class.
+    """
+    logits = _checked(logits, labels)
+    targets = np.asarray(targets)
+    count, classes = logits.shape
+    if targets.shape != (count,) or not np.issubdtype(targets.dtype, np.integer):
+        raise InputError(f"targets must be ({count},) integers, not {targets.shape} {targets.dtype}")
+    if targets.min() < 0 or targets.max() >= classes:
+        raise InputError(f"a target is {_outside(targets, classes)}, and there are {classes} classes")
+    log_probabilities = log_softmax(logits)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, : min(TOP, classes)]
+    predicted = order[:, 0]
+    right = predicted == targets
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(confusion, (targets, predicted), 1)
+    hits = confusion.diagonal()
+    per_class = _per_class(labels, hits, confusion.sum(axis=0), confusion.sum(axis=1))
+    confidence = np.exp(log_probabilities[np.arange(count), predicted])
+    calibration = calibrate(confidence, right)
+    return Metrics(
+        count=count,
+        labels=tuple(labels),
+        multi_label=False,
+        macro_f1=_mean_f1(per_class, confusion.sum(axis=0) + confusion.sum(axis=1)),
+        ece=calibration_error(calibration),
+        nll=float(-log_probabilities[np.arange(count), targets].mean()),
+        per_class=per_class,
+        calibration=calibration,
+        top1=float(right.mean()),
+        top5=float((order == targets[:, None]).any(axis=1).mean()),
+        confusion=confusion,
+    )
+
+
+def measure_multi_label(logits: np.ndarray, targets: np.ndarray, labels: Sequence[str]) -> Metrics:
+    """How good predictions of any number of labels each are; a probability of at least 0.5 predicts a label.
+
+    Args:
+        logits: (N, C), of every label by itself.
+        targets: (N, C), 1 where a picture has a label, else 0.
+        labels: names of the C classes.
+
+    Raises:
+        InputError: shapes that do not fit, nothing to measure, NaN, or targets other than 0 and 1.
+    """
+    logits = _checked(logits, labels)
+    targets = np.asarray(targets)
+    if targets.shape != logits.shape or not np.isin(targets, (0, 1)).all():
+        raise InputError(
+            f"targets must be {logits.shape} zeros and ones, not {targets.shape} {targets.dtype}"
+        )
+    truth = targets.astype(bool)
+    probabilities = sigmoid(logits)
+    predicted = probabilities >= THRESHOLD
+    hits, called, support = (x.sum(axis=0) for x in (predicted & truth, predicted, truth))
+    per_class = _per_class(labels, hits, called, support)
+    calibration = calibrate(probabilities.ravel(), truth.ravel())
+    occurs = np.flatnonzero(support)
+    precisions = [average_precision(logits[:, k], truth[:, k]) for k in occurs]
+    return Metrics(
+        count=len(logits),
+        labels=tuple(labels),
+        multi_label=True,
+        macro_f1=_mean_f1(per_class, called + support),
+        ece=calibration_error(calibration),
+        nll=float(np.logaddexp(0, np.where(truth, -logits, logits)).mean()),
+        per_class=per_class,
+        calibration=calibration,
+        map=float(np.mean(precisions)) if precisions else 0.0,
+        micro_f1=_ratio(2 * hits.sum(), called.sum() + support.sum()),
+        exact_match=float((predicted == truth).all(axis=1).mean()),
+    )
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithms of the probabilities (N, C) float64 of logits (N, C)."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    logarithms: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return logarithms
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """The probability of every label by itself, float64."""
+    probabilities: np.ndarray = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
+    return probabilities
+
+
+def calibrate(confidence: np.ndarray, right: np.ndarray) -> tuple[CalibrationBin, ...]:
+    """The reliability diagram of confidences (N,) in 0..1 and whether each was right (N,): 15 bins of equal width."""
+    place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    bins = []
+    for k in range(BINS):
+        inside = place == k
+        count = int(inside.sum())
+        means = [float(x[inside].mean()) if count else None for x in (confidence, right)]
+        bins.append(CalibrationBin(k / BINS, (k + 1) / BINS, count, *means))
+    return tuple(bins)
+
+
+def calibration_error(bins: Sequence[CalibrationBin]) -> float:
+    """The mean distance of confidence and accuracy, weighed by how many predictions a bin holds."""
+    total = sum(each.count for each in bins)
+    gaps = (each.count * abs((each.accuracy or 0) - (each.confidence or 0)) for each in bins)
+    return float(sum(gaps) / max(1, total))
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """The area under precision and recall of scores (N,), without interpolation; equal scores count as one step."""
+    order = np.argsort(-scores, kind="stable")
+    found = np.cumsum(truth[order])
+    last = np.append(np.diff(scores[order]) != 0, True)  # of a run of equal scores
+    found, taken = found[last], np.flatnonzero(last) + 1
+    recall = found / found[-1]
+    return float((np.diff(recall, prepend=0) * found / taken).sum())
+
+
+def _checked(logits: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    logits = np.asarray(logits)
+    if logits.ndim != 2 or logits.shape[1] != len(labels):
+        raise InputError(f"logits must be (N, {len(labels)}), one for each label, not {logits.shape}")
+    if not logits.size:
+        raise InputError("there are no predictions to measure")
+    if np.isnan(logits).any():
+        raise InputError("the logits hold NaN: leave those pictures out")
+    return logits
+
+
+def _outside(targets: np.ndarray, classes: int) -> int:
+    return int(targets[(targets < 0) | (targets >= classes)][0])
+
+
+def _per_class(
+    labels: Sequence[str], hits: np.ndarray, called: np.ndarray, support: np.ndarray
+) -> tuple[ClassMetrics, ...]:
+    return tuple(
+        ClassMetrics(label, _ratio(h, c), _ratio(h, s), _ratio(2 * h, c + s), int(s))
+        for label, h, c, s in zip(labels, hits, called, support, strict=True)
+    )
+
+
+def _mean_f1(per_class: Sequence[ClassMetrics], occurrences: np.ndarray) -> float:
+    f1 = [each.f1 for each, often in zip(per_class, occurrences, strict=True) if often]
+    return float(np.mean(f1)) if f1 else 0.0
+
+
+def _ratio(part: np.integer[Any], whole: np.integer[Any]) -> float:
+    return float(part / whole) if whole else 0.0

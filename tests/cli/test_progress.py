@@ -1,0 +1,159 @@
+"""What is shown of a training, on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+
+import pytest
+
+from mlx_aimv2.cli import ui
+from mlx_aimv2.cli.progress import Training
+from mlx_aimv2.cli.words import duration, size
+from mlx_aimv2.events import Metric, Notice, Progress
+
+STEPS, EPOCHS = 40, 4
+
+
+class Clock:
+    """A second a step, three a validation."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def training(epochs=EPOCHS, steps=STEPS):
+    """The events of a whole run, each with the seconds since the one before."""
+    yield 0, Progress("training", 0, steps, unit="steps")
+    each = steps // epochs
+    for epoch in range(epochs):
+        for step in range(epoch * each + 1, (epoch + 1) * each + 1):
+            values = {
+                "loss": 2.0 / step,
+                "learning_rate": 1e-3,
+                "grad_norm": 1.0,
+                "pictures": 8,
+                "memory_bytes": 2e9,
+            }
+            yield 1, Metric(step, epoch, values, steps, epochs)
+            yield 0, Progress("training", step, steps, unit="steps")
+        yield 3, Metric(step, epoch, {"val_loss": 0.5, "val_top1": 0.875}, steps, epochs)
+
+
+def lines_of(known, clock, events):
+    lines = []
+    for seconds, event in events:
+        clock.now += seconds
+        if isinstance(event, Metric):
+            lines += known.add(event)
+        else:
+            known.begin()
+    return lines
+
+
+def test_a_line_for_every_epoch_and_every_tenth_of_the_steps():
+    clock = Clock()
+    lines = lines_of(Training(clock), clock, training())
+    steps = [line for line in lines if "step " in line]
+    assert [int(line.split("step ")[1].split(" ")[0]) for line in steps] == list(range(4, 41, 4))
+    assert len(lines) == 10 + EPOCHS
+    assert steps[4].startswith("epoch 2 of 4, step 20 of 40: loss 0.1")
+    assert "learning rate 1.00e-03, 8.0 pictures/s, 2.00 GB, 23.0 s left" in steps[4]
+    first = next(line for line in lines if "val_loss" in line)
+    mean = sum(2 / step for step in range(1, 11)) / 10
+    assert first == (
+        f"epoch 1 of 4: loss {mean:.4f}, val_loss 0.5000, val_top1 0.8750, 8.0 pictures/s, 2.00 GB, 39.0 s left"
+    )
+
+
+def test_a_short_run_has_a_line_for_every_step_and_a_long_one_no_more_than_ten():
+    for steps, expected in ((4, 3), (4000, 10)):
+        clock = Clock()
+        lines = lines_of(Training(clock), clock, training(epochs=1, steps=steps))
+        assert len([line for line in lines if "step " in line]) == expected
+
+
+def test_what_went_before_the_first_step_does_not_count():
+    clock = Clock()
+    known = Training(clock)
+    clock.now = 1000.0
+    lines = lines_of(known, clock, training())
+    assert "8.0 pictures/s" in lines[0]
+
+
+def test_a_run_that_goes_on_counts_from_where_it_was():
+    clock = Clock()
+    known = Training(clock)
+    lines = lines_of(known, clock, list(training())[50:])
+    assert known.pictures_per_second == pytest.approx(8.0)
+    assert "0.0 s left" in lines[-1]
+
+
+def test_the_live_line_has_everything():
+    clock = Clock()
+    known = Training(clock)
+    events = list(training())
+    lines_of(known, clock, events[:30])
+    last = next(event for _, event in reversed(events[:30]) if isinstance(event, Metric))
+    shown = known.fields(last)
+    assert shown["epoch"] == "epoch 2/4"
+    for part in ("loss 0.1", "top1 87.5%", "left", "8.0/s", "lr 1.0e-03", "2.00 GB"):
+        assert part in shown["facts"]
+    assert len(f"{shown['epoch']} {'-' * 12} 14/40 {shown['facts']}") < 100
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_there_is_a_bar_and_epochs_stay_above_it(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    with ui.screen() as shown:
+        shown(Progress("checking pictures", 5, 10))
+        for _, event in training():
+            shown(event)
+            if isinstance(event, Metric) and event.step == 7:
+                shown._bars.refresh()
+                shown(Notice("by the way"))
+        shown(Progress("evaluating", 1, 10))
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+    assert "epoch 1/4" in text and " 7/40 " in text and "loss " in text
+    assert text.count("val_top1 0.8750") == EPOCHS and "step 20 of 40" not in text
+    assert "mlx-aimv2: by the way" in text and "evaluating" in text
+
+
+def test_in_a_pipe_there_are_only_lines(capsys):
+    with ui.screen() as shown:
+        for _, event in training():
+            shown(event)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10 + EPOCHS and all(line.startswith("mlx-aimv2: epoch ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3599.6, "1 h 00 min"),
+        (90000, "25 h 00 min"),
+    ],
+)
+def test_durations_in_words(seconds, words):
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "words"), [(0, "0 bytes"), (999_600, "1 MB"), (618e6, "618 MB"), (1.239e9, "1.24 GB")]
+)
+def test_sizes_in_words(nbytes, words):
+    assert size(nbytes) == words

@@ -1,0 +1,75 @@
+"""What the tests of fine-tuning share: coloured pictures, and bases to train on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
+
+
+def colours(root: Path, each: int = 6, edge: int = 40) -> Path:
+    """A folder per colour with noisy pictures of it, which any method can learn to tell apart."""
+    rng = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for number in range(each):
+            noisy = np.array(colour) + rng.normal(0, 45, (edge, edge, 3))
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(root / name / f"{number:02}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three colours with six pictures each: 15 to train on and 3 to validate with; tests must not change it."""
+    return colours(tmp_path_factory.mktemp("colours") / "data")
+
+
+@pytest.fixture
+def own_data(data: Path, tmp_path: Path) -> Path:
+    """A copy of the data that a test may change."""
+    return Path(shutil.copytree(data, tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def packed(tiny_vision: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Gives the small encoder with weights packed to so many bits."""
+    from mlx_aimv2 import convert
+    from mlx_aimv2.checkpoints.quantize import Scheme
+    from mlx_aimv2.preparation import ConvertOptions
+
+    root = tmp_path_factory.mktemp("packed")
+
+    def make(bits: int) -> Path:
+        folder = root / f"q{bits}"
+        if not folder.exists():
+            convert(tiny_vision, folder, options=ConvertOptions(scheme=Scheme(32, bits)))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def options(data: Path, tiny_vision: Path, tmp_path: Path) -> Any:
+    """Gives options for a short run on the coloured pictures."""
+    from mlx_aimv2.finetune.options import FinetuneOptions
+
+    def make(**given: Any) -> FinetuneOptions:
+        defaults = {
+            "data": str(data),
+            "model": str(tiny_vision),
+            "adapter_path": str(tmp_path / "adapter"),
+            "fine_tune_type": "lora",
+            "epochs": 2,
+            "batch_size": 4,
+            "rank": 2,
+            "learning_rate": 2e-3,
+        }
+        return FinetuneOptions(**{**defaults, **given})
+
+    return make

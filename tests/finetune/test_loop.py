@@ -1,0 +1,253 @@
+"""The loop: what is validated, kept, stopped, averaged and reported."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten, tree_unflatten
+from small import Data, Run
+
+from mlx_aimv2.adapters.attach import AdapterConfig, adapted, attach
+from mlx_aimv2.errors import NonFiniteError, TrainingError
+from mlx_aimv2.events import Metric, Progress
+from mlx_aimv2.finetune.loop import Trained
+from mlx_aimv2.loading import make_model
+from mlx_aimv2.models.layers import EncoderLayer
+
+
+def scripted(*values):
+    """A validation that finds these values of the metric, one after the other."""
+    remaining = iter(values)
+    return lambda: {"top1": (x := next(remaining)), "loss": x}
+
+
+def log(run):
+    return [json.loads(line) for line in (run.folder.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_epoch_takes_every_example_once_and_ends_with_a_validation(tmp_path):
+    run = Run(tmp_path)
+    done = run.loop.run()
+    assert sorted(run.data.taken) == [(epoch, index) for epoch in range(3) for index in range(10)]
+    assert (done.epochs, done.steps, done.stopped_early) == (3, 9, False)
+    lines = log(run)
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 10))
+    assert [line["epoch"] for line in lines if "validation" in line] == [0, 1, 2]
+    assert {"step", "epoch", "loss", "learning_rate", "grad_norm"} == set(lines[0])
+    assert lines[-2]["loss"] < lines[0]["loss"]
+
+
+def test_what_is_reported_adds_up(tmp_path):
+    run = Run(tmp_path, grad_accumulation_steps=2)
+    run.loop.run()
+    metrics = [event for event in run.events if isinstance(event, Metric)]
+    steps = [event for event in metrics if "loss" in event.values]
+    assert [event.values["pictures"] for event in steps] == [8, 2] * 3  # of ten in batches of four
+    assert {(event.steps, event.epochs) for event in metrics} == {(6, 3)}
+    assert all(event.values["memory_bytes"] > 0 for event in steps)
+    assert [set(event.values) for event in metrics if event not in steps] == [{"val_top1", "val_loss"}] * 3
+    progress = [event for event in run.events if isinstance(event, Progress)]
+    assert [event.done for event in progress] == list(range(7)) and progress[0].total == 6
+
+
+@pytest.mark.parametrize(("metric", "best"), [("top1", 1), ("loss", 2)])
+def test_the_best_epoch_is_kept_by_the_metric_that_was_named(tmp_path, metric, best):
+    run = Run(tmp_path, scripted(0.4, 0.9, 0.1, 0.9), epochs=4, metric=metric)
+    done = run.loop.run()
+    assert (done.best_epoch, done.best) == (best, [0.4, 0.9, 0.1][best])
+    assert len(run.kept) == 2  # and an equal epoch later on is no better
+
+
+def test_patience_ends_a_run_that_gets_no_better(tmp_path):
+    run = Run(tmp_path, scripted(0.5, 0.6, 0.6, 0.2, 0.9), epochs=5, patience=2)
+    assert run.loop.run() == Trained(0.6, 1, 4, 12, True)
+
+
+def test_without_patience_a_run_goes_to_its_end(tmp_path):
+    assert Run(tmp_path, scripted(0.5, 0.4, 0.3)).loop.run() == Trained(0.5, 0, 3, 9, False)
+
+
+@pytest.mark.parametrize(("iters", "epochs"), [(1, 1), (3, 1), (4, 2), (7, 3)])
+def test_steps_instead_of_epochs(tmp_path, iters, epochs):
+    run = Run(tmp_path, iters=iters)
+    done = run.loop.run()
+    assert (done.steps, done.epochs, done.stopped_early) == (iters, epochs, False)
+    assert "validation" in log(run)[-1]
+
+
+def test_averaged_weights_are_validated_and_kept_and_training_goes_on_with_its_own(tmp_path):
+    averaged, plain = Run(tmp_path / "a", ema=0.9), Run(tmp_path / "b", ema=0.0)
+    (tmp_path / "a").mkdir(exist_ok=True)
+    seen = []
+    check = averaged.loop._validate
+    averaged.loop._validate = lambda: seen.append(averaged.weights()) or check()
+    averaged.loop.run()
+    plain.loop.run()
+    for name, x in plain.weights().items():
+        np.testing.assert_array_equal(averaged.weights()[name], x)
+        assert not np.array_equal(seen[-1][name], x)
+
+
+def test_the_average_is_its_formula(tmp_path):
+    run = Run(tmp_path, ema=0.9, save_every=1, epochs=2)
+    expected, step, steps = run.weights(), 0, []
+    make = run.stepper.step
+
+    def counted(*arguments):
+        steps.append(make(*arguments))
+        return steps[-1]
+
+    run.stepper.step = counted
+    average = run.loop._average
+
+    def followed():
+        nonlocal step
+        step += 1
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, x in run.weights().items():
+            expected[name] = decay * expected[name] + (1 - decay) * x
+        average()
+
+    run.loop._average = followed
+    run.loop.run()
+    for name, x in run.loop._ema.items():
+        np.testing.assert_allclose(np.array(x), expected[name], atol=1e-6)
+
+
+def test_the_model_trains_in_training_mode_and_is_validated_in_eval_mode(tmp_path):
+    run = Run(tmp_path)
+    modes = []
+    check = run.loop._validate
+    run.loop._validate = lambda: modes.append(run.model.training) or check()
+    run.loop.run()
+    assert modes == [False] * 3
+    assert not np.array_equal(run.weights()["head.norm.running_mean"], np.zeros(8))
+
+
+class Broken(Data):
+    """Gives an infinity in one batch."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def epoch(self, number, start_batch=0):
+        for batch, rows in enumerate(super().epoch(number, start_batch), start_batch):
+            if (number, batch) == self.at:
+                rows.pixels[0, 0] = np.inf
+            yield rows
+
+
+@pytest.mark.parametrize(
+    ("at", "kept", "words"),
+    [((0, 1), 0, "no epoch had ended yet"), ((2, 1), 1, "the best epoch so far, 1, is kept in ")],
+)
+def test_a_loss_that_is_not_finite_ends_the_run_with_advice(tmp_path, at, kept, words):
+    run = Run(tmp_path, scripted(0.9, 0.1, 0.1), data=Broken(at), schedule="constant", warmup=0.0)
+    with pytest.raises(TrainingError) as caught:
+        run.loop.run()
+    assert len(run.kept) == kept
+    step = at[0] * 3 + at[1] + 1
+    assert re.match(
+        rf"(the loss|the gradient) is (nan|inf) in step {step}, at a learning rate of 0\.02: ",
+        str(caught.value),
+    )
+    for part in ("--learning-rate 0.002", "--warmup", "--max-grad-norm", words):
+        assert part in str(caught.value)
+    assert all(np.isfinite(x).all() for name, x in run.weights().items() if "running" not in name)
+
+
+def test_a_validation_that_is_not_finite_ends_the_run_with_the_same_advice(tmp_path):
+    def broken():
+        raise NonFiniteError("validation gives NaN or infinity")
+
+    with pytest.raises(
+        TrainingError, match="validation gives NaN or infinity after step 3, at a learning rate of "
+    ):
+        Run(tmp_path, broken).loop.run()
+
+
+def test_a_rehearsal_changes_nothing_and_takes_any_number_of_steps(tmp_path):
+    run = Run(tmp_path, ema=0.0)
+    before = {name: x for name, x in run.weights().items() if "running" not in name}
+    assert 0 < run.loop.rehearse(5) < 10
+    assert all(np.array_equal(run.weights()[name], x) for name, x in before.items())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "full"])
+def test_layers_that_are_computed_twice_give_the_same_gradients(variants, kind):
+    gradients = []
+    for twice in (False, True):
+        mx.random.seed(0)
+        encoder = make_model(variants["biases"])
+        if kind != "full":
+            attach(encoder, AdapterConfig(kind, rank=2))
+            for layer in adapted(encoder).values():
+                layer.lora_b = mx.random.normal(layer.lora_b.shape)
+        encoder.train()
+        encoder.encoder.checkpoint_layers = twice
+        x = mx.random.normal((2, 56, 56, 3), key=mx.random.key(1))
+
+        def loss(module, x=x):
+            return module(x).last_hidden_state[..., :7].sum()
+
+        gradients.append(dict(tree_flatten(nn.value_and_grad(encoder, loss)(encoder)[1])))
+    once, again = gradients
+    assert once.keys() == again.keys()
+    for name in once:
+        np.testing.assert_allclose(np.array(once[name]), np.array(again[name]), atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_a_layer_that_is_computed_twice_drops_the_same_twice(variants, kind):
+    """The gradient is that of the loss that was computed: the slope along a random way says so."""
+    mx.random.seed(0)
+    encoder = make_model(variants["fixed"])
+    attach(encoder, AdapterConfig(kind, rank=2, dropout=0.3))
+    for layer in adapted(encoder).values():
+        layer.lora_b = mx.random.normal(layer.lora_b.shape, scale=0.1)
+    encoder.train()
+    encoder.encoder.checkpoint_layers = True
+    x = mx.random.normal((2, 56, 56, 3), key=mx.random.key(1))
+    start = dict(tree_flatten(encoder.trainable_parameters()))
+    way = {name: mx.random.normal(p.shape, key=mx.random.key(2)) for name, p in start.items()}
+    if (
+        kind == "dora"
+    ):  # its norm counts as a constant: only the lengths have the gradient that the slope shows
+        way = {name: x if "magnitude" in name else 0 * x for name, x in way.items()}
+
+    def loss(module):
+        return module(x).last_hidden_state[..., :7].sum()
+
+    def along(t):
+        encoder.update(tree_unflatten([(name, p + t * way[name]) for name, p in start.items()]))
+        mx.random.seed(5)
+        return loss(encoder).item()
+
+    mx.random.seed(5)
+    _, gradients = nn.value_and_grad(encoder, loss)(encoder)
+    slope = sum((g * way[name]).sum().item() for name, g in tree_flatten(gradients))
+    measured = (along(5e-3) - along(-5e-3)) / 1e-2
+    assert slope == pytest.approx(measured, rel=0.03)
+    assert all(layer.dropout.key is None for layer in adapted(encoder).values())
+
+
+def test_no_class_is_patched_for_it(variants):
+    before = EncoderLayer.__call__
+    first, second = make_model(variants["fixed"]), make_model(variants["fixed"])
+    first.encoder.checkpoint_layers = True
+    assert EncoderLayer.__call__ is before and not second.encoder.checkpoint_layers
+
+
+def test_nothing_was_found(tmp_path: Path):
+    """With patience and a metric that is no number the first epoch is kept."""
+    done = Run(tmp_path, scripted(math.nan, math.nan, math.nan), epochs=5, patience=2).loop.run()
+    assert (done.best_epoch, done.epochs, done.stopped_early) == (0, 3, True)

@@ -1,0 +1,175 @@
+"""Probes on a frozen encoder."""
+
+from __future__ import annotations
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlx_aimv2 import load
+from mlx_aimv2.events import Metric, Notice
+from mlx_aimv2.finetune.running import finetune, prepare
+from mlx_aimv2.models.classifier import AttentiveHead, Classifier, KnnHead, LinearHead
+from mlx_aimv2.models.vision import Aimv2VisionModel
+
+HEADS = {"linear": LinearHead, "attentive": AttentiveHead, "knn": KnnHead}
+
+
+@pytest.mark.parametrize("method", HEADS)
+def test_a_probe_learns_colours_and_is_found_again(options, method, data, tmp_path):
+    given = options(
+        fine_tune_type=method, epochs=12, learning_rate=2e-2 if method == "linear" else 5e-3, neighbours=3
+    )
+    finished = finetune(given)
+    assert finished.evaluation.metrics.top1 == 1
+    model, processor = load(given.model, adapter_path=given.adapter_path, dtype="float32")
+    assert isinstance(model, Classifier) and isinstance(model.head, HEADS[method])
+    for number, label in enumerate(("blue", "green", "red")):
+        logits = model(processor(images=[data / label / "00.png"])["pixel_values"])
+        assert int(mx.argmax(logits)) == number
+    assert not any("trunk" in path.name or "adapter" in path.name for path in finished.folder.iterdir())
+    assert (
+        finished.trainable
+        == {
+            "linear": 64 * 3 + 3,
+            "attentive": 64 + 2 * 64 * 64 + 64 * 3 + 3,
+            "knn": 0,
+        }[method]
+    )
+    assert (finished.trained is None) == (method == "knn")
+
+
+@pytest.mark.parametrize("method", ["linear", "attentive"])
+def test_the_loss_falls(options, method):
+    losses = []
+    finetune(
+        options(fine_tune_type=method, epochs=8, learning_rate=1e-2),
+        lambda event: (
+            losses.append(event.values["loss"])
+            if isinstance(event, Metric) and "loss" in event.values
+            else None
+        ),
+    )
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+
+
+def test_the_encoder_is_asked_once_however_many_epochs(options, monkeypatch):
+    asked, call = [], Aimv2VisionModel.__call__
+
+    def counted(self, pixels, *rest):
+        asked.append(len(pixels))
+        return call(self, pixels, *rest)
+
+    monkeypatch.setattr(Aimv2VisionModel, "__call__", counted)
+    finetune(options(fine_tune_type="linear", epochs=6, sweep=True))
+    assert sum(asked) == 15 + 3 + 3  # training, validation, and the report's
+    asked.clear()
+    given = options(fine_tune_type="linear", epochs=6, sweep=True, resume=True)
+    finetune(given)
+    assert sum(asked) == 3
+
+
+def test_a_sweep_tries_all_and_takes_the_best(options, tmp_path):
+    notices = []
+    given = options(fine_tune_type="linear", epochs=3, metric="loss", sweep=True, learning_rate=1e-3)
+    finished = finetune(given, lambda event: notices.append(event) if isinstance(event, Notice) else None)
+    tried = json.loads((tmp_path / "adapter" / "sweep.json").read_text())
+    assert len(tried) == len(notices) == 12
+    assert sorted({one["learning_rate"] for one in tried}) == pytest.approx([1e-4, 3e-4, 1e-3, 3e-3])
+    assert {one["weight_decay"] for one in tried} == {0.0, 0.01, 0.1}
+    assert [one["loss"] for one in tried] == sorted(one["loss"] for one in tried)
+    assert finished.trained.best == pytest.approx(tried[0]["loss"])
+    assert tried[0]["learning_rate"] == pytest.approx(3e-3)
+    assert not list((tmp_path / "adapter").glob(".*"))
+
+
+def test_a_sweep_by_a_share_takes_the_highest(options, tmp_path):
+    finetune(options(fine_tune_type="linear", epochs=3, sweep=True, learning_rate=1e-2))
+    found = [one["top1"] for one in json.loads((tmp_path / "adapter" / "sweep.json").read_text())]
+    assert found == sorted(found, reverse=True)
+
+
+def test_a_head_is_trained_as_the_run_says(options):
+    """The head of a frozen encoder is that of a training of the whole whose encoder does not move."""
+    given = options(
+        fine_tune_type="linear", batch_norm=True, ema=0.5, class_weights="balanced", label_smoothing=0.1
+    )
+    finished = finetune(given)
+    head = mx.load(str(finished.folder / "head.safetensors"))
+    assert set(head) == {"linear.weight", "linear.bias", "norm.running_mean", "norm.running_var"}
+    assert not mx.array_equal(head["norm.running_mean"], mx.zeros(64)).item()
+
+
+def test_rare_classes_count_more_where_asked(options, own_data):
+    for path in sorted((own_data / "red").iterdir())[2:]:
+        path.unlink()
+    heads = []
+    for number, how in enumerate(("none", "balanced")):
+        given = options(
+            data=str(own_data),
+            fine_tune_type="linear",
+            class_weights=how,
+            adapter_path=f"{own_data}-{number}",
+        )
+        finetune(given)
+        heads.append(np.array(mx.load(f"{given.adapter_path}/head.safetensors")["linear.bias"]))
+    assert heads[1][2] > heads[0][2]  # of red
+
+
+@pytest.mark.parametrize("resume_at", ["features", "training"])
+def test_a_probe_goes_on_too(options, tmp_path, monkeypatch, resume_at):
+    whole = finetune(options(fine_tune_type="linear", adapter_path=str(tmp_path / "whole")))
+    from mlx_aimv2.finetune import features, loop
+
+    class Stop(Exception):
+        pass
+
+    def stop(*arguments):
+        raise Stop
+
+    given = {"fine_tune_type": "linear", "adapter_path": str(tmp_path / "cut"), "save_every": 2}
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(
+            *((features, "_checked", stop) if resume_at == "features" else (loop.Loop, "_end_epoch", stop))
+        )
+        finetune(options(**given))
+    cut = finetune(options(**given, resume=True))
+    for name in ("head.safetensors",):
+        first, second = (mx.load(str(one.folder / name)) for one in (whole, cut))
+        assert all(mx.array_equal(first[key], second[key]).item() for key in first)
+    assert (cut.folder / "metrics.jsonl").read_text() == (whole.folder / "metrics.jsonl").read_text()
+
+
+def test_several_labels(options, tmp_path, data):
+    lines = ["path,label"]
+    lines += [
+        f"{data}/{c}/{n:02}.png,{c};{'warm' if c == 'red' else 'cold'}"
+        for c in ("blue", "green", "red")
+        for n in range(6)
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    for method in HEADS:
+        given = options(
+            data=str(tmp_path / "table.csv"),
+            fine_tune_type=method,
+            epochs=10,
+            learning_rate=2e-2,
+            metric="map",
+            adapter_path=str(tmp_path / method),
+        )
+        metrics = finetune(given).evaluation.metrics
+        assert metrics.multi_label and metrics.labels == ("blue", "cold", "green", "red", "warm")
+        assert metrics.map > 0.9
+
+
+def test_the_encoder_stays_as_it_is(options):
+    run = prepare(options(fine_tune_type="linear"))
+    before = {name: np.array(x) for name, x in tree_flatten(run.classifier.trunk.parameters())}
+    from mlx_aimv2.finetune.probing import train_probe
+
+    train_probe(run, lambda event: None)
+    after = dict(tree_flatten(run.classifier.trunk.parameters()))
+    assert all(np.array_equal(np.array(after[name]), x) for name, x in before.items())

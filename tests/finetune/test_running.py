@@ -1,0 +1,360 @@
+"""Whole runs: every method on every base, and every mistake in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from PIL import Image
+
+from mlx_aimv2 import load
+from mlx_aimv2.adapters.attach import adapted
+from mlx_aimv2.errors import CheckpointError, InputError, OutputError, TrainingError
+from mlx_aimv2.events import Metric, Notice, Skipped, ignore
+from mlx_aimv2.finetune.estimating import estimate
+from mlx_aimv2.finetune.running import finetune, prepare
+from mlx_aimv2.models.classifier import Classifier
+
+RATES = {"linear": 1e-2, "attentive": 5e-3, "lora": 3e-3, "dora": 3e-3, "full": 3e-4}
+
+
+class Losses(list):
+    """The losses of all steps, as a callback, which an empty list is not taken for."""
+
+    def __bool__(self):
+        return True
+
+    def __call__(self, event):
+        if isinstance(event, Metric) and "loss" in event.values:
+            self.append(event.values["loss"])
+
+
+def accuracy(given, data):
+    """Of the classifier that a run left, as it is loaded again."""
+    model, processor = load(given.model, adapter_path=given.adapter_path, dtype="float32", on_event=ignore)
+    assert isinstance(model, Classifier)
+    right = []
+    for number, label in enumerate(model.labels):
+        pixels = processor(images=sorted((Path(data) / label).iterdir()))["pixel_values"]
+        right += np.array(mx.argmax(model(pixels), axis=1) == number).tolist()
+    return np.mean(right)
+
+
+@pytest.mark.parametrize(
+    ("bits", "is_packed"),
+    [(None, False), (4, True), (8, True), (4, False)],
+    ids=["plain", "4-bit", "8-bit", "4-bit unpacked"],
+)
+@pytest.mark.parametrize("method", [*RATES, "knn"])
+def test_every_method_lowers_its_loss_on_every_base(
+    options, method, bits, is_packed, tiny_vision, packed, data, monkeypatch
+):
+    """A CPU unpacks weights that are packed, and a GPU does not."""
+    model = str(packed(bits) if bits else tiny_vision)
+    if is_packed:
+        monkeypatch.setattr("mlx_aimv2.loading.on_cpu", lambda: False)
+    given = options(model=model, fine_tune_type=method, learning_rate=RATES.get(method), epochs=4)
+    losses = Losses()
+    if method == "full" and bits:
+        with pytest.raises(
+            InputError, match="packed weights cannot be trained themselves: use lora, or dequantize"
+        ):
+            finetune(given)
+        return
+    if is_packed:
+        trunk = prepare(given, keep=False).classifier.trunk
+        assert any(isinstance(module, nn.QuantizedLinear) for module in trunk.modules())
+    finished = finetune(given, losses)
+    if method != "knn":
+        assert len(losses) == 16 and np.mean(losses[-4:]) < 0.85 * np.mean(losses[:4])
+    assert finished.evaluation.metrics.top1 == 1
+    assert accuracy(given, data) > 0.9
+
+
+def test_what_lora_leaves(options, tmp_path):
+    finished = finetune(options())
+    assert sorted(path.name for path in finished.folder.iterdir()) == [
+        "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "metrics.jsonl", "report",
+        "splits.json", "state.safetensors", "task.json",
+    ]  # fmt: skip
+    assert {"confusion.png", "curves.png"} <= {path.name for path in (finished.folder / "report").iterdir()}
+    task = json.loads((finished.folder / "task.json").read_text())
+    assert (task["labels"], task["method"], task["pooling"]) == (["blue", "green", "red"], "lora", "mean")
+    splits = json.loads((finished.folder / "splits.json").read_text())
+    assert (len(splits["train"]), len(splits["val"]), len(splits["test"])) == (15, 3, 0)
+    config = json.loads((finished.folder / "adapter_config.json").read_text())
+    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 2, 16.0)
+    lines = [json.loads(line) for line in (finished.folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 8 + 2
+
+
+def test_the_best_epoch_is_what_is_left(options, tmp_path):
+    """Training that goes wrong in the end does not matter: what was best is evaluated, and is what is on disk."""
+    given = options(epochs=6, metric="loss", schedule="constant", learning_rate=2e-2)
+    finished = finetune(given)
+    lines = [json.loads(line) for line in (finished.folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["validation"]["loss"] for line in lines if "validation" in line]
+    assert finished.trained.best_epoch == int(np.argmin(losses))
+    assert finished.evaluation.metrics.nll == pytest.approx(min(losses), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"optimizer": "lion", "schedule": "linear", "learning_rate": 1e-3},
+        {"optimizer": "sgd", "head_lr": 0.5, "layer_decay": 0.7, "learning_rate": 0.05},
+        {"grad_checkpoint": True, "dropout": 0.1, "num_layers": 1, "target_modules": "q,v"},
+        {"grad_accumulation_steps": 2, "ema": 0.5, "label_smoothing": 0.1, "class_weights": "balanced"},
+        {"random_resized_crop": 0.5, "flip": 0.5, "randaugment": 1, "mixup": 0.2, "cutmix": 0.5},
+        {"iters": 9, "batch_norm": True, "max_grad_norm": 0.0},
+        {"fine_tune_type": "full", "num_layers": 1, "learning_rate": 1e-3},
+    ],
+    ids=lambda given: "-".join(given),
+)
+def test_options_go_together(options, given):
+    losses = Losses()
+    finished = finetune(options(**{"epochs": 4, **given}), losses)
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert np.isfinite(losses).all() and len(finished.evaluation.metrics.labels) == 3
+
+
+def test_only_the_last_layers_are_trained(options, tiny_vision):
+    before = dict(tree_flatten(load(tiny_vision, dtype="float32")[0].parameters()))
+    finished = finetune(options(fine_tune_type="full", num_layers=1, epochs=1))
+    after = mx.load(str(finished.folder / "trunk.safetensors"))
+    changed = {name for name, x in after.items() if not mx.array_equal(x, before[name]).item()}
+    assert changed and all(name.startswith(("encoder.layers.1.", "rms_norm")) for name in changed)
+
+
+def test_a_base_of_native_resolution(options, tiny_native, own_data):
+    Image.new("RGB", (90, 30), (40, 60, 200)).save(own_data / "blue" / "wide.png")
+    finished = finetune(options(model=str(tiny_native), data=str(own_data), epochs=1, batch_size=6))
+    settings = json.loads((finished.folder / "task.json").read_text())["preprocessing"]
+    assert settings["size"] == {"shortest_edge": 224}
+
+
+@pytest.mark.parametrize("method", ["linear", "lora", "full"])
+def test_the_pooling_head_of_a_pair(options, tiny_pair, data, method):
+    given = options(
+        model=str(tiny_pair), fine_tune_type=method, pooling="head", learning_rate=RATES[method], epochs=6
+    )
+    finetune(given)
+    assert accuracy(given, data) > 0.7
+    pooler = [name for name, _ in finished_trainable(given, method) if ".head." in name]
+    assert bool(pooler) == (method == "full")
+
+
+def finished_trainable(given, method):
+    """The parameters that such a run trains."""
+    classifier = prepare(replace(given, adapter_path=given.adapter_path + "-2"), keep=False).classifier
+    return tree_flatten(classifier.trainable_parameters())
+
+
+def test_a_pooling_head_that_nothing_goes_through_is_left_alone(options, tiny_pair):
+    given = options(model=str(tiny_pair), fine_tune_type="full", pooling="mean")
+    assert not [name for name, _ in finished_trainable(given, "full") if "trunk.head." in name]
+
+
+def test_a_huge_learning_rate_ends_with_advice_and_keeps_the_best_epoch(options, data, tmp_path):
+    given = options(
+        learning_rate=1e30, schedule="linear", warmup=1.0, optimizer="sgd", max_grad_norm=0.0, epochs=40
+    )
+    with pytest.raises(TrainingError) as caught:
+        finetune(given)
+    assert "try a tenth of it in another --adapter-path (--learning-rate 1e+29)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_good_before_is_kept(options, data, tmp_path, monkeypatch):
+    from mlx_aimv2.finetune import loop as module
+
+    rate = module.learning_rate
+    monkeypatch.setattr(module, "learning_rate", lambda step, *rest: 1e25 if step == 6 else rate(step, *rest))
+    given = options(epochs=4, optimizer="sgd", learning_rate=0.05, max_grad_norm=0.0)
+    with pytest.raises(TrainingError, match=r"in step 8, .* the best epoch so far, 1, is kept in .*adapter"):
+        finetune(given)
+    assert 0 <= accuracy(given, data) <= 1
+
+
+def test_a_run_goes_on_in_this_process_too(options, tmp_path):
+    whole = finetune(options(adapter_path=str(tmp_path / "whole"), dropout=0.1))
+    finetune(options(adapter_path=str(tmp_path / "cut"), dropout=0.1, patience=1, metric="loss", iters=None))
+    again = finetune(options(adapter_path=str(tmp_path / "cut"), dropout=0.1, resume=True, metric="loss"))
+    assert again.trained.steps == whole.trained.steps
+
+
+def test_broken_pictures_are_named_and_left_out(options, own_data):
+    (own_data / "red" / "bad.png").write_bytes(b"no picture")
+    events = []
+    finished = finetune(options(data=str(own_data), epochs=1), events.append)
+    skipped = [event for event in events if isinstance(event, Skipped)]
+    assert [Path(event.source).name for event in skipped] == ["bad.png"]
+    splits = json.loads((finished.folder / "splits.json").read_text())
+    assert not any("bad.png" in path for split in ("train", "val") for path in splits[split])
+
+
+# what is refused
+
+
+def test_without_data(options):
+    with pytest.raises(
+        InputError, match="there is no data: give --data FOLDER, with a folder per class in it"
+    ):
+        finetune(options(data=""))
+
+
+def test_without_pictures_for_validation(options):
+    with pytest.raises(
+        InputError, match="there are no pictures for validation: give a --val-fraction, or a folder val/"
+    ):
+        finetune(options(val_fraction=0.0))
+
+
+@pytest.mark.parametrize("mistake", ["one class", "an empty class", "no pictures", "nothing there"])
+def test_mistakes_in_the_data_are_one_line_and_leave_nothing(options, own_data, tmp_path, mistake):
+    message = {
+        "one class": "there is only one class, 'blue'",
+        "an empty class": "grey",
+        "no pictures": "",
+        "nothing there": "No such file or directory: name a folder of pictures",
+    }[mistake]
+    if mistake == "one class":
+        for name in ("green", "red"):
+            (own_data / name).rename(tmp_path / name)
+    elif mistake == "an empty class":
+        (own_data / "grey").mkdir()
+    else:
+        for path in own_data.rglob("*.png"):
+            path.unlink()
+    data = tmp_path / "none" if mistake == "nothing there" else own_data
+    with pytest.raises(InputError) as caught:
+        finetune(options(data=str(data)))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_a_folder_that_holds_something_is_left_alone(options, tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "thesis.txt").write_text("all of it")
+    with pytest.raises(
+        InputError, match="adapter holds something already: --resume goes on with a run, or name another"
+    ):
+        finetune(options())
+    with pytest.raises(InputError, match="adapter holds no run to go on with: leave --resume out"):
+        finetune(options(resume=True))
+    assert [path.name for path in (tmp_path / "adapter").iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_that_is_there_is_not_begun_again(options):
+    finetune(options(epochs=1))
+    with pytest.raises(InputError, match="holds something already"):
+        finetune(options(epochs=1))
+
+
+def test_there_is_nothing_to_go_on_with(options):
+    with pytest.raises(InputError, match="adapter holds no run to go on with: leave --resume out"):
+        finetune(options(resume=True))
+
+
+def test_a_run_that_was_killed_at_once_can_be_gone_on_with(options, tmp_path):
+    (tmp_path / "adapter").mkdir()
+    events = []
+    finetune(options(resume=True, epochs=1), events.append)
+    notices = [event.message for event in events if isinstance(event, Notice)]
+    assert any("nothing was saved in" in message for message in notices)
+
+
+def test_other_options_or_pictures_or_weights_are_refused(options, own_data, tmp_path, variants):
+    given = {"data": str(own_data), "epochs": 1}
+    finetune(options(**given))
+    with pytest.raises(InputError, match=r"--resume: batch_size was 4 in .*adapter and is 2 now"):
+        finetune(options(**given, resume=True, batch_size=2))
+    from mlx_aimv2.demo.untrained import write_checkpoint
+
+    other = write_checkpoint(tmp_path / "other", variants["fixed"], "transformers", seed=1)
+    model = tmp_path / "base"
+    model.symlink_to(options().model)
+    given["adapter_path"] = str(tmp_path / "second")
+    finetune(options(**given, model=str(model)))
+    model.unlink()
+    model.symlink_to(other)
+    with pytest.raises(InputError, match="--resume: checkpoint was "):
+        finetune(options(**given, model=str(model), resume=True))
+    (own_data / "red" / "05.png").unlink()
+    with pytest.raises(InputError, match=r"--resume: the pictures are not those that .*splits\.json names"):
+        finetune(options(data=str(own_data), epochs=1, resume=True))
+
+
+def test_a_place_that_cannot_be_written(options, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="adapter cannot be written: Not a directory"):
+        finetune(options(adapter_path=str(tmp_path / "file" / "adapter")))
+    with pytest.raises(InputError, match="file is a file: name another --adapter-path"):
+        finetune(options(adapter_path=str(tmp_path / "file")))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission(options, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(OutputError, match="adapter cannot be written: Permission denied"):
+        finetune(options(adapter_path=str(tmp_path / "locked" / "adapter")))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_layers": 9}, "--num-layers 9: this encoder has 2 layers"),
+        ({"target_modules": "q,head"}, "target module 'head' is not one of q, k, v, out, gate, up, down"),
+        ({"target_modules": " , "}, "target_modules must name at least one of q, k, v"),
+        ({"pooling": "head"}, "pooling head: this checkpoint has no pooling head"),
+        ({"metric": "map"}, "--metric map is for pictures with several labels: use top1 or macro_f1"),
+        ({"alpha": 0.0}, "alpha must be a finite number above 0"),
+    ],
+)
+def test_what_the_encoder_cannot_do(options, given, message):
+    with pytest.raises(InputError, match=message):
+        finetune(options(**given))
+
+
+def test_a_checkpoint_that_is_none(options, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError):
+        finetune(options(model=str(tmp_path / "empty")))
+
+
+# what it would take
+
+
+@pytest.mark.parametrize("method", [*RATES, "knn"])
+def test_an_estimate_is_made_of_two_steps_and_leaves_nothing(options, method, tmp_path):
+    found = estimate(options(fine_tune_type=method, epochs=3))
+    assert list(tmp_path.iterdir()) == []
+    finished = finetune(options(fine_tune_type=method, epochs=3))
+    assert (found.trainable, found.steps, found.epochs) == (
+        (0, 0, 0) if method == "knn" else (finished.trainable, finished.trained.steps, 3)
+    )
+    assert found.peak_bytes > 4 * found.trainable
+    assert (found.seconds_before > 0) == (method in ("linear", "attentive", "knn"))
+    assert found.seconds == pytest.approx(found.seconds_before + 3 * found.seconds_per_epoch)
+
+
+def test_an_estimate_of_less_than_two_steps(options, tmp_path):
+    found = estimate(options(batch_size=64, epochs=1, grad_accumulation_steps=3))
+    assert found.steps == 1 and found.seconds_per_epoch > 0
+    with pytest.raises(InputError, match="no run to go on with"):
+        estimate(options(resume=True))
+
+
+def test_trained_in_other_dtypes(options):
+    losses = Losses()
+    model, _ = load(options().model, dtype="bfloat16")
+    assert not adapted(model)
+    finetune(options(dtype="bfloat16", epochs=1), losses)
+    assert np.isfinite(losses).all()

@@ -1,0 +1,196 @@
+"""One step: accumulated, clipped, weighted, slowed, refused."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlx_aimv2.finetune.objective import cross_entropy
+from mlx_aimv2.finetune.options import OPTIMIZERS as NAMES
+from mlx_aimv2.finetune.stepping import OPTIMIZERS, Stepper, multipliers
+
+WIDTH, CLASSES = 6, 3
+
+
+@dataclass
+class Rows:
+    """A batch of plain vectors."""
+
+    pixels: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+
+    def __getitem__(self, rows):
+        return Rows(self.pixels[rows], self.targets[rows], self.weights[rows])
+
+
+@pytest.fixture
+def rows():
+    """18 vectors of three classes that can be told apart, each of its own weight."""
+    rng = np.random.default_rng(1)
+    labels = np.arange(18) % CLASSES
+    x = rng.normal(0, 0.3, (18, WIDTH)) + 2 * np.eye(CLASSES, WIDTH)[labels]
+    return Rows(
+        x.astype(np.float32),
+        np.eye(CLASSES, dtype=np.float32)[labels],
+        rng.uniform(0.5, 2, 18).astype(np.float32),
+    )
+
+
+def model(seed=0):
+    mx.random.seed(seed)
+    made = nn.Sequential(nn.Linear(WIDTH, 8), nn.GELU(), nn.Linear(8, CLASSES))
+    mx.eval(made.parameters())
+    return made
+
+
+def parameters(module):
+    return {name: np.array(x) for name, x in tree_flatten(module.parameters())}
+
+
+def stepper(optimizer="adamw", decay=0.01, **options):
+    return Stepper(model(), OPTIMIZERS[optimizer](decay), cross_entropy, **options)
+
+
+def test_every_optimizer_that_can_be_asked_for_is_there():
+    assert tuple(OPTIMIZERS) == NAMES
+
+
+@pytest.mark.parametrize("cuts", [(4, 8, 12, 16), (16,), (1, 2, 3, 17)])
+def test_batches_of_any_size_make_the_step_of_one_large_batch(rows, cuts):
+    """With sgd, whose step is the gradient itself; the last batch is smaller than the others."""
+    whole, parts = stepper("sgd", max_grad_norm=0.3), stepper("sgd", max_grad_norm=0.3)
+    edges = [0, *cuts, 18]
+    pieces = [rows[first:last] for first, last in itertools.pairwise(edges) if first < last]
+    expected, found = whole.step([rows], 0.1), parts.step(pieces, 0.1)
+    assert found == pytest.approx(expected, rel=1e-5)
+    for name, x in parameters(whole.model).items():
+        np.testing.assert_allclose(parameters(parts.model)[name], x, atol=1e-6)
+
+
+def test_a_picture_of_weight_two_counts_as_two(rows):
+    double = Rows(*(np.concatenate([x, x[:1]]) for x in (rows.pixels, rows.targets)), np.ones(19, np.float32))
+    weighted = Rows(rows.pixels, rows.targets, np.array([2.0, *[1.0] * 17], dtype=np.float32))
+    assert stepper().step([double], 0.1) == pytest.approx(stepper().step([weighted], 0.1), rel=1e-5)
+
+
+def test_the_loss_is_the_weighted_mean_and_the_norm_that_of_its_gradient(rows):
+    made = stepper()
+    logits = np.array(made.model(mx.array(rows.pixels)), dtype=np.float64)
+    logarithms = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = -((rows.targets * logarithms).sum(axis=1) * rows.weights).sum() / rows.weights.sum()
+
+    def mean(module):
+        total, weight = cross_entropy(
+            module(mx.array(rows.pixels)), mx.array(rows.targets), mx.array(rows.weights)
+        )
+        return total / weight
+
+    _, gradients = nn.value_and_grad(made.model, mean)(made.model)
+    norm = math.sqrt(sum(float(mx.square(g).sum()) for _, g in tree_flatten(gradients)))
+    assert made.step([rows], 0.1) == pytest.approx((expected, norm), rel=1e-5)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(0.05, 0.05), (1e3, None), (0.0, None)])
+def test_clipping_shortens_a_step_to_its_norm(rows, most, expected):
+    made = stepper("sgd", decay=0.0, max_grad_norm=most)
+    before = parameters(made.model)
+    _, norm = made.step([rows], 1.0)
+    way = math.sqrt(sum(np.square(x - before[name]).sum() for name, x in parameters(made.model).items()))
+    assert way == pytest.approx(expected or norm, rel=1e-4)
+
+
+def test_a_step_of_adamw_is_its_formula(rows):
+    """Loshchilov and Hutter 2019, algorithm 2, with bias correction; two steps at two learning rates."""
+    made, decay = stepper("adamw", decay=0.1), 0.1
+    expected = parameters(made.model)
+    m = {name: np.zeros_like(x) for name, x in expected.items()}
+    v = {name: np.zeros_like(x) for name, x in expected.items()}
+    for step, rate in enumerate((0.02, 0.01), 1):
+
+        def mean(module):
+            total, weight = cross_entropy(
+                module(mx.array(rows.pixels)), mx.array(rows.targets), mx.array(rows.weights)
+            )
+            return total / weight
+
+        _, gradients = nn.value_and_grad(made.model, mean)(made.model)
+        for name, g in tree_flatten(gradients):
+            g = np.array(g)
+            m[name] = 0.9 * m[name] + 0.1 * g
+            v[name] = 0.999 * v[name] + 0.001 * g * g
+            update = m[name] / (1 - 0.9**step) / (np.sqrt(v[name] / (1 - 0.999**step)) + 1e-8)
+            expected[name] = expected[name] * (1 - rate * decay) - rate * update
+        made.step([rows], rate)
+        for name, x in parameters(made.model).items():
+            np.testing.assert_allclose(x, expected[name], atol=2e-6)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_lowers_the_loss(rows, optimizer):
+    made = stepper(optimizer, max_grad_norm=1.0)
+    rate = {"sgd": 0.1, "muon": 0.02}.get(optimizer, 0.01)
+    losses = [made.step([rows], rate)[0] for _ in range(40)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_multiplier_is_a_learning_rate_of_its_own(rows, optimizer):
+    slow = stepper(optimizer, multipliers={"layers.0.weight": 0.25, "layers.0.bias": 1.0})
+    full, quarter = stepper(optimizer), stepper(optimizer)
+    for made, rate in ((slow, 0.01), (full, 0.01), (quarter, 0.0025)):
+        made.step([rows], rate)
+    for name, x in parameters(slow.model).items():
+        like = quarter if name == "layers.0.weight" else full
+        np.testing.assert_allclose(x, parameters(like.model)[name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_changes_nothing(rows, value):
+    made = stepper()
+    made.step([rows], 0.01)
+    before, state = parameters(made.model), [np.array(x) for _, x in tree_flatten(made.optimizer.state)]
+    broken = rows[:4]
+    broken.pixels = broken.pixels.copy()
+    broken.pixels[0, 0] = value
+    loss, norm = made.step([rows, broken], 0.01)
+    assert not (np.isfinite(loss) and np.isfinite(norm))
+    assert all(np.array_equal(x, before[name]) for name, x in parameters(made.model).items())
+    for found, expected in zip(tree_flatten(made.optimizer.state), state, strict=True):
+        np.testing.assert_array_equal(np.array(found[1]), expected)
+
+
+def test_what_is_frozen_stays(rows):
+    module = model()
+    module.layers[0].freeze()
+    before = parameters(module)
+    Stepper(module, OPTIMIZERS["adamw"](0.1), cross_entropy).step([rows], 0.1)
+    changed = {name for name, x in parameters(module).items() if not np.array_equal(x, before[name])}
+    assert changed == {"layers.2.weight", "layers.2.bias"}
+
+
+def test_learning_rates_of_layers():
+    paths = [
+        "trunk.embeddings.patch_embed.weight",
+        "trunk.encoder.layers.0.attention.q_proj.weight",
+        "trunk.encoder.layers.2.ffn.up_proj.lora_a",
+        "trunk.rms_norm.weight",
+        "head.linear.weight",
+    ]
+    found = multipliers(paths, layers=3, layer_decay=0.5, head=10.0)
+    assert list(found.values()) == [0.5**4, 0.5**3, 0.5, 1, 10.0]
+
+
+def test_the_learning_rate_is_that_of_the_step(rows):
+    made = stepper()
+    made.step([rows], 0.0)
+    assert isinstance(made.optimizer, optim.AdamW)
+    assert all(np.array_equal(x, parameters(model())[name]) for name, x in parameters(made.model).items())

@@ -1,0 +1,238 @@
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlx_aimv2 import ZeroShotClassifier, load
+from mlx_aimv2.classification import TrainedClassifier
+from mlx_aimv2.errors import BrokenImageError, InputError, NonFiniteError, OutputError
+from mlx_aimv2.evaluation import evaluate_classifier, evaluate_zero_shot, write_report
+from mlx_aimv2.events import Progress, Skipped
+from mlx_aimv2.models.classifier import Classifier, LinearHead
+
+LABELS = ("dark", "bright", "grey")
+LEVELS = (0, 255, 128)
+
+
+@pytest.fixture(scope="module")
+def shades(tmp_path_factory):
+    """Nine pictures of three shades, with the numbers of their labels."""
+    folder = tmp_path_factory.mktemp("shades")
+    examples = []
+    for k in range(9):
+        path = folder / f"{k}.png"
+        Image.new("RGB", (60, 70), (max(0, LEVELS[k % 3] - k),) * 3).save(path)
+        examples.append((str(path), (k % 3,)))
+    return examples
+
+
+@pytest.fixture(scope="module")
+def learned(tiny_vision, shades):
+    """A classifier that knows the shades: the head is solved for, by least squares."""
+    trunk, processor = load(tiny_vision)
+    classifier = Classifier(trunk, LinearHead(64, 3), "mean")
+    pixels = mx.array(np.stack([processor.image_processor(path) for path, _ in shades]))
+    features = np.array(classifier.features(pixels)).astype(np.float64)
+    targets = np.eye(3)[[numbers[0] for _, numbers in shades]] * 20 - 10
+    inputs = np.concatenate([features, np.ones((9, 1))], axis=1)
+    solved = np.linalg.lstsq(inputs, targets, rcond=None)[0]
+    classifier.head.linear.weight = mx.array(solved[:-1].T.astype(np.float32))
+    classifier.head.linear.bias = mx.array(solved[-1].astype(np.float32))
+    classifier.labels = LABELS
+    return classifier, processor
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 4])
+def test_a_classifier_that_is_right(learned, shades, batch_size):
+    found = evaluate_classifier(*learned, shades, LABELS, batch_size=batch_size)
+    assert (found.metrics.count, found.metrics.top1, found.mistakes) == (9, 1, ())
+    np.testing.assert_array_equal(found.metrics.confusion, 3 * np.eye(3))
+
+
+def test_labels_are_found_by_name(learned, shades):
+    turned = [(path, (2 - numbers[0],)) for path, numbers in shades]
+    found = evaluate_classifier(*learned, turned, LABELS[::-1])
+    assert (found.metrics.top1, found.metrics.labels) == (1, LABELS)
+
+
+def test_without_names_the_numbers_are_taken(learned, shades):
+    classifier = Classifier(learned[0].trunk, learned[0].head, "mean")
+    assert evaluate_classifier(classifier, learned[1], shades, ("x", "y", "z")).metrics.top1 == 1
+
+
+def test_an_unknown_label_is_refused_by_name(learned, shades):
+    message = "the classifier does not know 'red': it was trained on 'dark', 'bright', 'grey'; evaluate it on"
+    with pytest.raises(InputError, match=message):
+        evaluate_classifier(*learned, shades, ("dark", "red", "grey"))
+
+
+def test_broken_pictures_are_skipped_and_named(learned, shades, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no")
+    events = []
+    examples = [*shades[:2], (str(tmp_path / "broken.png"), (0,)), *shades[2:]]
+    found = evaluate_classifier(*learned, examples, LABELS, on_event=events.append)
+    assert (found.metrics.count, found.metrics.top1) == (9, 1)
+    assert [each.source for each in found.skipped] == [str(tmp_path / "broken.png")]
+    assert [event for event in events if isinstance(event, Skipped)] == list(found.skipped)
+    assert events[-1] == Progress("evaluating", 10, 10)
+    assert found.to_dict()["skipped"][0]["path"] == str(tmp_path / "broken.png")
+
+
+def test_mistakes_come_with_the_surest_first(learned, shades):
+    wrong = [(path, (0,)) for path, _ in shades]
+    found = evaluate_classifier(*learned, wrong, LABELS)
+    assert len(found.mistakes) == 6
+    confidences = [each.confidence for each in found.mistakes]
+    assert confidences == sorted(confidences, reverse=True) and confidences[0] > 0.99
+    assert {each.truth for each in found.mistakes} == {("dark",)}
+    assert {each.predicted for each in found.mistakes} == {("bright",), ("grey",)}
+
+
+def test_several_labels(learned, shades):
+    found = evaluate_classifier(*learned, shades, LABELS, multi_label=True)
+    assert (found.metrics.exact_match, found.metrics.map, found.metrics.top1) == (1, 1, None)
+    wrong = [(shades[0][0], (0, 1)), (shades[1][0], ()), *shades[2:]]
+    found = evaluate_classifier(*learned, wrong, LABELS, multi_label=True)
+    named = {(each.path, each.truth, each.predicted) for each in found.mistakes}
+    assert named == {(shades[0][0], ("dark", "bright"), ("dark",)), (shades[1][0], (), ("bright",))}
+    assert all(each.confidence > 0.99 for each in found.mistakes)
+
+
+def test_the_model_is_put_into_eval_mode(learned, shades):
+    learned[0].train()
+    evaluate_classifier(*learned, shades[:1], LABELS)
+    assert not learned[0].trunk.training and not learned[0].head.training
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ([], "there are no pictures to evaluate"),
+        ([("a.png", (0, 1))], "a.png has 2 labels, and this model gives every picture exactly one"),
+        ([("a.png", ())], "a.png has 0 labels, and this model gives every picture exactly one"),
+        ([("a.png", (3,))], "a.png has the label number 3, and there are 3 labels"),
+        ([("missing.png", (1,))], "none of 1 pictures can be read, the first because .*missing.png"),
+    ],
+)
+def test_examples_that_are_refused(learned, examples, message):
+    with pytest.raises(InputError, match=message):
+        evaluate_classifier(*learned, examples, LABELS)
+
+
+def test_a_head_of_another_width_is_refused(learned, shades):
+    classifier = Classifier(learned[0].trunk, LinearHead(64, 4), "mean")
+    with pytest.raises(InputError, match="the head gives 4 logits, and there are 3 labels"):
+        evaluate_classifier(classifier, learned[1], shades, LABELS)
+
+
+def test_an_output_that_is_not_finite_ends_it(learned, shades):
+    head = LinearHead(64, 3)
+    head.linear.bias = mx.array([0, float("nan"), 0])
+    classifier = Classifier(learned[0].trunk, head, "mean")
+    with pytest.raises(NonFiniteError, match=r"0\.png: the model's output holds NaN or infinity"):
+        evaluate_classifier(classifier, learned[1], shades, LABELS)
+
+
+def test_zero_shot_equals_the_classifier_of_words(tiny_pair, shades):
+    model, processor = load(tiny_pair)
+    found = evaluate_zero_shot(model, processor, shades, ("a_dark one", "bright", "grey"))
+    classifier = ZeroShotClassifier(model, processor, ["a dark one", "bright", "grey"])
+    best = [ranked[0] for ranked in classifier([path for path, _ in shades])]
+    expected = [
+        label == classifier.labels[numbers[0]] for (label, _), (_, numbers) in zip(best, shades, strict=True)
+    ]
+    assert found.metrics.top1 == pytest.approx(np.mean(expected))
+    assert found.metrics.labels == ("a_dark one", "bright", "grey")
+    sure = {each.path: each.confidence for each in found.mistakes}
+    for (path, _), (_, score), right in zip(shades, best, expected, strict=True):
+        assert right or sure[path] == pytest.approx(score, rel=1e-4)
+
+
+def test_zero_shot_templates_are_used_and_checked(tiny_pair, shades):
+    given = (*load(tiny_pair), shades, LABELS)
+    one, other = (evaluate_zero_shot(*given, t).metrics.nll for t in (None, ["this is {}!"]))
+    assert one != pytest.approx(other)
+    with pytest.raises(InputError, match=r"the template 'no place' has no \{\} for the label to go"):
+        evaluate_zero_shot(*given, ["no place"])
+
+
+def test_zero_shot_needs_texts_and_one_label_each(tiny_pair, learned, shades):
+    with pytest.raises(InputError, match="zero-shot labels need the image-text pair"):
+        evaluate_zero_shot(learned[0].trunk, learned[1], shades, LABELS)
+    with pytest.raises(InputError, match="has 2 labels"):
+        evaluate_zero_shot(*load(tiny_pair), [(shades[0][0], (0, 1))], LABELS)
+
+
+def test_labels_that_differ_in_underscores_alone_stay_apart(tiny_pair, shades):
+    found = evaluate_zero_shot(*load(tiny_pair), shades, ("a b", "a_b", "c"))
+    assert found.metrics.labels == ("a b", "a_b", "c")
+
+
+def test_a_report_is_three_files(learned, shades, tmp_path):
+    found = evaluate_classifier(*learned, shades, LABELS)
+    written = write_report(tmp_path / "deep" / "report", found)
+    names = ["calibration.png", "confusion.png", "evaluation.json"]
+    assert sorted(path.name for path in written) == names
+    assert sorted(path.name for path in (tmp_path / "deep" / "report").iterdir()) == names
+    assert json.loads(written[-1].read_text()) == json.loads(json.dumps(found.to_dict()))
+    for path in written[:2]:
+        Image.open(path).load()
+    write_report(tmp_path / "deep" / "report", found)  # again, over the old one
+
+
+def test_a_report_of_several_labels_has_no_confusion(learned, shades, tmp_path):
+    found = evaluate_classifier(*learned, shades, LABELS, multi_label=True)
+    assert {path.name for path in write_report(tmp_path, found)} == {"calibration.png", "evaluation.json"}
+
+
+def test_a_report_where_nothing_can_be_written(learned, shades, tmp_path):
+    (tmp_path / "file").touch()
+    found = evaluate_classifier(*learned, shades, LABELS)
+    with pytest.raises(OutputError, match=r"file.*cannot be made: "):
+        write_report(tmp_path / "file" / "report", found)
+
+
+# The same head, as a labeller.
+
+
+def test_predictions_are_probabilities_best_first(learned, shades):
+    found = TrainedClassifier(*learned)([path for path, _ in shades])
+    for ranked, (_, numbers) in zip(found, shades, strict=True):
+        scores = [score for _, score in ranked]
+        assert scores == sorted(scores, reverse=True) and sum(scores) == pytest.approx(1)
+        assert ranked[0][0] == LABELS[numbers[0]]
+
+
+def test_with_several_labels_each_has_a_probability_of_its_own(learned, shades):
+    classifier = Classifier(learned[0].trunk, learned[0].head, "mean")
+    classifier.labels, classifier.task = LABELS, "multi-label"
+    ((first, *others),) = TrainedClassifier(classifier, learned[1])(shades[0][0])
+    assert first == ("dark", pytest.approx(1 / (1 + np.exp(-10)), abs=1e-4))
+    assert all(score < 0.01 for _, score in others)
+
+
+def test_a_stream_keeps_order_and_survives_broken_pictures(learned, shades):
+    found = list(TrainedClassifier(*learned, batch_size=2).stream([shades[1][0], b"no", shades[0][0]]))
+    assert [item.index for item in found] == [0, 1, 2]
+    assert isinstance(found[1].error, BrokenImageError) and found[1].predictions is None
+    assert [found[k].predictions[0][0] for k in (0, 2)] == ["bright", "dark"]
+
+
+def test_a_broken_picture_is_raised_with_its_number(learned, shades):
+    with pytest.raises(BrokenImageError, match=r"^picture 1: "):
+        TrainedClassifier(*learned)([shades[0][0], b"no"])
+    with pytest.raises(BrokenImageError):
+        TrainedClassifier(*learned)(b"no")
+
+
+def test_a_labeller_needs_labels_and_as_many_as_logits(learned, shades):
+    classifier = Classifier(learned[0].trunk, learned[0].head, "mean")
+    with pytest.raises(InputError, match="the classes of this classifier have no names: set its labels"):
+        TrainedClassifier(classifier, learned[1])
+    classifier.labels = ("one", "two")
+    with pytest.raises(InputError, match="the head gives 3 logits, and there are 2 labels"):
+        TrainedClassifier(classifier, learned[1])(shades[0][0])
+    with pytest.raises(InputError, match="batch_size must be at least 1, not 0"):
+        TrainedClassifier(learned[0], learned[1], batch_size=0)
