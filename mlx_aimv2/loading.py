@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from mlx.utils import tree_flatten
 
 from .checkpoints.deduce import deduce_config
 from .checkpoints.files import check_links, find_weights, open_tensors, outline, read_header, read_json
+from .checkpoints.fit import check_fit, dtype_name
 from .checkpoints.headers import Header
 from .checkpoints.hub import Resolved, resolve
 from .checkpoints.layouts import Layout, detect
@@ -22,9 +21,9 @@ from .checkpoints.origin import Origin, checkpoint_hash
 from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
 from .checkpoints.selection import CONFIG
 from .config import Aimv2Config, AnyConfig
-from .errors import CheckpointError, ConfigError, MismatchError
+from .errors import CheckpointError, ConfigError
 from .events import Event, Notice, OnEvent
-from .models.backend import blas_problem, compute_dtype, on_cpu
+from .models.backend import DTYPES, blas_problem, compute_dtype, on_cpu, without_cache
 from .models.lit import Aimv2Model
 from .models.vision import Aimv2VisionModel
 from .processing.decode import DecodeOptions
@@ -57,7 +56,7 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that has been looked at and not loaded.
+    """A checkpoint that has been looked at and not opened.
 
     Attributes:
         resolved: where it lies and where it came from.
@@ -65,7 +64,7 @@ class Checkpoint:
         layout: how it is written.
         config: the model it describes.
         quantization: how its weights are packed, or None.
-        tensors: lazy arrays by canonical name.
+        outline: arrays by canonical name that have the shapes and dtypes of its tensors, and none of their data.
         unknown: names that have no place in the layout.
     """
 
@@ -74,8 +73,26 @@ class Checkpoint:
     layout: Layout
     config: AnyConfig
     quantization: Quantization | None
-    tensors: dict[str, mx.array]
+    outline: dict[str, mx.array]
     unknown: list[str]
+
+    def open(self) -> dict[str, mx.array]:
+        """Its tensors as lazy arrays by canonical name; those of an .npz or .msgpack file are unpacked first.
+
+        Raises:
+            DamagedFileError: a file cannot be opened, is damaged, or has changed since the checkpoint was looked at.
+            OutputError: there is no room to unpack it.
+        """
+        return self.layout.to_canonical(open_tensors(self.header))[0]
+
+    @property
+    def stored_dtype(self) -> str:
+        """What most of its plain weights are stored in, apart from tables that always are float32."""
+        nbytes = dict.fromkeys(DTYPES, 0)
+        for name, x in self.outline.items():
+            if mx.issubdtype(x.dtype, mx.floating) and not name.endswith(KEPT_FLOAT32):
+                nbytes[dtype_name(x.dtype)] += x.nbytes
+        return max(nbytes, key=lambda dtype: nbytes[dtype])
 
 
 def load(
@@ -103,6 +120,7 @@ def load(
         HubError: the checkpoint cannot be had from the Hub.
         CheckpointError: the folder is no checkpoint, or the checkpoint is damaged or not what it says.
         InputError: a value of an argument does not exist.
+        OutputError: there is no room to unpack an .npz or .msgpack file.
     """
     options = options or LoadOptions()
     emit = on_event or _warn
@@ -125,7 +143,7 @@ def inspect(
     weights: str | None = None,
     on_event: OnEvent = _warn,
 ) -> Checkpoint:
-    """Everything about a checkpoint that can be known without reading its weights.
+    """Everything about a checkpoint that the headers of its weight files and its small files say.
 
     Raises:
         HubError: the checkpoint cannot be had from the Hub.
@@ -144,7 +162,6 @@ def inspect(
     elif quantization is None:
         raise ConfigError(f"{folder}: its weights are quantized, and its config.json does not say how")
     config = deduce_config({name: tuple(x.shape) for name, x in tensors.items()}, data)
-    tensors, unknown = layout.to_canonical(open_tensors(header))  # only now: they may have to be unpacked
     return Checkpoint(resolved, header, layout, config, quantization, tensors, unknown)
 
 
@@ -158,27 +175,26 @@ def build_model(
 ) -> AnyModel:
     """The model of a checkpoint with its weights read, one tensor at a time.
 
-    Takes the tensors out of ``checkpoint``, so that none is held longer than it takes to convert it.
-
     Raises:
         MismatchError: tensors missing, unexpected or of the wrong shape; all of them in one message.
-        CheckpointError: data that cannot be read or does not fit into memory, or a checkpoint used twice.
+        CheckpointError: data that cannot be read or does not fit into memory.
+        OutputError: there is no room to unpack an .npz or .msgpack file.
     """
-    if not checkpoint.tensors:
-        raise CheckpointError("the tensors of this checkpoint have been taken already: inspect it again")
-    tensors, quantization = dict(checkpoint.tensors), checkpoint.quantization
-    checkpoint.tensors.clear()
-    model = make_model(checkpoint.config)
-    if quantization is not None and on_cpu() and not keep_quantized:
+    tensors, quantization, source = checkpoint.outline, checkpoint.quantization, checkpoint.resolved.folder
+    model, unpacks = make_model(checkpoint.config), on_cpu() and not keep_quantized
+    if quantization is not None and unpacks:
         tensors = dequantize(tensors, quantization, dtype)
         on_event(
-            Notice(f"{quantization} weights were unpacked to {_name(dtype)}: packed ones are slow on a CPU")
+            Notice(
+                f"{quantization} weights were unpacked to {dtype_name(dtype)}: packed ones are slow on a CPU"
+            )
         )
     elif quantization is not None:
         quantize_modules(model, quantization, quantized_paths(tensors))
-    check_fit(
-        dict(tree_flatten(model.parameters())), tensors, checkpoint.unknown, str(checkpoint.resolved.folder)
-    )
+    check_fit(dict(tree_flatten(model.parameters())), tensors, checkpoint.unknown, str(source))
+    tensors = checkpoint.open()
+    if quantization is not None and unpacks:
+        tensors = dequantize(tensors, quantization, dtype)
     model.load_weights([(name, _cast(name, x, dtype)) for name, x in tensors.items()])
     del tensors
     _read_one_by_one(model, checkpoint)
@@ -188,14 +204,10 @@ def build_model(
         revision=checkpoint.resolved.revision,
         checkpoint=checkpoint_hash(checkpoint.header),
         layout=checkpoint.layout.name,
-        dtype=_name(dtype),
+        dtype=dtype_name(dtype),
         quantization=str(quantization) if quantization else None,
     )
     return model
-
-
-def _name(dtype: mx.Dtype) -> str:
-    return str(dtype).removeprefix("mlx.core.")
 
 
 def _cast(name: str, x: mx.array, dtype: mx.Dtype) -> mx.array:
@@ -206,66 +218,14 @@ def _cast(name: str, x: mx.array, dtype: mx.Dtype) -> mx.array:
 
 def _read_one_by_one(model: AnyModel, checkpoint: Checkpoint) -> None:
     """Evaluate every parameter by itself: only one is held in two dtypes at any time."""
-    limit = mx.set_cache_limit(0)
     try:
-        for parameter in dict(tree_flatten(model.parameters())).values():
-            mx.eval(parameter)
+        with without_cache():
+            for parameter in dict(tree_flatten(model.parameters())).values():
+                mx.eval(parameter)
     except (RuntimeError, MemoryError) as error:  # MLX has one type for a file's end and for memory's
         raise CheckpointError(
             f"{checkpoint.resolved.folder}: its weights cannot be loaded ({error})"
         ) from error
-    finally:
-        mx.set_cache_limit(limit)
-
-
-def check_fit(
-    expected: Mapping[str, mx.array], tensors: Mapping[str, mx.array], unknown: list[str], source: str
-) -> None:
-    """Hold a checkpoint's tensors against the model's.
-
-    Raises:
-        MismatchError: the whole difference in one message.
-    """
-    missing = [name for name in expected if name not in tensors]
-    unexpected = sorted([*(name for name in tensors if name not in expected), *unknown])
-    wrong = [
-        f"{name} is {list(tensors[name].shape)}, not {list(expected[name].shape)}"
-        for name in expected
-        if name in tensors and tensors[name].shape != expected[name].shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of the wrong shape": wrong}
-    kinds["of the wrong type"] = [
-        f"{name} is {_name(tensors[name].dtype)}"
-        for name in expected
-        if name in tensors and _is_float(tensors[name]) != _is_float(expected[name])
-    ]
-    parts = [f"{len(names)} {kind}: {_fold(names)}" for kind, names in kinds.items() if names]
-    if parts:
-        raise MismatchError(f"{source} does not fit its configuration: {'; '.join(parts)}")
-
-
-def _is_float(x: mx.array) -> bool:
-    return bool(mx.issubdtype(x.dtype, mx.floating))
-
-
-def _fold(names: list[str]) -> str:
-    """Names that differ only in a layer's number as one, such as `encoder.layers.{0-23}.rms_norm1.weight`."""
-    groups: dict[str, list[int]] = {}
-    for name in names:
-        template = re.sub(r"\.(\d+)\.", ".{}.", name, count=1)
-        number = re.search(r"\.(\d+)\.", name)
-        groups.setdefault(template, []).append(int(number[1]) if number else -1)
-    return ", ".join(
-        template.replace("{}", _span(sorted(numbers)), 1) for template, numbers in groups.items()
-    )
-
-
-def _span(numbers: list[int]) -> str:
-    if len(numbers) == 1:
-        return str(numbers[0])
-    if numbers == list(range(numbers[0], numbers[-1] + 1)):
-        return f"{{{numbers[0]}-{numbers[-1]}}}"
-    return f"{{{','.join(map(str, numbers))}}}"
 
 
 def build_processor(folder: Path, config: AnyConfig, options: LoadOptions) -> Processor:

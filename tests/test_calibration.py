@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlx_aimv2 import Embedder, LoadOptions, convert, load
-from mlx_aimv2.calibration import PICTURES, _mix, read_pictures, run
+from mlx_aimv2.calibration import PICTURES, _mix, read_pictures, through_layer
 from mlx_aimv2.checkpoints.quantize import Scheme
 from mlx_aimv2.demo.drawing import draw, write_drawings
 from mlx_aimv2.demo.untrained import TINY, TINY_VISION, write_checkpoint
@@ -104,7 +104,7 @@ def test_a_layer_in_steps_is_the_layer():
     layer.eval()
     tokens = [mx.random.normal((1, n, 128)) for n in (5, 9)]
     seen = []
-    result = run(
+    result = through_layer(
         layer, tokens, lambda module, path, names, inputs: seen.append((path, names, inputs[1].shape))
     )
     for x, y in zip(tokens, result, strict=True):

@@ -13,7 +13,7 @@ from .bulk import pictures
 from .ui import NOT_ALL_DONE, put, say, screen, table, verb
 
 if TYPE_CHECKING:
-    from ..fidelity import Fidelity
+    from ..fidelity_report import Fidelity
 
 
 @verb

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .convert import parse_size
+from .options import Revision, Weights
 from .ui import say, screen, verb
 
 
@@ -20,6 +21,8 @@ def export(
         str | None, typer.Option(help="float32, float16 or bfloat16. \\[default: as stored]")
     ] = None,
     max_shard_size: Annotated[str, typer.Option(help="Of one weight file, such as 500MB.")] = "5GB",
+    revision: Revision = None,
+    weights: Weights = None,
 ) -> None:
     """Write a checkpoint as transformers, Apple's code or timm read it; quantized weights are unpacked."""
     from ..models.backend import require_mlx
@@ -28,7 +31,7 @@ def export(
     from ..exporting import export as run
     from ..preparation import ConvertOptions
 
-    options = ConvertOptions(dtype=dtype, max_shard_bytes=parse_size(max_shard_size))
+    options = ConvertOptions(dtype=dtype, max_shard_bytes=parse_size(max_shard_size), weights=weights)
     with screen() as shown:
-        written = run(source, target, format, options=options, on_event=shown)
+        written = run(source, target, format, revision, options=options, on_event=shown)
     say(f"wrote {written} in the layout of {format}")

@@ -1,0 +1,68 @@
+"""Whether a checkpoint's tensors are those of its model, and how a difference reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import mlx.core as mx
+
+from ..errors import MismatchError
+
+SHOWN = 20  # groups of names, and single layers of a group, in a message
+
+
+def dtype_name(dtype: mx.Dtype) -> str:
+    """Such as `float32`."""
+    return str(dtype).removeprefix("mlx.core.")
+
+
+def check_fit(
+    expected: Mapping[str, mx.array], tensors: Mapping[str, mx.array], unknown: list[str], source: str
+) -> None:
+    """Hold a checkpoint's tensors against the model's.
+
+    Raises:
+        MismatchError: the whole difference in one message.
+    """
+    missing = [name for name in expected if name not in tensors]
+    unexpected = sorted([*(name for name in tensors if name not in expected), *unknown])
+    wrong = [
+        f"{name} is {list(tensors[name].shape)}, not {list(expected[name].shape)}"
+        for name in expected
+        if name in tensors and tensors[name].shape != expected[name].shape
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "of the wrong shape": wrong}
+    kinds["of the wrong type"] = [
+        f"{name} is {dtype_name(tensors[name].dtype)}"
+        for name in expected
+        if name in tensors and _is_float(tensors[name]) != _is_float(expected[name])
+    ]
+    parts = [f"{len(names)} {kind}: {fold_names(names)}" for kind, names in kinds.items() if names]
+    if parts:
+        raise MismatchError(f"{source} does not fit its configuration: {'; '.join(parts)}")
+
+
+def _is_float(x: mx.array) -> bool:
+    return bool(mx.issubdtype(x.dtype, mx.floating))
+
+
+def fold_names(names: Sequence[str]) -> str:
+    """Names that differ only in a layer's number as one, such as `encoder.layers.{0-23}.rms_norm1.weight`."""
+    groups: dict[tuple[str, str], set[int]] = {}
+    for name in names:
+        found = re.search(r"(?<=\.)\d+(?=\.)", name)
+        parts = (name[: found.start()], name[found.end() :]) if found else (name, "")
+        groups.setdefault(parts, set()).update([int(found[0])] if found else [])
+    folded = [start + _span(sorted(numbers)) + end for (start, end), numbers in groups.items()]
+    more = f" … and {len(folded) - SHOWN} more" if len(folded) > SHOWN else ""
+    return ", ".join(folded[:SHOWN]) + more
+
+
+def _span(numbers: list[int]) -> str:
+    if len(numbers) < 2:
+        return "".join(map(str, numbers))
+    if numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{{{numbers[0]}-{numbers[-1]}}}"
+    more = ",…" if len(numbers) > SHOWN else ""
+    return f"{{{','.join(map(str, numbers[:SHOWN]))}{more}}}"
