@@ -57,8 +57,8 @@ class ConvertOptions:
         """Refuse what contradicts itself.
 
         Raises:
-            InputError: an unknown dtype or format, quantizing and dequantizing at once, calibrating what is not
-                quantized or cannot be, or shards of nothing.
+            InputError: an unknown dtype or format, quantizing and dequantizing at once, calibrating another mode
+                than affine, or shards of nothing.
         """
         if self.dtype is not None and self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
@@ -66,8 +66,6 @@ class ConvertOptions:
             raise InputError("quantize and dequantize exclude each other: give one of them")
         if self.format not in FORMATS:
             raise InputError(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
-        if self.calibrate and not (self.scheme or self.quant_predicate):
-            raise InputError("calibration is a way to quantize: ask for that too, with -q")
         if self.calibrate and self.scheme and self.scheme.mode != "affine":
             raise InputError(f"calibration is for affine quantization, not for {self.scheme.mode}")
         if self.quant_predicate and self.scheme and self.scheme.mode != "affine":
@@ -195,6 +193,8 @@ def prepare(
         HubError: the source cannot be had from the Hub.
         InputError: an option that the source does not allow.
     """
+    if options.calibrate and not (options.scheme or options.quant_predicate):
+        raise InputError("calibration is a way to quantize: ask for that too, with -q")
     checkpoint = inspect(hf_path, revision, options.weights, on_event)
     dtype, before = options.dtype or checkpoint.stored_dtype, checkpoint.quantization
     if options.dequantize and before is None:

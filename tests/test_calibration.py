@@ -162,7 +162,6 @@ def test_a_folder_without_pictures_is_found_before_the_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "calibration is a way to quantize: ask for that too, with -q"),
         ({"scheme": Scheme(32, 4, "mxfp4")}, "calibration is for affine quantization, not for mxfp4"),
         ({"scheme": Scheme(16, 4, "nvfp4")}, "calibration is for affine quantization, not for nvfp4"),
     ],
@@ -170,6 +169,11 @@ def test_a_folder_without_pictures_is_found_before_the_checkpoint(tmp_path):
 def test_what_cannot_be_calibrated_is_refused(options, message):
     with pytest.raises(InputError, match=message):
         ConvertOptions(calibrate=("pictures",), **options)
+
+
+def test_calibration_without_quantization_is_refused(tmp_path):
+    with pytest.raises(InputError, match="calibration is a way to quantize: ask for that too, with -q"):
+        prepare(tmp_path / "no-checkpoint", ConvertOptions(calibrate=("pictures",)))
 
 
 def test_a_checkpoint_that_gives_nan_is_refused(pictures, tmp_path):
