@@ -11,6 +11,7 @@ from typing import Any
 
 from . import __version__
 from .card import CARD, CardFacts, read_card
+from .checkpoints.eras import without_source
 from .checkpoints.files import inside
 from .checkpoints.selection import CONFIG, small_files
 from .errors import DamagedFileError, InputError, OutputError
@@ -18,9 +19,6 @@ from .fidelity_report import Fidelity
 from .preparation import Conversion
 
 MAX_SMALL = 64 * 2**20  # bytes of a file that is copied
-OF_THE_SOURCE = (  # and of no other files
-    "quantization", "quantization_config", "auto_map", "torch_dtype", "_name_or_path", "_commit_hash",
-)  # fmt: skip
 
 
 def card_facts(conversion: Conversion, name: str, fidelity: Fidelity | None) -> CardFacts:
@@ -55,15 +53,6 @@ def config_entry(conversion: Conversion) -> dict[str, Any]:
         entry["quantization"] = _quantization_entry(conversion)
         entry["quantization_config"] = entry["quantization"]  # the name under which transformers looks for it
     return entry
-
-
-def without_source(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A config.json without what described only the files it came from, in the encoders' parts too."""
-    return {
-        name: without_source(value) if isinstance(value, Mapping) else value
-        for name, value in entry.items()
-        if name not in OF_THE_SOURCE
-    }
 
 
 def _quantization_entry(conversion: Conversion) -> dict[str, Any]:

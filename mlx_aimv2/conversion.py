@@ -33,6 +33,7 @@ from .loading import LoadOptions, build_processor
 from .models.backend import without_cache
 from .planning import LAYERS, Planned, layer_number, vision_prefix
 from .preparation import Conversion, ConvertOptions, asked_scheme, prepare
+from .processing.image_config import write_preprocessor
 from .sources.paths import expand
 from .trial import make_sample
 
@@ -135,6 +136,7 @@ def convert_and_report(
         _write_weights(folder, conversion, options, on_event)
         write_json(folder / CONFIG, config_entry(conversion))
         copy_files(conversion.checkpoint.resolved.folder, folder)
+        write_preprocessor(folder, conversion.checkpoint.config)
         fidelity, problem = _compared(hf_path, folder, conversion, options, on_event)
         facts = card_facts(conversion, options.card_name or target.name, fidelity)
         (folder / CARD).write_text(model_card(facts), encoding="utf-8")
