@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,22 +15,18 @@ from .checkpoints.hub import is_repo_name
 from .checkpoints.selection import is_written_name, small_files
 from .errors import (
     AccessTokenError,
-    HubError,
     InputError,
     OfflineError,
     OutputError,
-    RepositoryNotFoundError,
 )
 from .events import Notice, OnEvent, Progress, ignore
 from .parcel import Parcel, prepare_upload, some
+from .refusals import TOKENS, explained, not_the_hub
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 FRESH = frozenset({".gitattributes"})  # what a repository holds that nobody has put anything into
-
-_TOKENS = "https://huggingface.co/settings/tokens"
-_NO_ROOM = (402, 413, 507)
 
 
 @dataclass(frozen=True)
@@ -82,22 +77,22 @@ def check_access(repo: str, *, private: bool = False) -> Access:
     check_name(repo)
     if constants.HF_HUB_OFFLINE:
         raise OfflineError(f"offline mode is on (HF_HUB_OFFLINE): unset it to upload to {repo}")
-    with _explained(repo):
+    with explained(repo):
         token = get_token()
     if not token:
         raise AccessTokenError(
-            f"no access token to upload to {repo}: `hf auth login` once, or set HF_TOKEN ({_TOKENS})"
+            f"no access token to upload to {repo}: `hf auth login` once, or set HF_TOKEN ({TOKENS})"
         )
     if not (token.isascii() and token.isprintable()):
         raise AccessTokenError(
             "the access token holds signs that no token has: `hf auth login`, or correct HF_TOKEN"
         )
-    with _explained(repo):
+    with explained(repo):
         answer = _api().whoami()
     try:
         user = _user(answer)
     except (KeyError, TypeError) as error:
-        raise _not_the_hub(error) from error
+        raise not_the_hub(error) from error
     access = _look(repo, user)
     _check_repository(access, private)
     return access
@@ -120,7 +115,7 @@ def _user(answer: Mapping[str, object]) -> str:
     token = auth.get("accessToken") if isinstance(auth, Mapping) else None
     if isinstance(token, Mapping) and token.get("role") == "read":
         raise AccessTokenError(
-            f"the access token of {user} can only read: make one that can write at {_TOKENS}, then `hf auth login`"
+            f"the access token of {user} can only read: make one that can write at {TOKENS}, then `hf auth login`"
         )
     return user
 
@@ -128,7 +123,7 @@ def _user(answer: Mapping[str, object]) -> str:
 def _look(repo: str, user: str) -> Access:
     from huggingface_hub.errors import RepositoryNotFoundError as NoRepository
 
-    with _explained(repo, user):
+    with explained(repo, user):
         try:
             info = _api().model_info(repo)
         except NoRepository:
@@ -200,14 +195,14 @@ def _send(parcel: Parcel, access: Access, private: bool, on_event: OnEvent) -> N
 
     api, repo, user = _api(), access.repo, access.user
     if access.commit is None:
-        with _explained(repo, user):  # refused if somebody else has made it meanwhile, perhaps for all to see
+        with explained(repo, user):  # refused if somebody else has made it meanwhile, perhaps for all to see
             api.create_repo(repo, private=private)
     additions, done = [], 0
     on_event(Progress("uploading", 0, parcel.nbytes, unit="bytes"))
     for name, size in parcel.sizes.items():
         one = _addition(parcel.folder / name, repo)
         if name.endswith((".safetensors", ".npz")):
-            with _explained(repo, user):
+            with explained(repo, user):
                 api.preupload_lfs_files(repo, [one])  # one by one, so that progress can be told
         additions.append(one)
         done += size
@@ -219,7 +214,7 @@ def _send(parcel: Parcel, access: Access, private: bool, on_event: OnEvent) -> N
         *additions,
         *(CommitOperationDelete(name) for name in gone),
     ]
-    with _explained(repo, user):
+    with explained(repo, user):
         api.create_commit(
             repo,
             operations,
@@ -250,71 +245,3 @@ def _stale(names: tuple[str, ...], sizes: Mapping[str, int]) -> list[str]:
     written = [name for name in small_files(names) if not name.startswith("LICENSE")]
     weights = filter(is_written_name, names)
     return sorted(name for name in {*written, *weights} if name not in sizes)
-
-
-@contextmanager
-def _explained(repo: str, user: str = "") -> Iterator[None]:
-    """Turn what a call of ``huggingface_hub`` raises into one line of this package's; nothing else goes inside."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # the errors of the HTTP library below it are of requests or httpx, by version
-    bases: tuple[type, ...] = HfHubHTTPError.__mro__
-    transport = tuple(kind for kind in bases if issubclass(kind, Exception) and kind.__module__ != "builtins")
-    known: tuple[type[Exception], ...] = (*transport, OSError, ValueError, RuntimeError)
-    try:
-        yield
-    except known as error:
-        raise _refusal(error, transport, repo, user) from error
-
-
-def _refusal(error: Exception, transport: tuple[type[Exception], ...], repo: str, user: str) -> HubError:
-    from huggingface_hub import constants
-
-    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # why one of the files could not be sent
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
-        said = " ".join(str(getattr(error, "server_message", None) or "").split())[:200]
-        return _answered(status, said, repo, user)
-    if isinstance(error, (*transport, ConnectionError, TimeoutError)):
-        return OfflineError(
-            f"{constants.ENDPOINT} cannot be reached: nothing is in {repo} yet; check the network, then `mlx-aimv2"
-            " upload` again"
-        )
-    first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-    if isinstance(error, ValueError) and not user:
-        return _not_the_hub(error)
-    return HubError(f"the upload to {repo} failed: {first_line}: run it again")
-
-
-def _not_the_hub(error: Exception) -> HubError:
-    from huggingface_hub import constants
-
-    said = str(error).strip().partition("\n")[0] or type(error).__name__
-    return HubError(f"what answers at {constants.ENDPOINT} is not the Hub ({said}): see HF_ENDPOINT")
-
-
-def _answered(status: int, said: str, repo: str, user: str) -> HubError:
-    """What a refusal of the Hub means, by its status."""
-    words = f" ({said})" if said else ""
-    if status == 401:
-        return AccessTokenError(
-            f"the Hub refused the access token{words}: `hf auth login` again, or correct HF_TOKEN"
-        )
-    if status in _NO_ROOM or (status == 403 and "storage" in said.lower()):
-        return HubError(f"the Hub has no room for {repo}{words}: free some, or upload to another owner")
-    if status == 403:
-        return AccessTokenError(
-            f"the access token of {user} may not write to {repo}{words}: it needs write permission there ({_TOKENS})"
-        )
-    if status == 404:
-        owner = repo.partition("/")[0]
-        return RepositoryNotFoundError(
-            f"the Hub knows no {owner} that {user or 'this token'} may write to{words}: check the owner's name"
-        )
-    if status in (409, 412):
-        return HubError(
-            f"{repo} was changed by somebody else meanwhile{words}: look at it, then run it again"
-        )
-    advice = "too many requests: wait a few minutes" if status == 429 else "try again later"
-    return HubError(f"the Hub answered {status} for {repo}{words}: {advice}")
