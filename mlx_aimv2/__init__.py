@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from .config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
     from .conversion import convert
     from .embedding import Embedder
+    from .exporting import export
     from .loading import LoadOptions, load
     from .models.lit import Aimv2Model
     from .models.text import Aimv2TextModel
     from .models.vision import Aimv2VisionModel
+    from .preparation import ConvertOptions
     from .zeroshot import ZeroShotClassifier
 
 __version__ = "0.1.0"
@@ -33,10 +35,12 @@ _WITH_MLX = {
     "Aimv2Model": "models.lit",
     "Aimv2TextModel": "models.text",
     "Aimv2VisionModel": "models.vision",
+    "ConvertOptions": "preparation",
     "Embedder": "embedding",
     "LoadOptions": "loading",
     "ZeroShotClassifier": "zeroshot",
     "convert": "conversion",
+    "export": "exporting",
     "load": "loading",
 }
 
@@ -47,10 +51,12 @@ __all__ = [
     "Aimv2TextModel",
     "Aimv2VisionConfig",
     "Aimv2VisionModel",
+    "ConvertOptions",
     "Embedder",
     "LoadOptions",
     "ZeroShotClassifier",
     "convert",
+    "export",
     "load",
 ]
 

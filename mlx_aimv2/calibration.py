@@ -1,36 +1,70 @@
 """Quantizing the vision encoder with pictures: layer after layer, each weight for what it really multiplies.
 
 The pictures run through the layers that are quantized already, so that a layer also makes up for what was lost
-before it. One layer is held at a time, in float32.
+before it. What is held at a time: the tokens of all pictures, one layer in float32, and one matrix as large as the
+widest input on a side, several times over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .checkpoints.quantize import Scheme
-from .config import Aimv2Config, Aimv2VisionConfig, AnyConfig
+from .checkpoints.quantize import Scheme, unpacked
+from .config import Aimv2Config, AnyConfig
 from .errors import Aimv2Error, InputError, NonFiniteError
-from .events import OnEvent, Progress, Skipped, ignore
+from .events import OnEvent, Progress, Skipped
 from .gptq import Inputs, Packed, quantize
+from .loading import LoadOptions, build_processor
 from .models import kernels
 from .models.layers import EncoderLayer, merge_heads, split_heads
-from .models.vision import Aimv2VisionModel
-from .planning import vision_prefix
+from .models.vision import VisionEmbeddings
+from .planning import LAYERS, vision_prefix
 from .processing.decode import ImageInput
+from .processing.image import NativeOptions
 from .processing.processor import Processor
 
 PICTURES = 32  # enough: the tokens of each count as samples
 MAX_PATCHES = 1024  # of a picture of native resolution: all pictures' tokens are held at once
-LAYERS = "encoder.layers."
 Tensors = Mapping[str, mx.array]
-Round = Callable[[nn.Module, str, Sequence[str], list[mx.array]], None]
+Rounding = Callable[[nn.Module, str, Sequence[str], list[mx.array]], None]
 """Called with a module, its path, the names of projections in it, and the inputs they share."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What to quantize a vision encoder with.
+
+    Attributes:
+        config: the model.
+        schemes: how to quantize each weight, by its canonical name, in affine mode; the others stay.
+        dtype: of scales and biases.
+        pixels: pictures, each (1, H, W, 3), normalized.
+    """
+
+    config: AnyConfig
+    schemes: Mapping[str, Scheme]
+    dtype: mx.Dtype
+    pixels: Sequence[mx.array]
+
+
+def prepare_pictures(
+    images: Sequence[ImageInput], folder: Path, config: AnyConfig, on_event: OnEvent
+) -> list[mx.array]:
+    """Pictures as the checkpoint in ``folder`` takes them, each (1, H, W, 3).
+
+    Raises:
+        InputError: none can be read.
+        ConfigError: the checkpoint's preprocessor is damaged.
+        TokenizerError: an image-text pair without usable tokenizer files.
+    """
+    options = LoadOptions(native=NativeOptions(max_patches=MAX_PATCHES))
+    return read_pictures(images, build_processor(folder, config, options), on_event)
 
 
 def read_pictures(images: Sequence[ImageInput], processor: Processor, on_event: OnEvent) -> list[mx.array]:
@@ -51,122 +85,112 @@ def read_pictures(images: Sequence[ImageInput], processor: Processor, on_event: 
     return pixels
 
 
-class Calibration:
-    """The vision encoder's layers, quantized with pictures as they are asked for."""
+def calibrated_layers(
+    calibration: Calibration, tensors: Tensors, on_event: OnEvent
+) -> Iterator[dict[str, Packed]]:
+    """Quantize one layer after the other; the embeddings are computed at once, the layers when asked for.
 
-    def __init__(
-        self,
-        config: AnyConfig,
-        tensors: Tensors,
-        schemes: Mapping[str, Scheme],
-        dtype: mx.Dtype,
-        on_event: OnEvent = ignore,
-    ) -> None:
-        """Get ready.
+    Args:
+        calibration: what with.
+        tensors: plain canonical tensors; those of a layer are read when its turn comes.
+        on_event: called with progress.
 
-        Args:
-            config: the model.
-            tensors: plain canonical tensors; those of a layer are read when it is quantized.
-            schemes: how to quantize each weight, by its name, in affine mode; the others stay.
-            dtype: of scales and biases.
-            on_event: called with progress.
-        """
-        self._config = config.vision_config if isinstance(config, Aimv2Config) else config
-        self._prefix = vision_prefix(config)
-        self._tensors, self._schemes, self._dtype, self._on_event = tensors, schemes, dtype, on_event
+    Returns:
+        For each layer, packed weight, scales and biases by the name of the weight.
 
-    def layers(self, pixels: Iterable[mx.array]) -> Iterator[dict[str, Packed]]:
-        """Quantize one layer after the other; the embeddings are computed at once, the layers when asked for.
+    Raises:
+        NonFiniteError: a weight, or what the pictures give, holds NaN or infinity.
+    """
+    start = vision_prefix(calibration.config)
+    config = calibration.config
+    vision = config.vision_config if isinstance(config, Aimv2Config) else config
+    embeddings = VisionEmbeddings(vision)
+    embeddings.load_weights(_below(tensors, f"{start}embeddings."))
+    tokens = _each(embeddings, calibration.pixels)
 
-        Args:
-            pixels: pictures, each (1, H, W, 3), normalized.
-
-        Returns:
-            For each layer, packed weight, scales and biases by the name of the weight.
-        """
-        return self._layers(self._embed(pixels))
-
-    def _layers(self, tokens: list[mx.array]) -> Iterator[dict[str, Packed]]:
-        for number in range(self._config.num_hidden_layers):
-            layer, start = EncoderLayer(self._config), f"{self._prefix}{LAYERS}{number}."
-            layer.load_weights(_part(self._tensors, start))
+    def layers(tokens: list[mx.array]) -> Iterator[dict[str, Packed]]:
+        for number in range(vision.num_hidden_layers):
+            layer, path = EncoderLayer(vision), f"{start}{LAYERS}{number}."
+            layer.load_weights(_below(tensors, path))
             layer.eval()
             packed: dict[str, Packed] = {}
-            tokens = run(layer, tokens, self._rounding(start, packed))
-            self._on_event(Progress("calibrating", number + 1, self._config.num_hidden_layers, unit="layers"))
+            tokens = through_layer(layer, tokens, _rounding(calibration, path, packed))
+            mx.clear_cache()
+            on_event(Progress("calibrating", number + 1, vision.num_hidden_layers, unit="layers"))
             yield packed
 
-    def _embed(self, pixels: Iterable[mx.array]) -> list[mx.array]:
-        """Tokens (1, N, D) of every picture before the first layer."""
-        config: Aimv2VisionConfig = replace(
-            self._config, num_hidden_layers=1, use_head=False
-        )  # its layer is not used
-        model = Aimv2VisionModel(config)
-        model.embeddings.load_weights(_part(self._tensors, f"{self._prefix}embeddings."))
-        tokens = [model.embeddings(picture) for picture in pixels]
-        mx.eval(tokens)
-        return tokens
-
-    def _rounding(self, start: str, packed: dict[str, Packed]) -> Round:
-        """Quantizes projections; the layer goes on with what is left of them."""
-
-        def rounded(module: nn.Module, path: str, names: Sequence[str], inputs: list[mx.array]) -> None:
-            chosen = {name: f"{start}{path}.{name}.weight" for name in names}
-            chosen = {name: full for name, full in chosen.items() if full in self._schemes}
-            if not chosen:
-                return
-            statistics = Inputs.of(_gram(inputs))
-            for name, full in chosen.items():
-                scheme, projection = self._schemes[full], module[name]
-                packed[full] = quantize(np.array(projection.weight), statistics, scheme, self._dtype)
-                projection.weight = mx.dequantize(*packed[full], **scheme.arguments()).astype(mx.float32)
-
-        return rounded
+    return layers(tokens)
 
 
-def _part(tensors: Tensors, start: str) -> list[tuple[str, mx.array]]:
+def _rounding(calibration: Calibration, start: str, packed: dict[str, Packed]) -> Rounding:
+    """Quantizes projections into ``packed``; the layer goes on with what is left of them."""
+
+    def rounded(module: nn.Module, path: str, names: Sequence[str], inputs: list[mx.array]) -> None:
+        chosen = {name: f"{start}{path}.{name}.weight" for name in names}
+        chosen = {name: full for name, full in chosen.items() if full in calibration.schemes}
+        if not chosen:
+            return
+        statistics = _statistics(inputs, f"{start}{path}")
+        for name, full in chosen.items():
+            scheme, weight = calibration.schemes[full], np.array(module[name].weight)
+            if not np.isfinite(weight).all():
+                raise NonFiniteError(f"{full} holds NaN or infinity: the checkpoint is damaged")
+            packed[full] = quantize(weight, statistics, scheme, calibration.dtype)
+            module[name].weight = unpacked(*packed[full], scheme)
+
+    return rounded
+
+
+def _statistics(inputs: list[mx.array], where: str) -> Inputs:
+    """What projections multiply, over the tokens of all pictures.
+
+    Raises:
+        NonFiniteError: it holds NaN or infinity, or is too large to compute with.
+    """
+    total = mx.zeros((inputs[0].shape[-1],) * 2)  # (D, D), the sum of x x^T
+    for x in inputs:
+        flat = x.reshape(-1, x.shape[-1])  # (N, D)
+        total = total + flat.T @ flat
+        mx.eval(total)
+    gram = np.array(total)
+    try:
+        if np.isfinite(gram).all():
+            return Inputs.of(gram)
+    except np.linalg.LinAlgError:  # as ill-conditioned as only damaged weights make it
+        pass
+    raise NonFiniteError(
+        f"{where}: the pictures to calibrate with give NaN or infinity there; is it damaged?"
+    )
+
+
+def _below(tensors: Tensors, start: str) -> list[tuple[str, mx.array]]:
     """The tensors below a name, in float32, without it."""
     return [
         (name[len(start) :], x.astype(mx.float32)) for name, x in tensors.items() if name.startswith(start)
     ]
 
 
-def _gram(inputs: list[mx.array]) -> np.ndarray:
-    """The sum of x x^T over all tokens: (D, D)."""
-    total = mx.zeros((inputs[0].shape[-1],) * 2)
-    for x in inputs:
-        flat = x.reshape(-1, x.shape[-1])  # (N, D)
-        total = total + flat.T @ flat
-        mx.eval(total)
-    gram = np.array(total)
-    if not np.isfinite(gram).all():
-        raise NonFiniteError(
-            "the pictures to calibrate with give NaN or infinity: the checkpoint may be damaged"
-        )
-    return gram
-
-
-def run(layer: EncoderLayer, tokens: list[mx.array], rounded: Round) -> list[mx.array]:
+def through_layer(layer: EncoderLayer, tokens: list[mx.array], rounded: Rounding) -> list[mx.array]:
     """A layer over pictures' tokens, each (1, N, D), where every projection is rounded before it is used.
 
-    The same as calling ``layer``, in steps: ``rounded`` is called with each projection and all of its inputs.
+    The same as calling ``layer``, in steps: ``rounded`` is called with projections and all of their inputs.
     """
     attention, ffn = layer.attention, layer.ffn
-    normed = _each(layer.rms_norm1, tokens)
-    rounded(attention, "attention", ("q_proj", "k_proj", "v_proj"), normed)
-    mixed = _each(lambda x: _mix(layer, x), normed)
-    rounded(attention, "attention", ("out_proj",), mixed)
-    tokens = [x + attention.out_proj(y) for x, y in zip(tokens, mixed, strict=True)]
-    normed = _each(layer.rms_norm2, tokens)
-    rounded(ffn, "ffn", ("gate_proj", "up_proj"), normed)
-    inner = _each(lambda x: kernels.gated(ffn.activation, ffn.gate_proj(x), ffn.up_proj(x)), normed)
-    rounded(ffn, "ffn", ("down_proj",), inner)
-    tokens = [x + ffn.down_proj(y) for x, y in zip(tokens, inner, strict=True)]
+    inputs = _each(layer.rms_norm1, tokens)
+    rounded(attention, "attention", ("q_proj", "k_proj", "v_proj"), inputs)
+    inputs = _each(lambda x: _mix(layer, x), inputs)
+    rounded(attention, "attention", ("out_proj",), inputs)
+    tokens = [x + attention.out_proj(y) for x, y in zip(tokens, inputs, strict=True)]
+    inputs = _each(layer.rms_norm2, tokens)
+    rounded(ffn, "ffn", ("gate_proj", "up_proj"), inputs)
+    inputs = _each(lambda x: kernels.gated(ffn.activation, ffn.gate_proj(x), ffn.up_proj(x)), inputs)
+    rounded(ffn, "ffn", ("down_proj",), inputs)
+    tokens = [x + ffn.down_proj(y) for x, y in zip(tokens, inputs, strict=True)]
     mx.eval(tokens)
     return tokens
 
 
-def _each(function: Callable[[mx.array], mx.array], inputs: list[mx.array]) -> list[mx.array]:
+def _each(function: Callable[[mx.array], mx.array], inputs: Sequence[mx.array]) -> list[mx.array]:
     """A function of every picture, evaluated one by one."""
     outputs = []
     for x in inputs:

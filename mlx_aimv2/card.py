@@ -8,13 +8,15 @@ Source of the metadata's keys: the Hub's documentation ("Model cards").
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # huggingface_hub brings it
 
+from .checkpoints.fit import fold_names
+from .checkpoints.hub import is_repo_name
 from .config import Aimv2Config, AnyConfig
 from .presets import PRESETS
 
@@ -27,7 +29,6 @@ Metadata = Mapping[str, tuple[str, ...]]
 
 _FENCE = "---"
 _TEXT = "tag:yaml.org,2002:str"
-_REPO = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 _NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
 _LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
 _LICENSE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,+()_-]{0,95}")
@@ -52,7 +53,8 @@ class CardFacts:
         quantization: in words, such as `4-bit affine, groups of 64`; None for plain weights.
         bits_per_weight: of the result, scales included.
         nbytes: bytes of all tensors of the result.
-        kept: how many tensors were not quantized, by the reason why.
+        kept: the names of the tensors that were not quantized, by the reason why.
+        unpacked_from: how the source was quantized, where its weights were unpacked; None for plain ones.
         fidelity: a section in Markdown that compares result and source; None where nothing was measured.
         version: of this package.
         training: a sentence on what was trained since the source; None for nothing.
@@ -71,7 +73,8 @@ class CardFacts:
     source_card: str | None = None
     license_files: tuple[str, ...] = ()
     quantization: str | None = None
-    kept: Mapping[str, int] = field(default_factory=dict)
+    kept: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unpacked_from: str | None = None
     fidelity: str | None = None
     training: str | None = None
 
@@ -191,7 +194,7 @@ def model_card(facts: CardFacts) -> str:
 
 def _bases(facts: CardFacts, metadata: Metadata) -> tuple[str, ...]:
     """The repositories this is a conversion of: the source's, or what the source itself was converted from."""
-    stated = tuple(name for name in metadata.get("base_model", ()) if _REPO.fullmatch(name))
+    stated = tuple(name for name in metadata.get("base_model", ()) if is_repo_name(name))
     if facts.repo is None or (is_ours(metadata) and stated):
         return stated
     return (facts.repo,)
@@ -242,10 +245,13 @@ def _made(facts: CardFacts, bases: tuple[str, ...]) -> str:
     if bases and bases != (facts.repo,):
         source += " (made from " + ", ".join(f"[{base}]({HUB}/{base})" for base in bases) + ")"
     trained = f" {facts.training}" if facts.training else ""
+    lost = (
+        f" The source's weights were {facts.unpacked_from}, and were unpacked." if facts.unpacked_from else ""
+    )
     weights = f"{facts.quantization}, the rest {facts.dtype}" if facts.quantization else facts.dtype
     return (
         f"Converted by mlx-aimv2 {facts.version} from {source}, read in the layout `{facts.layout}`.{trained}"
-        f" Weights: {weights}; {facts.bits_per_weight:.2f} bits per weight, {facts.nbytes / 1e6:,.1f} MB."
+        f" Weights: {weights}; {facts.bits_per_weight:.2f} bits per weight, {facts.nbytes / 1e6:,.1f} MB.{lost}"
     )
 
 
@@ -270,8 +276,8 @@ def renamed(card: str, name: str) -> str:
     return re.sub(r"(?m)^(mlx-aimv2 (?:classify|embed) .* --model )\S+$", rf"\g<1>{name}", card, count=1)
 
 
-def _unquantized(kept: Mapping[str, int]) -> str:
-    rows = [f"- {count} tensor{'s' * (count != 1)}: {reason}" for reason, count in kept.items()]
+def _unquantized(kept: Mapping[str, Sequence[str]]) -> str:
+    rows = [f"- {reason}: `{fold_names(names)}`" for reason, names in kept.items()]
     return "## What is not quantized\n\n" + "\n".join(rows) if rows else ""
 
 

@@ -8,80 +8,104 @@ tokenizer and licence of the source. Tensors are read, converted and written one
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from . import __version__
-from .calibration import LAYERS, MAX_PATCHES, Calibration, read_pictures
-from .card import CARD, CardFacts, model_card, read_card
+from .calibration import Calibration, calibrated_layers, prepare_pictures
+from .card import CARD, model_card
 from .checkpoints.atomic import new_folder
-from .checkpoints.files import inside
 from .checkpoints.npz import write_npz
-from .checkpoints.selection import CONFIG, small_files
+from .checkpoints.selection import CONFIG
 from .checkpoints.shards import write_shards
-from .errors import OutputError
+from .companions import card_facts, check_space, config_entry, copy_files, target_folder, write_json
+from .errors import Aimv2Error, NonFiniteError
 from .events import Notice, OnEvent, Progress, ignore
 from .fidelity import compare
 from .fidelity_report import Fidelity
 from .gptq import Packed
 from .loading import LoadOptions, build_processor
-from .planning import Planned, layer_number, vision_prefix
-from .preparation import Conversion, ConvertOptions, prepare
-from .processing.image import NativeOptions
+from .models.backend import without_cache
+from .planning import LAYERS, Planned, layer_number, vision_prefix
+from .preparation import Conversion, ConvertOptions, asked_scheme, prepare
+from .processing.image_config import write_preprocessor
 from .sources.paths import expand
-
-OF_THE_SOURCE = (  # and of no other files
-    "quantization", "quantization_config", "auto_map", "torch_dtype", "_name_or_path", "_commit_hash",
-)  # fmt: skip
+from .trial import make_sample
 
 
 def convert(
     hf_path: str | os.PathLike[str],
-    mlx_path: str | os.PathLike[str],
+    mlx_path: str | os.PathLike[str] = "mlx_model",
     dtype: str | None = None,
     revision: str | None = None,
     *,
+    quantize: bool = False,
+    q_bits: int | None = None,
+    q_group_size: int | None = None,
+    q_mode: str = "affine",
+    quant_predicate: str | None = None,
+    dequantize: bool = False,
     options: ConvertOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> Path:
-    """Write a checkpoint in this package's own format.
+    """Write a checkpoint in this package's own format. The names of the arguments are mlx-lm's.
 
     Args:
         hf_path: a folder, a repository or a short name; any published layout.
         mlx_path: the folder to write; it must not exist, and appears whole or not at all.
         dtype: float32, float16 or bfloat16; None for what ``options`` say, or what the source is stored in.
         revision: branch, tag or commit of the repository.
-        options: quantization, size of the files, and the rest.
+        quantize: quantize the layers' weights.
+        q_bits: bits of a quantized weight; None for the mode's own.
+        q_group_size: weights that share a scale; None for the mode's own.
+        q_mode: affine, mxfp4, nvfp4 or mxfp8.
+        quant_predicate: a recipe of mixed bits, such as mixed_4_6.
+        dequantize: unpack a quantized source.
+        options: size of the files, calibration, report, and the rest; the arguments above go first.
         on_event: called with progress and notices.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: an option that the source does not allow.
+        InputError: an option that the source does not allow, or no pictures to calibrate or compare with.
         OutputError: the folder exists already, does not fit on the disk, or cannot be written.
         CheckpointError: the source is no checkpoint, or is damaged.
+        TokenizerError: pictures were asked for, and the source's tokenizer files are missing or wrong.
+        NonFiniteError: what is to be quantized holds NaN or infinity.
         HubError: the source cannot be had from the Hub.
     """
-    options = options or ConvertOptions()
-    options = dataclasses.replace(options, dtype=dtype) if dtype is not None else options
+    given: dict[str, Any] = {
+        "dtype": dtype,
+        "quant_predicate": quant_predicate,
+        "dequantize": dequantize or None,
+    }
+    given["scheme"] = asked_scheme(quantize, q_bits, q_group_size, q_mode, quant_predicate)
+    given = {name: value for name, value in given.items() if value is not None}
+    options = dataclasses.replace(options or ConvertOptions(), **given)
     return convert_and_report(hf_path, mlx_path, options, revision, on_event).folder
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion left: its folder, what was worked out before, and the comparison if one was asked for."""
+    """What a conversion left.
+
+    Attributes:
+        folder: the checkpoint.
+        plan: what was worked out before.
+        fidelity: the comparison of source and result, if one was asked for and could be made.
+        not_compared: why it could not be made.
+    """
 
     folder: Path
     plan: Conversion
-    fidelity: Fidelity | None
+    fidelity: Fidelity | None = None
+    not_compared: Aimv2Error | None = None
 
 
 def convert_and_report(
@@ -91,171 +115,119 @@ def convert_and_report(
     revision: str | None = None,
     on_event: OnEvent = ignore,
 ) -> Converted:
-    """`convert`, and what it found out on the way."""
-    target = Path(mlx_path).expanduser()
-    options = dataclasses.replace(  # an empty folder is found before anything is downloaded
-        options,
-        calibrate=tuple(expand(options.calibrate)),
-        report_pictures=tuple(expand(options.report_pictures)),
-    )
-    fidelity = None
+    """`convert`, and what it found out on the way; takes, returns and raises the like.
+
+    A comparison that fails costs no more than itself.
+    """
+    target = target_folder(mlx_path)
+    pictures = {  # what is wrong with their names is found before anything is downloaded
+        "calibrate": tuple(expand(options.calibrate)),
+        "report_pictures": tuple(expand(options.report_pictures)),
+    }
+    options = dataclasses.replace(options, **pictures)  # type: ignore[arg-type]
+    if options.report:
+        make_sample(options.report_pictures or None)
     with new_folder(target) as folder:
         conversion = prepare(hf_path, options, revision, on_event)
         check_space(folder, conversion.nbytes)
+        _check_small_files(conversion, on_event)
+        if odd := conversion.odd:
+            on_event(Notice(f"not quantized, although asked for: {odd}"))
         _write_weights(folder, conversion, options, on_event)
-        source = conversion.checkpoint.resolved.folder
-        write_json(folder / CONFIG, _config_entry(conversion))
-        copy_files(source, folder)
-        if options.report:
-            load_options, pictures = LoadOptions(weights=options.weights), options.report_pictures or None
-            fidelity = compare(
-                hf_path, folder, pictures, revision=revision, options=load_options, on_event=on_event
-            )
-            side = dataclasses.replace(fidelity.converted, name=str(target))  # not the folder's partial name
-            fidelity = dataclasses.replace(fidelity, converted=side)
-        facts = _card_facts(conversion, options.card_name or target.name, fidelity)
+        write_json(folder / CONFIG, config_entry(conversion))
+        copy_files(conversion.checkpoint.resolved.folder, folder)
+        write_preprocessor(folder, conversion.checkpoint.config)
+        fidelity, problem = _compared(hf_path, folder, conversion, options, on_event)
+        facts = card_facts(conversion, options.card_name or target.name, fidelity)
         (folder / CARD).write_text(model_card(facts), encoding="utf-8")
-    return Converted(target, conversion, fidelity)
+    if fidelity is not None:
+        side = dataclasses.replace(fidelity.converted, name=str(target))  # not the folder's partial name
+        fidelity = dataclasses.replace(fidelity, converted=side)
+    return Converted(target, conversion, fidelity, problem)
+
+
+def _compared(
+    hf_path: str | os.PathLike[str],
+    folder: Path,
+    conversion: Conversion,
+    options: ConvertOptions,
+    on_event: OnEvent,
+) -> tuple[Fidelity | None, Aimv2Error | None]:
+    """The comparison that was asked for, or why there is none."""
+    if not options.report:
+        return None, None
+    revision = conversion.checkpoint.resolved.revision  # a branch may have moved on meanwhile
+    pictures, weights = options.report_pictures or None, LoadOptions(weights=options.weights)
+    try:
+        return compare(hf_path, folder, pictures, revision=revision, options=weights, on_event=on_event), None
+    except Aimv2Error as error:
+        return None, error
+
+
+def _check_small_files(conversion: Conversion, on_event: OnEvent) -> None:
+    """Say what the result will lack."""
+    checkpoint = conversion.checkpoint
+    try:
+        build_processor(checkpoint.resolved.folder, checkpoint.config, LoadOptions())
+    except Aimv2Error as error:
+        on_event(Notice(f"the result will lack what its source lacks: {error}"))
 
 
 def _write_weights(folder: Path, conversion: Conversion, options: ConvertOptions, on_event: OnEvent) -> None:
     entries, stream = conversion.entries, _converted(conversion, options, on_event)
-    if options.format == "npz":
-        write_npz(folder, entries, stream)
-    else:
-        write_shards(folder, entries, stream, options.max_shard_bytes, {"format": "mlx"})
+    with without_cache():
+        if options.format == "npz":
+            write_npz(folder, entries, stream)
+        else:
+            write_shards(folder, entries, stream, options.max_shard_bytes, {"format": "mlx"})
 
 
 def _converted(
     conversion: Conversion, options: ConvertOptions, on_event: OnEvent
 ) -> Iterator[tuple[str, mx.array]]:
     """The result's tensors in order; each source tensor is let go as soon as it has been converted."""
-    limit = mx.set_cache_limit(0)
-    layers = _calibrated(conversion, options, on_event) if options.calibrate else iter(())
-    tower, current = vision_prefix(conversion.checkpoint.config), -1
-    ready: dict[str, Packed] = {}
-    try:
-        for number, one in enumerate(conversion.planned):
-            layer = layer_number(one.name, tower) if options.calibrate else -1
-            if layer != current:  # from the first of a layer's tensors on, before any of them is let go
-                ready, current = next(layers), layer
-            parts = ready[one.name] if one.name in ready else _plainly(one, conversion.tensors[one.name])
-            del conversion.tensors[one.name]
+    tensors, done = conversion.open(), 0
+    tower = vision_prefix(conversion.checkpoint.config)
+    layers = _calibrated(conversion, tensors, options, on_event) if options.calibrate else iter(())
+    for layer, members in groupby(conversion.planned, key=lambda one: layer_number(one.name, tower)):
+        ready = next(layers) if options.calibrate and layer >= 0 else {}
+        for one in members:
+            parts = ready.get(one.name) or _plainly(one, tensors[one.name])
+            del tensors[one.name]
             mx.eval(parts)
             yield from zip((entry.name for entry in one.entries), parts, strict=True)
-            on_event(Progress("converting", number + 1, len(conversion.planned), unit="tensors"))
-    finally:
-        mx.set_cache_limit(limit)
+            done += 1
+            on_event(Progress("converting", done, len(conversion.planned), unit="tensors"))
 
 
 def _plainly(one: Planned, x: mx.array) -> tuple[mx.array, ...]:
+    """A tensor as it is written: cast, and rounded to the nearest if it is quantized.
+
+    Raises:
+        NonFiniteError: it is quantized and holds NaN or infinity, which no code stands for.
+    """
     x = x.astype(one.dtype)
-    return (x,) if one.scheme is None else tuple(mx.quantize(x, **one.scheme.arguments()))
+    if one.scheme is None:
+        return (x,)
+    if not mx.isfinite(x).all():
+        raise NonFiniteError(
+            f"{one.name} holds NaN or infinity in {one.dtype}: the checkpoint is damaged, or needs --dtype bfloat16"
+        )
+    return tuple(mx.quantize(x, **one.scheme.arguments()))
 
 
 def _calibrated(
-    conversion: Conversion, options: ConvertOptions, on_event: OnEvent
+    conversion: Conversion, tensors: Mapping[str, mx.array], options: ConvertOptions, on_event: OnEvent
 ) -> Iterator[dict[str, Packed]]:
     """The vision encoder's quantized weights, layer by layer."""
-    config, folder = conversion.checkpoint.config, conversion.checkpoint.resolved.folder
+    checkpoint = conversion.checkpoint
     quantized = {one.name: one.scheme for one in conversion.planned if one.scheme is not None}
-    start = vision_prefix(config) + LAYERS
+    start = vision_prefix(checkpoint.config) + LAYERS
     schemes = {name: scheme for name, scheme in quantized.items() if name.startswith(start)}
     if others := len(quantized) - len(schemes):
         on_event(
             Notice(f"{others} weights of the text encoder are rounded plainly: pictures do not reach them")
         )
-    native = NativeOptions(max_patches=MAX_PATCHES)
-    processor = build_processor(folder, config, LoadOptions(native=native))
-    pixels = read_pictures(options.calibrate, processor, on_event)
-    dtype = getattr(mx, conversion.dtype)
-    return Calibration(config, conversion.tensors, schemes, dtype, on_event).layers(pixels)
-
-
-def _card_facts(conversion: Conversion, name: str, fidelity: Fidelity | None) -> CardFacts:
-    checkpoint = conversion.checkpoint
-    resolved = checkpoint.resolved
-    names = (path.name for path in resolved.folder.iterdir())
-    return CardFacts(
-        name=name,
-        config=checkpoint.config,
-        parameters=conversion.parameters,
-        layout=checkpoint.layout.name,
-        dtype=conversion.dtype,
-        bits_per_weight=conversion.bits_per_weight,
-        nbytes=conversion.nbytes,
-        version=__version__,
-        repo=resolved.repo,
-        revision=resolved.revision,
-        source_card=read_card(resolved.folder),
-        license_files=tuple(one for one in small_files(names) if one.startswith("LICENSE")),
-        quantization=conversion.quantization_words,
-        kept=conversion.kept,
-        fidelity=fidelity.markdown() if fidelity else None,
-    )
-
-
-def _config_entry(conversion: Conversion) -> dict[str, Any]:
-    entry = without_source(conversion.checkpoint.config.to_dict()) | {"dtype": conversion.dtype}
-    if conversion.quantization is not None:
-        entry["quantization"] = _quantization_entry(conversion)
-        entry["quantization_config"] = entry["quantization"]  # the name under which transformers looks for it
-    return entry
-
-
-def without_source(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A config.json without what described only the files it came from, in the encoders' parts too."""
-    return {
-        name: without_source(value) if isinstance(value, Mapping) else value
-        for name, value in entry.items()
-        if name not in OF_THE_SOURCE
-    }
-
-
-def _quantization_entry(conversion: Conversion) -> dict[str, Any]:
-    """As mlx-lm writes it: the scheme of most modules, and those that differ by path."""
-    quantization = conversion.quantization
-    if quantization is None:
-        return {}
-    default = quantization.default.arguments()
-    schemes = {one.name.removesuffix(".weight"): one.scheme for one in conversion.planned if one.scheme}
-    others = {path: s.arguments() for path, s in schemes.items() if s != quantization.default}
-    return {**default, **others}
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a configuration file, indented."""
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
-
-def copy_files(source: Path, folder: Path) -> None:
-    """Preprocessor, tokenizer, licence: everything small but configuration and card, which are written anew.
-
-    Raises:
-        DamagedFileError: one of them is a link out of the folder.
-    """
-    for name in small_files(path.name for path in source.iterdir() if path.is_file()):
-        if name not in (CONFIG, CARD):
-            shutil.copyfile(inside(source, name), folder / name)
-
-
-def check_space(folder: Path, nbytes: int) -> None:
-    """Refuse a result that the disk has no room for.
-
-    Raises:
-        OutputError: there is too little.
-    """
-    free = shutil.disk_usage(folder).free
-    if nbytes > free:
-        raise OutputError(
-            f"{folder.parent} has {free / 1e9:.2f} GB free, and the result takes {nbytes / 1e9:.2f} GB:"
-            " make room, or write to another disk"
-        )
-
-
-def one_by_one(tensors: dict[str, mx.array], stage: str, on_event: OnEvent) -> Iterator[tuple[str, mx.array]]:
-    """The tensors in order, each let go when the next is asked for."""
-    total = len(tensors)
-    for number, name in enumerate(list(tensors)):
-        on_event(Progress(stage, number + 1, total, unit="tensors"))  # nobody asks again after the last
-        yield name, tensors.pop(name)
+    pixels = prepare_pictures(options.calibrate, checkpoint.resolved.folder, checkpoint.config, on_event)
+    calibration = Calibration(checkpoint.config, schemes, getattr(mx, conversion.dtype), pixels)
+    return calibrated_layers(calibration, tensors, on_event)

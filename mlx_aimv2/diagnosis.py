@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from . import __version__
-from .checkpoints.fitting import check_fit
+from .checkpoints.fit import check_fit, dtype_name
 from .checkpoints.quantize import quantize_modules, quantized_paths
 from .config import Aimv2Config
 from .errors import Aimv2Error
@@ -67,10 +67,10 @@ def _problem(checkpoint: Checkpoint, expected: dict[str, mx.array]) -> str | Non
     """What `load` would refuse, in its words."""
     if checkpoint.quantization is not None:
         model = make_model(checkpoint.config)
-        quantize_modules(model, checkpoint.quantization, quantized_paths(checkpoint.tensors))
+        quantize_modules(model, checkpoint.quantization, quantized_paths(checkpoint.outline))
         expected = dict(tree_flatten(model.parameters()))
     try:
-        check_fit(expected, checkpoint.tensors, checkpoint.unknown, "the checkpoint")
+        check_fit(expected, checkpoint.outline, checkpoint.unknown, "the checkpoint")
         build_processor(checkpoint.resolved.folder, checkpoint.config, LoadOptions())
     except Aimv2Error as error:
         return str(error)
@@ -89,7 +89,7 @@ def describe_system() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_bytes": _memory_bytes(),
         "blas": str(load_blas()),
-        "dtype": str(compute_dtype(None)).removeprefix("mlx.core."),
+        "dtype": dtype_name(compute_dtype(None)),
         "matmul_gflops": round(matmul_rate() / 1e9, 1),
         "extras": {extra: importlib.util.find_spec(module) is not None for extra, module in EXTRAS.items()},
     }

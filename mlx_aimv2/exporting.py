@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+
 from .checkpoints.atomic import new_folder
-from .checkpoints.eras import original_config, timm_config
+from .checkpoints.eras import original_config, timm_config, without_source
 from .checkpoints.layouts import LAYOUTS
+from .checkpoints.selection import CONFIG
 from .checkpoints.shards import Entry, write_shards
-from .config import AnyConfig
-from .conversion import check_space, copy_files, one_by_one, without_source
+from .companions import check_space, copy_files, one_by_one, target_folder, write_json
 from .errors import InputError
 from .events import OnEvent, ignore
 from .fusing import fused_tensors, fusible
-from .preparation import ConvertOptions, prepare
+from .models.backend import without_cache
+from .preparation import Conversion, ConvertOptions, prepare
+from .processing.image_config import read_preprocessor, write_preprocessor
 
 FORMATS = ("transformers", "apple", "apple-mlx", "timm")
 
@@ -25,6 +28,7 @@ def export(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     format: str = "transformers",
+    revision: str | None = None,
     *,
     options: ConvertOptions | None = None,
     adapter_path: str | os.PathLike[str] | None = None,
@@ -38,7 +42,8 @@ def export(
         target: the folder to write; it must not exist, and appears whole or not at all.
         format: "transformers" (opens with `from_pretrained`), "apple", "apple-mlx" or "timm" (vision encoders of
             fixed size without a head).
-        options: dtype and size of the files.
+        revision: branch, tag or commit of the repository.
+        options: dtype and size of the files, and the name of the weight file to read.
         adapter_path: an adapter to merge into the weights first.
         any_base: also where it was trained on another checkpoint.
         on_event: called with progress and notices.
@@ -57,39 +62,66 @@ def export(
         raise InputError(f"format {format!r} is not one of {', '.join(FORMATS)}")
     if options.scheme is not None or options.quant_predicate is not None:
         raise InputError("other programs' layouts have no place for quantized weights")
-    path = Path(target).expanduser()
+    path = target_folder(target)
     adapter = fusible(adapter_path) if adapter_path is not None else None
     with new_folder(path) as folder:
-        conversion = prepare(source, options, on_event=on_event)
-        config = conversion.checkpoint.config
-        entry = _config(config, format)
-        dtypes = {one.name: one.dtype for one in conversion.planned}
-        plain = dict(conversion.tensors)
-        conversion.tensors.clear()
-        if adapter is not None:
-            plain = fused_tensors(conversion.checkpoint, plain, adapter, any_base)
-        cast = {name: x.astype(dtypes[name]) for name, x in plain.items()}
-        del plain
-        tensors, unknown = LAYOUTS[format].from_canonical(cast)
-        del cast
-        if unknown:
-            raise InputError(
-                f"{format} has no place for {len(unknown)} tensors of this model, such as {unknown[0]}"
-            )
-        entries = [Entry(name, x.dtype, tuple(x.shape)) for name, x in tensors.items()]
-        check_space(folder, sum(entry.nbytes for entry in entries))
-        note = {"format": "mlx" if format == "apple-mlx" else "pt"}
-        write_shards(
-            folder, entries, one_by_one(tensors, "exporting", on_event), options.max_shard_bytes, note
-        )
-        entry |= {} if format == "timm" else {"torch_dtype": conversion.dtype}
-        (folder / "config.json").write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+        conversion = prepare(source, options, revision, on_event, may_stay_packed=False)
+        entry = _config(conversion, format)
+        fused = _fusing(conversion, adapter, any_base)
+        _write_weights(folder, conversion, fused, format, options, on_event)
+        write_json(folder / CONFIG, entry)
         copy_files(conversion.checkpoint.resolved.folder, folder)
+        write_preprocessor(folder, conversion.checkpoint.config)
     return path
 
 
-def _config(config: AnyConfig, format: str) -> dict[str, Any]:
+def _write_weights(
+    folder: Path,
+    conversion: Conversion,
+    plain: dict[str, mx.array],
+    format: str,
+    options: ConvertOptions,
+    on_event: OnEvent,
+) -> None:
+    """Cast and rename the tensors, and write them.
+
+    Raises:
+        InputError: the format has no place for one of them.
+        OutputError: they do not fit on the disk.
+    """
+    dtypes = {one.name: one.dtype for one in conversion.planned}
+    cast = {name: x.astype(dtypes[name]) for name, x in plain.items()}
+    plain.clear()
+    tensors, unknown = LAYOUTS[format].from_canonical(cast)
+    del cast  # so that each tensor is let go as soon as it is written
+    if unknown:
+        raise InputError(
+            f"{format} has no place for {len(unknown)} tensors of this model, such as {unknown[0]}"
+        )
+    entries = [Entry(name, x.dtype, tuple(x.shape)) for name, x in tensors.items()]
+    check_space(folder, sum(entry.nbytes for entry in entries))
+    note = {"format": "mlx" if format == "apple-mlx" else "pt"}
+    with without_cache():
+        write_shards(
+            folder, entries, one_by_one(tensors, "exporting", on_event), options.max_shard_bytes, note
+        )
+
+
+def _fusing(conversion: Conversion, adapter: Path | None, any_base: bool) -> dict[str, mx.array]:
+    """The plain tensors, with the adapter merged into them if there is one; lazy."""
+    plain = conversion.open()
+    return plain if adapter is None else fused_tensors(conversion.checkpoint, plain, adapter, any_base)
+
+
+def _config(conversion: Conversion, format: str) -> dict[str, Any]:
+    """config.json of the result, with the result's dtype under its new and its old name.
+
+    Raises:
+        InputError: timm has no such model.
+        ConfigError: timm is told how pictures are prepared, and the source's preprocessor_config.json is damaged.
+    """
+    config = conversion.checkpoint.config
     if format == "timm":
-        return timm_config(config)
+        return timm_config(config, read_preprocessor(conversion.checkpoint.resolved.folder, config))
     entry = config.to_dict() if format == "transformers" else original_config(config)
-    return without_source(entry)
+    return without_source(entry) | {"dtype": conversion.dtype, "torch_dtype": conversion.dtype}

@@ -22,9 +22,7 @@ from .loading import LoadOptions, build_processor, inspect
 from .models.backend import blas_problem, compute_dtype, on_cpu
 from .processing.decode import ImageInput
 from .processing.processor import Processor
-from .trial import Labelling, Sample, States, Trial, make_sample, run
-
-__all__ = ["Fidelity", "compare"]
+from .trial import Labelling, Sample, States, Trial, make_sample, run_trial
 
 NEIGHBOURS = 10
 ROWS = 1024  # of the matrix of similarities, computed at once
@@ -58,6 +56,7 @@ def compare(
         InputError: the two are different models, or fewer than two pictures can be read.
         NonFiniteError: one of them gives NaN or infinity; its name is in the message.
         CheckpointError: one of them is no checkpoint, or damaged.
+        OutputError: there is no room to unpack an .npz or .msgpack file.
         HubError: one of them cannot be had from the Hub.
     """
     options = options or LoadOptions()
@@ -72,10 +71,10 @@ def compare(
     other = build_processor(second.resolved.folder, second.config, options)
     if differing := _differing(processor, other, sample.prompts):
         on_event(Notice(f"they prepare inputs differently ({', '.join(differing)}): both get the original's"))
-    before = run("original", first, processor, sample, options, on_event)
+    before = run_trial("original", first, processor, sample, options, on_event)
     mx.clear_cache()
     sample = dataclasses.replace(sample, images=before.images)
-    after = run("converted", second, processor, sample, options, on_event)
+    after = run_trial("converted", second, processor, sample, options, on_event)
     mx.clear_cache()
     if len(after.images) != len(before.images):
         raise InputError("pictures that could be read at first cannot be any more: compare once again")
@@ -139,7 +138,7 @@ def _judge(before: Trial, after: Trial, sample: Sample, differing: tuple[str, ..
         drawn=sample.drawn,
         cosine_min=float(cosines.min()),
         cosine_mean=float(cosines.mean()),
-        recall_at_10=recall(before.embeddings, after.embeddings, neighbours) if count > 2 else None,
+        neighbour_recall=recall(before.embeddings, after.embeddings, neighbours) if count > 2 else None,
         neighbours=neighbours,
         layers=tuple(_layer_errors(*(_states(trial) for trial in (before, after))).items()),
         layer_pictures=len(before.states),

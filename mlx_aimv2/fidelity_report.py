@@ -65,8 +65,8 @@ class Fidelity:
         drawn: whether these were the built-in ones.
         cosine_min: the least cosine similarity of a picture's two embeddings.
         cosine_mean: their mean.
-        recall_at_10: of each picture's nearest neighbours among the others, the share that both agree on; None
-            for two pictures, which leave no choice.
+        neighbour_recall: of each picture's nearest neighbours among the others, the share that both agree on
+            (recall@k, where k is ``neighbours``); None for two pictures, which leave no choice.
         neighbours: how many nearest neighbours: 10, or half of the others where those are fewer than 20.
         layers: the largest relative error of the embeddings and every layer, in their order, by module path.
         layer_pictures: how many pictures the layers were compared on.
@@ -81,7 +81,7 @@ class Fidelity:
     drawn: bool
     cosine_min: float
     cosine_mean: float
-    recall_at_10: float | None
+    neighbour_recall: float | None
     neighbours: int
     layers: tuple[tuple[str, float], ...]
     layer_pictures: int
@@ -116,8 +116,8 @@ class Fidelity:
     def _measures(self) -> Iterator[tuple[str, str]]:
         yield "image cosine, least", f"{self.cosine_min:.6f}"
         yield "image cosine, mean", f"{self.cosine_mean:.6f}"
-        if self.recall_at_10 is not None:
-            yield f"same {self.neighbours} nearest neighbours", percent(self.recall_at_10)
+        if self.neighbour_recall is not None:
+            yield f"same {self.neighbours} nearest neighbours", percent(self.neighbour_recall)
         yield "largest layer error", percent(self.worst_layers[0][1])
         if self.zero_shot is not None:
             yield "same zero-shot label", percent(self.zero_shot.agreement)

@@ -20,18 +20,19 @@ from .adapters.task import HEAD, Task, read_head, with_base, write_task
 from .adapters.trunk import has_trunk
 from .card import CARD, CardFacts, model_card, read_card
 from .checkpoints.atomic import new_folder
+from .checkpoints.eras import without_source
 from .checkpoints.files import find_weights, inside, read_header
-from .checkpoints.fitting import check_fit
+from .checkpoints.fit import check_fit
 from .checkpoints.origin import Origin, checkpoint_hash
 from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
 from .checkpoints.selection import CONFIG, small_files
 from .checkpoints.shards import Entry, write_shards
+from .companions import check_space, copy_files, one_by_one, write_json
 from .config import Aimv2Config
-from .conversion import check_space, copy_files, one_by_one, without_source, write_json
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
 from .loading import Checkpoint, inspect, make_model, origin_of
-from .preparation import MAX_SHARD_BYTES, stored_dtype
+from .preparation import MAX_SHARD_BYTES
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def fuse(
                 )
             )
         entries = _write_weights(folder, checkpoint, adapter, options, on_event)
-        entry = without_source(checkpoint.config.to_dict()) | {"dtype": stored_dtype(checkpoint)}
+        entry = without_source(checkpoint.config.to_dict()) | {"dtype": checkpoint.stored_dtype}
         write_json(folder / CONFIG, entry | _quantization_entry(quantization))
         copy_files(checkpoint.resolved.folder, folder)
         if task is not None:
@@ -134,16 +135,15 @@ def _checked(checkpoint: Checkpoint, adapter: Path, options: FuseOptions) -> Tas
 
 
 def _origin(checkpoint: Checkpoint) -> Origin:
-    return origin_of(checkpoint, getattr(mx, stored_dtype(checkpoint)))
+    return origin_of(checkpoint, getattr(mx, checkpoint.stored_dtype))
 
 
 def _write_weights(
     folder: Path, checkpoint: Checkpoint, adapter: Path, options: FuseOptions, on_event: OnEvent
 ) -> list[Entry]:
-    tensors = dict(checkpoint.tensors)
-    checkpoint.tensors.clear()
+    tensors = checkpoint.open()
     if options.dequantize and checkpoint.quantization is not None:
-        tensors = dequantize(tensors, checkpoint.quantization, getattr(mx, stored_dtype(checkpoint)))
+        tensors = dequantize(tensors, checkpoint.quantization, getattr(mx, checkpoint.stored_dtype))
     tensors = fused_tensors(checkpoint, tensors, adapter, any_base=options.any_base)
     entries = [Entry(name, x.dtype, tuple(x.shape)) for name, x in tensors.items()]
     check_space(folder, sum(entry.nbytes for entry in entries))
@@ -198,7 +198,7 @@ def _fused_origin(
         revision=None,
         checkpoint=checkpoint_hash(read_header(find_weights(folder))),
         layout="mlx",
-        dtype=stored_dtype(checkpoint),
+        dtype=checkpoint.stored_dtype,
         quantization=str(quantization) if quantization else None,
     )
 
@@ -222,7 +222,7 @@ def _card_facts(
         config=checkpoint.config,
         parameters=count,
         layout=checkpoint.layout.name,
-        dtype=stored_dtype(checkpoint),
+        dtype=checkpoint.stored_dtype,
         bits_per_weight=8 * nbytes / count,
         nbytes=nbytes,
         version=__version__,

@@ -20,7 +20,7 @@ Packed = tuple[mx.array, mx.array, mx.array]  # weight, scales, biases
 DAMPING = 0.01  # of the mean squared input, as in the paper
 RANGES = tuple(1 - 0.05 * k for k in range(11))  # of a group's range: narrower ones cut off its outliers
 BLOCK = 128  # columns among which errors are made up for at once
-TINY = 1e-8
+TINY = 1e-8  # in place of a range or an energy of zero, by which nothing could be divided
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Inputs:
         energy = np.diagonal(gram).astype(np.float64)
         order = np.argsort(-energy, kind="stable")
         damping = max(DAMPING * energy.mean(), TINY)
-        damped = gram[np.ix_(order, order)].astype(np.float64) + damping * np.eye(len(gram))
+        damped = gram[np.ix_(order, order)].astype(np.float64)
+        damped.flat[:: len(damped) + 1] += damping
         # the Cholesky factor of the reversed matrix gives that of the inverse without inverting it
         lower = np.linalg.cholesky(damped[::-1, ::-1])
         upper = np.ascontiguousarray(_inverse(lower)[::-1, ::-1], dtype=np.float32)
@@ -84,47 +85,49 @@ def quantize(weight: Array, inputs: Inputs, scheme: Scheme, dtype: mx.Dtype) -> 
     for start in range(0, len(order), BLOCK):
         columns = order[start : start + BLOCK]
         upper = inputs.upper[start : start + BLOCK, start:]  # (columns, those still to come)
-        block, errors = left[start : start + BLOCK], np.empty((len(columns), len(weight)), np.float32)
+        block = left[start : start + BLOCK]  # (columns, out)
+        errors = np.empty((len(columns), len(weight)), np.float32)
         for at, column in enumerate(columns):
             scale, bias = scales[column // size], biases[column // size]
             codes[column] = _codes(block[at], scale, bias, bits)
             errors[at] = (block[at] - (scale * codes[column] + bias)) / upper[at, at]
             block[at + 1 :] -= upper[at, at + 1 : len(columns), None] * errors[at]
         left[start + BLOCK :] -= upper[:, BLOCK:].T @ errors
-    parts = pack(np.ascontiguousarray(codes.T), bits), mx.array(scales.T), mx.array(biases.T)
-    return parts[0], parts[1].astype(dtype), parts[2].astype(dtype)
+    packed = pack(np.ascontiguousarray(codes.T), bits)
+    return packed, mx.array(scales.T).astype(dtype), mx.array(biases.T).astype(dtype)
 
 
 def _ranges(weight: Array, importance: Array, scheme: Scheme, dtype: mx.Dtype) -> tuple[Array, Array]:
-    """Scale and bias of every group of ``weight`` (out, D): each (D / group size, out)."""
-    spans = [slice(at, at + scheme.group_size) for at in range(0, weight.shape[1], scheme.group_size)]
-    fits = [_fit(weight[:, span], importance[span], scheme.bits, dtype) for span in spans]
-    scales, biases = zip(*fits, strict=True)
-    return np.stack(scales), np.stack(biases)
+    """Scale and bias of every group of ``weight`` (out, D), the best of several ranges, as ``dtype`` can hold them.
+
+    Returns:
+        Two arrays (D / group size, out).
+    """
+    groups = weight.reshape(len(weight), -1, scheme.group_size)  # (out, groups, G)
+    importance = importance.reshape(-1, scheme.group_size, 1)  # (groups, G, 1)
+    low, high = groups.min(axis=-1), groups.max(axis=-1)  # (out, groups)
+    best = np.full(low.shape, np.inf, dtype=np.float32)
+    scales, biases = np.ones_like(low), np.zeros_like(low)
+    for part in RANGES:
+        step = np.maximum(_stored((high - low) * part / (2**scheme.bits - 1), dtype), TINY)
+        offset = _stored(low * part, dtype)
+        rounded = _codes(groups, step[..., None], offset[..., None], scheme.bits)
+        rounded *= step[..., None]
+        rounded += offset[..., None]
+        rounded -= groups
+        error = (np.square(rounded)[:, :, None] @ importance)[..., 0, 0]  # (out, groups)
+        better = error < best
+        for chosen, new in ((best, error), (scales, step), (biases, offset)):
+            np.copyto(chosen, new, where=better)
+    return np.ascontiguousarray(scales.T), np.ascontiguousarray(biases.T)
 
 
 def _codes(x: Array, scale: Array, bias: Array, bits: int) -> Array:
     return np.clip(np.rint((x - bias) / scale), 0, 2**bits - 1)
 
 
-def _fit(group: Array, importance: Array, bits: int, dtype: mx.Dtype) -> tuple[Array, Array]:
-    """Scale and bias (out,) of a group (out, G), the best of several ranges, as ``dtype`` can hold them."""
-    low, high = group.min(axis=1), group.max(axis=1)
-    best = np.full(len(group), np.inf)
-    scale, bias = np.ones_like(low), np.zeros_like(low)
-    for part in RANGES:
-        step = np.maximum(_stored((high - low) * part / (2**bits - 1), dtype), TINY)
-        offset = _stored(low * part, dtype)
-        rounded = _codes(group, step[:, None], offset[:, None], bits) * step[:, None] + offset[:, None]
-        error = np.square(rounded - group) @ importance
-        better = error < best
-        best = np.where(better, error, best)
-        scale, bias = np.where(better, step, scale), np.where(better, offset, bias)
-    return scale, bias
-
-
 def _stored(x: Array, dtype: mx.Dtype) -> Array:
-    return np.array(mx.array(x).astype(dtype).astype(mx.float32))
+    return np.array(mx.array(x).astype(dtype, stream=mx.cpu).astype(mx.float32, stream=mx.cpu))
 
 
 def pack(codes: Array, bits: int) -> mx.array:

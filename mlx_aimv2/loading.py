@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from .adapters.restore import adapter_folder, check_folder, restore
 from .checkpoints.deduce import deduce_config
 from .checkpoints.files import check_links, find_weights, open_tensors, outline, read_header, read_json
-from .checkpoints.fitting import check_fit
+from .checkpoints.fit import check_fit, dtype_name
 from .checkpoints.headers import Header
 from .checkpoints.hub import Resolved, resolve
 from .checkpoints.layouts import Layout, detect
@@ -25,7 +25,7 @@ from .checkpoints.selection import CONFIG
 from .config import Aimv2Config, AnyConfig
 from .errors import CheckpointError, ConfigError
 from .events import Event, Notice, OnEvent
-from .models.backend import blas_problem, compute_dtype, on_cpu
+from .models.backend import DTYPES, blas_problem, compute_dtype, on_cpu, without_cache
 from .models.classifier import Classifier
 from .models.lit import Aimv2Model
 from .models.vision import Aimv2VisionModel
@@ -61,7 +61,7 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that has been looked at and not loaded.
+    """A checkpoint that has been looked at and not opened.
 
     Attributes:
         resolved: where it lies and where it came from.
@@ -69,7 +69,7 @@ class Checkpoint:
         layout: how it is written.
         config: the model it describes.
         quantization: how its weights are packed, or None.
-        tensors: lazy arrays by canonical name.
+        outline: arrays by canonical name that have the shapes and dtypes of its tensors, and none of their data.
         unknown: names that have no place in the layout.
     """
 
@@ -78,8 +78,26 @@ class Checkpoint:
     layout: Layout
     config: AnyConfig
     quantization: Quantization | None
-    tensors: dict[str, mx.array]
+    outline: dict[str, mx.array]
     unknown: list[str]
+
+    def open(self) -> dict[str, mx.array]:
+        """Its tensors as lazy arrays by canonical name; those of an .npz or .msgpack file are unpacked first.
+
+        Raises:
+            DamagedFileError: a file cannot be opened, is damaged, or has changed since the checkpoint was looked at.
+            OutputError: there is no room to unpack it.
+        """
+        return self.layout.to_canonical(open_tensors(self.header))[0]
+
+    @property
+    def stored_dtype(self) -> str:
+        """What most of its plain weights are stored in, apart from tables that always are float32."""
+        nbytes = dict.fromkeys(DTYPES, 0)
+        for name, x in self.outline.items():
+            if mx.issubdtype(x.dtype, mx.floating) and not name.endswith(KEPT_FLOAT32):
+                nbytes[dtype_name(x.dtype)] += x.nbytes
+        return max(nbytes, key=lambda dtype: nbytes[dtype])
 
 
 @overload
@@ -135,6 +153,7 @@ def load(
         CheckpointError: the folder is no checkpoint, or the checkpoint is damaged or not what it says; or the
             adapter is.
         InputError: a value of an argument does not exist, or the adapter was trained on another checkpoint.
+        OutputError: there is no room to unpack an .npz or .msgpack file.
     """
     options = options or LoadOptions()
     emit = on_event or _warn
@@ -166,7 +185,7 @@ def inspect(
     weights: str | None = None,
     on_event: OnEvent = _warn,
 ) -> Checkpoint:
-    """Everything about a checkpoint that can be known without reading its weights.
+    """Everything about a checkpoint that the headers of its weight files and its small files say.
 
     Raises:
         HubError: the checkpoint cannot be had from the Hub.
@@ -185,7 +204,6 @@ def inspect(
     elif quantization is None:
         raise ConfigError(f"{folder}: its weights are quantized, and its config.json does not say how")
     config = deduce_config({name: tuple(x.shape) for name, x in tensors.items()}, data)
-    tensors, unknown = layout.to_canonical(open_tensors(header))  # only now: they may have to be unpacked
     return Checkpoint(resolved, header, layout, config, quantization, tensors, unknown)
 
 
@@ -199,27 +217,26 @@ def build_model(
 ) -> AnyModel:
     """The model of a checkpoint with its weights read, one tensor at a time.
 
-    Takes the tensors out of ``checkpoint``, so that none is held longer than it takes to convert it.
-
     Raises:
         MismatchError: tensors missing, unexpected or of the wrong shape; all of them in one message.
-        CheckpointError: data that cannot be read or does not fit into memory, or a checkpoint used twice.
+        CheckpointError: data that cannot be read or does not fit into memory.
+        OutputError: there is no room to unpack an .npz or .msgpack file.
     """
-    if not checkpoint.tensors:
-        raise CheckpointError("the tensors of this checkpoint have been taken already: inspect it again")
-    tensors, quantization = dict(checkpoint.tensors), checkpoint.quantization
-    checkpoint.tensors.clear()
-    model = make_model(checkpoint.config)
-    if quantization is not None and on_cpu() and not keep_quantized:
+    tensors, quantization, source = checkpoint.outline, checkpoint.quantization, checkpoint.resolved.folder
+    model, unpacks = make_model(checkpoint.config), on_cpu() and not keep_quantized
+    if quantization is not None and unpacks:
         tensors = dequantize(tensors, quantization, dtype)
         on_event(
-            Notice(f"{quantization} weights were unpacked to {_name(dtype)}: packed ones are slow on a CPU")
+            Notice(
+                f"{quantization} weights were unpacked to {dtype_name(dtype)}: packed ones are slow on a CPU"
+            )
         )
     elif quantization is not None:
         quantize_modules(model, quantization, quantized_paths(tensors))
-    check_fit(
-        dict(tree_flatten(model.parameters())), tensors, checkpoint.unknown, str(checkpoint.resolved.folder)
-    )
+    check_fit(dict(tree_flatten(model.parameters())), tensors, checkpoint.unknown, str(source))
+    tensors = checkpoint.open()
+    if quantization is not None and unpacks:
+        tensors = dequantize(tensors, quantization, dtype)
     model.load_weights([(name, _cast(name, x, dtype)) for name, x in tensors.items()])
     del tensors
     _read_one_by_one(model, checkpoint)
@@ -235,13 +252,9 @@ def origin_of(checkpoint: Checkpoint, dtype: mx.Dtype) -> Origin:
         revision=checkpoint.resolved.revision,
         checkpoint=checkpoint_hash(checkpoint.header),
         layout=checkpoint.layout.name,
-        dtype=_name(dtype),
+        dtype=dtype_name(dtype),
         quantization=str(checkpoint.quantization) if checkpoint.quantization else None,
     )
-
-
-def _name(dtype: mx.Dtype) -> str:
-    return str(dtype).removeprefix("mlx.core.")
 
 
 def _cast(name: str, x: mx.array, dtype: mx.Dtype) -> mx.array:
@@ -252,16 +265,14 @@ def _cast(name: str, x: mx.array, dtype: mx.Dtype) -> mx.array:
 
 def _read_one_by_one(model: AnyModel, checkpoint: Checkpoint) -> None:
     """Evaluate every parameter by itself: only one is held in two dtypes at any time."""
-    limit = mx.set_cache_limit(0)
     try:
-        for parameter in dict(tree_flatten(model.parameters())).values():
-            mx.eval(parameter)
+        with without_cache():
+            for parameter in dict(tree_flatten(model.parameters())).values():
+                mx.eval(parameter)
     except (RuntimeError, MemoryError) as error:  # MLX has one type for a file's end and for memory's
         raise CheckpointError(
             f"{checkpoint.resolved.folder}: its weights cannot be loaded ({error})"
         ) from error
-    finally:
-        mx.set_cache_limit(limit)
 
 
 def build_processor(

@@ -23,6 +23,7 @@ KEPT = (
     ("_projection", "the projections make the embeddings themselves"),
     (".bias", "a bias is small"),
 )
+LAYERS = "encoder.layers."
 RECIPES = {
     "mixed_2_6": (2, 6),
     "mixed_3_4": (3, 4),
@@ -132,7 +133,7 @@ def by_layer(planned: Sequence[Planned], tower: str) -> list[Planned]:
 
 def _layer(path: str) -> tuple[str, int] | None:
     """The tower and the number of the layer a module is in."""
-    tower, found, rest = path.partition("encoder.layers.")
+    tower, found, rest = path.partition(LAYERS)
     return (tower, int(rest.split(".")[0])) if found else None
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from .checkpoints.fitting import check_fit
-from .checkpoints.quantize import Quantization, Scheme, dequantize
+from .checkpoints.fit import check_fit, fold_names
+from .checkpoints.quantize import Quantization, Scheme, dequantize, make_scheme
 from .checkpoints.shards import Entry
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
 from .loading import Checkpoint, inspect, make_model
 from .models.backend import DTYPES
-from .planning import Planned, by_layer, mixed, plan, vision_prefix
+from .planning import KEPT, Planned, by_layer, mixed, plan, vision_prefix
 
 FORMATS = ("safetensors", "npz")
 MAX_SHARD_BYTES = 5 * 10**9
@@ -58,8 +57,8 @@ class ConvertOptions:
         """Refuse what contradicts itself.
 
         Raises:
-            InputError: an unknown dtype or format, quantizing and dequantizing at once, calibrating what is not
-                quantized or cannot be, or shards of nothing.
+            InputError: an unknown dtype or format, quantizing and dequantizing at once, calibrating another mode
+                than affine, or shards of nothing.
         """
         if self.dtype is not None and self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
@@ -67,8 +66,6 @@ class ConvertOptions:
             raise InputError("quantize and dequantize exclude each other: give one of them")
         if self.format not in FORMATS:
             raise InputError(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
-        if self.calibrate and not (self.scheme or self.quant_predicate):
-            raise InputError("calibration is a way to quantize: ask for that too, with -q")
         if self.calibrate and self.scheme and self.scheme.mode != "affine":
             raise InputError(f"calibration is for affine quantization, not for {self.scheme.mode}")
         if self.quant_predicate and self.scheme and self.scheme.mode != "affine":
@@ -79,27 +76,61 @@ class ConvertOptions:
             raise InputError(f"a shard must hold at least 1 byte, not {self.max_shard_bytes}")
 
 
+def asked_scheme(
+    quantize: bool, bits: int | None, group_size: int | None, mode: str, quant_predicate: str | None
+) -> Scheme | None:
+    """The scheme that mlx-lm's arguments ask for; None for no quantization.
+
+    Raises:
+        InputError: they contradict each other, or MLX has no kernel for it.
+    """
+    details = bits is not None or group_size is not None or mode != "affine"
+    if not quantize and quant_predicate is None:
+        if details:
+            raise InputError("bits, group size and mode of quantization need quantize (-q) itself")
+        return None
+    if quant_predicate is not None and bits is not None:
+        raise InputError(f"the recipe {quant_predicate} says the bits itself: leave q_bits (--q-bits) out")
+    return make_scheme(mode, bits, group_size)
+
+
 @dataclass(frozen=True)
 class Conversion:
     """A conversion that has been worked out and not begun: what `--dry-run` shows.
 
     Attributes:
         checkpoint: the source.
-        tensors: its plain canonical tensors, lazy.
-        planned: what becomes of each.
+        planned: what becomes of each of its tensors.
         quantization: of the result.
         dtype: of the result.
+        parameters: weights of the model.
+        packed: whether the source's quantized weights stay as they are.
         calibrated: whether the vision encoder is quantized with pictures.
+        recipe: the name of the mixed bits, if those were asked for.
     """
 
     checkpoint: Checkpoint
-    tensors: dict[str, mx.array]
     planned: list[Planned]
     quantization: Quantization | None
     dtype: str
+    parameters: int
+    packed: bool = False
     calibrated: bool = False
+    recipe: str | None = None
 
-    @property
+    def open(self) -> dict[str, mx.array]:
+        """The source's tensors by canonical name, lazy; quantized ones unpacked unless they stay as they are.
+
+        Raises:
+            DamagedFileError: a file cannot be opened, or has changed since it was looked at.
+            OutputError: there is no room to unpack an .npz or .msgpack file.
+        """
+        tensors, quantization = self.checkpoint.open(), self.checkpoint.quantization
+        if quantization is None or self.packed:
+            return tensors
+        return dequantize(tensors, quantization, getattr(mx, self.dtype))
+
+    @cached_property
     def entries(self) -> list[Entry]:
         """Every tensor of the result."""
         return [entry for one in self.planned for entry in one.entries]
@@ -115,21 +146,34 @@ class Conversion:
         return 8 * self.nbytes / self.parameters
 
     @property
-    def parameters(self) -> int:
-        """Weights of the model."""
-        return sum(math.prod(one.shape) for one in self.planned)
-
-    @property
     def quantization_words(self) -> str | None:
         """Such as `4-bit affine, groups of 64, calibrated`; None for plain weights."""
         if self.quantization is None:
             return None
-        return f"{self.quantization}, calibrated" if self.calibrated else str(self.quantization)
+        recipe = f", recipe {self.recipe}" if self.recipe else ""
+        return f"{self.quantization}{recipe}{', calibrated' if self.calibrated else ''}"
 
     @property
-    def kept(self) -> dict[str, int]:
-        """How many tensors are not quantized although that was asked for, by the reason why."""
-        return dict(Counter(one.reason for one in self.planned if one.reason is not None))
+    def unpacked_from(self) -> str | None:
+        """How the source was quantized, where its weights are unpacked; its loss stays in them."""
+        quantization = self.checkpoint.quantization
+        return None if quantization is None or self.packed else str(quantization)
+
+    @property
+    def kept(self) -> dict[str, list[str]]:
+        """The tensors that stay as they are when the rest is quantized, by the reason why."""
+        reasons: dict[str, list[str]] = {}
+        for one in self.planned:
+            if one.reason is not None:
+                reasons.setdefault(one.reason, []).append(one.name)
+        return reasons
+
+    @property
+    def odd(self) -> str:
+        """Matrices that would be quantized if their shape allowed it, by name and reason; empty where none is."""
+        usual = {reason for _, reason in KEPT}
+        odd = [(names, reason) for reason, names in self.kept.items() if reason not in usual]
+        return "; ".join(f"{fold_names(names)} ({reason})" for names, reason in odd)
 
 
 def prepare(
@@ -137,39 +181,46 @@ def prepare(
     options: ConvertOptions,
     revision: str | None = None,
     on_event: OnEvent = ignore,
+    *,
+    may_stay_packed: bool = True,
 ) -> Conversion:
     """Work a conversion out from the headers of its source.
+
+    Quantized weights stay packed as they are where they may, unless they are to be dequantized or quantized anew.
 
     Raises:
         CheckpointError: the source is no checkpoint, is damaged, or does not fit its configuration.
         HubError: the source cannot be had from the Hub.
         InputError: an option that the source does not allow.
     """
+    if options.calibrate and not (options.scheme or options.quant_predicate):
+        raise InputError("calibration is a way to quantize: ask for that too, with -q")
     checkpoint = inspect(hf_path, revision, options.weights, on_event)
-    dtype = options.dtype or stored_dtype(checkpoint)
-    if options.dequantize and checkpoint.quantization is None:
+    dtype, before = options.dtype or checkpoint.stored_dtype, checkpoint.quantization
+    if options.dequantize and before is None:
         raise InputError(f"{hf_path} is not quantized: there is nothing to dequantize")
-    tensors = checkpoint.tensors
-    if checkpoint.quantization is not None:
-        tensors = dequantize(tensors, checkpoint.quantization, getattr(mx, dtype))
-        on_event(Notice(f"the source's {checkpoint.quantization} weights are unpacked first"))
+    plain = checkpoint.outline
+    if before is not None:
+        plain = dequantize(plain, before, getattr(mx, dtype))
     expected = dict(tree_flatten(make_model(checkpoint.config).parameters()))
-    check_fit(expected, tensors, checkpoint.unknown, str(checkpoint.resolved.folder))
+    check_fit(expected, plain, checkpoint.unknown, str(checkpoint.resolved.folder))
     quantization = Quantization(options.scheme) if options.scheme else None
     if options.quant_predicate:
         group_size = options.scheme.group_size if options.scheme else 64
-        quantization = mixed(options.quant_predicate, tensors, group_size)
-    planned = plan(tensors, getattr(mx, dtype), quantization)
+        quantization = mixed(options.quant_predicate, plain, group_size)
+    packed = may_stay_packed and before is not None and quantization is None and not options.dequantize
+    if before is not None and not packed:
+        on_event(Notice(f"the source's {before} weights are unpacked first; what they have lost stays lost"))
+    planned = plan(checkpoint.outline if packed else plain, getattr(mx, dtype), quantization)
     if options.calibrate:
         planned = by_layer(planned, vision_prefix(checkpoint.config))
-    return Conversion(checkpoint, tensors, planned, quantization, dtype, bool(options.calibrate))
-
-
-def stored_dtype(checkpoint: Checkpoint) -> str:
-    """What most bytes of a checkpoint's plain weights (or scales) are stored in."""
-    names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-    sizes: dict[str, int] = {}
-    for info in checkpoint.header.tensors.values():
-        if info.dtype in names:
-            sizes[names[info.dtype]] = sizes.get(names[info.dtype], 0) + info.nbytes
-    return max(sizes, key=lambda name: sizes[name], default="float32")
+    return Conversion(
+        checkpoint=checkpoint,
+        planned=planned,
+        quantization=before if packed else quantization,
+        dtype=dtype,
+        parameters=sum(x.size for x in expected.values()),
+        packed=packed,
+        calibrated=bool(options.calibrate),
+        recipe=options.quant_predicate,
+    )

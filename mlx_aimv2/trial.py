@@ -34,7 +34,7 @@ from .zeroshot import ZeroShotClassifier, fill_template
 
 PICTURES = 64  # drawn where none are given: enough that ten neighbours are a choice
 SIZES = ((320, 240), (240, 320), (280, 280), (336, 224))  # of the drawn ones, as many of each
-LAYER_PICTURES, LAYER_BYTES = 4, 2**29  # whose hidden states are kept: so many, fewer where they are large
+LAYER_PICTURES, LAYER_BYTES = 16, 2**29  # whose hidden states are kept: so many, fewer where they are large
 BATCHES = 3  # timed, after one that is not
 LABELS = (  # for pictures that nothing is known of
     "a person", "a group of people", "a dog", "a cat", "a bird", "a horse", "a wild animal", "a flower", "a tree",
@@ -42,7 +42,6 @@ LABELS = (  # for pictures that nothing is known of
     "a drink", "a toy", "a machine", "a text", "a drawing", "the sky at night",
 )  # fmt: skip
 PROMPT = "a photo of {}."
-STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 States = dict[str, np.ndarray]  # by module path, (N, D) float32
 
 
@@ -89,7 +88,7 @@ class Trial:
         side: the checkpoint in words.
         images: the pictures that could be read.
         embeddings: (N, P) float32 of those, unit length.
-        states: hidden states of the first few of them.
+        states: hidden states of a few of them, spread evenly.
         labelling: for an image-text pair.
     """
 
@@ -124,7 +123,7 @@ def _check_count(good: int, given: int) -> None:
         )
 
 
-def run(
+def run_trial(
     stage: str,
     checkpoint: Checkpoint,
     processor: Processor,
@@ -136,7 +135,7 @@ def run(
 
     Args:
         stage: what progress is reported as.
-        checkpoint: its tensors are taken.
+        checkpoint: the one to load.
         processor: its own, or that of the checkpoint it is compared with.
         sample: what to run it on.
         options: dtype, and whether quantized weights stay packed.
@@ -146,6 +145,7 @@ def run(
         InputError: fewer than two pictures can be read.
         NonFiniteError: the model gives NaN or infinity; its name is in the message.
         CheckpointError: the weights cannot be read.
+        OutputError: there is no room to unpack an .npz or .msgpack file.
     """
     model = build_model(checkpoint, compute_dtype(options.dtype), options.keep_quantized, on_event)
     embedder = Embedder(model, processor)
@@ -197,10 +197,11 @@ def _label(embedder: Embedder, embeddings: np.ndarray, sample: Sample) -> Labell
 
 
 def _image_states(model: AnyModel, processor: Processor, images: Sequence[ImageInput]) -> Iterator[States]:
-    """Hidden states of the first pictures, one picture at a time."""
+    """Hidden states of some pictures, spread evenly over all, one picture at a time."""
     vision, tower = _vision(model)
     held = 0
-    for image in images[:LAYER_PICTURES]:
+    count = min(len(images), LAYER_PICTURES)
+    for image in (images[number * len(images) // count] for number in range(count)):
         if held >= LAYER_BYTES:
             return
         pixels = mx.array(processor.image_processor(image))[None]
@@ -223,7 +224,9 @@ def _vision(model: AnyModel) -> tuple[Aimv2VisionModel, str]:
 
 
 def _named_states(tower: str, hidden_states: tuple[mx.array, ...] | None) -> States:
-    states = [np.array(state[0].astype(mx.float32)) for state in hidden_states or ()]
+    each = [state[0].astype(mx.float32) for state in hidden_states or ()]  # (N, D)
+    mx.eval(each)
+    states = [np.array(state) for state in each]
     names = [
         tower + name for name in ("embeddings", *(f"encoder.layers.{k}" for k in range(len(states) - 1)))
     ]
@@ -248,16 +251,12 @@ def _pictures_per_second(model: AnyModel, pooling: str, pixels: np.ndarray) -> f
 
 
 def _side(checkpoint: Checkpoint, model: AnyModel, speed: float) -> Side:
-    sizes: dict[str, int] = {}
-    for info in checkpoint.header.tensors.values():
-        sizes[info.dtype] = sizes.get(info.dtype, 0) + (info.nbytes if info.dtype in STORED else 0)
-    stored = max(sizes, key=lambda name: sizes[name])
     packed = quantized_paths(dict(tree_flatten(model.parameters())))
     return Side(
         name=model.origin.name,
         layout=model.origin.layout,
         quantization=model.origin.quantization,
-        stored=STORED.get(stored, stored),
+        stored=checkpoint.stored_dtype,
         nbytes=checkpoint.header.nbytes,
         dtype=model.origin.dtype,
         unpacked=model.origin.quantization is not None and not packed,

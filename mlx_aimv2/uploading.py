@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,28 +11,22 @@ from typing import TYPE_CHECKING
 from . import __version__
 from .card import CARD, is_ours, renamed
 from .checkpoints.fetch import no_bars
-from .checkpoints.selection import INDEX, SINGLE, small_files
+from .checkpoints.hub import is_repo_name
+from .checkpoints.selection import is_written_name, small_files
 from .errors import (
     AccessTokenError,
-    Aimv2Error,
-    HubError,
     InputError,
     OfflineError,
     OutputError,
-    RepositoryNotFoundError,
 )
 from .events import Notice, OnEvent, Progress, ignore
 from .parcel import Parcel, prepare_upload, some
+from .refusals import TOKENS, explained, not_the_hub
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 FRESH = frozenset({".gitattributes"})  # what a repository holds that nobody has put anything into
-
-_REPO = re.compile(r"(?=.{3,96}\Z)(?!.*(?:--|\.\.))(?!.*\.git\Z)\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
-_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-_TOKENS = "https://huggingface.co/settings/tokens"
-_NO_ROOM = (402, 413, 507)
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ def check_name(repo: str) -> None:
     Raises:
         InputError: it is not of the form `owner/name`.
     """
-    if not _REPO.fullmatch(repo):
+    if not is_repo_name(repo):
         raise InputError(
             f"{repo!r} is not the name of a repository: give OWNER/NAME, such as alice/aimv2-4bit"
         )
@@ -85,18 +77,22 @@ def check_access(repo: str, *, private: bool = False) -> Access:
     check_name(repo)
     if constants.HF_HUB_OFFLINE:
         raise OfflineError(f"offline mode is on (HF_HUB_OFFLINE): unset it to upload to {repo}")
-    with _explained(repo):
+    with explained(repo):
         token = get_token()
     if not token:
         raise AccessTokenError(
-            f"no access token to upload to {repo}: `hf auth login` once, or set HF_TOKEN ({_TOKENS})"
+            f"no access token to upload to {repo}: `hf auth login` once, or set HF_TOKEN ({TOKENS})"
         )
     if not (token.isascii() and token.isprintable()):
         raise AccessTokenError(
             "the access token holds signs that no token has: `hf auth login`, or correct HF_TOKEN"
         )
-    with _explained(repo):
-        user = _user(_api().whoami())
+    with explained(repo):
+        answer = _api().whoami()
+    try:
+        user = _user(answer)
+    except (KeyError, TypeError) as error:
+        raise not_the_hub(error) from error
     access = _look(repo, user)
     _check_repository(access, private)
     return access
@@ -119,7 +115,7 @@ def _user(answer: Mapping[str, object]) -> str:
     token = auth.get("accessToken") if isinstance(auth, Mapping) else None
     if isinstance(token, Mapping) and token.get("role") == "read":
         raise AccessTokenError(
-            f"the access token of {user} can only read: make one that can write at {_TOKENS}, then `hf auth login`"
+            f"the access token of {user} can only read: make one that can write at {TOKENS}, then `hf auth login`"
         )
     return user
 
@@ -127,14 +123,13 @@ def _user(answer: Mapping[str, object]) -> str:
 def _look(repo: str, user: str) -> Access:
     from huggingface_hub.errors import RepositoryNotFoundError as NoRepository
 
-    with _explained(repo, user):
+    with explained(repo, user):
         try:
             info = _api().model_info(repo)
         except NoRepository:
             return Access(repo, user, None, (), False)
-        names = tuple(entry.rfilename for entry in info.siblings or ())
-        card = info.card_data
-        stated = card.to_dict() if card else {}
+    names = tuple(entry.rfilename for entry in info.siblings or ())
+    stated = info.card_data.to_dict() if info.card_data else {}
     theirs = set(names) - FRESH
     tags = stated.get("tags")
     metadata = {
@@ -175,7 +170,8 @@ def upload(
         The address of the repository.
 
     Raises:
-        InputError: the folder is nothing that this package wrote, or ``repo`` is not the name of a repository.
+        InputError: the folder is nothing that this package wrote, one of its files cannot be read any more, or
+            ``repo`` is not the name of a repository.
         CheckpointError: the folder is no checkpoint, or damaged.
         AccessTokenError: there is no token, it is refused, or it may not write to ``repo``.
         OutputError: the repository holds what this package did not write, or all can see it and ``private`` is set.
@@ -189,23 +185,25 @@ def upload(
         on_event(Notice(f"left behind, because convert did not write it: {some(parcel.left)}"))
     if access.commit is not None and access.private and not private:
         on_event(Notice(f"{repo} is private, and stays so"))
-    with _explained(repo, access.user), no_bars():
+    with no_bars():
         _send(parcel, access, private, on_event)
     return f"{constants.ENDPOINT}/{repo}"
 
 
 def _send(parcel: Parcel, access: Access, private: bool, on_event: OnEvent) -> None:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub import CommitOperationDelete
 
-    api, repo = _api(), access.repo
+    api, repo, user = _api(), access.repo, access.user
     if access.commit is None:
-        api.create_repo(repo, private=private, exist_ok=True)
+        with explained(repo, user):  # refused if somebody else has made it meanwhile, perhaps for all to see
+            api.create_repo(repo, private=private)
     additions, done = [], 0
     on_event(Progress("uploading", 0, parcel.nbytes, unit="bytes"))
     for name, size in parcel.sizes.items():
-        one = CommitOperationAdd(name, _content(parcel.folder / name, repo))
+        one = _addition(parcel.folder / name, repo)
         if name.endswith((".safetensors", ".npz")):
-            api.preupload_lfs_files(repo, [one])  # one by one, so that progress can be told
+            with explained(repo, user):
+                api.preupload_lfs_files(repo, [one])  # one by one, so that progress can be told
         additions.append(one)
         done += size
         on_event(Progress("uploading", done, parcel.nbytes, unit="bytes"))
@@ -216,87 +214,34 @@ def _send(parcel: Parcel, access: Access, private: bool, on_event: OnEvent) -> N
         *additions,
         *(CommitOperationDelete(name) for name in gone),
     ]
-    api.create_commit(
-        repo,
-        operations,
-        commit_message=f"Upload with mlx-aimv2 {__version__}",
-        parent_commit=access.commit,  # whatever has come in between is not overwritten
-    )
+    with explained(repo, user):
+        api.create_commit(
+            repo,
+            operations,
+            commit_message=f"Upload with mlx-aimv2 {__version__}",
+            parent_commit=access.commit,  # whatever has come in between is not overwritten
+        )
 
 
-def _content(path: Path, repo: str) -> Path | bytes:
-    if path.name != CARD:
-        return path
-    return renamed(path.read_text(encoding="utf-8"), repo).encode()
+def _addition(path: Path, repo: str) -> CommitOperationAdd:
+    """One file as it goes to the Hub.
+
+    Raises:
+        InputError: it cannot be read, although it was there when the folder was looked through.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    try:
+        content = renamed(path.read_text(encoding="utf-8"), repo).encode() if path.name == CARD else path
+        return CommitOperationAdd(path.name, content)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read any more ({error}): upload a folder that stays as it is"
+        ) from error
 
 
 def _stale(names: tuple[str, ...], sizes: Mapping[str, int]) -> list[str]:
     """Files of an earlier upload that would be read together with, or in place of, the new ones."""
     written = [name for name in small_files(names) if not name.startswith("LICENSE")]
-    weights = [name for name in names if name in (SINGLE, INDEX, "model.npz") or _SHARD.fullmatch(name)]
+    weights = filter(is_written_name, names)
     return sorted(name for name in {*written, *weights} if name not in sizes)
-
-
-@contextmanager
-def _explained(repo: str, user: str = "") -> Iterator[None]:
-    """Turn what ``huggingface_hub`` raises into one line of this package's."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # the errors of the HTTP library below it are of requests or httpx, by version
-    bases: tuple[type, ...] = HfHubHTTPError.__mro__
-    transport = tuple(kind for kind in bases if issubclass(kind, Exception) and kind.__module__ != "builtins")
-    known: tuple[type[Exception], ...] = (*transport, OSError, ValueError, KeyError, TypeError, RuntimeError)
-    try:
-        yield
-    except Aimv2Error:
-        raise
-    except known as error:
-        raise _refusal(error, transport, repo, user) from error
-
-
-def _refusal(error: Exception, transport: tuple[type[Exception], ...], repo: str, user: str) -> HubError:
-    from huggingface_hub import constants
-
-    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # why one of the files could not be sent
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
-        said = " ".join(str(getattr(error, "server_message", None) or "").split())[:200]
-        return _answered(status, said, repo, user)
-    if isinstance(error, (*transport, ConnectionError, TimeoutError)):
-        return OfflineError(
-            f"{constants.ENDPOINT} cannot be reached: nothing is in {repo} yet; check the network, then `mlx-aimv2"
-            " upload` again"
-        )
-    first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-    if isinstance(error, KeyError | TypeError) or (isinstance(error, ValueError) and not user):
-        return HubError(
-            f"what answers at {constants.ENDPOINT} is not the Hub ({first_line}): see HF_ENDPOINT"
-        )
-    return HubError(f"the upload to {repo} failed: {first_line}: run it again")
-
-
-def _answered(status: int, said: str, repo: str, user: str) -> HubError:
-    """What a refusal of the Hub means, by its status."""
-    words = f" ({said})" if said else ""
-    if status == 401:
-        return AccessTokenError(
-            f"the Hub refused the access token{words}: `hf auth login` again, or correct HF_TOKEN"
-        )
-    if status in _NO_ROOM or (status == 403 and "storage" in said.lower()):
-        return HubError(f"the Hub has no room for {repo}{words}: free some, or upload to another owner")
-    if status == 403:
-        return AccessTokenError(
-            f"the access token of {user} may not write to {repo}{words}: it needs write permission there ({_TOKENS})"
-        )
-    if status == 404:
-        owner = repo.partition("/")[0]
-        return RepositoryNotFoundError(
-            f"the Hub knows no {owner} that {user or 'this token'} may write to{words}: check the owner's name"
-        )
-    if status in (409, 412):
-        return HubError(
-            f"{repo} was changed by somebody else meanwhile{words}: look at it, then run it again"
-        )
-    advice = "too many requests: wait a few minutes" if status == 429 else "try again later"
-    return HubError(f"the Hub answered {status} for {repo}{words}: {advice}")

@@ -139,6 +139,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def create(self, wanted):
         name = f"{wanted['organization']}/{wanted['name']}"
+        if name in self.server.repos:
+            return self.answer(409, {"error": "You already created this model repo"})
         private = wanted.get("private", wanted.get("visibility") == "private")
         self.server.repos[name] = Repo({".gitattributes": b""}, private=bool(private))
         self.answer(200, {"url": f"{self.server.url}/{name}", "name": name, "id": name})

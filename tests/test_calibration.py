@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlx_aimv2 import Embedder, LoadOptions, convert, load
-from mlx_aimv2.calibration import PICTURES, _mix, read_pictures, run
+from mlx_aimv2.calibration import PICTURES, _mix, read_pictures, through_layer
 from mlx_aimv2.checkpoints.quantize import Scheme
 from mlx_aimv2.demo.drawing import draw, write_drawings
 from mlx_aimv2.demo.untrained import TINY, TINY_VISION, write_checkpoint
@@ -104,7 +104,7 @@ def test_a_layer_in_steps_is_the_layer():
     layer.eval()
     tokens = [mx.random.normal((1, n, 128)) for n in (5, 9)]
     seen = []
-    result = run(
+    result = through_layer(
         layer, tokens, lambda module, path, names, inputs: seen.append((path, names, inputs[1].shape))
     )
     for x, y in zip(tokens, result, strict=True):
@@ -162,7 +162,6 @@ def test_a_folder_without_pictures_is_found_before_the_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "calibration is a way to quantize: ask for that too, with -q"),
         ({"scheme": Scheme(32, 4, "mxfp4")}, "calibration is for affine quantization, not for mxfp4"),
         ({"scheme": Scheme(16, 4, "nvfp4")}, "calibration is for affine quantization, not for nvfp4"),
     ],
@@ -170,6 +169,11 @@ def test_a_folder_without_pictures_is_found_before_the_checkpoint(tmp_path):
 def test_what_cannot_be_calibrated_is_refused(options, message):
     with pytest.raises(InputError, match=message):
         ConvertOptions(calibrate=("pictures",), **options)
+
+
+def test_calibration_without_quantization_is_refused(tmp_path):
+    with pytest.raises(InputError, match="calibration is a way to quantize: ask for that too, with -q"):
+        prepare(tmp_path / "no-checkpoint", ConvertOptions(calibrate=("pictures",)))
 
 
 def test_a_checkpoint_that_gives_nan_is_refused(pictures, tmp_path):

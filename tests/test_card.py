@@ -225,7 +225,8 @@ def test_the_whole_card(variants):
             source_card=APPLE,
             quantization="4-bit affine, groups of 64",
             bits_per_weight=4.8,
-            kept={"norms are small and sensitive": 9, "a single number": 1},
+            kept={"norms are small and sensitive": ["a.0.norm", "a.1.norm"], "a single number": ["b"]},
+            unpacked_from="8-bit affine, groups of 32",
             fidelity="## Fidelity\n\n| what | value |\n|---|---|\n| cosine | 0.999 |\n",
             license_files=("LICENSE",),
         )
@@ -237,7 +238,7 @@ def test_the_whole_card(variants):
         " 123,456 parameters.\n\n"
         f"Converted by mlx-aimv2 0.1.0 from [{LARGE}-lit](https://huggingface.co/{LARGE}-lit) at revision `abc`,"
         " read in the layout `apple`. Weights: 4-bit affine, groups of 64, the rest float16; 4.80 bits per weight,"
-        " 0.2 MB.\n\n"
+        " 0.2 MB. The source's weights were 8-bit affine, groups of 32, and were unpacked.\n\n"
         "## Use\n\n`pip install mlx-aimv2` (Linux: `pip install 'mlx-aimv2[cpu]'`), then\n\n"
         "```python\nfrom mlx_aimv2 import ZeroShotClassifier, load\n"
         'model, processor = load("lit-4bit")\n'
@@ -245,7 +246,7 @@ def test_the_whole_card(variants):
         "or on the command line\n\n"
         '```\nmlx-aimv2 classify photo.jpg --labels "a dog,a cat" --model lit-4bit\n```\n\n'
         "## Fidelity\n\n| what | value |\n|---|---|\n| cosine | 0.999 |\n\n"
-        "## What is not quantized\n\n- 9 tensors: norms are small and sensitive\n- 1 tensor: a single number\n\n"
+        "## What is not quantized\n\n- norms are small and sensitive: `a.{0-1}.norm`\n- a single number: `b`\n\n"
         f"## Licence\n\nThe weights are under the licence of [{LARGE}-lit](https://huggingface.co/{LARGE}-lit):"
         " `apple-amlr`. See [LICENSE](LICENSE).\n"
     )

@@ -9,7 +9,15 @@ from mlx.utils import tree_flatten
 
 from mlx_aimv2 import convert, load
 from mlx_aimv2.checkpoints.files import read_header
-from mlx_aimv2.errors import ConfigError, InputError, MismatchError, NotACheckpointError, OutputError
+from mlx_aimv2.errors import (
+    ConfigError,
+    DamagedFileError,
+    InputError,
+    MismatchError,
+    NotACheckpointError,
+    OutputError,
+)
+from mlx_aimv2.preparation import ConvertOptions
 
 
 def outputs(folder, **options):
@@ -107,8 +115,9 @@ def test_what_described_only_the_source_is_left_behind(tiny_pair, tmp_path):
     assert (written["note"], written["dtype"]) == ("kept", "float16")
 
 
-@pytest.mark.parametrize("on_cpu", [True, False], ids=["cpu", "gpu"])
-def test_quantized_weights_are_written_unpacked_and_say_so(checkpoint, tmp_path, monkeypatch, on_cpu):
+@pytest.fixture
+def packed_source(checkpoint, tmp_path):
+    """A checkpoint of 8 bits that another program has written."""
     source = shutil.copytree(checkpoint("head", "mlx"), tmp_path / "source")
     model, _ = load(source)
     nn.quantize(model, group_size=64, bits=8)
@@ -116,15 +125,77 @@ def test_quantized_weights_are_written_unpacked_and_say_so(checkpoint, tmp_path,
     data, entry = json.loads((source / "config.json").read_text()), {"group_size": 64, "bits": 8}
     data |= {"quantization": entry, "quantization_config": entry}
     (source / "config.json").write_text(json.dumps(data))
-    folder, quiet = tmp_path / "out", {"on_event": lambda event: None}
+    return source
+
+
+QUIET = {"on_event": lambda event: None}
+
+
+def test_quantized_weights_stay_packed(packed_source, tmp_path):
+    folder = convert(packed_source, tmp_path / "out", options=ConvertOptions(format="npz"))
+    written = json.loads((folder / "config.json").read_text())
+    assert written["quantization"] == {"group_size": 64, "bits": 8, "mode": "affine"}
+    before, after = (
+        mx.load(str(path)) for path in (packed_source / "model.safetensors", folder / "model.npz")
+    )
+    assert before.keys() == after.keys() and all(mx.array_equal(x, after[name]) for name, x in before.items())
+    half = convert(packed_source, tmp_path / "half", dtype="float16")
+    dtypes = {name: x.dtype for name, x in mx.load(str(half / "model.safetensors")).items()}
+    assert dtypes["encoder.layers.0.ffn.up_proj.scales"] == mx.float16
+    assert dtypes["encoder.layers.0.ffn.up_proj.weight"] == mx.uint32
+    for one, other in zip(outputs(packed_source, **QUIET), outputs(folder, **QUIET), strict=True):
+        np.testing.assert_array_equal(np.array(one), np.array(other))
+
+
+@pytest.mark.parametrize("on_cpu", [True, False], ids=["cpu", "gpu"])
+def test_quantized_weights_are_unpacked_when_asked(packed_source, tmp_path, monkeypatch, on_cpu):
+    folder, events = tmp_path / "out", []
     with monkeypatch.context() as patch:
         patch.setattr("mlx_aimv2.loading.on_cpu", lambda: on_cpu)
-        convert(source, folder)
+        convert(packed_source, folder, dequantize=True, on_event=events.append)
     monkeypatch.setattr("mlx_aimv2.loading.on_cpu", lambda: True)
     written = json.loads((folder / "config.json").read_text())
     assert "quantization" not in written and "quantization_config" not in written
-    for before, after in zip(outputs(source, **quiet), outputs(folder), strict=True):
+    assert "8-bit affine, groups of 64, and were unpacked" in (folder / "README.md").read_text()
+    assert any("what they have lost stays lost" in getattr(event, "message", "") for event in events)
+    for before, after in zip(outputs(packed_source, **QUIET), outputs(folder), strict=True):
         np.testing.assert_array_equal(np.array(before), np.array(after))
+
+
+def test_a_pair_without_a_tokenizer_is_converted_and_said_to_lack_it(tiny_pair, tmp_path):
+    source, events = shutil.copytree(tiny_pair, tmp_path / "source"), []
+    (source / "vocab.json").unlink()
+    convert(source, tmp_path / "out", on_event=events.append)
+    assert any(
+        "the result will lack what its source lacks" in event.message
+        for event in events
+        if hasattr(event, "message")
+    )
+
+
+def test_a_small_file_that_is_large_is_refused(tiny_pair, tmp_path):
+    source = shutil.copytree(tiny_pair, tmp_path / "source")
+    with (source / "LICENSE").open("wb") as file:
+        file.truncate(2**27)
+    with pytest.raises(DamagedFileError, match="LICENSE is over 64 MB, which is no such file: take it away"):
+        convert(source, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_name_that_could_not_be_loaded_is_refused(tiny_pair, tmp_path):
+    with pytest.raises(InputError, match="is no valid UTF-8, and could not be loaded: choose another name"):
+        convert(tiny_pair, tmp_path / "out\udcff")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(OutputError, match="link exists already"):
+        convert(tiny_pair, tmp_path / "link")
+
+
+def test_other_files_named_like_a_licence_stay_behind(tiny_pair, tmp_path):
+    source = shutil.copytree(tiny_pair, tmp_path / "source")
+    for name in ("LICENSE", "LICENSE.txt", "LICENSE-private.pem"):
+        (source / name).write_text("words")
+    folder = convert(source, tmp_path / "out")
+    assert {path.name for path in folder.iterdir() if "LICENSE" in path.name} == {"LICENSE", "LICENSE.txt"}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "auto", ""])
@@ -173,7 +244,7 @@ def test_nothing_is_left_of_an_interruption(tiny_vision, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mlx_aimv2.conversion.shutil.copyfile", interrupt)
+    monkeypatch.setattr("mlx_aimv2.conversion.copy_files", interrupt)
     with pytest.raises(KeyboardInterrupt):
         convert(tiny_vision, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

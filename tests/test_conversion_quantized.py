@@ -1,6 +1,8 @@
 """Quantizing on the way: what is packed, what is kept, and that it is what quantizing in memory gives."""
 
 import json
+import shutil
+from collections import deque
 from dataclasses import replace
 
 import mlx.core as mx
@@ -12,9 +14,12 @@ from mlx.utils import tree_flatten
 from mlx_aimv2 import LoadOptions, convert, load
 from mlx_aimv2.checkpoints.files import find_weights, read_header
 from mlx_aimv2.checkpoints.quantize import VALID, Scheme
+from mlx_aimv2.conversion import _converted
+from mlx_aimv2.demo.drawing import write_drawings
 from mlx_aimv2.demo.untrained import TINY, write_checkpoint
-from mlx_aimv2.errors import ConfigError, InputError, OutputError
-from mlx_aimv2.events import ignore
+from mlx_aimv2.errors import ConfigError, InputError, NonFiniteError, OutputError
+from mlx_aimv2.events import Notice, ignore
+from mlx_aimv2.models.backend import without_cache
 from mlx_aimv2.planning import RECIPES
 from mlx_aimv2.preparation import ConvertOptions, prepare
 
@@ -42,8 +47,22 @@ def is_packed(path, module):
     return hasattr(module, "to_quantized") and not any(part in path for part in kept)
 
 
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory, source):
+    """A vision encoder, one of native resolution, and the pair."""
+    root, vision = tmp_path_factory.mktemp("kinds"), replace(TINY.vision_config, num_hidden_layers=2, **WIDE)
+    native = replace(vision, is_native=True, use_head=False)
+    return {
+        "vision": write_checkpoint(root / "vision", vision, "apple"),
+        "native": write_checkpoint(root / "native", native, "apple-mlx"),
+        "lit": source,
+    }
+
+
+@pytest.mark.parametrize("kind", ["vision", "native", "lit"])
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-def test_every_scheme_is_what_quantizing_in_memory_gives(source, tmp_path, scheme):
+def test_every_scheme_is_what_quantizing_in_memory_gives(sources, tmp_path, scheme, kind):
+    source = sources[kind]
     folder = convert(source, tmp_path / "out", dtype="float16", options=ConvertOptions(scheme=scheme))
     model, _ = load(source, dtype="float16")
     nn.quantize(model, **scheme.arguments(), class_predicate=is_packed)
@@ -61,13 +80,17 @@ def arithmetic(scheme, weights):
     return weights * (scheme.bits + extra / scheme.group_size) / 8
 
 
+@pytest.mark.parametrize("kind", ["vision", "native", "lit"])
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-def test_sizes_are_what_arithmetic_says(source, scheme):
-    conversion = prepare(source, ConvertOptions(dtype="float16", scheme=scheme))
-    packed = [one for one in conversion.planned if one.scheme is not None]
-    weights = sum(np.prod(one.shape) for one in packed)
-    written = sum(entry.nbytes for one in packed for entry in one.entries)
-    assert written == pytest.approx(arithmetic(scheme, weights), rel=0.02)
+def test_sizes_are_what_arithmetic_says(sources, tmp_path, scheme, kind):
+    options = ConvertOptions(dtype="float16", scheme=scheme)
+    planned = prepare(sources[kind], options).planned
+    packed = sum(np.prod(one.shape) for one in planned if one.scheme is not None)
+    plain = sum(np.prod(one.shape) * one.dtype.size for one in planned if one.scheme is None)
+    folder = convert(sources[kind], tmp_path / "out", options=options)
+    written = sum(path.stat().st_size for path in find_weights(folder))
+    header = len(read_header(find_weights(folder)).tensors) * 150  # bytes: small models have a large one
+    assert written == pytest.approx(arithmetic(scheme, packed) + plain, rel=0.02, abs=header)
 
 
 def test_what_stays_has_its_reason(source):
@@ -162,6 +185,69 @@ def test_what_cannot_be_is_refused(source, tmp_path, options, kind, message):
 def test_a_scheme_that_does_not_exist_is_refused():
     with pytest.raises(ConfigError, match="mode mxfp4 has no 4 bits in groups of 64: bits 4 in groups of 32"):
         Scheme(64, 4, "mxfp4")
+
+
+def test_the_arguments_are_mlx_lms(source, tmp_path):
+    folder = convert(source, tmp_path / "out", quantize=True, q_bits=8, q_group_size=32)
+    assert json.loads((folder / "config.json").read_text())["quantization"] == Scheme(32, 8).arguments()
+    plain = convert(folder, tmp_path / "plain", dequantize=True, dtype="float16")
+    assert "quantization" not in json.loads((plain / "config.json").read_text())
+    mixed = convert(source, tmp_path / "mixed", quant_predicate="mixed_3_6")
+    entry = json.loads((mixed / "config.json").read_text())["quantization"]
+    assert (entry["bits"], entry["group_size"]) == (3, 64)
+    assert (
+        "3-bit affine, groups of 64, some layers differ, recipe mixed_3_6"
+        in (mixed / "README.md").read_text()
+    )
+
+
+def test_details_of_no_quantization_are_refused(source, tmp_path):
+    with pytest.raises(InputError, match=r"need quantize \(-q\) itself"):
+        convert(source, tmp_path / "out", q_bits=4)
+    with pytest.raises(InputError, match=r"the recipe mixed_3_6 says the bits itself: leave q_bits"):
+        convert(source, tmp_path / "out", q_bits=4, quant_predicate="mixed_3_6")
+    with pytest.raises(InputError, match=r"^quantization mode affine has no 0 bits in groups of 64"):
+        convert(source, tmp_path / "out", quantize=True, q_bits=0)
+
+
+def test_what_could_not_be_quantized_is_named(tmp_path):
+    narrow, events = write_checkpoint(tmp_path / "narrow", TINY), []
+    convert(narrow, tmp_path / "out", quantize=True, on_event=events.append)
+    notices = [event.message for event in events if isinstance(event, Notice)]
+    assert any(
+        "not quantized, although asked for: text_model." in notice
+        and "text_model.encoder.layers.{0-1}.attention.q_proj.weight" in notice
+        and "(its width 48 is not a multiple of 64)" in notice
+        for notice in notices
+    )
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_weight_of_nan_is_not_rounded_away(source, tmp_path, calibrated):
+    broken = shutil.copytree(source, tmp_path / "broken")
+    tensors = mx.load(str(broken / "model.safetensors"))
+    name = "vision_model.encoder.layers.1.ffn.up_proj.weight"
+    tensors[name][3, 5] = float("nan")
+    mx.eval(tensors)
+    mx.save_safetensors(str(broken / "model.safetensors"), tensors, metadata={"format": "pt"})
+    write_drawings(tmp_path / "pictures", 2)
+    options = ConvertOptions(scheme=Scheme(), calibrate=(str(tmp_path / "pictures"),) if calibrated else ())
+    with pytest.raises(NonFiniteError, match=f"{name} holds NaN or infinity"):
+        convert(broken, tmp_path / "out", options=options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_no_tensor_is_held_when_all_is_written(source, tmp_path, packed):
+    options = ConvertOptions(scheme=Scheme(bits=8))
+    source = convert(source, tmp_path / "packed", options=options) if packed else source
+    options = ConvertOptions(dequantize=True) if packed else options
+    plan = prepare(source, options)
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    with without_cache():
+        deque(_converted(plan, options, ignore), maxlen=0)
+    assert mx.get_active_memory() - before < 100_000  # of a million
 
 
 def test_the_command_line_says_the_same(source, tmp_path):

@@ -1,6 +1,9 @@
 """To the layouts of other programs and back."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import mlx.core as mx
 import numpy as np
@@ -14,6 +17,7 @@ from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import ignore
 from mlx_aimv2.exporting import FORMATS, export
 from mlx_aimv2.preparation import ConvertOptions
+from mlx_aimv2.processing.image_config import CLIP_MEAN, ImageProcessorConfig
 
 
 def parameters(folder):
@@ -71,15 +75,114 @@ def test_timm_has_no_place_for_everything(checkpoint, tmp_path, variant, message
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("format", ["transformers", "apple", "timm"])
-def test_the_files_of_a_layout_come_back_bit_for_bit(tmp_path, format):
-    source = write_checkpoint(tmp_path / "source", PUBLISHED, format)
+def stored(folder):
+    """Every tensor of the one weight file: dtype, shape, bytes."""
+    tensors = mx.load(str(folder / "model.safetensors"))
+    return {name: (x.dtype, x.shape, np.array(x).tobytes()) for name, x in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("variant", "format"),
+    [
+        *((variant, x) for variant in ("fixed", "native", "head", "biases", "lit") for x in FORMATS[:3]),
+        ("large", "timm"),
+    ],
+)
+def test_the_files_of_a_layout_come_back_bit_for_bit(checkpoint, tmp_path, variant, format):
+    if variant == "large":
+        source = write_checkpoint(tmp_path / "source", PUBLISHED, format)
+    else:
+        source = checkpoint(variant, format)
     folder = export(convert(source, tmp_path / "mlx"), tmp_path / "out", format)
-    before, after = (mx.load(str(path / "model.safetensors")) for path in (source, folder))
+    before, after = stored(source), stored(folder)
     assert before.keys() == after.keys()
-    for name, x in before.items():
-        assert x.dtype == after[name].dtype
-        assert np.array_equal(np.array(x), np.array(after[name])), name
+    assert [name for name in before if before[name] != after[name]] == []
+
+
+def config_of(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+@pytest.mark.parametrize("format", FORMATS[:3])
+@pytest.mark.parametrize("variant", ["head", "lit"])
+def test_one_dtype_is_written_at_one_place(checkpoint, tmp_path, variant, format):
+    source = shutil.copytree(checkpoint(variant, "mlx", "float16"), tmp_path / "source")
+    data = config_of(source) | {"dtype": "float16", "torch_dtype": "bfloat16"}
+    for part in ("vision_config", "text_config"):
+        if part in data:
+            data[part] |= {"dtype": "float16", "torch_dtype": "float16"}
+    (source / "config.json").write_text(json.dumps(data))
+    entry = config_of(export(source, tmp_path / "out", format, options=ConvertOptions(dtype="float32")))
+    assert entry.pop("dtype") == entry.pop("torch_dtype") == "float32"
+    assert "dtype" not in json.dumps(entry)
+
+
+@pytest.mark.parametrize("format", FORMATS[:3])
+@pytest.mark.parametrize("variant", ["fixed", "native", "lit"])
+def test_a_preprocessor_is_written_where_the_source_has_none(checkpoint, tmp_path, variant, format):
+    source = shutil.copytree(checkpoint(variant, "mlx"), tmp_path / "source")
+    (source / "preprocessor_config.json").unlink()
+    path = export(source, tmp_path / "out", format) / "preprocessor_config.json"
+    assert json.loads(path.read_text())["image_processor_type"] == "CLIPImageProcessor"
+    written = ImageProcessorConfig.from_file(path)
+    assert written.image_mean == CLIP_MEAN
+    assert (written.do_resize, written.do_center_crop) == (variant != "native", variant != "native")
+    assert load(tmp_path / "out", on_event=ignore)[1].image_processor.config.size == 56
+
+
+def test_a_preprocessor_of_the_source_stays_as_it_is(checkpoint, tmp_path):
+    source = shutil.copytree(checkpoint("fixed", "mlx"), tmp_path / "source")
+    (source / "preprocessor_config.json").write_text('{"size": 56, "crop_size": 56, "image_mean": 0.5}')
+    folder = export(source, tmp_path / "out")
+    before, after = ((x / "preprocessor_config.json").read_bytes() for x in (source, folder))
+    assert before == after
+
+
+def test_timm_is_told_how_pictures_are_prepared(tmp_path):
+    source = write_checkpoint(tmp_path / "source", PUBLISHED, "mlx")
+    path = source / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_mean": [0.1, 0.2, 0.3], "size": 32}))
+    told = config_of(export(source, tmp_path / "out", "timm"))["pretrained_cfg"]
+    assert told["mean"] == [0.1, 0.2, 0.3] and told["crop_pct"] == 28 / 32
+    path.unlink()
+    told = config_of(export(source, tmp_path / "default", "timm"))["pretrained_cfg"]
+    assert told["mean"] == list(CLIP_MEAN) and told["crop_pct"] == 1.0
+
+
+def test_what_timm_wrote_of_itself_is_left_behind(tmp_path):
+    """By `pretrained_cfg` transformers takes a folder for timm's."""
+    source = write_checkpoint(tmp_path / "source", PUBLISHED, "mlx")
+    folder = export(export(source, tmp_path / "timm", "timm"), tmp_path / "out")
+    left = {"architecture", "num_classes", "num_features", "global_pool", "pretrained_cfg"}
+    assert left <= config_of(tmp_path / "timm").keys()
+    assert not left & config_of(folder).keys()
+
+
+def run_export(*arguments):
+    """`mlx-aimv2 export` in another process."""
+    command = [sys.executable, "-m", "mlx_aimv2", "export", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_weight_file_can_be_named(tiny_vision, checkpoint, tmp_path):
+    source = shutil.copytree(tiny_vision, tmp_path / "source")
+    shutil.copyfile(
+        checkpoint("fixed", "apple-mlx", "float16") / "model.safetensors", source / "half.safetensors"
+    )
+    done = run_export(source, tmp_path / "out", "--weights", "half.safetensors", "--dtype", "float16")
+    assert done.returncode == 0, done.stderr
+    assert config_of(tmp_path / "out")["dtype"] == "float16"
+    expected = export(source, tmp_path / "again", options=ConvertOptions(weights="half.safetensors"))
+    assert stored(tmp_path / "out") == stored(expected)
+    assert stored(expected) != stored(export(source, tmp_path / "usual"))
+
+
+def test_the_revision_is_asked_for(tiny_vision, tmp_path):
+    done = run_export(tiny_vision, tmp_path / "out", "--revision", "v1")
+    assert done.returncode != 0
+    assert "is a local folder, which has no revision 'v1'" in " ".join(done.stderr.split())
+    with pytest.raises(InputError, match="which has no revision 'v1'"):
+        export(tiny_vision, tmp_path / "out", revision="v1")
 
 
 def test_quantized_weights_are_exported_plain(checkpoint, tmp_path):

@@ -79,8 +79,8 @@ def test_a_checkpoint_is_its_own_faithful_copy(checkpoint, variant):
     assert found.cosine_min == pytest.approx(1, abs=1e-6)
     assert found.cosine_mean == pytest.approx(1, abs=1e-6)
     assert max(error for _, error in found.layers) < 1e-6  # a BLAS may sum in another order the next time
-    assert found.recall_at_10 == pytest.approx(1, abs=0.01) and found.neighbours == 10
-    assert (found.pictures, found.drawn, found.layer_pictures) == (64, True, 4)
+    assert found.neighbour_recall == pytest.approx(1, abs=0.01) and found.neighbours == 10
+    assert (found.pictures, found.drawn, found.layer_pictures) == (64, True, 16)
     assert (found.zero_shot is not None) == (variant == "lit")
     if found.zero_shot is not None:
         assert found.zero_shot.agreement == 1
@@ -99,7 +99,7 @@ def test_fewer_bits_do_more_harm(tiny_pair, quantized):
     eight, two = (compare(tiny_pair, quantized(bits)) for bits in (8, 2))
     assert 1 > eight.cosine_min > 0.999 > two.cosine_min
     assert eight.cosine_mean > two.cosine_mean
-    assert eight.recall_at_10 > two.recall_at_10
+    assert eight.neighbour_recall > two.neighbour_recall
     assert eight.zero_shot.agreement >= two.zero_shot.agreement
     assert eight.zero_shot.probability_difference < two.zero_shot.probability_difference
     assert eight.zero_shot.text_cosine_min > two.zero_shot.text_cosine_min
@@ -122,9 +122,9 @@ def test_every_number_is_what_numpy_makes_of_the_models(tiny_pair, quantized, pi
     assert found.neighbours == 3  # of seven others
     near = [np.argsort(-(x @ x.T) + 9 * np.eye(8), axis=1)[:, :3] for x in (a, b)]
     shared = [len({*first} & {*second}) / 3 for first, second in zip(*near, strict=True)]
-    assert found.recall_at_10 == pytest.approx(np.mean(shared))
+    assert found.neighbour_recall == pytest.approx(np.mean(shared))
 
-    states = [model.vision_model(pixels[:4], output_hidden_states=True).hidden_states for model in (one, two)]
+    states = [model.vision_model(pixels, output_hidden_states=True).hidden_states for model in (one, two)]
     errors = [worst_error(np.array(h), np.array(g)) for h, g in zip(*states, strict=True)]
     assert [name for name, _ in found.layers[:3]] == [
         "vision_model.embeddings",
@@ -231,7 +231,7 @@ def test_as_json_as_rows_and_as_markdown(tiny_pair, quantized, pictures):
     assert plain == found.to_dict()
     name, error = found.layers[0]
     assert plain["layers"][0] == {"layer": name, "relative_error": error}
-    assert plain["recall_at_10"] == found.recall_at_10 and plain["neighbours"] == 3
+    assert (plain["neighbour_recall"], plain["neighbours"]) == (found.neighbour_recall, 3)
     assert plain["zero_shot"]["agreement"] == found.zero_shot.agreement
     text = found.markdown()
     assert "on 8 pictures, on a CPU" in text
@@ -240,7 +240,7 @@ def test_as_json_as_rows_and_as_markdown(tiny_pair, quantized, pictures):
     assert f"| {found.worst_layers[0][0]} | " in text
     assert str(tiny_pair) not in text
     assert [row[0] for row in found.rows()][:2] == ["layout", "stored as"]
-    drawn = replace(found, drawn=True, zero_shot=None, recall_at_10=None, differing=("image_mean",))
+    drawn = replace(found, drawn=True, zero_shot=None, neighbour_recall=None, differing=("image_mean",))
     assert "on 8 built-in drawings" in drawn.markdown()
     assert "prepare pictures or texts differently (image_mean)" in drawn.markdown()
     assert not any("zero-shot" in row[0] or "neighbours" in row[0] for row in drawn.rows())
@@ -248,7 +248,7 @@ def test_as_json_as_rows_and_as_markdown(tiny_pair, quantized, pictures):
 
 
 def test_two_pictures_have_no_choice_of_neighbours(tiny_vision, pictures):
-    assert compare(tiny_vision, tiny_vision, pictures[:2]).recall_at_10 is None
+    assert compare(tiny_vision, tiny_vision, pictures[:2]).neighbour_recall is None
     assert compare(tiny_vision, tiny_vision, pictures[:3]).neighbours == 1
 
 

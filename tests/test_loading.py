@@ -29,7 +29,7 @@ from mlx_aimv2.errors import (
     TokenizerError,
 )
 from mlx_aimv2.events import Notice
-from mlx_aimv2.loading import inspect
+from mlx_aimv2.loading import build_model, inspect
 
 
 @pytest.fixture
@@ -481,6 +481,26 @@ def test_scales_of_an_unknown_module_are_refused(copy):
         load(folder, on_event=lambda event: None)
 
 
+def test_a_million_strange_names_are_one_short_line(copy):
+    folder = copy()
+    strange = {f"x{number}.{number}.weight": mx.zeros(0) for number in range(3000)}
+    edit_weights(folder, **strange, **{f"y.{number**2}.weight": mx.zeros(0) for number in range(3000)})
+    with pytest.raises(MismatchError, match=r"6000 unexpected: .* … and 2981 more$") as caught:
+        load(folder)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_tables_that_always_are_float32_do_not_count_as_what_most_is_stored_in(copy, dtype):
+    folder = copy("lit", "mlx")
+    tensors = mx.load(str(folder / "model.safetensors"))
+    half = {name: x.astype(getattr(mx, dtype)) for name, x in tensors.items() if "position" not in name}
+    edit_weights(
+        folder, **half, **{"vision_model.embeddings.position_embedding.weight": mx.zeros((10**6, 1))}
+    )
+    assert inspect(folder).stored_dtype == dtype
+
+
 # --- memory ---
 
 PEAK = """
@@ -543,6 +563,12 @@ def test_a_published_size_loads_within_its_bound(tmp_path, tiny_vision, stored, 
     shutil.rmtree(folder)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) < 1.15 * 309_197_824 * size
+
+
+def test_a_checkpoint_that_was_looked_at_can_be_loaded_more_than_once(tiny_pair):
+    checkpoint = inspect(tiny_pair)
+    one, two = (parameters(build_model(checkpoint, mx.float32)) for _ in range(2))
+    assert one.keys() == two.keys() and all(mx.array_equal(x, two[name]) for name, x in one.items())
 
 
 # --- whatever config.json holds ---

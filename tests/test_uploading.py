@@ -306,6 +306,14 @@ def test_a_token_that_can_only_read(hub):
             "the Hub knows no alice that alice may write to (No such owner): check the owner's name",
         ),
         (
+            "create",
+            409,
+            "You already created this model repo",
+            errors.HubError,
+            f"{REPO} was changed by somebody else meanwhile (You already created this model repo): look at it, then"
+            " run it again",
+        ),
+        (
             "commit",
             412,
             "moved",
@@ -333,6 +341,20 @@ def test_a_token_that_can_only_read(hub):
 def test_refusals_of_the_hub(hub, pair, where, status, said, kind, text):
     hub.answers[where] = (status, said)
     assert message(kind, lambda: upload(pair, REPO)) == text
+
+
+def test_a_repository_that_appears_meanwhile_is_not_filled(hub, pair, monkeypatch):
+    look = uploading._look
+
+    def then_somebody_makes_it(repo, user):
+        access = look(repo, user)
+        hub.repos[REPO] = Repo({".gitattributes": b""})  # for all to see
+        return access
+
+    monkeypatch.setattr(uploading, "_look", then_somebody_makes_it)
+    text = message(errors.HubError, lambda: upload(pair, REPO, private=True))
+    assert text.startswith(f"{REPO} was changed by somebody else meanwhile (")
+    assert hub.repos[REPO].files == {".gitattributes": b""}
 
 
 def test_weights_that_are_refused_on_their_way(hub, pair):
@@ -372,9 +394,23 @@ def test_a_card_that_the_hub_does_not_take(hub, pair):
     assert text == f"the upload to {REPO} failed: Invalid metadata in README.md.: run it again"
 
 
-def test_a_failing_callback_is_heard(hub, pair):
+@pytest.mark.parametrize("when", ["first", "last"])
+@pytest.mark.parametrize("kind", [TypeError, KeyError, OSError, BrokenPipeError, RuntimeError, ValueError])
+def test_a_failing_callback_is_heard(hub, pair, kind, when):
     def fail(event):
-        raise LookupError("from the callback")
+        if when == "first" or event.done == event.total:
+            raise kind("from the callback")
 
-    with pytest.raises(LookupError, match="from the callback"):
+    with pytest.raises(kind, match="from the callback") as caught:
         upload(pair, REPO, on_event=fail)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors"])
+def test_a_file_that_goes_away_meanwhile_is_not_put_down_to_the_hub(hub, own, name):
+    def remove(event):
+        (own / name).unlink(missing_ok=True)
+
+    text = message(errors.InputError, lambda: upload(own, REPO, on_event=remove))
+    assert text.startswith(f"{own / name} cannot be read any more (")
+    assert hub.commits == []

@@ -20,7 +20,7 @@ import mlx.nn as nn
 
 from ..checkpoints.atomic import replacing
 from ..checkpoints.files import inside, open_tensors, read_header, read_json
-from ..checkpoints.fitting import check_fit
+from ..checkpoints.fit import check_fit
 from ..checkpoints.origin import Origin, checkpoint_hash
 from ..checkpoints.shards import Entry, header_bytes, planned_bytes
 from ..errors import ConfigError, InputError, NotACheckpointError, OutputError, PickleRefusedError

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 
 from ..checkpoints.atomic import replacing
 from ..checkpoints.files import inside, open_tensors, read_header, read_json
-from ..checkpoints.fitting import check_fit
+from ..checkpoints.fit import check_fit
 from ..checkpoints.origin import Origin
 from ..errors import ConfigError, InputError, NotACheckpointError
 from ..models.classifier import POOLINGS, make_head

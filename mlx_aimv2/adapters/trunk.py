@@ -8,7 +8,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from ..checkpoints.files import inside, open_tensors, read_header
-from ..checkpoints.fitting import check_fit
+from ..checkpoints.fit import check_fit
 from ..checkpoints.origin import checkpoint_hash
 from ..models.vision import Aimv2VisionModel
 

@@ -1,12 +1,33 @@
-"""config.json as other worlds write it: Apple's first files, and timm."""
+"""config.json as others write it: Apple's first files, and timm; and what in it is true of its own files alone."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from ..errors import InputError
 from ..presets import TRUNKS
+from ..processing.image_config import PREPROCESSOR, RESAMPLE_NAMES, ImageProcessorConfig
+
+OF_TIMM = (  # by `pretrained_cfg` alone, transformers takes a folder for timm's
+    "architecture", "num_classes", "num_features", "global_pool", "pretrained_cfg", "model_args", "label_names",
+    "label_descriptions",
+)  # fmt: skip
+OF_THE_SOURCE = (  # and of no other files
+    "quantization", "quantization_config", "auto_map", "dtype", "torch_dtype", "_name_or_path", "_commit_hash",
+    *OF_TIMM,
+)  # fmt: skip
+
+
+def without_source(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json without what described only the files it came from, in the encoders' parts too."""
+    return {
+        name: without_source(value) if isinstance(value, Mapping) else value
+        for name, value in entry.items()
+        if name not in OF_THE_SOURCE
+    }
 
 
 def original_config(config: AnyConfig) -> dict[str, Any]:
@@ -48,12 +69,18 @@ def _original_tower(config: Aimv2VisionConfig | Aimv2TextConfig) -> dict[str, An
     }
 
 
-def timm_config(config: AnyConfig) -> dict[str, Any]:
+def timm_config(config: AnyConfig, settings: ImageProcessorConfig) -> dict[str, Any]:
     """config.json of a timm checkpoint of the trunk, without a classifier.
+
+    The names are those of timm's `models/_hub.py` and `models/_pretrained.py`.
+
+    Args:
+        config: the model.
+        settings: what is done to a picture before; timm reads it from the same file.
 
     Raises:
         InputError: timm has no such model: it knows vision encoders of the published widths, of fixed size, without
-            a head.
+            a head; or it cannot prepare pictures so.
     """
     if isinstance(config, Aimv2Config) or config.is_native or config.use_head:
         raise InputError("timm has no place for an image-text pair, a pooling head or native resolution")
@@ -66,11 +93,41 @@ def timm_config(config: AnyConfig) -> dict[str, Any]:
         "architecture": f"aimv2_{sizes[shape].lower()}_patch{config.patch_size}_{config.image_size}",
         "num_classes": 0,
         "num_features": config.hidden_size,
+        "global_pool": "avg",
         "pretrained_cfg": {
             "input_size": [config.num_channels, config.image_size, config.image_size],
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
+            "fixed_input_size": True,
+            **_timm_pictures(settings, config.image_size),
             "num_classes": 0,
             "first_conv": "patch_embed.proj",
+            "classifier": "head",
         },
+    }
+
+
+def _timm_pictures(settings: ImageProcessorConfig, edge: int) -> dict[str, Any]:
+    """timm's words for the same pixels; it divides by 255, resizes to ``edge / crop_pct`` and cuts the middle out.
+
+    Raises:
+        InputError: there are none.
+    """
+    size = settings.size
+    short = size if isinstance(size, int) else size[0]
+    made = settings.crop_size if settings.do_center_crop else size
+    if not settings.do_resize or made != (edge, edge) or size not in (short, (short, short)):
+        raise InputError(
+            f"timm has no place for this {PREPROCESSOR}: it resizes the short edge, or to a square, and cuts"
+            f" {edge} x {edge} pixels out of the middle"
+        )
+    crop_pct = edge / short
+    if math.floor(edge / crop_pct) < short:  # timm rounds down
+        crop_pct = math.nextafter(crop_pct, 0)
+    scale = 255 * settings.rescale_factor if settings.do_rescale else 255.0
+    mean, std = (settings.image_mean, settings.image_std) if settings.do_normalize else ([0.0] * 3, [1.0] * 3)
+    return {
+        "interpolation": RESAMPLE_NAMES[settings.resample],
+        "crop_pct": crop_pct,
+        "crop_mode": "center" if isinstance(size, int) else "squash",
+        "mean": [x / scale for x in mean],
+        "std": [x / scale for x in std],
     }

@@ -17,10 +17,9 @@ import mlx.core as mx
 
 from ..errors import ConfigError, DamagedFileError, NotACheckpointError
 from .flax import read_flax
-from .headers import Header, TensorInfo, check_apart, check_count, check_name, tensor_bytes
+from .headers import MLX_DTYPES, Header, TensorInfo, check_apart, check_count, check_name, tensor_bytes
 from .npz import read_npz
 from .selection import INDEX, choose_weights, shard_names, small_files
-from .shards import MLX_DTYPES
 from .unpacking import unpack
 
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors library
@@ -169,8 +168,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]
         raise DamagedFileError(f"{path}: its header is damaged ({error})") from error
     if not isinstance(header, dict):
         raise DamagedFileError(f"{path}: its header is damaged (not an object)")
-    note = header.pop("__metadata__", {})
-    note = {k: v for k, v in note.items() if isinstance(v, str)} if isinstance(note, dict) else {}
+    note = header.pop("__metadata__", None) or {}
+    if not isinstance(note, dict) or not all(isinstance(value, str) for value in note.values()):
+        raise DamagedFileError(f"{path}: its header is damaged (metadata that is no object of texts)")
     check_count(path, len(header))
     data = 8 + length
     tensors = {name: _tensor_info(path, name, entry, (data, size)) for name, entry in header.items()}
@@ -220,10 +220,10 @@ def outline(header: Header) -> dict[str, mx.array]:
 def open_tensors(header: Header) -> dict[str, mx.array]:
     """Every tensor of a checkpoint as a lazy array: data is read when an array is evaluated, not here.
 
-    What MLX cannot read from its place is unpacked to a temporary file first.
+    Only what MLX cannot read from its place (.npz, .msgpack) is unpacked to a temporary file here.
 
     Raises:
-        DamagedFileError: a file cannot be opened, or its data is damaged.
+        DamagedFileError: a file cannot be opened, its data is damaged, or it is not what the header was read from.
         OutputError: there is no room for the temporary file.
     """
     tensors: dict[str, mx.array] = {}
@@ -237,4 +237,7 @@ def open_tensors(header: Header) -> dict[str, mx.array]:
             tensors.update(loaded if isinstance(loaded, dict) else {})
         except (RuntimeError, ValueError) as error:
             raise DamagedFileError(f"{path} cannot be opened: {error}") from error
+    found = {name: (tuple(x.shape), x.dtype) for name, x in tensors.items()}
+    if found != {name: (info.shape, MLX_DTYPES[info.dtype]) for name, info in header.tensors.items()}:
+        raise DamagedFileError(f"{header.files[0].parent}: its weights have changed meanwhile: run it again")
     return tensors

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import DamagedFileError
-from .headers import MAX_NAME, TensorInfo, check_count, check_name, tensor_bytes
+from .headers import MAX_NAME, TensorInfo, check_count, check_dimensions, check_name, tensor_bytes
 
 ROOT = "params"
 CHUNKED = "__msgpack_chunked_array__"
@@ -102,9 +102,9 @@ class _Walk:
             raise self._cut_off(name)
         if self._expect("list", name) != 3:
             raise self._damaged(f"{name} is no shape, dtype and data")
-        shape = tuple(
-            self._expect("integer", name) for _ in range(min(self._expect("list", name), self._left()))
-        )
+        dimensions = self._expect("list", name)
+        check_dimensions(self._path, name, dimensions)  # before they are read one by one
+        shape = tuple(self._expect("integer", name) for _ in range(dimensions))
         dtype = self._text(name)
         nbytes = tensor_bytes(self._path, name, DTYPES.get(dtype, dtype), shape)
         found, start = self._expect("bytes", name), self._file.tell()

@@ -7,17 +7,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlx.core as mx
+
 from ..errors import DamagedFileError
 
 MAX_SIDE = 2**31 - 1  # of a tensor: MLX counts in 32 bits
 MAX_DIMENSIONS = 8  # a patch kernel has four
 MAX_TENSORS = 100_000  # the largest published checkpoint has 340, a packed one three times as many
 MAX_NAME = 1000  # characters
-ITEM_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
-    "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+DTYPE_NAMES = {  # as safetensors calls them; float64 is not among them, which MLX has on no GPU
+    mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.int32: "I32",
+    mx.uint16: "U16", mx.uint8: "U8", mx.int8: "I8", mx.int64: "I64", mx.bool_: "BOOL", mx.int16: "I16",
+    mx.uint64: "U64",
 }  # fmt: skip
-UNREADABLE = ("F64",)  # MLX has no float64 on a GPU
+MLX_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -62,24 +65,33 @@ def check_name(path: Path, name: str) -> None:
         raise DamagedFileError(f"{path}: its header is damaged (a tensor named {name!r:.80})")
 
 
+def check_dimensions(path: Path, name: str, count: int) -> None:
+    """Refuse a tensor of more dimensions than any weight has.
+
+    Raises:
+        DamagedFileError: it has more.
+    """
+    if count > MAX_DIMENSIONS:
+        raise DamagedFileError(
+            f"{path}: {name} has {count} dimensions, and no weight has over {MAX_DIMENSIONS}"
+        )
+
+
 def tensor_bytes(path: Path, name: str, dtype: object, shape: Sequence[object]) -> int:
     """The bytes that a tensor's data must have.
 
     Raises:
         DamagedFileError: a dtype that MLX does not read, or a shape no model has.
     """
-    if len(shape) > MAX_DIMENSIONS:
-        raise DamagedFileError(
-            f"{path}: {name} has {len(shape)} dimensions, and no weight has over {MAX_DIMENSIONS}"
-        )
+    check_dimensions(path, name, len(shape))
     sides = [side for side in shape if isinstance(side, int) and not isinstance(side, bool) and side >= 0]
     if len(sides) != len(shape):
         raise DamagedFileError(f"{path}: {name} has a shape or offsets that are no whole numbers")
     if max(sides, default=0) > MAX_SIDE:
         raise DamagedFileError(f"{path}: {name} has a side of {max(sides)}, which is too large")
-    if not isinstance(dtype, str) or dtype not in ITEM_BYTES or dtype in UNREADABLE:
+    if not isinstance(dtype, str) or dtype not in MLX_DTYPES:
         raise DamagedFileError(f"{path}: {name} has the dtype {dtype!r:.80}, which is not supported")
-    return math.prod(sides) * ITEM_BYTES[dtype]
+    return math.prod(sides) * int(MLX_DTYPES[dtype].size)
 
 
 def check_count(path: Path, count: int) -> None:

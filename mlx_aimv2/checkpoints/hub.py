@@ -110,11 +110,16 @@ def resolve(
     return _from_hub(_Wanted(_repository(text), revision, weights), on_event)
 
 
+def is_repo_name(text: str) -> bool:
+    """Whether a repository of the Hub can be called so: `owner/name`."""
+    return _REPO.fullmatch(text) is not None
+
+
 def is_cached(repo: str, revision: str | None = None) -> bool:
     """Whether a complete copy of a preset or repository is in the cache; no network is used."""
     preset = find(repo)
     name = preset.repo if preset else repo
-    valid = _REPO.fullmatch(name) and (revision is None or _REVISION.fullmatch(revision))
+    valid = is_repo_name(name) and (revision is None or _REVISION.fullmatch(revision))
     return bool(valid) and _cached(_Wanted(name, revision)) is not None
 
 
@@ -150,7 +155,7 @@ def _repository(text: str) -> str:
     preset = find(text)
     if preset is not None:
         return preset.repo
-    if _REPO.fullmatch(text):
+    if is_repo_name(text):
         return text
     what = "is not a valid repository name" if "/" in text else "is neither a folder nor a known model"
     raise InputError(f"{text!r} {what}: {_similar(text)}")

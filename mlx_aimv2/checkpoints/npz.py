@@ -16,9 +16,9 @@ from typing import IO
 import mlx.core as mx
 
 from ..errors import DamagedFileError, PickleRefusedError
-from .headers import TensorInfo, check_apart, check_count, check_name, tensor_bytes
+from .headers import DTYPE_NAMES, TensorInfo, check_apart, check_count, check_name, tensor_bytes
 from .selection import NPZ
-from .shards import DTYPE_NAMES, Entry, planned_bytes
+from .shards import Entry, planned_bytes
 from .unpacking import ZIP_TROUBLE
 
 DESCRIPTIONS = {  # numpy's word -> safetensors'; MLX writes bfloat16, which numpy does not have, as two bytes

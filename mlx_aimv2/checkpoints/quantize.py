@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..errors import ConfigError, DamagedFileError
+from ..errors import ConfigError, DamagedFileError, InputError
 
 VALID = {  # mode -> (group sizes, bits) that MLX has kernels for
     "affine": ((32, 64, 128), (2, 3, 4, 5, 6, 8)),
@@ -46,6 +46,28 @@ class Scheme:
     def arguments(self) -> dict[str, Any]:
         """As MLX's functions call them."""
         return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
+
+
+DEFAULTS = {
+    "affine": Scheme(),
+    "mxfp4": Scheme(32, 4, "mxfp4"),
+    "nvfp4": Scheme(16, 4, "nvfp4"),
+    "mxfp8": Scheme(32, 8, "mxfp8"),
+}
+
+
+def make_scheme(mode: str = "affine", bits: int | None = None, group_size: int | None = None) -> Scheme:
+    """The scheme that somebody asked for; what is None is the mode's own.
+
+    Raises:
+        InputError: MLX has no kernel for it; the message names what there is.
+    """
+    default = DEFAULTS.get(mode, Scheme())
+    bits = default.bits if bits is None else bits
+    try:
+        return Scheme(default.group_size if group_size is None else group_size, bits, mode)
+    except ConfigError as error:
+        raise InputError(str(error).removeprefix("config: ")) from error
 
 
 @dataclass(frozen=True)
@@ -112,6 +134,13 @@ def quantize_modules(model: nn.Module, quantization: Quantization, paths: list[s
     nn.quantize(model, class_predicate=predicate)
 
 
+def unpacked(weight: mx.array, scales: mx.array, biases: mx.array | None, scheme: Scheme) -> mx.array:
+    """A packed weight as plain numbers; in affine mode in float32: more exact, and nine times faster on a CPU."""
+    if biases is not None:
+        scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+    return mx.dequantize(weight, scales, biases, **scheme.arguments())
+
+
 def dequantize(
     tensors: Mapping[str, mx.array], quantization: Quantization, dtype: mx.Dtype
 ) -> dict[str, mx.array]:
@@ -127,10 +156,8 @@ def dequantize(
         weight, scales, biases = (tensors.get(f"{path}.{kind}") for kind in ("weight", "scales", "biases"))
         if weight is None or scales is None:
             raise DamagedFileError(f"{path}: it has scales and no packed weight")
-        if biases is not None:  # in float32: more exact, and on a CPU nine times faster than in 16 bits
-            scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
         try:
-            whole = mx.dequantize(weight, scales, biases, **quantization.scheme(path).arguments())
+            whole = unpacked(weight, scales, biases, quantization.scheme(path))
         except (ValueError, TypeError) as error:
             raise DamagedFileError(f"{path}: its scales do not fit its packed weight ({error})") from error
         plain[f"{path}.weight"] = whole.astype(dtype)

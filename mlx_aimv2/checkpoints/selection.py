@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -21,10 +22,23 @@ SMALL_FILES = (  # beside the weights: configuration, tokenizer, licence, card
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
-    "LICENSE*",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
     "README.md",
 )
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
+_SHARD = re.compile(r"model-\d{5,}-of-\d{5,}\.safetensors", re.ASCII)
+
+
+def shard_name(number: int, count: int) -> str:
+    """What the shard of this number, from 0 on, of so many is called."""
+    return f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+
+
+def is_written_name(name: str) -> bool:
+    """Whether weights that this package writes, or their index, have such a name."""
+    return name in (SINGLE, INDEX, NPZ[0]) or _SHARD.fullmatch(name) is not None
 
 
 def small_files(names: Iterable[str]) -> list[str]:

@@ -18,14 +18,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import CheckpointError
-from .selection import INDEX, SINGLE
+from .headers import DTYPE_NAMES
+from .selection import INDEX, SINGLE, shard_name
 
-DTYPE_NAMES = {
-    mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.int32: "I32",
-    mx.uint16: "U16", mx.uint8: "U8", mx.int8: "I8", mx.int64: "I64", mx.bool_: "BOOL", mx.int16: "I16",
-    mx.uint64: "U64",
-}  # fmt: skip
-MLX_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 ALIGNMENT = 8  # bytes; where data begins
 
 
@@ -79,7 +74,7 @@ def write_shards(
         CheckpointError: a tensor is not what its entry says.
     """
     shards = split_shards(entries, max_shard_bytes)
-    names = [f"model-{k + 1:05d}-of-{len(shards):05d}.safetensors" for k in range(len(shards))]
+    names = [shard_name(number, len(shards)) for number in range(len(shards))]
     names = [SINGLE] if len(shards) == 1 else names
     stream = iter(tensors)
     for name, shard in zip(names, shards, strict=True):

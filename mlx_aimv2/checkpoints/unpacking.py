@@ -20,8 +20,8 @@ from typing import IO
 import mlx.core as mx
 
 from ..errors import DamagedFileError, OutputError
-from .headers import TensorInfo
-from .shards import MLX_DTYPES, Entry, header_bytes
+from .headers import MLX_DTYPES, TensorInfo
+from .shards import Entry, header_bytes
 
 PIECE = 2**20  # bytes held at a time
 ZIP_TROUBLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
@@ -100,7 +100,8 @@ def unpack(path: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, mx.array]
                     for piece in reader.pieces(info):
                         copy.write(piece)
             copy.flush()
-            copy.seek(0)
+            # on macOS, /dev/fd/N is this very descriptor once more, and reads on from where it stands
+            os.lseek(copy.fileno(), 0, os.SEEK_SET)
             loaded = mx.load(f"/dev/fd/{copy.fileno()}", format="safetensors")
     except OSError as error:
         raise OutputError(
@@ -109,8 +110,9 @@ def unpack(path: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, mx.array]
         ) from error
     except (RuntimeError, ValueError) as error:
         raise DamagedFileError(f"{path} cannot be opened: {error}") from error
-    arrays = loaded if isinstance(loaded, dict) else {}
-    return {name: _as_named(arrays[name], info) for name, info in tensors.items()}
+    if not isinstance(loaded, dict) or loaded.keys() != tensors.keys():
+        raise DamagedFileError(f"{path} cannot be opened: its tensors were not all found again")
+    return {name: _as_named(loaded[name], info) for name, info in tensors.items()}
 
 
 def _stored_shape(info: TensorInfo) -> tuple[int, ...]:

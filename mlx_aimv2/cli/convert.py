@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
-from .options import Device, Revision, Weights
-from .ui import put, say, screen, table, verb
+from .options import Device, Json, Revision, Weights
+from .ui import NOT_ALL_DONE, put, say, screen, table, verb
 from .words import size
 
 if TYPE_CHECKING:
-    from ..checkpoints.quantize import Scheme
     from ..conversion import Converted
     from ..preparation import Conversion
 
-DEFAULTS = {
-    "affine": (64, 4),
-    "mxfp4": (32, 4),
-    "nvfp4": (16, 4),
-    "mxfp8": (32, 8),
-}  # mode -> group size, bits
+SHARD_SIZE = "5GB"
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -54,12 +49,14 @@ def convert(
         list[str],
         typer.Option(
             metavar="PICTURES",
-            help="With -q: quantize the vision encoder for these pictures (a folder; some dozens are used) instead of"
-            " rounding plainly. Slower, and much closer to the original in 2 to 4 bits.",
+            help="With -q: quantize the vision encoder for these pictures (a folder, or a pattern in quotes; some"
+            " dozens are used) instead of rounding plainly. Slower, and closer to the original in 2 to 4 bits.",
         ),
     ] = [],  # noqa: B006 - typer makes a new list each time
     format: Annotated[str, typer.Option(help="Of the weight files: safetensors or npz.")] = "safetensors",
-    max_shard_size: Annotated[str, typer.Option(help="Of one weight file, such as 500MB.")] = "5GB",
+    max_shard_size: Annotated[
+        str | None, typer.Option(help=rf"Of one weight file, such as 500MB. \[default: {SHARD_SIZE}]")
+    ] = None,
     revision: Revision = None,
     weights: Weights = None,
     report: Annotated[
@@ -76,31 +73,34 @@ def convert(
         bool, typer.Option("--private", help="With --upload-repo: so that others cannot see it.")
     ] = False,
     device: Device = None,
+    json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
 ) -> None:
     """Convert a checkpoint of any published layout to this package's own format, and quantize it with -q."""
     from ..models.backend import require_mlx, use_device
 
     require_mlx()
+    from ..companions import target_folder
     from ..conversion import convert_and_report
-    from ..preparation import ConvertOptions, prepare
-    from ..uploading import check_access, upload
+    from ..preparation import ConvertOptions, asked_scheme, prepare
+    from ..sources.paths import expand
+    from ..uploading import check_access, check_name, upload
 
-    wants_scheme = quantize or quant_predicate is not None
-    if not wants_scheme and (q_bits or q_group_size or q_mode != "affine"):
-        raise InputError("--q-bits, --q-group-size and --q-mode need -q")
-    if quant_predicate is not None and q_bits:
-        raise InputError("--quant-predicate says the bits itself: leave --q-bits out")
+    scheme = asked_scheme(quantize, q_bits, q_group_size, q_mode, quant_predicate)
+    if format == "npz" and max_shard_size is not None:
+        raise InputError("--format npz is one file: leave --max-shard-size out")
     if private and upload_repo is None:
         raise InputError("--private needs --upload-repo")
+    if upload_repo is not None:
+        check_name(upload_repo)
     if device:
         use_device(device)
     options = ConvertOptions(
         dtype=dtype,
-        scheme=_scheme(q_mode, q_bits, q_group_size) if wants_scheme else None,
+        scheme=scheme,
         quant_predicate=quant_predicate,
         dequantize=dequantize,
-        max_shard_bytes=parse_size(max_shard_size),
+        max_shard_bytes=parse_size(max_shard_size or SHARD_SIZE),
         format=format,
         weights=weights,
         calibrate=tuple(calibrate),
@@ -110,22 +110,22 @@ def convert(
     )
     with screen() as shown:
         if dry_run:
-            _show_plan(prepare(hf_path, options, revision, shown))
+            target_folder(mlx_path)
+            expand([*calibrate, *report_pictures])
+            plan = prepare(hf_path, options, revision, shown)
+            put(jsonlib.dumps(_plan_entry(plan), indent=2)) if json else _show_plan(plan)
             return
         if upload_repo is not None:  # before hours of work
+            target_folder(mlx_path)
             check_access(upload_repo, private=private)
         result = convert_and_report(hf_path, mlx_path, options, revision, shown)
-    _show_result(result)
+        skipped = shown.skipped
+    _show_result(result, json)
     if upload_repo is not None:
         with screen() as shown:
             put(upload(mlx_path, upload_repo, private=private, on_event=shown))
-
-
-def _scheme(mode: str, bits: int | None, group_size: int | None) -> Scheme:
-    from ..checkpoints.quantize import Scheme
-
-    default_group, default_bits = DEFAULTS.get(mode, DEFAULTS["affine"])
-    return Scheme(group_size or default_group, bits or default_bits, mode)
+    if skipped or result.not_compared is not None:
+        raise SystemExit(NOT_ALL_DONE)
 
 
 def parse_size(text: str) -> int:
@@ -158,15 +158,36 @@ def _show_plan(conversion: Conversion) -> None:
     )
 
 
-def _show_result(result: Converted) -> None:
+def _plan_entry(plan: Conversion) -> dict[str, Any]:
+    return {
+        "layout": plan.checkpoint.layout.name,
+        "dtype": plan.dtype,
+        "quantization": plan.quantization_words,
+        "bytes_before": plan.checkpoint.header.nbytes,
+        "bytes": plan.nbytes,
+        "bits_per_weight": plan.bits_per_weight,
+        "not_quantized": {one.name: one.reason for one in plan.planned if one.reason is not None},
+    }
+
+
+def _show_result(result: Converted, json: bool) -> None:
     """What was written, what was not quantized, and the comparison."""
     from .evaluate import show
 
-    if result.fidelity is not None:
+    if json:
+        fidelity = result.fidelity.to_dict() if result.fidelity else None
+        put(
+            jsonlib.dumps(
+                {"path": str(result.folder), **_plan_entry(result.plan), "fidelity": fidelity}, indent=2
+            )
+        )
+    elif result.fidelity is not None:
         show(result.fidelity, every_layer=False)
-    kept = ", ".join(f"{count} ({reason})" for reason, count in result.plan.kept.items())
+    if result.not_compared is not None:
+        say(f"result and source were not compared: {result.not_compared}")
+    kept = sum(map(len, result.plan.kept.values()))
     if kept:
-        say(f"not quantized: {kept}")
+        say(f"{kept} small or sensitive tensors are not quantized: the model card names them, and why")
     plan = result.plan
     say(
         f"wrote {result.folder}: {size(plan.nbytes)}, {plan.bits_per_weight:.2f} bits per weight;"

@@ -15,7 +15,7 @@ from .evaluating import DATA_OPTIONS, Request, check_request, evaluate_data
 from .ui import NOT_ALL_DONE, put, say, screen, table, verb
 
 if TYPE_CHECKING:
-    from ..fidelity import Fidelity
+    from ..fidelity_report import Fidelity
 
 LABELLED, COMPARING = "Labelled pictures", "Comparing"
 EXACT = "exact"  # as in training

@@ -9,7 +9,7 @@ import typer
 
 from ..errors import InputError
 from .convert import parse_size
-from .options import AnyBase
+from .options import AnyBase, Revision, Weights
 from .ui import say, screen, verb
 
 
@@ -26,6 +26,8 @@ def export(
         Path | None, typer.Option(help="The folder of an adapter to merge into the weights first.")
     ] = None,
     any_base: AnyBase = False,
+    revision: Revision = None,
+    weights: Weights = None,
 ) -> None:
     """Write a checkpoint as transformers, Apple's code or timm read it; quantized weights are unpacked."""
     from ..models.backend import require_mlx
@@ -36,12 +38,13 @@ def export(
 
     if any_base and adapter_path is None:
         raise InputError("--any-base needs --adapter-path")
-    options = ConvertOptions(dtype=dtype, max_shard_bytes=parse_size(max_shard_size))
+    options = ConvertOptions(dtype=dtype, max_shard_bytes=parse_size(max_shard_size), weights=weights)
     with screen() as shown:
         written = run(
             source,
             target,
             format,
+            revision,
             options=options,
             adapter_path=adapter_path,
             any_base=any_base,

@@ -19,7 +19,7 @@ from ..checkpoints.layouts import LAYOUTS
 from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from ..errors import InputError
 from ..loading import make_model
-from ..processing.image import ImageProcessorConfig
+from ..processing.image_config import write_preprocessor
 
 BOS, EOS = "<start_of_text>", "<end_of_text>"
 VOCABULARY = 2 * 256 + 2  # every byte, inside a word and at its end, and the two special tokens
@@ -80,15 +80,13 @@ def write_checkpoint(
     tensors, unknown = LAYOUTS[layout].from_canonical(canonical)
     if unknown:
         raise InputError(f"the layout {layout} has no place for {unknown[0]} of this model")
-    vision = config.vision_config if isinstance(config, Aimv2Config) else config
     era = config.to_dict() if layout in ("mlx", "transformers") else original_config(config)
     with new_folder(folder) as partial:
         stored = {name: mx.contiguous(x.astype(dtype)) for name, x in tensors.items()}
         note = "mlx" if layout in ("mlx", "apple-mlx") else "pt"
         save_tensors(partial / "model.safetensors", stored, note)
         _write_json(partial / "config.json", era)
-        settings = ImageProcessorConfig.default(vision.image_size, vision.is_native)
-        _write_json(partial / "preprocessor_config.json", settings.to_dict())
+        write_preprocessor(partial, config)
         if isinstance(config, Aimv2Config):
             write_tokenizer(partial, config.text_config.max_position_embeddings)
     return folder

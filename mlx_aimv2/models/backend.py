@@ -5,13 +5,14 @@ This module imports MLX only inside functions: `load_blas` has to run before MLX
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib
 import os
 import site
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,6 +186,18 @@ def compute_dtype(name: str | None) -> mx.Dtype:
         raise InputError(f"dtype {name!r} is not one of auto, {', '.join(DTYPES)}")
     dtype: mx.Dtype = getattr(mx, name)
     return dtype
+
+
+@contextlib.contextmanager
+def without_cache() -> Iterator[None]:
+    """Give freed memory back at once: where large tensors come one by one, few have the size of the last."""
+    import mlx.core as mx
+
+    limit = mx.set_cache_limit(0)
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(limit)
 
 
 def blas_problem() -> str | None:

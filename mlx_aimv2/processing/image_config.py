@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..config import Aimv2Config, AnyConfig
 from ..errors import ConfigError
 
+PREPROCESSOR = "preprocessor_config.json"
+PROCESSOR_TYPE = "CLIPImageProcessor"  # the class that transformers makes of the file
 MAX_EDGE = 4096  # pixels; a model for larger pictures is a mistake in the file
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -131,6 +134,27 @@ class ImageProcessorConfig:
             "image_mean": list(self.image_mean),
             "image_std": list(self.image_std),
         }
+
+
+def read_preprocessor(folder: Path, config: AnyConfig) -> ImageProcessorConfig:
+    """The settings of a checkpoint folder: those of its file, or the published ones where it has none.
+
+    Raises:
+        ConfigError: The file cannot be read, is not JSON, or holds a wrong value.
+    """
+    path = folder / PREPROCESSOR
+    if path.exists():
+        return ImageProcessorConfig.from_file(path)
+    vision = config.vision_config if isinstance(config, Aimv2Config) else config
+    return ImageProcessorConfig.default(vision.image_size, vision.is_native)
+
+
+def write_preprocessor(folder: Path, config: AnyConfig) -> None:
+    """Give a checkpoint folder without `preprocessor_config.json` the published settings; others keep theirs."""
+    path = folder / PREPROCESSOR
+    if not path.exists():
+        data = {"image_processor_type": PROCESSOR_TYPE, **read_preprocessor(folder, config).to_dict()}
+        path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -172,6 +172,7 @@ def test_training_and_evaluating_reach_the_adapters(model):
 def test_an_attached_model_learns(tiny_vision, pixels):
     import mlx.optimizers as optim
 
+    mx.random.seed(0)
     model, _ = load(tiny_vision, dtype="float32")
     attach(model, AdapterConfig(type="dora", rank=2))
     model.train()

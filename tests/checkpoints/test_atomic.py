@@ -1,5 +1,8 @@
+import errno
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -122,7 +125,7 @@ def test_a_folder_below_a_file_is_refused(tmp_path):
 
 def test_a_target_that_appears_meanwhile_is_not_lost(tmp_path):
     target = tmp_path / "model"
-    with pytest.raises(OutputError, match="model cannot be written"), new_folder(target):
+    with pytest.raises(OutputError, match="model exists already"), new_folder(target):
         target.mkdir()
         (target / "mine.txt").write_text("mine")
     assert (target / "mine.txt").read_text() == "mine"
@@ -147,54 +150,112 @@ def test_files_are_flushed_before_they_get_their_name(tmp_path, monkeypatch):
     assert flushed == [False]
 
 
-GONE = 2**22 + 1  # more than any process number
+def leftover(folder, name="out"):
+    return folder / f".{name}.0a1b2c3d4e.partial"
 
 
-def leftover(folder, process, name="out"):
-    return folder / f".{name}.{process}-0a1b2c.partial"
+def use(path, kind):
+    """Write to ``path`` as a run that succeeds."""
+    with (new_folder if kind == "folder" else replacing)(path) as partial:
+        (partial / "a" if kind == "folder" else partial).touch()
+
+
+def make(path, kind):
+    """What a run leaves that is killed while it writes."""
+    path.mkdir() if kind == "folder" else path.touch()
+    (path / "model.safetensors" if kind == "folder" else path).write_text("half")
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path, kind):
-    left = leftover(tmp_path, GONE)
-    if kind == "folder":
-        left.mkdir()
-        (left / "model.safetensors").write_text("half")
-        with new_folder(tmp_path / "out") as partial:
-            (partial / "a").touch()
-    else:
-        left.write_text("half")
-        with replacing(tmp_path / "out"):
-            pass
+    make(leftover(tmp_path), kind)
+    use(tmp_path / "out", kind)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+KILLED = """
+import os, pathlib, sys
+from mlx_aimv2.checkpoints.atomic import new_folder, replacing
+with (new_folder if sys.argv[2] == "folder" else replacing)(pathlib.Path(sys.argv[1])) as partial:
+    print(partial, flush=True)
+    sys.stdin.readline()
+    os._exit(9)
+"""
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_lock_lasts_as_long_as_its_process_whatever_its_number(tmp_path, monkeypatch, kind):
+    command = [sys.executable, "-c", KILLED, tmp_path / "out", kind]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        partial = Path(run.stdout.readline().strip())
+        monkeypatch.setattr(os, "getpid", lambda: run.pid)  # as in two containers, where each is number 1
+        use(tmp_path / "out", kind)
+        assert partial.exists()
+        run.communicate("\n")
+    assert partial.exists()
+    (tmp_path / "out").rename(tmp_path / "first")
+    use(tmp_path / "out", kind)
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_without_locks_nothing_is_removed(tmp_path, monkeypatch, kind):
+    def refuse(descriptor, flags):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(atomic.fcntl, "flock", refuse)
+    make(leftover(tmp_path), kind)
+    use(tmp_path / "out", kind)
+    assert leftover(tmp_path).exists() and (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        f".out.{os.getpid()}-0a1b2c.partial",
-        f".other.{GONE}-0a1b2c.partial",
-        f".out.{GONE}.partial",
-        ".out.partial",
-    ],
-    ids=["running", "other", "no-mark", "mine"],
+    [".other.0a1b2c3d4e.partial", ".out.0a1b2c.partial", ".out.0a1b2c3d4x.partial", ".out.partial"],
+    ids=["other", "short", "letters", "mine"],
 )
 def test_what_no_killed_run_left_stays(tmp_path, name):
     (tmp_path / name).mkdir()
-    with new_folder(tmp_path / "out"):
-        pass
+    use(tmp_path / "out", "folder")
     assert (tmp_path / name).is_dir()
 
 
+def test_links_and_pipes_of_such_a_name_stay_and_nothing_waits_for_them(tmp_path):
+    (tmp_path / "mine").mkdir()
+    leftover(tmp_path).symlink_to("mine")
+    os.mkfifo(leftover(tmp_path, "file"))
+    use(tmp_path / "out", "folder")
+    use(tmp_path / "file", "file")
+    assert leftover(tmp_path).is_symlink() and (tmp_path / "mine").is_dir()
+    assert leftover(tmp_path, "file").is_fifo()
+
+
 def test_a_partial_folder_that_is_locked_stays(tmp_path):
-    left = leftover(tmp_path, GONE)  # of a process on another machine, or in another container
+    left = leftover(tmp_path)
     left.mkdir()
-    with atomic._held(left), new_folder(tmp_path / "out"):
-        pass
+    descriptor = os.open(left, os.O_RDONLY)
+    assert atomic._lock(descriptor)
+    use(tmp_path / "out", "folder")
     assert left.is_dir()
-    with replacing(tmp_path / "out.json"), new_folder(tmp_path / "out2"):
-        pass
+    os.close(descriptor)
+    use(tmp_path / "other", "folder")
     assert left.is_dir(), "of another target"
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_another_run_removes_before_it_is_locked_is_made_again(tmp_path, monkeypatch, kind):
+    target, swept = tmp_path / "out", []
+    lock = atomic._lock
+
+    def late(descriptor, flags=0):
+        if not flags and len(swept) < 2:  # a writer's lock, which another run comes before
+            swept.append(descriptor)
+            atomic._sweep(target)
+        return lock(descriptor, flags)
+
+    monkeypatch.setattr(atomic, "_lock", late)
+    use(target, kind)
+    assert len(swept) == 2 and list(tmp_path.iterdir()) == [target]
 
 
 def test_two_runs_at_once_do_not_disturb_each_other(tmp_path):
@@ -204,3 +265,20 @@ def test_two_runs_at_once_do_not_disturb_each_other(tmp_path):
             assert second != first
             raise RuntimeError("given up")
     assert (tmp_path / "out" / "a").read_text() == "first"
+
+
+def test_a_long_name_is_written_and_one_too_long_refused(tmp_path):
+    with new_folder(tmp_path / ("n" * 250)):
+        pass
+    assert (tmp_path / ("n" * 250)).is_dir()
+    with (
+        pytest.raises(OutputError, match="cannot be written: File name too long"),
+        new_folder(tmp_path / ("n" * 300)),
+    ):
+        pass
+
+
+def test_a_link_to_nowhere_is_in_the_way(tmp_path):
+    (tmp_path / "out").symlink_to("nowhere")
+    with pytest.raises(OutputError, match="out exists already"), new_folder(tmp_path / "out"):
+        pytest.fail("the work was begun")

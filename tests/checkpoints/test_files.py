@@ -310,9 +310,16 @@ def test_damaged_files_are_refused(header_of, content, message):
         header_of(content)
 
 
-def test_notes_that_are_no_text_are_passed_over(header_of):
-    header = header_of(raw({"__metadata__": {"format": "pt", "n": 3}, "a": entry()}, bytes(4)))
-    assert header.metadata == {"format": "pt"}
+@pytest.mark.parametrize(
+    "other",
+    [{"b": entry()}, {"a": entry(shape=(1, 1))}, {"a": entry("I32")}, {}],
+    ids="name shape dtype none".split(),
+)
+def test_a_file_that_has_changed_since_its_header_was_read_is_refused(header_of, other):
+    header = header_of(raw({"a": entry()}, bytes(4)))
+    header.files[0].write_bytes(raw(other, bytes(4)))
+    with pytest.raises(DamagedFileError, match="its weights have changed meanwhile: run it again"):
+        open_tensors(header)
 
 
 def test_a_file_that_mlx_cannot_open_is_refused(header_of, tmp_path):
@@ -440,3 +447,9 @@ def test_small_files_that_are_links_out_of_the_folder_are_refused(elsewhere, nam
 def test_what_is_no_name_of_a_file_is_refused(elsewhere, name):
     with pytest.raises(DamagedFileError, match="is not the name of a file in this folder"):
         inside(elsewhere.parent / "folder", name)
+
+
+@pytest.mark.parametrize("note", [[1], {"format": 5}, "pt"])
+def test_metadata_of_another_type_is_refused(header_of, note):
+    with pytest.raises(DamagedFileError, match="metadata that is no object of texts"):
+        header_of(raw({"__metadata__": note, "a": entry()}, b"1234"))

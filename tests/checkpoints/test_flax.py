@@ -1,8 +1,9 @@
 """Apple's Flax weights: files as `flax.serialization` writes them are read, everything else refused in one line."""
 
+import contextlib
 import re
 import shutil
-import time
+import tracemalloc
 
 import mlx.core as mx
 import msgpack
@@ -15,7 +16,6 @@ from mlx.utils import tree_flatten
 from mlx_aimv2 import LoadOptions, convert, load
 from mlx_aimv2.checkpoints.files import open_tensors, read_header
 from mlx_aimv2.checkpoints.flax import DTYPES
-from mlx_aimv2.checkpoints.headers import MAX_TENSORS
 from mlx_aimv2.checkpoints.origin import checkpoint_hash
 from mlx_aimv2.errors import DamagedFileError
 from mlx_aimv2.loading import inspect
@@ -49,6 +49,17 @@ def flax_file(tensors):
             branch = branch.setdefault(module, {})
         branch[last] = leaf(x)
     return msgpack.packb(tree, strict_types=True)
+
+
+@contextlib.contextmanager
+def held_at_most(nbytes):
+    """Fails where Python holds more at any time."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < nbytes
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture
@@ -111,9 +122,19 @@ def test_heads_alone_are_read(path):
     with path.open("wb") as file:
         file.write(b"\x81\xa1x\xc9" + (len(head) + 1 + size).to_bytes(4, "big") + b"\x01\x93" + head)
         file.truncate(file.tell() + size)
-    start = time.perf_counter()
-    assert read_header((path,)).shapes == {"x": (size // 4,)}
-    assert time.perf_counter() - start < 1
+    with held_at_most(2**20):
+        assert read_header((path,)).shapes == {"x": (size // 4,)}
+
+
+def test_a_shape_of_millions_of_sides_is_not_read(path):
+    sides = 4 * 2**20
+    body = b"\x93\xdd" + sides.to_bytes(4, "big") + bytes(sides) + packed("float32", b"")[1:]
+    path.write_bytes(tree(msgpack.ExtType(1, body)))
+    with (
+        held_at_most(2**20),
+        pytest.raises(DamagedFileError, match=f"x has {sides} dimensions, and no weight"),
+    ):
+        read_header((path,))
 
 
 # --- refusals ---
@@ -200,17 +221,13 @@ def test_a_file_that_is_not_there_is_refused(path):
         read_header((path,))
 
 
-def test_the_count_of_a_real_file_is_far_from_the_limit(checkpoint):
-    assert len(mx.load(str(checkpoint("lit", "flax") / "model.safetensors"))) < MAX_TENSORS // 1000
-
-
 WHOLE = flax_file({"a.kernel": mx.arange(6.0).reshape(2, 3), "b.scale": mx.array([1], dtype=mx.bfloat16)})
 EDITS = st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1, max_size=4)
 
 
 @settings(
     max_examples=400,
-    deadline=2000,
+    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -246,7 +263,7 @@ ARRAYS = st.builds(
 
 @settings(
     max_examples=300,
-    deadline=2000,
+    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

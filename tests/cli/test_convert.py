@@ -27,11 +27,13 @@ def test_a_checkpoint_is_converted_quantized_and_compared(cli, pair, photos, tmp
     assert found["checkpoint"] == f"{pair}\t{out}"
     assert found["stored as"] == "float32\t8-bit affine, groups of 32"
     assert float(found["image cosine, least"].strip()) > 0.99
-    assert "not quantized: " in done.stderr and "norms are small and sensitive" in done.stderr
+    assert "small or sensitive tensors are not quantized: the model card names them" in done.stderr
     assert f"wrote {out}: " in done.stderr and "bits per weight" in done.stderr
     card = (out / "README.md").read_text()
     assert "## Fidelity" in card and "on 3 pictures" in card and "8-bit affine" in card
     assert card.count("## Fidelity") == 1
+    assert "- norms are small and sensitive: `vision_model.embeddings.rms_norm.weight, " in card
+    assert "vision_model.encoder.layers.{0-2}.rms_norm1.weight" in card
 
 
 def test_calibrating_from_the_command_line(cli, pair, photos, tmp_path):
@@ -65,7 +67,7 @@ def test_a_dry_run_writes_nothing(cli, pair, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--q-bits", "4"], "--q-bits, --q-group-size and --q-mode need -q"),
+        (["--q-bits", "4"], "bits, group size and mode of quantization need quantize (-q) itself"),
         (
             ["-q", "--q-bits", "7"],
             "mode affine has no 7 bits in groups of 64: bits 2, 3, 4, 5, 6, 8 in groups of",
@@ -75,12 +77,20 @@ def test_a_dry_run_writes_nothing(cli, pair, tmp_path):
             "mode mxfp4 has no 4 bits in groups of 64: bits 4 in",
         ),
         (["-q", "--q-mode", "int4"], "quantization mode 'int4' is not one of affine, mxfp4, nvfp4, mxfp8"),
-        (["--quant-predicate", "mixed_4_6", "--q-bits", "4"], "says the bits itself: leave --q-bits out"),
+        (
+            ["--quant-predicate", "mixed_4_6", "--q-bits", "4"],
+            "says the bits itself: leave q_bits (--q-bits) out",
+        ),
         (
             ["--quant-predicate", "mixed_4_6", "--q-mode", "mxfp4"],
             "the recipe mixed_4_6 is for affine quantization",
         ),
         (["--calibrate", "photos"], "no pictures"),
+        (
+            ["--format", "npz", "--max-shard-size", "1GB"],
+            "--format npz is one file: leave --max-shard-size out",
+        ),
+        (["-q", "--q-bits", "0"], "mode affine has no 0 bits"),
         (["--format", "zip"], "format 'zip' is not one of safetensors, npz"),
         (["--private"], "--private needs --upload-repo"),
         (["--upload-repo", "no-owner"], "'no-owner' is not the name of a repository: give OWNER/NAME"),
@@ -91,8 +101,56 @@ def test_what_cannot_be_is_one_line(cli, pair, tmp_path, arguments, message):
         (tmp_path / "photos").mkdir()
         arguments = ["-q", "--calibrate", str(tmp_path / "photos")]
     done = cli("convert", "--hf-path", pair, "--mlx-path", tmp_path / "out", *arguments)
-    assert done.returncode in (1, 2) and message in done.stderr, done.stderr
+    assert done.returncode == 2 and message in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_broken_picture_is_named_and_the_status_says_so(cli, pair, photos, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    done = cli(
+        "convert", "--hf-path", pair, "--mlx-path", tmp_path / "out", "-q", "--q-group-size", 32,
+        "--calibrate", tmp_path / "broken.png", "--calibrate", photos,
+    )  # fmt: skip
+    assert done.returncode == 1 and f"skipped {tmp_path / 'broken.png'}" in done.stderr
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_comparison_that_fails_costs_only_itself(cli, pair, photos, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    done = cli(
+        "convert", "--hf-path", pair, "--mlx-path", tmp_path / "out",
+        "--report-pictures", tmp_path / "broken.png", "--report-pictures", photos / "0.png",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "result and source were not compared: a comparison needs at least two pictures" in done.stderr
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    early = cli(
+        "convert", "--hf-path", pair, "--mlx-path", tmp_path / "b", "--report-pictures", photos / "0.png"
+    )
+    assert early.returncode == 2 and "needs at least two pictures" in early.stderr
+    assert not (tmp_path / "b").exists()
+
+
+def test_json_has_the_plan_and_the_comparison(cli, pair, photos, tmp_path):
+    arguments = (
+        "convert",
+        "--hf-path",
+        pair,
+        "--mlx-path",
+        tmp_path / "out",
+        "-q",
+        "--q-group-size",
+        32,
+        "--json",
+    )
+    plan = json.loads(cli(*arguments, "--dry-run").stdout)
+    assert plan["layout"] == "apple" and plan["quantization"] == "4-bit affine, groups of 32"
+    assert (
+        plan["not_quantized"]["visual_projection.weight"] == "the projections make the embeddings themselves"
+    )
+    done = json.loads(cli(*arguments, "--report-pictures", photos).stdout)
+    assert done["path"] == str(tmp_path / "out") and done["bytes"] == plan["bytes"]
+    assert done["fidelity"]["pictures"] == 3
 
 
 def test_an_upload_is_refused_before_the_work(cli, pair, tmp_path):

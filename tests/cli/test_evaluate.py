@@ -57,7 +57,7 @@ def test_json_is_one_object_on_built_in_drawings(cli, pair):
     assert done.returncode == 0
     found = json.loads(done.stdout)
     assert (found["pictures"], found["drawn"], found["neighbours"]) == (64, True, 10)
-    assert found["recall_at_10"] == pytest.approx(1, abs=0.01)
+    assert found["neighbour_recall"] == pytest.approx(1, abs=0.01)
     assert found["zero_shot"]["agreement"] == 1
     assert found["cosine_min"] == pytest.approx(1, abs=1e-6)
     assert found["original"]["name"] == str(pair)
@@ -99,16 +99,19 @@ def test_mistakes_get_one_clear_line(cli, pair, photos, tmp_path, arguments, mes
     assert not done.stdout
 
 
-def test_what_cannot_be_compared(cli, pair, tmp_path):
-    shallow = tmp_path / "not-there"
-    done = cli("evaluate", "--compare", pair, shallow)
-    assert done.returncode in (1, 2)
-    assert str(shallow) in done.stderr
+@pytest.mark.parametrize(
+    ("name", "status", "message"),
+    [
+        ("not-there", 1, "no folder {}: check the path"),
+        ("damaged", 1, "{}/model.safetensors is not a safetensors"),
+    ],
+)
+def test_what_cannot_be_compared(cli, pair, tmp_path, name, status, message):
     shutil.copytree(pair, tmp_path / "damaged")
     (tmp_path / "damaged" / "model.safetensors").write_bytes(b"short")
-    done = cli("evaluate", "--compare", pair, tmp_path / "damaged")
-    assert done.returncode == 1
-    assert "damaged" in done.stderr and not done.stdout
+    done = cli("evaluate", "--compare", pair, tmp_path / name)
+    assert done.returncode == status
+    assert message.format(tmp_path / name) in done.stderr and not done.stdout
 
 
 # Labelled pictures.

@@ -211,3 +211,16 @@ def test_without_mlx_the_public_names_say_what_to_install(platform, message):
 
 def test_require_mlx_is_content_where_mlx_is():
     assert backend.require_mlx() is None
+
+
+def test_without_cache_freed_memory_is_given_back():
+    limit = mx.set_cache_limit(2**20)
+    try:
+        with pytest.raises(ZeroDivisionError), backend.without_cache():
+            mx.clear_cache()
+            mx.eval(mx.ones(1000) + 1)
+            assert mx.get_cache_memory() == 0
+            raise ZeroDivisionError
+        assert mx.set_cache_limit(limit) == 2**20
+    finally:
+        mx.set_cache_limit(limit)

@@ -12,11 +12,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_aimv2 import convert, load
-from mlx_aimv2.checkpoints.quantize import Scheme
-from mlx_aimv2.demo.untrained import VOCABULARY, write_checkpoint, write_tokenizer
-from mlx_aimv2.exporting import export
-from mlx_aimv2.preparation import ConvertOptions
+from mlx_aimv2 import load
+from mlx_aimv2.demo.untrained import VOCABULARY, write_tokenizer
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -453,20 +450,3 @@ def test_shards(tmp_path):
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
     pixels, x = pictures(theirs.config)
     assert_same_encoder(loaded(tmp_path)(x, True, True), run_vision(theirs, pixels))
-
-
-@pytest.mark.parametrize("written", ["in its layout", "exported", "exported from 8 bits"])
-@pytest.mark.parametrize("variant", ["fixed", "native", "head", "biases", "lit"])
-def test_what_is_written_here_opens_there(variant, written, variants, tmp_path):
-    folder = write_checkpoint(tmp_path / "x", variants[variant], "transformers")
-    if written != "in its layout":
-        scheme = Scheme(32, 8) if "8 bits" in written else None
-        convert(folder, tmp_path / "mlx", options=ConvertOptions(scheme=scheme))
-        folder = export(tmp_path / "mlx", tmp_path / "exported")
-    kind = transformers.Aimv2Model if variant == "lit" else transformers.Aimv2VisionModel
-    theirs, report = kind.from_pretrained(folder, attn_implementation="eager", output_loading_info=True)
-    assert not any(report.values()), report
-    ours, (pixels, x) = loaded(folder), pictures(getattr(theirs.config, "vision_config", theirs.config))
-    if variant == "lit":
-        ours, theirs = ours.vision_model, theirs.vision_model
-    assert_same_encoder(ours(x, True, True), run_vision(theirs.eval(), pixels))

@@ -1,4 +1,4 @@
-"""Holding the tensors of a file against those a model expects: strictly, and all of the difference at once."""
+"""Whether a checkpoint's tensors are those of its model, and how a difference reads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import mlx.core as mx
 
 from ..errors import MismatchError
 
+SHOWN = 20  # groups of names, and single layers of a group, in a message
+
+
+def dtype_name(dtype: mx.Dtype) -> str:
+    """Such as `float32`."""
+    return str(dtype).removeprefix("mlx.core.")
+
 
 def check_fit(
     expected: Mapping[str, mx.array],
@@ -17,14 +24,7 @@ def check_fit(
     source: str,
     what: str = "its configuration",
 ) -> None:
-    """Hold the tensors of a file against the model's.
-
-    Args:
-        expected: what the model has, by name; only shapes and types are looked at.
-        tensors: what the file has.
-        unknown: names of tensors that have no place anywhere.
-        source: what to call the file in the message.
-        what: what it does not fit, in the message.
+    """Hold a checkpoint's tensors against the model's.
 
     Raises:
         MismatchError: the whole difference in one message.
@@ -38,11 +38,11 @@ def check_fit(
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "of the wrong shape": wrong}
     kinds["of the wrong type"] = [
-        f"{name} is {str(tensors[name].dtype).removeprefix('mlx.core.')}"
+        f"{name} is {dtype_name(tensors[name].dtype)}"
         for name in expected
         if name in tensors and _is_float(tensors[name]) != _is_float(expected[name])
     ]
-    parts = [f"{len(names)} {kind}: {_fold(names)}" for kind, names in kinds.items() if names]
+    parts = [f"{len(names)} {kind}: {fold_names(names)}" for kind, names in kinds.items() if names]
     if parts:
         raise MismatchError(f"{source} does not fit {what}: {'; '.join(parts)}")
 
@@ -51,21 +51,22 @@ def _is_float(x: mx.array) -> bool:
     return bool(mx.issubdtype(x.dtype, mx.floating))
 
 
-def _fold(names: list[str]) -> str:
+def fold_names(names: Sequence[str]) -> str:
     """Names that differ only in a layer's number as one, such as `encoder.layers.{0-23}.rms_norm1.weight`."""
-    groups: dict[str, list[int]] = {}
+    groups: dict[tuple[str, str], set[int]] = {}
     for name in names:
-        template = re.sub(r"\.(\d+)\.", ".{}.", name, count=1)
-        number = re.search(r"\.(\d+)\.", name)
-        groups.setdefault(template, []).append(int(number[1]) if number else -1)
-    return ", ".join(
-        template.replace("{}", _span(sorted(numbers)), 1) for template, numbers in groups.items()
-    )
+        found = re.search(r"(?<=\.)\d+(?=\.)", name)
+        parts = (name[: found.start()], name[found.end() :]) if found else (name, "")
+        groups.setdefault(parts, set()).update([int(found[0])] if found else [])
+    folded = [start + _span(sorted(numbers)) + end for (start, end), numbers in groups.items()]
+    more = f" … and {len(folded) - SHOWN} more" if len(folded) > SHOWN else ""
+    return ", ".join(folded[:SHOWN]) + more
 
 
 def _span(numbers: list[int]) -> str:
-    if len(numbers) == 1:
-        return str(numbers[0])
-    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+    if len(numbers) < 2:
+        return "".join(map(str, numbers))
+    if numbers[-1] - numbers[0] == len(numbers) - 1:
         return f"{{{numbers[0]}-{numbers[-1]}}}"
-    return f"{{{','.join(map(str, numbers))}}}"
+    more = ",…" if len(numbers) > SHOWN else ""
+    return f"{{{','.join(map(str, numbers[:SHOWN]))}{more}}}"

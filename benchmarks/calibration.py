@@ -1,0 +1,45 @@
+"""What calibration gains over plain rounding: cosines of embeddings with the original's, on other pictures.
+
+python benchmarks/calibration.py CHECKPOINT PICTURES_TO_CALIBRATE PICTURES_TO_COMPARE [--bits 2 3 4]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from mlx_aimv2 import ConvertOptions, convert
+from mlx_aimv2.fidelity import compare
+from mlx_aimv2.sources.paths import expand
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint")
+    parser.add_argument("calibrate")
+    parser.add_argument("compare")
+    parser.add_argument("--bits", nargs="+", type=int, default=[2, 3, 4])
+    given = parser.parse_args()
+    pictures = expand([given.compare])
+    print("bits\trounding\tleast cosine\tmean cosine\tlargest layer error of the vision encoder\tseconds")
+    for bits in given.bits:
+        for name, calibrate in (("plain", ()), ("calibrated", (given.calibrate,))):
+            options = ConvertOptions(dtype="float16", calibrate=calibrate)
+            with tempfile.TemporaryDirectory() as folder:
+                start = time.perf_counter()
+                target = convert(
+                    given.checkpoint, Path(folder) / "out", quantize=True, q_bits=bits, options=options
+                )
+                seconds = time.perf_counter() - start
+                found = compare(given.checkpoint, target, pictures)
+            error = max(error for layer, error in found.layers if not layer.startswith("text_model."))
+            cosines = f"{found.cosine_min:.4f}\t{found.cosine_mean:.4f}"
+            print(f"{bits}\t{name}\t{cosines}\t{error:.1%}\t{seconds:.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What lies beside the weights of a checkpoint that is written: configuration, small files, card; and room for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from . import __version__
+from .card import CARD, CardFacts, read_card
+from .checkpoints.eras import without_source
+from .checkpoints.files import inside
+from .checkpoints.selection import CONFIG, small_files
+from .errors import DamagedFileError, InputError, OutputError
+from .events import OnEvent, Progress
+from .fidelity_report import Fidelity
+from .preparation import Conversion
+
+MAX_SMALL = 64 * 2**20  # bytes of a file that is copied
+
+
+def card_facts(conversion: Conversion, name: str, fidelity: Fidelity | None) -> CardFacts:
+    """What the model card of a conversion tells; ``name`` is what it calls the result."""
+    checkpoint = conversion.checkpoint
+    resolved = checkpoint.resolved
+    names = (path.name for path in resolved.folder.iterdir())
+    return CardFacts(
+        name=name,
+        config=checkpoint.config,
+        parameters=conversion.parameters,
+        layout=checkpoint.layout.name,
+        dtype=conversion.dtype,
+        bits_per_weight=conversion.bits_per_weight,
+        nbytes=conversion.nbytes,
+        version=__version__,
+        repo=resolved.repo,
+        revision=resolved.revision,
+        source_card=read_card(resolved.folder),
+        license_files=tuple(one for one in small_files(names) if one.startswith("LICENSE")),
+        quantization=conversion.quantization_words,
+        kept=conversion.kept,
+        fidelity=fidelity.markdown() if fidelity else None,
+        unpacked_from=conversion.unpacked_from,
+    )
+
+
+def config_entry(conversion: Conversion) -> dict[str, Any]:
+    """config.json of the result."""
+    entry = without_source(conversion.checkpoint.config.to_dict()) | {"dtype": conversion.dtype}
+    if conversion.quantization is not None:
+        entry["quantization"] = _quantization_entry(conversion)
+        entry["quantization_config"] = entry["quantization"]  # the name under which transformers looks for it
+    return entry
+
+
+def _quantization_entry(conversion: Conversion) -> dict[str, Any]:
+    """As mlx-lm writes it: the scheme of most modules, and those that differ by path."""
+    quantization = conversion.quantization
+    if quantization is None:
+        return {}
+    schemes = {one.name.removesuffix(".weight"): one.scheme for one in conversion.planned if one.scheme}
+    modules = quantization.modules if conversion.packed else schemes
+    others = {path: scheme.arguments() for path, scheme in modules.items() if scheme != quantization.default}
+    return {**quantization.default.arguments(), **others}
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write an object, indented."""
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def copy_files(source: Path, folder: Path) -> None:
+    """Preprocessor, tokenizer, licence: everything small but configuration and card, which are written anew.
+
+    Raises:
+        DamagedFileError: one of them is a link out of the folder, too large, or cannot be read.
+        OutputError: one of them cannot be written.
+    """
+    for name in small_files(path.name for path in source.iterdir() if path.is_file()):
+        if name in (CONFIG, CARD):
+            continue
+        path = inside(source, name)
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_SMALL + 1)
+        except OSError as error:
+            raise DamagedFileError(f"{path} cannot be read: {error.strerror or error}") from error
+        if len(data) > MAX_SMALL:
+            raise DamagedFileError(
+                f"{path} is over {MAX_SMALL >> 20} MB, which is no such file: take it away"
+            )
+        (folder / name).write_bytes(data)
+
+
+def target_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder that is to be written.
+
+    Raises:
+        InputError: a name that MLX could not open again.
+        OutputError: it exists already.
+    """
+    target = Path(os.path.expanduser(path))
+    try:
+        str(target).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{str(target)!r} is no valid UTF-8, and could not be loaded: choose another name"
+        ) from error
+    if os.path.lexists(target):
+        raise OutputError(f"{target} exists already: name another folder, or remove it")
+    return target
+
+
+def check_space(folder: Path, nbytes: int) -> None:
+    """Refuse a result that the disk has no room for.
+
+    Raises:
+        OutputError: there is too little.
+    """
+    free = shutil.disk_usage(folder).free
+    if nbytes > free:
+        raise OutputError(
+            f"{folder.parent} has {free / 1e9:.2f} GB free, and the result takes {nbytes / 1e9:.2f} GB:"
+            " make room, or write to another disk"
+        )
+
+
+def one_by_one(tensors: dict[str, mx.array], stage: str, on_event: OnEvent) -> Iterator[tuple[str, mx.array]]:
+    """The tensors in order, each let go when the next is asked for."""
+    total = len(tensors)
+    for number, name in enumerate(list(tensors)):
+        on_event(Progress(stage, number + 1, total, unit="tensors"))  # nobody asks again after the last
+        yield name, tensors.pop(name)
