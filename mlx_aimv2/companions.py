@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,10 +16,12 @@ from . import __version__
 from .card import CARD, CardFacts, read_card
 from .checkpoints.eras import without_source
 from .checkpoints.files import inside
+from .checkpoints.quantize import Quantization
 from .checkpoints.selection import CONFIG, small_files
 from .errors import DamagedFileError, InputError, OutputError
 from .events import OnEvent, Progress
 from .fidelity_report import Fidelity
+from .loading import Checkpoint
 from .preparation import Conversion
 
 MAX_SMALL = 64 * 2**20  # bytes of a file that is copied
@@ -26,22 +29,10 @@ MAX_SMALL = 64 * 2**20  # bytes of a file that is copied
 
 def card_facts(conversion: Conversion, name: str, fidelity: Fidelity | None) -> CardFacts:
     """What the model card of a conversion tells; ``name`` is what it calls the result."""
-    checkpoint = conversion.checkpoint
-    resolved = checkpoint.resolved
-    names = (path.name for path in resolved.folder.iterdir())
-    return CardFacts(
-        name=name,
-        config=checkpoint.config,
-        parameters=conversion.parameters,
-        layout=checkpoint.layout.name,
+    facts = source_facts(conversion.checkpoint, name, conversion.parameters, conversion.nbytes)
+    return dataclasses.replace(
+        facts,
         dtype=conversion.dtype,
-        bits_per_weight=conversion.bits_per_weight,
-        nbytes=conversion.nbytes,
-        version=__version__,
-        repo=resolved.repo,
-        revision=resolved.revision,
-        source_card=read_card(resolved.folder),
-        license_files=tuple(one for one in small_files(names) if one.startswith("LICENSE")),
         quantization=conversion.quantization_words,
         kept=conversion.kept,
         fidelity=fidelity.markdown() if fidelity else None,
@@ -49,24 +40,41 @@ def card_facts(conversion: Conversion, name: str, fidelity: Fidelity | None) -> 
     )
 
 
+def source_facts(checkpoint: Checkpoint, name: str, parameters: int, nbytes: int) -> CardFacts:
+    """What the model card of anything made from a checkpoint tells of it.
+
+    Args:
+        checkpoint: the source.
+        name: what the card calls the result.
+        parameters: of the result.
+        nbytes: of its weights.
+    """
+    resolved = checkpoint.resolved
+    names = (path.name for path in resolved.folder.iterdir())
+    return CardFacts(
+        name=name,
+        config=checkpoint.config,
+        parameters=parameters,
+        layout=checkpoint.layout.name,
+        dtype=checkpoint.stored_dtype,
+        bits_per_weight=8 * nbytes / parameters,
+        nbytes=nbytes,
+        version=__version__,
+        repo=resolved.repo,
+        revision=resolved.revision,
+        source_card=read_card(resolved.folder),
+        license_files=tuple(one for one in small_files(names) if one.startswith("LICENSE")),
+    )
+
+
 def config_entry(conversion: Conversion) -> dict[str, Any]:
     """config.json of the result."""
     entry = without_source(conversion.checkpoint.config.to_dict()) | {"dtype": conversion.dtype}
-    if conversion.quantization is not None:
-        entry["quantization"] = _quantization_entry(conversion)
-        entry["quantization_config"] = entry["quantization"]  # the name under which transformers looks for it
-    return entry
-
-
-def _quantization_entry(conversion: Conversion) -> dict[str, Any]:
-    """As mlx-lm writes it: the scheme of most modules, and those that differ by path."""
     quantization = conversion.quantization
-    if quantization is None:
-        return {}
-    schemes = {one.name.removesuffix(".weight"): one.scheme for one in conversion.planned if one.scheme}
-    modules = quantization.modules if conversion.packed else schemes
-    others = {path: scheme.arguments() for path, scheme in modules.items() if scheme != quantization.default}
-    return {**quantization.default.arguments(), **others}
+    if quantization is not None and not conversion.packed:
+        schemes = {one.name.removesuffix(".weight"): one.scheme for one in conversion.planned if one.scheme}
+        quantization = Quantization(quantization.default, schemes)
+    return entry | (quantization.to_config() if quantization else {})
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

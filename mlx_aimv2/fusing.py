@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from . import __version__
 from .adapters.attach import fuse as fuse_modules
 from .adapters.restore import adapter_folder, check_folder, put_on
 from .adapters.store import has_adapter, read_stored
 from .adapters.task import HEAD, Task, read_head, with_base, write_task
 from .adapters.trunk import has_trunk
-from .card import CARD, CardFacts, model_card, read_card
+from .card import CARD, CardFacts, model_card
 from .checkpoints.atomic import new_folder
 from .checkpoints.eras import without_source
 from .checkpoints.files import find_weights, inside, read_header
 from .checkpoints.fit import check_fit
 from .checkpoints.origin import Origin, checkpoint_hash
 from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
-from .checkpoints.selection import CONFIG, small_files
+from .checkpoints.selection import CONFIG
 from .checkpoints.shards import Entry, write_shards
-from .companions import check_space, copy_files, one_by_one, write_json
+from .companions import check_space, copy_files, one_by_one, source_facts, write_json
 from .config import Aimv2Config
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
@@ -97,7 +96,7 @@ def fuse(
             )
         entries = _write_weights(folder, checkpoint, adapter, options, on_event)
         entry = without_source(checkpoint.config.to_dict()) | {"dtype": checkpoint.stored_dtype}
-        write_json(folder / CONFIG, entry | _quantization_entry(quantization))
+        write_json(folder / CONFIG, entry | (quantization.to_config() if quantization else {}))
         copy_files(checkpoint.resolved.folder, folder)
         if task is not None:
             shutil.copyfile(inside(adapter, HEAD), folder / HEAD)
@@ -180,15 +179,6 @@ def fused_tensors(
     return dict(tree_flatten(model.parameters()))
 
 
-def _quantization_entry(quantization: Quantization | None) -> dict[str, Any]:
-    """As mlx-lm writes it, and under the name where transformers looks for it."""
-    if quantization is None:
-        return {}
-    others = {path: scheme.arguments() for path, scheme in quantization.modules.items()}
-    entry = {**quantization.default.arguments(), **others}
-    return {"quantization": entry, "quantization_config": entry}
-
-
 def _fused_origin(
     folder: Path, path: Path, checkpoint: Checkpoint, quantization: Quantization | None
 ) -> Origin:
@@ -213,23 +203,10 @@ def _sentence(adapter: Path) -> str:
 def _card_facts(
     checkpoint: Checkpoint, entries: list[Entry], quantization: Quantization | None, name: str, training: str
 ) -> CardFacts:
-    resolved, nbytes = checkpoint.resolved, sum(entry.nbytes for entry in entries)
-    parameters = tree_flatten(make_model(checkpoint.config).parameters())
-    count = sum(x.size for x in dict(parameters).values())
-    names = small_files(path.name for path in resolved.folder.iterdir())
-    return CardFacts(
-        name=name,
-        config=checkpoint.config,
-        parameters=count,
-        layout=checkpoint.layout.name,
-        dtype=checkpoint.stored_dtype,
-        bits_per_weight=8 * nbytes / count,
-        nbytes=nbytes,
-        version=__version__,
-        repo=resolved.repo,
-        revision=resolved.revision,
-        source_card=read_card(resolved.folder),
-        license_files=tuple(one for one in names if one.startswith("LICENSE")),
+    parameters = dict(tree_flatten(make_model(checkpoint.config).parameters()))
+    count, nbytes = sum(x.size for x in parameters.values()), sum(entry.nbytes for entry in entries)
+    return dataclasses.replace(
+        source_facts(checkpoint, name, count, nbytes),
         quantization=str(quantization) if quantization else None,
         training=training,
     )

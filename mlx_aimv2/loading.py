@@ -30,7 +30,8 @@ from .models.classifier import Classifier
 from .models.lit import Aimv2Model
 from .models.vision import Aimv2VisionModel
 from .processing.decode import DecodeOptions
-from .processing.image import ImageProcessor, ImageProcessorConfig, NativeOptions
+from .processing.image import ImageProcessor, NativeOptions
+from .processing.image_config import PREPROCESSOR, ImageProcessorConfig, read_preprocessor
 from .processing.processor import Processor
 from .processing.tokenizer import Tokenizer
 
@@ -291,13 +292,9 @@ def build_processor(
         TokenizerError: an image-text pair without usable tokenizer files.
     """
     vision = config.vision_config if isinstance(config, Aimv2Config) else config
-    path = folder / "preprocessor_config.json"
-    if settings is None and path.exists():
-        settings = ImageProcessorConfig.from_file(path)
-    elif settings is None:
-        settings = ImageProcessorConfig.default(vision.image_size, vision.is_native)
+    settings = settings or read_preprocessor(folder, config)
     images = ImageProcessor(settings, vision.patch_size, options.decode, options.native)
-    _check_sizes(images, vision.image_size, vision.is_native, path)
+    _check_sizes(images, vision.image_size, vision.is_native, folder / PREPROCESSOR)
     if not isinstance(config, Aimv2Config):
         return Processor(images)
     tokenizer, text = Tokenizer.from_folder(folder), config.text_config

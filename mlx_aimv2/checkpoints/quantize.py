@@ -92,6 +92,12 @@ class Quantization:
         modules = {name: _scheme(value) for name, value in entry.items() if isinstance(value, Mapping)}
         return cls(_scheme(entry), modules)
 
+    def to_config(self) -> dict[str, Any]:
+        """What config.json says of it, as mlx-lm writes it, and under the name where transformers looks for it."""
+        others = {path: scheme.arguments() for path, scheme in self.modules.items() if scheme != self.default}
+        entry = {**self.default.arguments(), **others}
+        return {"quantization": entry, "quantization_config": entry}
+
     def scheme(self, path: str) -> Scheme:
         """The scheme of the module at ``path``."""
         return self.modules.get(path, self.default)
