@@ -195,9 +195,11 @@ def _converted(
             parts = ready.get(one.name) or _plainly(one, tensors[one.name])
             del tensors[one.name]
             mx.eval(parts)
-            yield from zip((entry.name for entry in one.entries), parts, strict=True)
             done += 1
             on_event(Progress("converting", done, len(conversion.planned), unit="tensors"))
+            yield from zip(
+                (entry.name for entry in one.entries), parts, strict=True
+            )  # perhaps not asked again
 
 
 def _plainly(one: Planned, x: mx.array) -> tuple[mx.array, ...]:

@@ -17,6 +17,7 @@ from mlx_aimv2.errors import (
     NotACheckpointError,
     OutputError,
 )
+from mlx_aimv2.events import Progress
 from mlx_aimv2.preparation import ConvertOptions
 
 
@@ -70,6 +71,13 @@ def test_half_precision_keeps_tables_and_the_scale_in_float32(tiny_pair, tmp_pat
     assert {stored[name] for name in stored.keys() - kept} == {{"float16": "F16", "bfloat16": "BF16"}[dtype]}
     for before, after in zip(outputs(tiny_pair, dtype=dtype), outputs(folder, dtype=dtype), strict=True):
         np.testing.assert_array_equal(np.array(before), np.array(after))
+
+
+def test_progress_comes_to_its_end(tiny_vision, tmp_path):
+    events = []
+    convert(tiny_vision, tmp_path / "out", on_event=events.append)
+    last = [event for event in events if isinstance(event, Progress)][-1]
+    assert (last.stage, last.done) == ("converting", last.total)
 
 
 def test_converting_again_changes_nothing(tiny_vision, tmp_path):
