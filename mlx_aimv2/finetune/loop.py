@@ -185,24 +185,30 @@ class Loop:
         )
 
     def _end_epoch(self) -> None:
-        place, more = self.place, METRICS[self._options.metric]
+        place = self.place
         self._model.eval()
         trained = saved_parameters(self._model)
         if self._ema is not None:
             self._model.update(tree_unflatten(list(self._ema.items())))
         values = self._validated()
-        value = values[self._options.metric]
-        if place.best is None or (value > place.best if more else value < place.best):
+        value, loss = values[self._options.metric], values["loss"]
+        better = self._gain(value)
+        if better > 0 or (better == 0 and loss < place.best_loss):
             self._keep_best()
-            place.best, place.best_epoch, place.stale = value, place.epoch, 0
-        else:
-            place.stale += 1
+            place.best, place.best_loss, place.best_epoch = value, loss, place.epoch
+        place.stale = 0 if better > 0 else place.stale + 1
         if self._ema is not None:
             self._model.update(tree_unflatten(list(trained.items())))
         self._folder.log(place, {"step": place.step, "epoch": place.epoch, "validation": values})
         self._report({f"val_{name}": x for name, x in values.items()})
         place.epoch, place.batch = place.epoch + 1, 0
         self._save()
+
+    def _gain(self, value: float) -> float:
+        """How much better the metric is than the best so far."""
+        if self.place.best is None:
+            return math.inf
+        return (value - self.place.best) * (1 if METRICS[self._options.metric] else -1)
 
     def _validated(self) -> dict[str, float]:
         try:

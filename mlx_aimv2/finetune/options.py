@@ -19,9 +19,10 @@ OPTIMIZERS = ("adamw", "adam", "sgd", "lion", "adafactor", "muon")
 METRICS = {"top1": True, "macro_f1": True, "loss": False, "map": True}  # whether more is better
 CLASS_WEIGHTS = ("none", "balanced")
 NOT_NEGATIVE = (
-    "weight_decay", "max_grad_norm", "patience", "seed", "mixup", "cutmix", "color_jitter", "randaugment",
+    "max_grad_norm", "patience", "seed", "mixup", "cutmix", "color_jitter", "randaugment",
     "randaugment_magnitude",
 )  # fmt: skip
+WEIGHT_DECAY = 0.01  # of every optimizer that has one
 MAX_CONFIG = 2**20  # bytes of a YAML file
 DATA, METHOD, TRAINING, AUGMENTATION, RUN = "Data", "Method", "Training", "Augmentation", "Run"
 
@@ -63,7 +64,7 @@ class FinetuneOptions:
     learning_rate: float | None = option(None, "Highest learning rate. [default: the method's]", TRAINING)
     head_lr: float | None = option(None, "Learning rate of the head. [default: --learning-rate]", TRAINING)
     layer_decay: float = option(1.0, "Learning rate of a layer over that of the next one.", TRAINING)
-    weight_decay: float = option(0.01, "Weight decay.", TRAINING)
+    weight_decay: float | None = option(None, f"Weight decay. [default: {WEIGHT_DECAY}]", TRAINING)
     optimizer: str = option("adamw", f"{', '.join(OPTIMIZERS)}.", TRAINING)
     schedule: str = option("cosine", f"{', '.join(SCHEDULES)}.", TRAINING)
     warmup: float = option(0.1, "Part of all steps in which the learning rate rises.", TRAINING)
@@ -111,6 +112,10 @@ class FinetuneOptions:
         _one_of("dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
         for name in ("epochs", "batch_size", "grad_accumulation_steps", "rank", "neighbours", "save_every"):
             _at_least(name, getattr(self, name), 1)
+        if self.weight_decay is not None:
+            _at_least("weight_decay", self.weight_decay, 0)
+        if self.weight_decay and self.optimizer == "adam":
+            raise InputError(f"--weight-decay {self.weight_decay}: adam has none: use adamw, or leave it out")
         for name in ("iters", "num_layers"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
@@ -147,6 +152,13 @@ class FinetuneOptions:
     def peak_learning_rate(self) -> float:
         """The learning rate given, or the method's own."""
         return self.learning_rate or METHODS[self.fine_tune_type].learning_rate
+
+    @property
+    def decay(self) -> float:
+        """The weight decay given, or the optimizer's own."""
+        if self.weight_decay is None:
+            return 0.0 if self.optimizer == "adam" else WEIGHT_DECAY
+        return self.weight_decay
 
 
 def _flag(name: str) -> str:

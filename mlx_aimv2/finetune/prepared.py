@@ -61,7 +61,7 @@ def make_stepper(model: nn.Module, options: FinetuneOptions, multi_label: bool) 
     layers = model.trunk.config.num_hidden_layers if isinstance(model, Classifier) else 0
     return Stepper(
         model,
-        OPTIMIZERS[options.optimizer](options.weight_decay),
+        OPTIMIZERS[options.optimizer](options.decay),
         binary_cross_entropy if multi_label else cross_entropy,
         max_grad_norm=options.max_grad_norm,
         multipliers=multipliers(paths, layers, options.layer_decay, (options.head_lr or peak) / peak),

@@ -136,7 +136,8 @@ def probe_loop(
 def _sweep(run: Prepared, train: Features, val: Features, on_event: OnEvent) -> FinetuneOptions:
     """Try learning rates and weight decays; the options with the best of them."""
     options, tried = run.options, []
-    for factor, decay in product(SWEPT_RATES, SWEPT_DECAYS):
+    decays = SWEPT_DECAYS if options.optimizer != "adam" else (0.0,)
+    for factor, decay in product(SWEPT_RATES, decays):
         rate = options.peak_learning_rate * factor
         one = replace(options, learning_rate=rate, weight_decay=decay, sweep=False)
         loop = probe_loop(run, one, Nowhere(), train, val, lambda: None, ignore)

@@ -34,7 +34,8 @@ class Place:
         step: steps that are done.
         best: the best value of the metric; None before the first validation.
         best_epoch: when that was.
-        stale: epochs since then.
+        best_loss: of the validation then; of two epochs with the same metric, the one with less is better.
+        stale: epochs in which the metric did not get better.
         lines: of the log, which may hold more after a run was killed.
     """
 
@@ -43,6 +44,7 @@ class Place:
     step: int = 0
     best: float | None = None
     best_epoch: int = -1
+    best_loss: float = 0.0
     stale: int = 0
     lines: int = 0
 

@@ -70,6 +70,18 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path):
     assert run.loop.run() == Trained(0.6, 1, 4, 12, True)
 
 
+def test_of_two_epochs_with_the_same_metric_the_one_with_less_loss_is_kept(tmp_path):
+    values = iter([(0.5, 0.9), (0.7, 0.4), (0.7, 0.3), (0.7, 0.35), (0.6, 0.1)])
+
+    def validate():
+        top1, loss = next(values)
+        return {"top1": top1, "loss": loss}
+
+    run = Run(tmp_path, validate, epochs=5)
+    assert run.loop.run().best_epoch == 2
+    assert run.loop.place.stale == 3
+
+
 def test_without_patience_a_run_goes_to_its_end(tmp_path):
     assert Run(tmp_path, scripted(0.5, 0.4, 0.3)).loop.run() == Trained(0.5, 0, 3, 9, False)
 

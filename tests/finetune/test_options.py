@@ -56,6 +56,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         ({"layer_decay": value}, f"--layer-decay must be more than 0 and at most 1, not {value}")
         for value in (0.0, 1.5, math.nan)
     ),
+    ({"optimizer": "adam", "weight_decay": 0.1}, "--weight-decay 0.1: adam has none: use adamw, or leave it out"),
     ({"sweep": True}, "--sweep is for linear and attentive, not for lora"),
     ({"sweep": True, "fine_tune_type": "knn"}, "--sweep is for linear and attentive, not for knn"),
     ({**FULL, "dtype": "bfloat16"}, "--dtype bfloat16: full changes weights by less than that can hold"),
