@@ -3,7 +3,7 @@
 On a GPU (Metal, CUDA) the fused operations of MLX are used as they are, and the gated activation is compiled
 into one kernel. On a Linux CPU `exp` is computed element by element by the C library: about 15 ns each, more than
 the matrix products around it. There, given a C++ compiler, a compiled polynomial takes its place (relative error
-under 3e-7). It has no gradient: a module in training mode (`model.train()`) uses MLX's own operations throughout.
+under 3e-7). MLX finds no gradient through its bits, so what is built on it brings its own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import math
 import shutil
 import sys
 from collections.abc import Callable
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+
+Pair = tuple[mx.array, mx.array]
 
 LOG2_E = math.log2(math.e)
 LN2_HIGH, LN2_LOW = (
@@ -52,17 +55,45 @@ def _swiglu(gate: mx.array, up: mx.array) -> mx.array:
     return nn.silu(gate) * up
 
 
-def _swiglu_polynomial(gate: mx.array, up: mx.array) -> mx.array:
-    return gate / (1.0 + fast_exp(-gate)) * up
-
-
-def _shifted_exp_polynomial(scores: mx.array, peak: mx.array) -> mx.array:
-    return fast_exp(scores - peak)
-
-
 _swiglu_compiled = mx.compile(_swiglu, shapeless=True)
-_swiglu_polynomial_compiled = mx.compile(_swiglu_polynomial)  # `view` has no shapeless form
-_shifted_exp_compiled = mx.compile(_shifted_exp_polynomial)
+# One result each: a kernel of several is four times slower on a CPU. `view` has no shapeless form.
+_sigmoid = mx.compile(lambda gate: 1.0 / (1.0 + fast_exp(-gate)))
+_product = mx.compile(lambda gate, sigmoid, up: gate * sigmoid * up)
+_gate_gradient = mx.compile(lambda gate, sigmoid, up, d: d * up * sigmoid * (1.0 + gate * (1.0 - sigmoid)))
+_shifted_exp = mx.compile(lambda scores, peak: fast_exp(scores - peak))
+_scores_gradient = mx.compile(lambda weights, d, mean: weights * (d - mean))
+
+
+def _swiglu_forward(gate: mx.array, up: mx.array) -> Pair:
+    """silu(gate) * up, and the sigmoid of the gate, which the gradient needs again and has none itself."""
+    sigmoid = _sigmoid(gate)
+    return _product(gate, sigmoid, up), sigmoid
+
+
+def _swiglu_gradient(inputs: Pair, d: Pair, outputs: Pair) -> Pair:
+    gate, up = inputs
+    sigmoid = outputs[1]
+    return _gate_gradient(gate, sigmoid, up, d[0]), _product(gate, sigmoid, d[0])
+
+
+def _softmax_forward(scores: mx.array) -> mx.array:
+    weights = _shifted_exp(scores, scores.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def _softmax_gradient(scores: mx.array, d: mx.array, weights: mx.array) -> mx.array:
+    return _scores_gradient(weights, d, (weights * d).sum(axis=-1, keepdims=True))
+
+
+def _with_gradient(forward: Callable[..., Any], gradient: Callable[..., Any]) -> Callable[..., Any]:
+    """``forward`` differentiated by ``gradient``, which takes inputs, the gradient of the outputs, and outputs."""
+    function: Any = mx.custom_function(forward)
+    function.vjp(gradient)
+    return cast(Callable[..., Any], function)
+
+
+_swiglu_polynomial = _with_gradient(_swiglu_forward, _swiglu_gradient)
+_softmax_polynomial = _with_gradient(_softmax_forward, _softmax_gradient)
 
 
 @functools.lru_cache(maxsize=1)
@@ -72,28 +103,25 @@ def _cpu_compiles() -> bool:
         return False
     few = mx.ones((2, 2))
     try:
-        mx.eval(_swiglu_polynomial_compiled(few, few), _shifted_exp_compiled(few, few[:, :1]))
+        mx.eval(_swiglu_polynomial(few, few), _softmax_polynomial(few))
     except RuntimeError:  # a compiler that does not work, or a temporary folder it may not write to
         mx.disable_compile()  # MLX's own layers would run into it too
         return False
     return True
 
 
-def _polynomial(x: mx.array, training: bool) -> bool:
-    return (
-        not training
-        and x.dtype == mx.float32
-        and mx.default_device().type == mx.DeviceType.cpu
-        and _cpu_compiles()
-    )
+def _polynomial(x: mx.array) -> bool:
+    on_cpu = mx.default_device().type == mx.DeviceType.cpu
+    return x.dtype == mx.float32 and on_cpu and _cpu_compiles()
 
 
 def gated(activation: str, gate: mx.array, up: mx.array, training: bool = False) -> mx.array:
     """``activation(gate) * up``, elementwise, in the dtype of the inputs."""
     if activation != "silu":
         return ACTIVATIONS[activation](gate) * up
-    if _polynomial(gate, training):
-        return _swiglu_polynomial_compiled(gate, up)
+    if _polynomial(gate):
+        product: mx.array = _swiglu_polynomial(gate, up)[0]
+        return product
     if training or mx.default_device().type == mx.DeviceType.cpu:
         return _swiglu(gate, up)
     return _swiglu_compiled(gate, up)
@@ -109,14 +137,17 @@ def attention(
         k: keys (B, heads, N', d).
         v: values (B, heads, N', d).
         mask: True where a query may look, broadcastable to (B, heads, N, N').
-        training: keep to operations that have a gradient.
+        training: the gradient will be asked for, which needs all weights at once.
 
     Returns:
         (B, heads, N, d), in the dtype of the inputs; the softmax is in float32.
     """
     scale = q.shape[-1] ** -0.5
-    if mask is not None or not _polynomial(q, training):
+    if mask is not None or not _polynomial(q):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+    if training:
+        weights: mx.array = _softmax_polynomial((q * scale) @ k.swapaxes(-1, -2))
+        return weights @ v
     batch, heads, length, _ = q.shape
     rows = max(1, CPU_SCORES // (batch * heads * k.shape[2]))
     q, k, v = (
@@ -131,7 +162,7 @@ def attention(
 def _attention_polynomial(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
     """Attention of scaled queries to keys (B, heads, d, N'), the softmax with the polynomial `exp`."""
     scores = q @ k  # (B, heads, N, N')
-    weights = _shifted_exp_compiled(scores, scores.max(axis=-1, keepdims=True))
+    weights = _shifted_exp(scores, scores.max(axis=-1, keepdims=True))
     return (weights @ v) / weights.sum(axis=-1, keepdims=True)
 
 

@@ -146,7 +146,7 @@ def test_training_gives_the_same_attention_and_gate():
     assert relative_error(kernels.gated("silu", q, k), trained) < 1e-6
 
 
-def test_the_gate_has_its_gradient_in_training():
+def test_the_gate_has_its_gradient_in_training(path):
     gate, up, step = normal(5), normal(5, seed=1), 1e-3
 
     def total(x):
@@ -157,7 +157,7 @@ def test_the_gate_has_its_gradient_in_training():
     np.testing.assert_allclose(np.array(slope), expected, rtol=1e-2, atol=1e-3)
 
 
-def test_attention_has_its_gradient_in_training():
+def test_attention_has_its_gradient_in_training(path):
     q, k, v = (normal(1, 1, 3, 4, seed=seed) for seed in range(3))
 
     def total(q, k, v):
@@ -175,6 +175,18 @@ def test_attention_has_its_gradient_in_training():
         assert gradients[which][0, 0, 1, 2].item() == pytest.approx(
             (ends[0] - ends[1]) / 2e-4, rel=1e-3, abs=1e-4
         )
+
+
+@pytest.mark.parametrize("scale", [1.0, 20.0])
+def test_gradients_are_those_of_the_plain_operations(path, scale):
+    gate, up, d = (normal(3, 7, 33, seed=seed, scale=scale) for seed in range(3))
+    own = mx.vjp(lambda gate, up: nn.silu(gate) * up, [gate, up], [d])[1]
+    found = mx.vjp(lambda gate, up: kernels.gated("silu", gate, up, training=True), [gate, up], [d])[1]
+    q, k, v, d = (normal(2, 2, 9, 8, seed=seed, scale=scale**0.5) for seed in range(4))
+    own += mx.vjp(lambda *x: mx.fast.scaled_dot_product_attention(*x, scale=8**-0.5), [q, k, v], [d])[1]
+    found += mx.vjp(lambda *x: kernels.attention(*x, training=True), [q, k, v], [d])[1]
+    for ours, expected in zip(found, own, strict=True):
+        assert relative_error(ours, np.array(expected, np.float64)) < 2e-6
 
 
 def test_a_whole_model_has_gradients_in_training(variants):
@@ -205,5 +217,5 @@ def test_with_a_compiler_that_does_not_work_the_plain_operations_are_used(monkey
         raise RuntimeError("no kernel")
 
     monkeypatch.setattr(kernels.shutil, "which", lambda name: "/usr/bin/g++")
-    monkeypatch.setattr(kernels, "_swiglu_polynomial_compiled", fail)
+    monkeypatch.setattr(kernels, "_swiglu_polynomial", fail)
     assert kernels._cpu_compiles.__wrapped__() is False
