@@ -5,6 +5,7 @@ The engines take an ``on_event`` callback and never print; the command line rend
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -56,6 +57,12 @@ class Metric:
 
 Event = Progress | Skipped | Notice | Metric
 OnEvent = Callable[[Event], None]
+
+
+def warn(event: Event) -> None:
+    """The callback of those who name none: what should not go unnoticed is a Python warning."""
+    if isinstance(event, Notice):
+        warnings.warn(event.message, UserWarning, stacklevel=3)
 
 
 def ignore(event: Event) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -24,7 +23,7 @@ from .checkpoints.quantize import Quantization, dequantize, quantize_modules, qu
 from .checkpoints.selection import CONFIG
 from .config import Aimv2Config, AnyConfig
 from .errors import CheckpointError, ConfigError
-from .events import Event, Notice, OnEvent
+from .events import Notice, OnEvent, warn
 from .models.backend import DTYPES, blas_problem, compute_dtype, on_cpu, without_cache
 from .models.classifier import Classifier
 from .models.lit import Aimv2Model
@@ -157,7 +156,7 @@ def load(
         OutputError: there is no room to unpack an .npz or .msgpack file.
     """
     options = options or LoadOptions()
-    emit = on_event or _warn
+    emit = on_event or warn
     target = compute_dtype(dtype or options.dtype)
     checkpoint = inspect(path_or_repo, revision, options.weights, emit)
     if (problem := blas_problem()) is not None:
@@ -175,16 +174,11 @@ def load(
     return restore(model, folder, options.any_base), processor
 
 
-def _warn(event: Event) -> None:
-    if isinstance(event, Notice):
-        warnings.warn(event.message, UserWarning, stacklevel=2)
-
-
 def inspect(
     path_or_repo: str | os.PathLike[str],
     revision: str | None = None,
     weights: str | None = None,
-    on_event: OnEvent = _warn,
+    on_event: OnEvent = warn,
 ) -> Checkpoint:
     """Everything about a checkpoint that the headers of its weight files and its small files say.
 
@@ -214,7 +208,7 @@ def make_model(config: AnyConfig) -> AnyModel:
 
 
 def build_model(
-    checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool = False, on_event: OnEvent = _warn
+    checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool = False, on_event: OnEvent = warn
 ) -> AnyModel:
     """The model of a checkpoint with its weights read, one tensor at a time.
 

@@ -20,7 +20,7 @@ from ..checkpoints.atomic import replacing
 from ..checkpoints.files import read_json
 from ..errors import InputError, OutputError
 from ..evaluation import Evaluation, evaluate_classifier, save_picture, write_report
-from ..events import Notice, OnEvent, ignore
+from ..events import Notice, OnEvent, ignore, warn
 from ..loading import LoadOptions, load
 from ..models.backend import on_cpu
 from ..plots import draw_curves
@@ -66,12 +66,12 @@ class Finished:
     seconds: float
 
 
-def finetune(options: FinetuneOptions, on_event: OnEvent = ignore) -> Finished:
+def finetune(options: FinetuneOptions, on_event: OnEvent = warn) -> Finished:
     """Fine-tune an encoder on labelled pictures.
 
     Args:
         options: what on, how, and where to.
-        on_event: called with progress, metrics, notices, and broken pictures.
+        on_event: called with progress, metrics, notices, and broken pictures; without it notices are warnings.
 
     Returns:
         What was best, where it is, and how good it is.
