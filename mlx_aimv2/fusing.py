@@ -123,8 +123,6 @@ def _checked(checkpoint: Checkpoint, adapter: Path, options: FuseOptions) -> Tas
     """What can be found wrong before the work: the task of the adapter's head, if it has one."""
     if options.dequantize and checkpoint.quantization is None:
         raise InputError(f"{checkpoint.resolved.folder} is not quantized: there is nothing to dequantize")
-    if checkpoint.quantization is not None and not options.dequantize and has_trunk(adapter):
-        raise InputError(f"{adapter} holds a whole encoder with plain weights: fuse it with --dequantize")
     task = check_folder(adapter, _origin(checkpoint), options.any_base)
     if task is not None:
         config = checkpoint.config
@@ -176,6 +174,8 @@ def fused_tensors(
     model.origin = _origin(checkpoint)
     put_on(model, adapter, any_base)
     fuse_modules(model)
+    if checkpoint.quantization is not None and paths:  # a whole encoder has come with plain weights
+        quantize_modules(model, checkpoint.quantization, paths)
     return dict(tree_flatten(model.parameters()))
 
 

@@ -181,15 +181,23 @@ def test_a_whole_encoder_takes_the_place_of_the_bases(checkpoint, tmp_path, pixe
     assert "Its image encoder was trained further, as a whole." in (folder / "README.md").read_text()
 
 
-def test_a_whole_encoder_is_not_quantized_by_itself(checkpoint, tmp_path, pixels):
+def test_a_whole_encoder_is_quantized_as_its_base_was_or_stays_plain(checkpoint, tmp_path, pixels):
     base = quantized(checkpoint("fixed"), tmp_path / "q")
     model = write_trunk(tmp_path / "a", load(base, dtype="float32", on_event=ignore)[0])
-    with pytest.raises(
-        InputError, match="holds a whole encoder with plain weights: fuse it with --dequantize"
-    ):
-        fuse(base, tmp_path / "a", tmp_path / "out")
-    folder = fuse(base, tmp_path / "a", tmp_path / "out", options=FuseOptions(dequantize=True))
+    folder = fuse(base, tmp_path / "a", tmp_path / "plain", options=FuseOptions(dequantize=True))
     assert mx.array_equal(run(load(folder, dtype="float32")[0], pixels), run(model, pixels))
+    again = convert(folder, tmp_path / "again", options=ConvertOptions(scheme=Scheme(32, 8)))
+    folder = fuse(base, tmp_path / "a", tmp_path / "packed")
+    one, other = (mx.load(str(path / "model.safetensors")) for path in (again, folder))
+    assert one.keys() == other.keys() and any(name.endswith(".scales") for name in one)
+    assert all(mx.array_equal(one[name], other[name]) for name in one if name.endswith(".weight"))
+
+
+def test_a_whole_encoder_takes_the_place_of_packed_weights(checkpoint, tmp_path, pixels):
+    base = quantized(checkpoint("fixed"), tmp_path / "q")
+    model = write_trunk(tmp_path / "a", load(base, dtype="float32", on_event=ignore)[0])
+    before, _ = load(base, options=PACKED, adapter_path=tmp_path / "a")
+    assert mx.array_equal(run(before.trunk, pixels), run(model, pixels))
 
 
 def test_an_adapter_and_a_whole_encoder_in_one_folder_are_refused(with_adapter, tiny_vision, tmp_path):

@@ -10,6 +10,7 @@ from mlx.utils import tree_flatten
 from ..checkpoints.files import inside, open_tensors, read_header
 from ..checkpoints.fit import check_fit
 from ..checkpoints.origin import checkpoint_hash
+from ..checkpoints.quantize import unpack_modules
 from ..models.vision import Aimv2VisionModel
 
 TRUNK = "trunk.safetensors"
@@ -21,13 +22,14 @@ def has_trunk(folder: Path) -> bool:
 
 
 def load_trunk(folder: Path, trunk: Aimv2VisionModel) -> None:
-    """Replace the weights of an encoder by those of a folder, in the dtype they have in the encoder.
+    """Replace the weights of an encoder by those of a folder, in the encoder's dtype; packed ones by plain ones.
 
     Raises:
         MismatchError: tensors are missing, unexpected or of the wrong shape.
         DamagedFileError: the file is damaged.
     """
     path = inside(folder, TRUNK)
+    unpack_modules(trunk, trunk.rms_norm.weight.dtype)
     tensors, own = open_tensors(read_header((path,))), dict(tree_flatten(trunk.parameters()))
     check_fit(own, tensors, [], str(path), "the encoder")
     trunk.load_weights([(name, x.astype(own[name].dtype)) for name, x in tensors.items()])

@@ -12,6 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_unflatten
 
 from ..errors import ConfigError, DamagedFileError, InputError
 
@@ -138,6 +139,24 @@ def quantize_modules(model: nn.Module, quantization: Quantization, paths: list[s
         return scheme.arguments()
 
     nn.quantize(model, class_predicate=predicate)
+
+
+def unpack_modules(model: nn.Module, dtype: mx.Dtype) -> int:
+    """Replace the quantized layers of ``model`` by plain ones with the same numbers; how many there were."""
+    packed = [
+        (path, module) for path, module in model.named_modules() if isinstance(module, nn.QuantizedLinear)
+    ]
+    plain = []
+    for path, module in packed:
+        scheme = Scheme(module.group_size, module.bits, module.mode)
+        weight = unpacked(module.weight, module.scales, module.get("biases"), scheme).astype(dtype)
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in module)
+        linear.weight = weight
+        if "bias" in module:
+            linear.bias = module.bias
+        plain.append((path, linear))
+    model.update_modules(tree_unflatten(plain))
+    return len(packed)
 
 
 def unpacked(weight: mx.array, scales: mx.array, biases: mx.array | None, scheme: Scheme) -> mx.array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..adapters.attach import AdapterConfig, attach
+from ..checkpoints.quantize import unpack_modules
 from ..errors import InputError
 from ..loading import AnyModel
 from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier, make_head
@@ -38,7 +39,7 @@ def build_classifier(model: AnyModel, dataset: Dataset, options: FinetuneOptions
     """The encoder of ``model`` with a fresh head; just what the method trains is unfrozen.
 
     Raises:
-        InputError: the method cannot train this encoder, or more layers than it has are to be trained.
+        InputError: more layers than it has are to be trained.
     """
     trunk = model.vision_model if isinstance(model, Aimv2Model) else model
     trunk.origin = model.origin
@@ -64,10 +65,7 @@ def build_classifier(model: AnyModel, dataset: Dataset, options: FinetuneOptions
 
 
 def _unfreeze(trunk: Aimv2VisionModel, options: FinetuneOptions) -> None:
-    if trunk.origin.quantization is not None:
-        raise InputError(
-            "packed weights cannot be trained themselves: use lora, or dequantize the checkpoint first"
-        )
+    unpack_modules(trunk, trunk.rms_norm.weight.dtype)  # weights that are trained themselves
     if options.num_layers is None:
         trunk.unfreeze()
     else:
