@@ -15,11 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from mlx_aimv2 import Aimv2VisionConfig  # isort: skip - before MLX, whose BLAS it chooses
 import mlx.core as mx
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mlx_aimv2 import Aimv2VisionConfig
 from mlx_aimv2.adapters.trunk import TRUNK
 from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.finetune.options import make_options
@@ -28,9 +28,9 @@ from mlx_aimv2.finetune.running import finetune
 CONFIG = Aimv2VisionConfig(
     hidden_size=128,
     intermediate_size=352,
-    num_hidden_layers=6,
+    num_hidden_layers=4,
     num_attention_heads=2,
-    image_size=32,
+    image_size=24,
     patch_size=4,
     use_head=False,
 )
@@ -52,13 +52,13 @@ WAYS = {
 
 
 def write_digits(folder, classes):
-    """The digits as PNGs of 32 pixels, a folder per class."""
+    """The digits as PNGs of 24 pixels, a folder per class."""
     digits = load_digits()
     for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         if label in classes:
             (folder / str(label)).mkdir(parents=True, exist_ok=True)
             picture = Image.fromarray((pixels * 255 / 16).astype("uint8"))
-            picture.resize((32, 32), Image.Resampling.BICUBIC).save(folder / str(label) / f"{number:04d}.png")
+            picture.resize((24, 24), Image.Resampling.BICUBIC).save(folder / str(label) / f"{number:04d}.png")
     return folder
 
 

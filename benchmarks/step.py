@@ -1,0 +1,137 @@
+"""How long a step of LoRA fine-tuning takes and how much memory it needs, beside PEFT's in PyTorch.
+
+Large-224 with random weights, LoRA of rank 8 on every projection, a linear head, AdamW, noise for pictures. Each
+side runs in a process of its own, in turns. Medians; ratios are what to quote, since machines differ and are noisy.
+
+    python benchmarks/step.py [--rounds 3] [--steps 3] [--batch 8] [--layers 24] [--no-torch]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+RANK, ALPHA, CLASSES, RATE = 8, 16.0, 10, 5e-4
+TARGETS = ("q", "k", "v", "out", "gate", "up", "down")
+
+
+def median_seconds(run, steps):
+    run()  # compiles, allocates
+    seconds = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def measure_mlx(given, checkpointed=False):
+    from mlx_aimv2 import Aimv2VisionConfig, Aimv2VisionModel  # first: it loads the BLAS
+
+    import numpy as np  # isort: skip
+
+    from mlx_aimv2.adapters.attach import AdapterConfig, attach
+    from mlx_aimv2.finetune.batches import Batch
+    from mlx_aimv2.finetune.options import FinetuneOptions
+    from mlx_aimv2.finetune.prepared import make_stepper
+    from mlx_aimv2.models.backend import compute_dtype
+    from mlx_aimv2.models.classifier import Classifier, make_head
+
+    trunk = Aimv2VisionModel(Aimv2VisionConfig(use_head=False, num_hidden_layers=given.layers))
+    trunk.set_dtype(compute_dtype(None))
+    trunk.freeze()
+    attach(trunk, AdapterConfig(type="lora", rank=RANK, alpha=ALPHA, target_modules=TARGETS))
+    classifier = Classifier(trunk, make_head({"kind": "linear"}, trunk.config.hidden_size, CLASSES), "mean")
+    trunk.encoder.checkpoint_layers = checkpointed
+    classifier.train()
+    stepper = make_stepper(classifier, FinetuneOptions(data="-"), False)
+    pixels = np.random.default_rng(0).normal(size=(given.batch, 224, 224, 3)).astype(np.float32)
+    targets = np.eye(CLASSES, dtype=np.float32)[np.arange(given.batch) % CLASSES]
+    batch = Batch(pixels, targets, np.ones(given.batch, np.float32), np.arange(given.batch))
+    return median_seconds(lambda: stepper.step([batch], RATE), given.steps)
+
+
+def measure_checkpointed(given):
+    return measure_mlx(given, checkpointed=True)
+
+
+def measure_torch(given):
+    import peft
+    import torch
+    from transformers import Aimv2VisionConfig, Aimv2VisionModel
+
+    class Classifier(torch.nn.Module):
+        def __init__(self, trunk, width):
+            super().__init__()
+            self.trunk, self.head = trunk, torch.nn.Linear(width, CLASSES)
+
+        def forward(self, pixels):
+            return self.head(self.trunk(pixels).last_hidden_state.mean(dim=1))
+
+    config = Aimv2VisionConfig(use_head=False, num_hidden_layers=given.layers)
+    wanted = [f"{name}_proj" for name in TARGETS]
+    adapter = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=wanted)
+    model = Classifier(peft.get_peft_model(Aimv2VisionModel(config), adapter), config.hidden_size).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=RATE)
+    pixels, targets = torch.randn(given.batch, 3, 224, 224), torch.arange(given.batch) % CLASSES
+
+    def step():
+        loss = torch.nn.functional.cross_entropy(model(pixels), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+
+    return median_seconds(step, given.steps)
+
+
+SIDES = {"mlx": measure_mlx, "mlx, layers computed twice": measure_checkpointed, "torch": measure_torch}
+
+
+def in_own_process(side, given):
+    command = [sys.executable, __file__, "--side", side]
+    command += ["--batch", str(given.batch), "--steps", str(given.steps), "--layers", str(given.layers)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{side}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        seconds = SIDES[given.side](given)
+        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        print(json.dumps({"seconds": seconds, "peak": peak}))
+        return
+    sides = [side for side in SIDES if side != "torch" or not given.no_torch]
+    results = {side: [] for side in sides}
+    for _ in range(given.rounds):
+        for side in sides:
+            results[side].append(in_own_process(side, given))
+    print(f"LoRA step, {given.layers} layers of large-224, batch {given.batch}, {given.rounds} rounds")
+    first = statistics.median(one["seconds"] for one in results[sides[0]])
+    for side in sides:
+        seconds = statistics.median(one["seconds"] for one in results[side])
+        peak = statistics.median(one["peak"] for one in results[side])
+        print(
+            f"{side:28} {seconds:7.2f} s   peak {peak / 1e9:6.2f} GB   mlx is {first / seconds:.2f} times that"
+        )
+
+
+if __name__ == "__main__":
+    main()
