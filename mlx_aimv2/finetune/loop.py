@@ -18,10 +18,11 @@ from mlx.utils import tree_unflatten
 
 from ..errors import NonFiniteError, TrainingError
 from ..events import Metric, OnEvent, Progress
-from .options import METRICS, FinetuneOptions
+from .options import FinetuneOptions
 from .schedule import learning_rate
 from .state import Place, RunFolder, saved_parameters
 from .stepping import Batch, Stepper
+from .tasks import METRICS
 
 Validate = Callable[[], Mapping[str, float]]  # metrics of the model as it is
 
@@ -185,13 +186,13 @@ class Loop:
         )
 
     def _end_epoch(self) -> None:
-        place, more = self.place, METRICS[self._options.metric]
+        place, more = self.place, METRICS[self._options.best_metric]
         self._model.eval()
         trained = saved_parameters(self._model)
         if self._ema is not None:
             self._model.update(tree_unflatten(list(self._ema.items())))
         values = self._validated()
-        value = values[self._options.metric]
+        value = values[self._options.best_metric]
         if place.best is None or (value > place.best if more else value < place.best):
             self._keep_best()
             place.best, place.best_epoch, place.stale = value, place.epoch, 0
