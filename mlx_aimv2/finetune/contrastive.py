@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
+import mlx.optimizers as optim
 import numpy as np
 
 from ..adapters.attach import AdapterConfig, count_trainable
@@ -104,10 +105,11 @@ class Contrastive:
 
 
 def make_pair_stepper(model: Contrast, options: FinetuneOptions) -> Stepper:
-    """What makes the steps of a pair."""
+    """What makes the steps of a pair; gains, biases and the logit scale do not decay, as in CLIP (section 2.5)."""
+    make = OPTIMIZERS[options.optimizer]
     return Stepper(
         model,
-        OPTIMIZERS[options.optimizer](options.weight_decay),
+        optim.MultiOptimizer([make(0.0), make(options.weight_decay)], [lambda path, x: x.ndim < 2]),
         contrastive,
         max_grad_norm=options.max_grad_norm,
         multipliers=pair_multipliers(model, options),
