@@ -18,7 +18,7 @@ from ..events import Notice, OnEvent
 from ..loading import AnyModel
 from ..retrieval import RetrievalEvaluation, evaluate_retrieval, retrieve
 from .artifacts import read_best_pair, write_best_pair
-from .batches import BatchOptions, batch_options
+from .batches import BatchOptions
 from .caption_batches import PairBatches, same_captions
 from .captions import CaptionDataset, read_captions
 from .contrast import Contrast, build_contrast, pair_multipliers, scale_bounds
@@ -26,7 +26,7 @@ from .folders import counted
 from .loop import Loop, Trained
 from .objective import contrastive
 from .options import FinetuneOptions
-from .prepared import Prepared
+from .prepared import Prepared, batch_options
 from .record import relative_path
 from .rows import SPLITS
 from .stepping import OPTIMIZERS, Stepper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import mlx.core as mx
 import numpy as np
@@ -197,3 +198,28 @@ def test_packed_weights_are_adapted_and_not_trained(tiny_pair, tmp_path, monkeyp
         InputError, match="packed weights cannot be trained themselves: use lora, or dequantize"
     ):
         built(tmp_path / "q", fine_tune_type="full")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for a CPU with g++")
+def test_compiled_steps_are_the_same_steps(tiny_pair, monkeypatch):
+    def weights(stepper, contrast):
+        losses = [stepper.step([Pairs(2 + k)], 1e-3)[0] for k in range(4)]  # batches of other sizes too
+        return losses, {name: np.array(x) for name, x in tree_flatten(contrast.trainable_parameters())}
+
+    expected, found = [], []
+    for results, on_cpu in ((expected, True), (found, False)):
+        monkeypatch.setattr("mlx_aimv2.finetune.stepping.on_cpu", lambda on_cpu=on_cpu: on_cpu)
+        contrast, options = built(tiny_pair, fine_tune_type="full", vision_tower="frozen")
+        stepper = make_pair_stepper(contrast.train(), options)
+        results += weights(stepper, contrast)
+    assert found[0] == pytest.approx(expected[0], abs=1e-4)
+    for name, x in expected[1].items():
+        np.testing.assert_allclose(found[1][name], x, atol=1e-4)
+
+
+class Pairs:
+    """A batch of so many pictures and captions."""
+
+    def __init__(self, count):
+        self.inputs = tuple(map(np.array, inputs(count)))
+        self.targets, self.weights = np.eye(count, dtype=np.float32), np.ones(count, np.float32)

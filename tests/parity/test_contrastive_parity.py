@@ -9,12 +9,12 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 from mlx_aimv2 import load
-from mlx_aimv2.finetune.batches import batch_options
 from mlx_aimv2.finetune.caption_batches import PairBatches
 from mlx_aimv2.finetune.captions import read_captions
 from mlx_aimv2.finetune.contrast import build_contrast
 from mlx_aimv2.finetune.contrastive import make_pair_stepper
 from mlx_aimv2.finetune.options import FinetuneOptions
+from mlx_aimv2.finetune.prepared import batch_options
 from mlx_aimv2.finetune.running import finetune
 
 torch = pytest.importorskip("torch")
