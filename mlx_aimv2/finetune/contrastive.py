@@ -118,8 +118,9 @@ def make_pair_stepper(model: Contrast, options: FinetuneOptions) -> Stepper:
 
 
 def _warn_of_mirrors(run: PairRun, on_event: OnEvent) -> None:
-    sided = sum(any(map(SIDES.search, example.captions)) for example in run.dataset.train)
-    if run.options.flip and sided:
+    if not run.options.flip:
+        return
+    if sided := sum(any(map(SIDES.search, example.captions)) for example in run.dataset.train):
         pictures = counted(sided, "training picture")
         on_event(Notice(f"--flip mirrors pictures, and captions of {pictures} say left or right"))
 
