@@ -241,6 +241,10 @@ class Batches(PictureBatches[Batch]):
                 rng = np.random.default_rng([MIXING, self.options.seed, epoch, number])
                 pixels, targets = self.options.mixing.apply(pixels, targets, rng)
             weights = self._weigh(targets)
+            if (
+                self._weights is not None and not self._multi_label
+            ):  # each part of a mixture counts as its class does
+                targets = targets * self._weights / weights[:, None]
             targets = label_smoothing(targets, self.options.label_smoothing, self._multi_label)
         else:
             weights = self._weigh(targets)

@@ -60,7 +60,7 @@ class CaptionDataset:
 
 
 def read_captions(
-    data: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0
+    data: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0, training: bool = True
 ) -> CaptionDataset:
     """Pictures with captions of one of these forms.
 
@@ -75,6 +75,7 @@ def read_captions(
         data: the folder or file.
         val_fraction: the part of the pictures that is held out for validation, where the data has no such split.
         seed: what chooses it.
+        training: refuse what nothing could be learned from.
 
     Raises:
         InputError: the data is none of these, or holds a mistake: the message names file and row.
@@ -86,7 +87,7 @@ def read_captions(
     root = path.parent if path.is_file() else path
     rows = _joined(rows, root)
     train = [row for row in rows if row.split in (None, "train")]
-    if not train:
+    if training and not train:
         raise InputError(f"{path} holds no pictures for training: none of its rows is in the split train")
     given = any(row.split == "val" for row in rows)
     out = set() if given else held_out({row.path: () for row in train}, val_fraction, seed)

@@ -64,7 +64,9 @@ class Dataset:
         return tuple(counts[label] for label in range(len(self.labels)))
 
 
-def read_dataset(data: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0) -> Dataset:
+def read_dataset(
+    data: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0, training: bool = True
+) -> Dataset:
     """Labelled pictures of one of these forms.
 
     - a folder with a folder per class, or with `train/` (and `val/`, `test/`) each holding a folder per class;
@@ -78,6 +80,7 @@ def read_dataset(data: str | os.PathLike[str], *, val_fraction: float = 0.2, see
         data: the folder or file.
         val_fraction: the part of each class that is held out for validation, where the data has no such split.
         seed: what chooses it.
+        training: refuse what nothing could be learned from.
 
     Raises:
         InputError: the data is none of these, or holds a mistake: the message names file and row.
@@ -89,9 +92,9 @@ def read_dataset(data: str | os.PathLike[str], *, val_fraction: float = 0.2, see
     root = path.parent if path.is_file() else path
     rows = _once(rows, root)
     train = [row for row in rows if row.split in (None, "train")]
-    if not train:
+    if training and not train:
         raise InputError(f"{path} holds no pictures for training: none of its rows is in the split train")
-    labels = _labels(path, rows, train)
+    labels = _labels(path, rows, train) if training else _names(rows)
     numbers = {name: number for number, name in enumerate(labels)}
 
     def example(row: Row) -> Example:
@@ -184,7 +187,7 @@ def _labels(data: Path, rows: list[Row], train: list[Row]) -> tuple[str, ...]:
     Raises:
         InputError: there is only one, or validation or test has one that training has not.
     """
-    labels = tuple(sorted({name for row in train for name in row.labels}, key=natural))
+    labels = _names(train)
     multi_label = _is_multi_label(rows)
     if not labels or (len(labels) == 1 and not multi_label):
         hint = f" in {data}: a classifier needs at least two"
@@ -201,6 +204,11 @@ def _labels(data: Path, rows: list[Row], train: list[Row]) -> tuple[str, ...]:
                     f" {_shown(labels)}: correct it, or add training pictures"
                 )
     return labels
+
+
+def _names(rows: Iterable[Row]) -> tuple[str, ...]:
+    """The labels that occur, in their natural order."""
+    return tuple(sorted({name for row in rows for name in row.labels}, key=natural))
 
 
 def _is_multi_label(rows: Iterable[Row]) -> bool:
