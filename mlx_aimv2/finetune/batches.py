@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -156,10 +155,9 @@ class PictureBatches(Generic[Made]):
         with closing(self._pictures(order[self._start(start_batch) :], decode)) as remaining:
             for batch in range(start_batch, len(self)):
                 chosen = order[self._start(batch) : self._start(batch + 1)]
-                # a CPU that computes has no time to decode meanwhile; and while mlx-data decodes it changes how many
-                # threads the BLAS has, and with that how products are rounded: a run could not be repeated exactly
-                pictures = self._at_once(chosen, decode) if on_cpu() else list(islice(remaining, len(chosen)))
-                yield self._batch(np.stack(pictures), chosen, number, batch)
+                # a CPU that computes has no time to decode meanwhile
+                pictures = self._pictures(chosen, decode) if on_cpu() else islice(remaining, len(chosen))
+                yield self._batch(np.stack(list(pictures)), chosen, number, batch)
 
     def _start(self, batch: int) -> int:
         """How many examples are in the batches before this one."""
@@ -168,11 +166,6 @@ class PictureBatches(Generic[Made]):
     def _batch(self, pixels: np.ndarray, indices: np.ndarray, epoch: int, number: int) -> Made:
         """A batch of pictures (B, H, W, 3) with what is known of the examples (B,) ``indices``."""
         raise NotImplementedError
-
-    def _at_once(self, indices: np.ndarray, decode: Callable[[int], np.ndarray]) -> list[np.ndarray]:
-        """The pixels of a batch, decoded in threads that have ended before anything is computed with them."""
-        with ThreadPoolExecutor(self.options.threads) as pool:
-            return list(pool.map(decode, indices.tolist()))
 
     def _pictures(
         self, indices: np.ndarray, decode: Callable[[int], np.ndarray]
