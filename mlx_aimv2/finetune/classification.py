@@ -35,6 +35,10 @@ class Classification:
         if not options.data:
             raise InputError("there is no data: give --data FOLDER, with a folder per class in it")
         dataset = read_dataset(options.data, val_fraction=options.val_fraction, seed=options.seed)
+        if options.fine_tune_type == "knn" and dataset.multi_label:
+            raise InputError(
+                "knn votes for one label, and these pictures have several: use linear or attentive"
+            )
         if options.metric == "map" and dataset.val and not dataset.multi_label:
             raise InputError("--metric map is for pictures with several labels: use top1 or macro_f1")
         return dataset

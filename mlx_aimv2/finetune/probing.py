@@ -15,7 +15,6 @@ import numpy as np
 from ..adapters.attach import count_trainable
 from ..adapters.task import read_task
 from ..checkpoints.atomic import replacing
-from ..errors import InputError
 from ..events import Notice, OnEvent, ignore
 from ..models.classifier import Classifier, KnnHead, head_spec, make_head
 from .artifacts import read_best, write_best
@@ -61,8 +60,6 @@ def train_probe(run: ClassifierRun, on_event: OnEvent) -> tuple[Trained | None, 
     """
     options, classifier = run.options, run.classifier
     train, val = (features_of(run, split, on_event) for split in ("train", "val"))
-    if options.fine_tune_type == "knn" and run.dataset.multi_label:
-        raise InputError("knn votes for one label, and these pictures have several: use linear or attentive")
     if options.fine_tune_type == "knn":
         classifier.head = KnnHead.of(train.x, train.targets, options.neighbours)
         _write(run, classifier)

@@ -27,6 +27,10 @@ OPTIMIZERS: dict[str, Callable[[float], optim.Optimizer]] = {
         0.0, weight_decay=decay, relative_step=False, scale_parameter=False
     ),
     "muon": lambda decay: optim.Muon(0.0, weight_decay=decay),
+    "rmsprop": lambda decay: optim.RMSprop(0.0),
+    "adagrad": lambda decay: optim.Adagrad(0.0),
+    "adadelta": lambda decay: optim.AdaDelta(0.0),
+    "adamax": lambda decay: optim.Adamax(0.0),
 }
 
 

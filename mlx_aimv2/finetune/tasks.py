@@ -56,8 +56,9 @@ def check_task(options: FinetuneOptions) -> None:
         InputError: with the name of the option, and what to do.
     """
     rules = TASKS[options.task]
+    given = options.given()
     for name in rules.foreign:
-        if getattr(options, name) != type(options).__dataclass_fields__[name].default:
+        if name in given:
             raise InputError(f"--task {options.task} has no use for --{name.replace('_', '-')}: leave it out")
     if options.fine_tune_type not in rules.methods:
         raise InputError(

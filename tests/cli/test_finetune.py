@@ -23,7 +23,7 @@ KINDS = typing.get_type_hints(FinetuneOptions)
 OTHERS = {  # a value that is not the default, for what is neither a number nor a text nor yes and no
     "fine_tune_type": "dora", "class_weights": "balanced", "pooling": "head", "optimizer": "lion",
     "schedule": "linear", "metric": "loss", "dtype": "float32",
-    "task": "contrastive", "vision_tower": "frozen", "text_tower": "frozen",
+    "task": "contrastive", "vision_tower": "frozen", "text_tower": "frozen", "target_modules": "q,v",
 }  # fmt: skip
 SMALL = (
     "layer_decay",
@@ -37,6 +37,7 @@ SMALL = (
 )
 WITH = {
     "sweep": ["--fine-tune-type", "linear"],
+    "neighbours": ["--fine-tune-type", "knn"],
     "vision_tower": ["--task", "contrastive"],
     "text_tower": ["--task", "contrastive"],
 }
