@@ -25,7 +25,7 @@ from .mixing import Mixing, multi_hot
 from .objective import binary_cross_entropy, cross_entropy
 from .options import FinetuneOptions
 from .state import RunFolder
-from .stepping import OPTIMIZERS, Stepper, multipliers
+from .stepping import Stepper, make_optimizer, multipliers
 
 # What a run may be given anew when it goes on; all else must be as it was.
 FREE = ("resume", "adapter_path", "save_every", "patience")
@@ -99,7 +99,7 @@ def make_stepper(model: nn.Module, options: FinetuneOptions, multi_label: bool) 
     layers = model.trunk.config.num_hidden_layers if isinstance(model, Classifier) else 0
     return Stepper(
         model,
-        OPTIMIZERS[options.optimizer](options.decay),
+        make_optimizer(options.optimizer, options.decay),
         binary_cross_entropy if multi_label else cross_entropy,
         max_grad_norm=options.max_grad_norm,
         multipliers=multipliers(paths, layers, options.layer_decay, (options.head_lr or peak) / peak),

@@ -34,6 +34,12 @@ OPTIMIZERS: dict[str, Callable[[float], optim.Optimizer]] = {
 }
 
 
+def make_optimizer(name: str, decay: float) -> optim.Optimizer:
+    """One of `OPTIMIZERS`; gains, biases, DoRA's lengths and a logit scale do not decay, as in CLIP (section 2.5)."""
+    make = OPTIMIZERS[name]
+    return optim.MultiOptimizer([make(0.0), make(decay)], [lambda path, x: x.ndim < 2])
+
+
 class Batch(Protocol):
     """What a step is made of."""
 

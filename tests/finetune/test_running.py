@@ -18,7 +18,9 @@ from mlx_aimv2 import load
 from mlx_aimv2.adapters.attach import adapted
 from mlx_aimv2.errors import CheckpointError, InputError, OutputError, TrainingError
 from mlx_aimv2.events import Metric, Notice, Skipped, ignore
+from mlx_aimv2.finetune.batches import Batches
 from mlx_aimv2.finetune.estimating import estimate
+from mlx_aimv2.finetune.prepared import make_stepper
 from mlx_aimv2.finetune.running import finetune, prepare
 from mlx_aimv2.models.classifier import Classifier
 
@@ -123,6 +125,24 @@ def test_options_go_together(options, given):
     finished = finetune(options(**{"epochs": 4, **given}), losses)
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
     assert np.isfinite(losses).all() and len(finished.evaluation.metrics.labels) == 3
+
+
+@pytest.mark.parametrize("method", ["dora", "full"])
+def test_what_has_one_dimension_does_not_decay(options, method):
+    """Norms, biases and the lengths of DoRA: at a rate and a decay that would halve them in a step."""
+    given = options(
+        fine_tune_type=method, learning_rate=1e-6, head_lr=1e-6, weight_decay=5e5, iters=1, warmup=0.0
+    )
+    run = prepare(given, keep=False)
+    before = {name: np.array(x) for name, x in tree_flatten(run.model.trainable_parameters())}
+    run.model.train()
+    batches = list(Batches(run.dataset, run.processor.image_processor).epoch())
+    make_stepper(run.model, given, multi_label=False).step(batches, 1e-6)
+    after = dict(tree_flatten(run.model.trainable_parameters()))
+    assert {x.ndim for x in before.values()} >= {1, 2}
+    for name, x in before.items():
+        shrunk = np.linalg.norm(np.array(after[name])) < 0.6 * np.linalg.norm(x)
+        assert shrunk == (x.ndim > 1 and bool(x.any())), name
 
 
 def test_only_the_last_layers_are_trained(options, tiny_vision):

@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten
 from mlx_aimv2.finetune.bounds import OPTIMIZERS as NAMES
 from mlx_aimv2.finetune.bounds import WITHOUT_DECAY
 from mlx_aimv2.finetune.objective import cross_entropy
-from mlx_aimv2.finetune.stepping import OPTIMIZERS, Stepper, multipliers
+from mlx_aimv2.finetune.stepping import OPTIMIZERS, Stepper, make_optimizer, multipliers
 
 WIDTH, CLASSES = 6, 3
 
@@ -165,6 +165,20 @@ def test_weight_decay_is_what_the_options_think_that_it_is(rows, optimizer):
         made.step([rows], 0.01)
     same = np.array_equal(*(parameters(made.model)["layers.0.weight"] for made in ways))
     assert same == (optimizer in WITHOUT_DECAY)
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name not in WITHOUT_DECAY])
+def test_vectors_do_not_decay_and_matrices_do(rows, optimizer):
+    with_decay, without = (
+        Stepper(model(), make_optimizer(optimizer, decay), cross_entropy) for decay in (0.5, 0.0)
+    )
+    for made in (with_decay, without):
+        for path in ("layers.0.bias", "layers.2.bias"):
+            layer = made.model.layers[int(path.split(".")[1])]
+            layer.bias = layer.bias + 1
+        made.step([rows], 0.01)
+    for name, x in parameters(with_decay.model).items():
+        assert np.array_equal(x, parameters(without.model)[name]) == name.endswith("bias")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
