@@ -93,12 +93,15 @@ def _show_estimate(found: Estimate, json: bool) -> None:
         return
     share = found.trainable / found.parameters
     once = f"{duration(found.seconds_before)} for the features, " if found.seconds_before else ""
+    swept = f", {found.runs} times" if found.runs > 1 else ""
     rows = [
         ("trained", f"{found.trainable:,} of {found.parameters:,} numbers ({share:.2%})"),
-        ("steps", f"{found.steps:,} in {found.epochs} epochs"),
+        ("steps", f"{found.steps:,} in {found.epochs} epoch{'s' * (found.epochs != 1)}{swept}"),
         ("time", f"{once}{duration(found.seconds_per_epoch)} an epoch, {duration(found.seconds)} in all"),
         ("memory", f"{size(found.peak_bytes)} at most"),
     ]
+    if found.feature_bytes:
+        rows.append(("disk", f"{size(found.feature_bytes)} of features"))
     table(("what", "estimate"), rows)
 
 

@@ -247,7 +247,10 @@ def test_a_dry_run_measures_and_leaves_nothing(cli, pair, data, tmp_path):
     assert list(tmp_path.iterdir()) == []
     found = json.loads(cli(*arguments, "--json", "--fine-tune-type", "linear").stdout)
     assert (found["steps"], found["epochs"], found["trainable"]) == (40, 10, 2 * 64 + 2)
-    assert found["seconds"] > found["seconds_before"] > 0
+    assert found["seconds"] > found["seconds_before"] > 0 and found["feature_bytes"] > 0
+    swept = cli(*arguments, "--fine-tune-type", "linear", "--sweep", "--iters", "1").stdout
+    rows = dict(line.split("\t") for line in swept.splitlines())
+    assert rows["steps"] == "1 in 1 epoch, 13 times" and rows["disk"].endswith(" of features")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,6 +20,7 @@ from mlx_aimv2.errors import CheckpointError, InputError, OutputError, TrainingE
 from mlx_aimv2.events import Metric, Notice, Skipped, ignore
 from mlx_aimv2.finetune.batches import Batches
 from mlx_aimv2.finetune.estimating import estimate
+from mlx_aimv2.finetune.loop import Loop
 from mlx_aimv2.finetune.prepared import make_stepper
 from mlx_aimv2.finetune.running import finetune, prepare
 from mlx_aimv2.models.classifier import Classifier
@@ -361,6 +362,27 @@ def test_an_estimate_is_made_of_two_steps_and_leaves_nothing(options, method, tm
     assert found.peak_bytes > 4 * found.trainable
     assert (found.seconds_before > 0) == (method in ("linear", "attentive", "knn"))
     assert found.seconds == pytest.approx(found.seconds_before + 3 * found.seconds_per_epoch)
+    on_disk = {"linear": 18 * 64 * 4, "knn": 18 * 64 * 4, "attentive": 18 * 16 * 64 * 2}.get(method, 0)
+    assert found.feature_bytes == on_disk
+    files = (finished.folder / "features").glob("*.npy")
+    assert on_disk == sum(np.load(path).nbytes for path in files)
+
+
+def test_an_estimate_counts_steps_and_everything_that_a_sweep_tries(options, monkeypatch):
+    monkeypatch.setattr(Loop, "rehearse", lambda self, steps: 2.0)
+    found = estimate(options(iters=1))
+    assert (found.steps, found.seconds_per_epoch, found.seconds) == (1, 2.0, 2.0)
+    found = estimate(options(iters=7))
+    assert (found.seconds_per_epoch, found.seconds) == (4 * 2.0, 7 * 2.0)
+    found = estimate(options(fine_tune_type="linear", sweep=True, epochs=3))
+    assert found.runs == 13 and found.seconds - found.seconds_before == pytest.approx(13 * 3 * 4 * 2.0)
+    assert estimate(options(fine_tune_type="linear", sweep=True, optimizer="adam")).runs == 5
+
+
+def test_an_estimate_counts_features_that_are_held_in_memory(options, monkeypatch):
+    monkeypatch.setattr(mx, "get_peak_memory", lambda: 1000)
+    held = [estimate(options(fine_tune_type=method)).peak_bytes - 1000 for method in ("linear", "attentive")]
+    assert held == [18 * 64 * 4, 0]
 
 
 def test_an_estimate_of_less_than_two_steps(options, tmp_path):
