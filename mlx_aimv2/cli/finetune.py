@@ -115,7 +115,7 @@ def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
     if trained is not None:
         stopped = ", stopped early" if trained.stopped_early else ""
         best = f"epoch {trained.best_epoch + 1} of {trained.epochs}{stopped}"
-        say(f"best was {best}: {options.best_metric} {trained.best:.4f}")
+        say(f"best was {best}: {trained.metric} {trained.best:.4f}")
     share = finished.trainable / finished.parameters
     trainable = f"{finished.trainable:,} of {finished.parameters:,} numbers ({share:.2%})"
     say(f"trained {trainable} in {duration(finished.seconds)}")

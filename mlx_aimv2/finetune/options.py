@@ -93,7 +93,7 @@ class FinetuneOptions:
     metric: str | None = option(
         None,
         f"Which epoch is best: {'; for captions '.join(', '.join(x.metrics) for x in TASKS.values())}."
-        " [default: the first]",
+        " [default: the first; map for several labels]",
         TRAINING,
     )
     patience: int = option(0, "Stop after so many epochs without improvement; 0 for never.", TRAINING)
@@ -147,7 +147,7 @@ class FinetuneOptions:
 
     @property
     def best_metric(self) -> str:
-        """The metric given, or the task's own."""
+        """The metric given, or the task's own; that of pictures with several labels is decided by `with_metric`."""
         return self.metric or next(iter(TASKS[self.task].metrics))
 
     @property

@@ -27,7 +27,7 @@ from .features import FeatureEpochs, Stored, compute_features
 from .loop import Loop, Trained
 from .mixing import label_smoothing, multi_hot
 from .options import FinetuneOptions
-from .prepared import ClassifierRun, make_stepper, validation_metrics
+from .prepared import ClassifierRun, make_stepper, validation_metrics, with_metric
 from .state import Nowhere, RunFolder
 from .tasks import METRICS
 
@@ -68,7 +68,8 @@ def train_probe(run: ClassifierRun, on_event: OnEvent) -> tuple[Trained | None, 
         classifier.head = KnnHead.of(train.x[np.arange(len(train.x))], train.targets, options.neighbours)
         _write(run, classifier)
         return None, 0
-    chosen = _swept(run, train, val, on_event) if options.sweep else options
+    options = with_metric(options, run.dataset.multi_label)
+    chosen = _swept(run, options, train, val, on_event) if options.sweep else options
     loop = probe_loop(run, chosen, run.run_folder, train, val, lambda: _write(run, classifier), on_event)
     trainable, trained = count_trainable(classifier.head), loop.run(options.resume)
     read_best(run.folder, classifier, read_task(run.folder))
@@ -141,12 +142,14 @@ def sweep_grid(options: FinetuneOptions) -> list[tuple[float, float]]:
     return list(product((options.peak_learning_rate * factor for factor in SWEPT_RATES), decays))
 
 
-def _swept(run: ClassifierRun, train: Features, val: Features, on_event: OnEvent) -> FinetuneOptions:
+def _swept(
+    run: ClassifierRun, options: FinetuneOptions, train: Features, val: Features, on_event: OnEvent
+) -> FinetuneOptions:
     """The options with the best learning rate and weight decay; a run that goes on keeps those that it began with."""
-    path, options = run.folder / SWEEP, run.options
+    path = run.folder / SWEEP
     tried = _read_sweep(path) if options.resume and run.run_folder.exists() else None
     if tried is None:
-        tried = _sweep(run, train, val, on_event)
+        tried = _sweep(run, options, train, val, on_event)
         with replacing(path) as partial:
             partial.write_text(json.dumps(tried, indent=2) + "\n", encoding="utf-8")
     rate, decay = tried[0]["learning_rate"], tried[0]["weight_decay"]
@@ -163,13 +166,14 @@ def _read_sweep(path: Path) -> list[dict[str, Any]] | None:
     return list(tried)
 
 
-def _sweep(run: ClassifierRun, train: Features, val: Features, on_event: OnEvent) -> list[dict[str, Any]]:
+def _sweep(
+    run: ClassifierRun, options: FinetuneOptions, train: Features, val: Features, on_event: OnEvent
+) -> list[dict[str, Any]]:
     """Every learning rate and weight decay with what came of it: the best first, those that failed last.
 
     Raises:
         TrainingError: all of them failed.
     """
-    options = run.options
     metric, tried = options.best_metric, []
     for rate, decay in sweep_grid(options):
         one = replace(options, learning_rate=rate, weight_decay=decay, sweep=False)

@@ -33,7 +33,7 @@ class TaskRules:
 
 TASKS = {
     "classify": TaskRules(
-        metrics={"top1": True, "macro_f1": True, "loss": False, "map": True},
+        metrics={"top1": True, "macro_f1": True, "loss": False, "map": True, "exact_match": True},
         methods=tuple(METHODS),
         foreign=("vision_tower", "text_tower"),
     ),
@@ -46,6 +46,7 @@ TASKS = {
         ),
     ),
 }  # fmt: skip
+ONE_LABEL, SEVERAL_LABELS = ("top1",), ("map", "exact_match")  # metrics of classify that only such data has
 METRICS = {name: more for task in TASKS.values() for name, more in task.metrics.items()}
 
 

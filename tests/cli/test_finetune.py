@@ -217,7 +217,7 @@ def test_json_says_how_it_went(cli, pair, data, tmp_path):
         "finetune", "-d", data, "-m", pair, "--adapter-path", tmp_path / "a", "--epochs", "1", "--json"
     )
     found = json.loads(done.stdout)
-    assert set(found["trained"]) == {"best", "best_epoch", "epochs", "steps", "stopped_early"}
+    assert set(found["trained"]) == {"metric", "best", "best_epoch", "epochs", "steps", "stopped_early"}
     assert found["trained"]["epochs"] == 1 and 0 < found["trainable"] < found["parameters"]
 
 

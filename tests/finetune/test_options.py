@@ -21,7 +21,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"fine_tune_type": "qlora"}, "--fine-tune-type 'qlora' is not one of linear, attentive, knn, lora, dora, full"),
     ({"optimizer": "rprop"}, "--optimizer 'rprop' is not one of adamw, adam, sgd, lion, adafactor, muon, rmsprop"),
     ({"schedule": "step"}, "--schedule 'step' is not one of cosine, linear, constant"),
-    ({"metric": "top3"}, "--metric 'top3' is not one of top1, macro_f1, loss, map"),
+    ({"metric": "top3"}, "--metric 'top3' is not one of top1, macro_f1, loss, map, exact_match"),
     ({"class_weights": "yes"}, "--class-weights 'yes' is not one of none, balanced"),
     ({"pooling": "max"}, "--pooling 'max' is not one of mean, head"),
     ({"dtype": "int8"}, "--dtype 'int8' is not one of auto, float32, bfloat16, float16"),
@@ -78,7 +78,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"task": "detect"}, "--task 'detect' is not one of classify, contrastive"),
     ({"vision_tower": "frozen"}, "--task classify has no use for --vision-tower: leave it out"),
     ({"text_tower": "frozen"}, "--task classify has no use for --text-tower: leave it out"),
-    ({"metric": "recall@1"}, "--metric 'recall@1' is not one of top1, macro_f1, loss, map"),
+    ({"metric": "recall@1"}, "--metric 'recall@1' is not one of top1, macro_f1, loss, map, exact_match"),
     *(
         ({**PAIRS, name: value}, f"--task contrastive has no use for --{name.replace('_', '-')}: leave it out")
         for name, value in (

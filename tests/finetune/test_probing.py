@@ -192,7 +192,9 @@ def test_a_probe_goes_on_too(options, tmp_path, monkeypatch, resume_at):
     assert (cut.folder / "metrics.jsonl").read_text() == (whole.folder / "metrics.jsonl").read_text()
 
 
-def test_several_labels(options, tmp_path, data):
+@pytest.fixture
+def several(tmp_path, data):
+    """A table of the coloured pictures with two labels each."""
     lines = ["path,label"]
     lines += [
         f"{data}/{c}/{n:02}.png,{c};{'warm' if c == 'red' else 'cold'}"
@@ -200,21 +202,37 @@ def test_several_labels(options, tmp_path, data):
         for n in range(6)
     ]
     (tmp_path / "table.csv").write_text("\n".join(lines))
-    for method in [method for method in HEADS if method != "knn"]:
-        given = options(
-            data=str(tmp_path / "table.csv"),
-            fine_tune_type=method,
-            epochs=10,
-            learning_rate=2e-2,
-            metric="map",
-            adapter_path=str(tmp_path / method),
-        )
-        metrics = finetune(given).evaluation.metrics
-        assert metrics.multi_label and metrics.labels == ("blue", "cold", "green", "red", "warm")
-        assert metrics.map > 0.9
+    return str(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("method", ["linear", "attentive", "lora"])
+def test_several_labels(options, several, method):
+    given = options(data=several, fine_tune_type=method, epochs=10, learning_rate=2e-2)
+    events = []
+    finished = finetune(given, events.append)
+    metrics = finished.evaluation.metrics
+    assert metrics.multi_label and metrics.labels == ("blue", "cold", "green", "red", "warm")
+    assert metrics.map > 0.9 and finished.trained.metric == "map" and finished.trained.best == metrics.map
+    names = {name for event in events if isinstance(event, Metric) for name in event.values if "val" in name}
+    assert names == {"val_loss", "val_macro_f1", "val_map", "val_exact_match"}
+    again = finetune(replace(given, resume=True))
+    assert again.trained == finished.trained
+
+
+def test_a_sweep_over_several_labels_goes_by_map(options, several, tmp_path):
+    finetune(options(data=several, fine_tune_type="linear", sweep=True, epochs=2))
+    tried = json.loads((tmp_path / "adapter" / "sweep.json").read_text())
+    assert [one["map"] for one in tried] == sorted((one["map"] for one in tried), reverse=True)
+
+
+def test_what_several_labels_are_not_for(options, several, tmp_path):
     with pytest.raises(InputError, match="knn votes for one label, and these pictures have several"):
-        finetune(options(data=given.data, fine_tune_type="knn", adapter_path=str(tmp_path / "knn")))
-    assert not (tmp_path / "knn").exists()
+        finetune(options(data=several, fine_tune_type="knn"))
+    with pytest.raises(
+        InputError, match="--metric top1 is for pictures with one label: use map, exact_match"
+    ):
+        finetune(options(data=several, metric="top1"))
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_the_encoder_stays_as_it_is(options):

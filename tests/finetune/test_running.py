@@ -334,6 +334,7 @@ def test_a_folder_without_permission(options, tmp_path):
         ({"num_layers": 9}, "--num-layers 9: this encoder has 2 layers"),
         ({"pooling": "head"}, "pooling head: this checkpoint has no pooling head"),
         ({"metric": "map"}, "--metric map is for pictures with several labels: use top1 or macro_f1"),
+        ({"metric": "exact_match"}, "--metric exact_match is for pictures with several labels: use top1 or"),
     ],
 )
 def test_what_the_encoder_cannot_do(options, given, message):
