@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,21 +168,24 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """The options of a YAML file, with the types of their fields: `1e-5` is a number there.
 
     Raises:
-        InputError: it cannot be read, is no YAML mapping, or holds an option that does not exist or a value of
-            another type.
+        InputError: it cannot be read, is no YAML mapping, or holds an option twice.
     """
     import yaml  # type: ignore[import-untyped]
 
     try:
         if Path(path).stat().st_size > MAX_CONFIG:
             raise InputError(f"{path} is too large for a configuration")
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        data, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, Mapping):
         raise InputError(f"{path} must hold options, such as `learning_rate: 1e-5`, one in a line")
+    names = [str(key.value).replace("-", "_") for key, _ in node.value]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"{path} holds {twice[0]} twice: leave one of them out")
     return {str(key).replace("-", "_"): value for key, value in data.items()}
 
 

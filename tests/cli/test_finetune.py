@@ -106,6 +106,22 @@ def test_the_command_line_wins_over_the_file(told, tmp_path):
     assert options == FinetuneOptions(learning_rate=1e-5, epochs=7)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [([], {}, "gpu"), ([], {"MLX_AIMV2_DEVICE": "cpu"}, "gpu"), (["--device", "cpu"], {}, "cpu")],
+)
+def test_the_device_of_the_file_is_the_default(told, tmp_path, monkeypatch, arguments, environment, expected):
+    used = []
+    monkeypatch.delenv("MLX_AIMV2_DEVICE", raising=False)
+    monkeypatch.setattr("mlx_aimv2.models.backend.use_device", used.append)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "c.yaml").write_text("device: gpu\nepochs: 3\n")
+    options, done = told("-c", tmp_path / "c.yaml", *arguments)
+    assert options == FinetuneOptions(epochs=3), done.output
+    assert used == [expected]
+
+
 def test_help_lists_every_option_with_its_default(cli):
     done = cli("finetune", "--help", COLUMNS="300")
     shown = " ".join(done.stdout.split())
@@ -280,6 +296,7 @@ def test_a_broken_picture_is_named_and_the_rest_trained_on(cli, pair, data, tmp_
         (["--data", "{data}", "--fine-tune-type", "qlora"], "--fine-tune-type 'qlora' is not one of linear,"),
         (["--data", "{data}", "--learning-rate", "0"], "--learning-rate must be more than 0, not 0.0"),
         (["--data", "{data}", "-c", "{tmp}/c.yaml"], "c.yaml cannot be read: No such file or directory"),
+        (["--data", "{data}", "-c", "{tmp}/tpu.yaml"], "device 'tpu' is neither cpu nor gpu"),
         (["--data", "{data}", "--device", "tpu"], "device 'tpu' is neither cpu nor gpu"),
         (["--data", "{data}/red"], "red holds no folder per class: put the pictures of each class into one"),
         (["--data", "{data}", "--val-fraction", "0"], "there are no pictures for validation"),
@@ -287,6 +304,7 @@ def test_a_broken_picture_is_named_and_the_rest_trained_on(cli, pair, data, tmp_
     ],
 )
 def test_mistakes_get_one_clear_line(cli, pair, data, tmp_path, arguments, message):
+    (tmp_path / "tpu.yaml").write_text("device: tpu\n")
     filled = [argument.format(tmp=tmp_path, data=data) for argument in arguments]
     done = cli("finetune", "--model", pair, "--adapter-path", tmp_path / "a", *filled)
     assert done.returncode == 2, done.stderr
@@ -322,6 +340,7 @@ def test_what_is_shown_of_a_run(monkeypatch, capsys, tmp_path):
     assert shown.out == "measure\ttest\ntop-1\t50%\n"
     assert "trained 10 of 1,000 numbers (1.00%) in 1 min 05 s" in shown.err
     assert (
-        f"evaluate --data 'my data' --model m --revision v1 --adapter-path '{tmp_path / 'a b'}'" in shown.err
+        f"evaluate --data 'my data' --split test --model m --revision v1 --adapter-path '{tmp_path / 'a b'}'"
+        in shown.err
     )
     assert "best was" not in shown.err

@@ -235,6 +235,8 @@ def test_every_field_comes_back_from_yaml(tmp_path: Path) -> None:
         ("sweep: 1", "--sweep must be true or false, not 1"),
         ("model: {a: b}", "--model must be a text, not {'a': 'b'}"),
         ("model: true", "--model must be a text, not True"),
+        ("epochs: 1\nflip: 0\nepochs: 5", r"c\.yaml holds epochs twice: leave one of them out"),
+        ("batch-size: 1\nbatch_size: 1", r"c\.yaml holds batch_size twice: leave one of them out"),
         ("- a\n- b", "must hold options, such as `learning_rate: 1e-5`, one in a line"),
         ("", "must hold options"),
         ("a: [", "is not valid YAML: "),
