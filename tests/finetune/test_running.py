@@ -23,6 +23,7 @@ from mlx_aimv2.finetune.estimating import estimate
 from mlx_aimv2.finetune.loop import Loop
 from mlx_aimv2.finetune.prepared import make_stepper
 from mlx_aimv2.finetune.running import finetune, prepare
+from mlx_aimv2.models import layers
 from mlx_aimv2.models.classifier import Classifier
 
 RATES = {"linear": 1e-2, "attentive": 5e-3, "lora": 3e-3, "dora": 3e-3, "full": 3e-4}
@@ -126,6 +127,61 @@ def test_options_go_together(options, given):
     finished = finetune(options(**{"epochs": 4, **given}), losses)
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
     assert np.isfinite(losses).all() and len(finished.evaluation.metrics.labels) == 3
+
+
+def left_by(given):
+    """The adapter and the head of a run, as one vector."""
+    folder = finetune(given).folder
+    tensors = [mx.load(str(folder / name)) for name in ("adapter_model.safetensors", "head.safetensors")]
+    return np.concatenate([np.array(x).ravel() for part in tensors for _, x in sorted(part.items())])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"random_resized_crop": 0.5}, {"flip": 0.5}, {"color_jitter": 0.5}, {"randaugment": 2}, {"mixup": 1.0},
+        {"cutmix": 1.0}, {"label_smoothing": 0.2}, {"randaugment": 2, "randaugment_magnitude": 30.0},
+        {"weight_decay": 5.0}, {"optimizer": "lion"}, {"schedule": "constant"}, {"warmup": 0.9},
+        {"max_grad_norm": 0.01}, {"ema": 0.9}, {"head_lr": 0.1}, {"layer_decay": 0.5}, {"dropout": 0.5},
+        {"alpha": 4.0}, {"grad_accumulation_steps": 2}, {"seed": 1}, {"num_layers": 1, "rank": 2},
+        {"batch_norm": True}, {"target_modules": "q"},
+    ],
+    ids=lambda given: "-".join(given),
+)  # fmt: skip
+def test_every_option_changes_what_is_learned(options, given, tmp_path, usual):
+    found = left_by(options(epochs=1, adapter_path=str(tmp_path / "other"), **given))
+    if given == {"randaugment": 2, "randaugment_magnitude": 30.0}:
+        usual = left_by(options(epochs=1, adapter_path=str(tmp_path / "weaker"), randaugment=2))
+    assert found.shape != usual.shape or not np.allclose(found, usual, atol=1e-6)
+
+
+@pytest.fixture
+def usual(options):
+    """What a run leaves by default."""
+    return left_by(options(epochs=1))
+
+
+def test_class_weights_change_what_is_learned(options, own_data, tmp_path):
+    for path in sorted((own_data / "red").iterdir())[3:]:
+        path.unlink()
+    given = options(epochs=1, data=str(own_data))
+    usual = left_by(given)
+    found = left_by(replace(given, class_weights="balanced", adapter_path=str(tmp_path / "other")))
+    assert not np.allclose(found, usual, atol=1e-6)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_layers_are_computed_twice_where_asked(options, twice, monkeypatch):
+    """With the same result; only the time and the memory tell otherwise."""
+    ran, checkpointed = [], layers.checkpointed
+
+    def counted(layer):
+        ran.append(layer)
+        return checkpointed(layer)
+
+    monkeypatch.setattr(layers, "checkpointed", counted)
+    finetune(options(epochs=1, grad_checkpoint=twice))
+    assert len(ran) == (4 * 2 if twice else 0)  # steps, layers
 
 
 @pytest.mark.parametrize("method", ["dora", "full"])
