@@ -14,18 +14,9 @@ from mlx.utils import tree_flatten
 from ..errors import InputError
 from ..models.lit import Aimv2Model
 from .lora import LAYERS, AnyLinear, LoRALinear
+from .targets import MAX_RANK, TARGETS, short_names
 
-TARGETS = {  # short name -> where in a layer
-    "q": "attention.q_proj",
-    "k": "attention.k_proj",
-    "v": "attention.v_proj",
-    "out": "attention.out_proj",
-    "gate": "ffn.gate_proj",
-    "up": "ffn.up_proj",
-    "down": "ffn.down_proj",
-}
 TOWERS = ("vision", "text")
-MAX_RANK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ class AdapterConfig:
             raise InputError(
                 f"num_layers must be a whole number of at least 1, or None for all, not {self.num_layers!r}"
             )
-        object.__setattr__(self, "target_modules", _short_names(self.target_modules))
+        object.__setattr__(self, "target_modules", short_names(self.target_modules))
 
 
 def is_whole(value: object) -> bool:
@@ -79,16 +70,6 @@ def is_whole(value: object) -> bool:
 def is_number(value: object) -> bool:
     """Whether a value is a number, which True is not."""
     return is_whole(value) or isinstance(value, float)
-
-
-def _short_names(names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str) or not names:
-        raise InputError(f"target_modules must name at least one of {', '.join(TARGETS)}, not {names!r}")
-    short = [str(name).rpartition(".")[2].removesuffix("_proj") for name in names]
-    for name, one in zip(names, short, strict=True):
-        if one not in TARGETS or name not in (one, f"{one}_proj", TARGETS[one]):
-            raise InputError(f"target module {name!r} is not one of {', '.join(TARGETS)}")
-    return tuple(one for one in TARGETS if one in short)
 
 
 def attach(model: nn.Module, config: AdapterConfig, towers: Sequence[str] = ("vision",)) -> list[str]:

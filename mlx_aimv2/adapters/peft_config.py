@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
-from .attach import MAX_RANK, is_number, is_whole
+from .attach import is_number, is_whole
+from .targets import MAX_RANK
 
 ALL_LINEAR = "all-linear"
 PLAIN_STARTS = (

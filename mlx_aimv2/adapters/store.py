@@ -25,10 +25,11 @@ from ..checkpoints.origin import Origin, checkpoint_hash
 from ..checkpoints.shards import Entry, header_bytes, planned_bytes
 from ..errors import ConfigError, InputError, NotACheckpointError, OutputError, PickleRefusedError
 from ..models.lit import Aimv2Model
-from .attach import TARGETS, AdapterConfig, adapted, encoder_of, linears, replace_module
+from .attach import AdapterConfig, adapted, encoder_of, linears, replace_module
 from .base import require_base
 from .lora import LAYERS, LoRALinear
 from .peft_config import PeftConfig
+from .targets import TARGETS
 
 CONFIG, TENSORS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."  # of every name in PEFT's files

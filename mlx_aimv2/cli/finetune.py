@@ -26,6 +26,7 @@ SHORT = {"model": "-m", "data": "-d"}
 
 
 def finetune(
+    context: typer.Context,
     config: Annotated[
         Path | None, typer.Option("-c", "--config", help="A YAML file of options; the command line wins.")
     ] = None,
@@ -44,7 +45,12 @@ def finetune(
     from ..finetune.running import finetune as run
 
     told = {name: value for name, value in given.items() if value is not None}
-    options = make_options({**(read_config(config) if config else {}), **told})
+    from_file = read_config(config) if config else {}
+    from_file_device = from_file.pop("device", None)
+    options = make_options({**from_file, **told})
+    source = context.get_parameter_source("device")
+    if from_file_device is not None and (source is None or source.name != "COMMANDLINE"):
+        device = str(from_file_device)  # what the environment says is only the default
     if device:
         use_device(device)
     with screen() as shown:
@@ -93,12 +99,15 @@ def _show_estimate(found: Estimate, json: bool) -> None:
         return
     share = found.trainable / found.parameters
     once = f"{duration(found.seconds_before)} for the features, " if found.seconds_before else ""
+    swept = f", {found.runs} times" if found.runs > 1 else ""
     rows = [
         ("trained", f"{found.trainable:,} of {found.parameters:,} numbers ({share:.2%})"),
-        ("steps", f"{found.steps:,} in {found.epochs} epochs"),
+        ("steps", f"{found.steps:,} in {found.epochs} epoch{'s' * (found.epochs != 1)}{swept}"),
         ("time", f"{once}{duration(found.seconds_per_epoch)} an epoch, {duration(found.seconds)} in all"),
         ("memory", f"{size(found.peak_bytes)} at most"),
     ]
+    if found.feature_bytes:
+        rows.append(("disk", f"{size(found.feature_bytes)} of features"))
     table(("what", "estimate"), rows)
 
 
@@ -112,7 +121,7 @@ def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
     if trained is not None:
         stopped = ", stopped early" if trained.stopped_early else ""
         best = f"epoch {trained.best_epoch + 1} of {trained.epochs}{stopped}"
-        say(f"best was {best}: {options.best_metric} {trained.best:.4f}")
+        say(f"best was {best}: {trained.metric} {trained.best:.4f}")
     share = finished.trainable / finished.parameters
     trainable = f"{finished.trainable:,} of {finished.parameters:,} numbers ({share:.2%})"
     say(f"trained {trainable} in {duration(finished.seconds)}")
@@ -121,7 +130,8 @@ def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
     say(f"wrote {finished.folder}; its report: {finished.folder / 'report'}")
     labels = "--labels 'a dog,a cat' " if options.task == "contrastive" else ""
     say(f"try: mlx-aimv2 classify photo.jpg {labels}{model}")
-    say(f"     mlx-aimv2 evaluate --data {quote(options.data)} {model}")
+    split = "" if finished.split == "val" else f" --split {finished.split}"
+    say(f"     mlx-aimv2 evaluate --data {quote(options.data)}{split} {model}")
     if not METHODS[options.fine_tune_type].frozen:
         say(f"     mlx-aimv2 fuse {model} --save-path fused")
 

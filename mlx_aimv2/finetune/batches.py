@@ -18,11 +18,15 @@ from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, read_ahead
 from .dataset import Dataset
 from .mixing import Mixing, check_smoothing, label_smoothing, multi_hot
+from .order import shuffled
 from .splits import check_seed
 
 NATIVE_EDGE = 224  # pixels, near which pictures of native resolution are trained unless told otherwise
 AHEAD_BYTES = 2**27  # of decoded pictures that may wait
-ORDER, PICTURE, MIXING = 1, 2, 3  # the first number of every seed, so that no two uses share their randomness
+PICTURE, MIXING = (
+    2,
+    3,
+)  # the first number of every seed, so that no two uses share their randomness; see `order`
 
 
 @dataclass(frozen=True)
@@ -136,9 +140,7 @@ class PictureBatches(Generic[Made]):
         """(N,) the examples in the order in which an epoch takes them."""
         if not self._training:
             return np.arange(len(self._paths))
-        # raw bits are the same in every version of NumPy, which shuffles are not promised to be
-        bits = np.random.PCG64([ORDER, self.options.seed, epoch]).random_raw(len(self._paths))
-        return np.argsort(bits, kind="stable")
+        return shuffled(len(self._paths), self.options.seed, epoch)
 
     def epoch(self, number: int = 0, start_batch: int = 0) -> Iterator[Made]:
         """The batches of an epoch; training pictures differ from one to the next.

@@ -30,7 +30,7 @@ def adapter_config(options: FinetuneOptions) -> AdapterConfig | None:
         rank=options.rank,
         alpha=options.alpha,
         dropout=options.dropout,
-        target_modules=tuple(name.strip() for name in options.target_modules.split(",") if name.strip()),
+        target_modules=options.modules,
         num_layers=options.num_layers,
     )
 

@@ -22,7 +22,7 @@ from .dataset import Dataset, read_dataset
 from .loop import Loop, Trained
 from .methods import METHODS
 from .options import FinetuneOptions
-from .prepared import ClassifierRun, batch_options, make_stepper, validation_metrics
+from .prepared import ClassifierRun, batch_options, make_stepper, validation_metrics, with_metric
 from .probing import train_probe
 from .record import split_record
 
@@ -35,8 +35,12 @@ class Classification:
         if not options.data:
             raise InputError("there is no data: give --data FOLDER, with a folder per class in it")
         dataset = read_dataset(options.data, val_fraction=options.val_fraction, seed=options.seed)
-        if options.metric == "map" and dataset.val and not dataset.multi_label:
-            raise InputError("--metric map is for pictures with several labels: use top1 or macro_f1")
+        if options.fine_tune_type == "knn" and dataset.multi_label:
+            raise InputError(
+                "knn votes for one label, and these pictures have several: use linear or attentive"
+            )
+        if dataset.val:
+            with_metric(options, dataset.multi_label)
         return dataset
 
     def record(self, dataset: Dataset) -> Mapping[str, Any]:
@@ -59,7 +63,8 @@ class Classification:
 
     def loop(self, run: ClassifierRun, on_event: OnEvent) -> Loop:
         """The training of an encoder, ready to start."""
-        options, dataset, classifier = run.options, run.dataset, run.model
+        dataset, classifier = run.dataset, run.model
+        options = with_metric(run.options, dataset.multi_label)
         images = run.processor.image_processor
         weights = class_weights(dataset) if options.class_weights == "balanced" else None
         batches = Batches(dataset, images, batch_options(options), weights=weights)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
-import mlx.optimizers as optim
 import numpy as np
 
 from ..adapters.attach import AdapterConfig, count_trainable
@@ -29,7 +28,7 @@ from .options import FinetuneOptions
 from .prepared import Prepared, batch_options
 from .record import relative_path
 from .rows import SPLITS
-from .stepping import OPTIMIZERS, Stepper
+from .stepping import Stepper, make_optimizer
 from .tasks import towers
 
 PairRun = Prepared[CaptionDataset, Contrast]
@@ -105,11 +104,10 @@ class Contrastive:
 
 
 def make_pair_stepper(model: Contrast, options: FinetuneOptions) -> Stepper:
-    """What makes the steps of a pair; gains, biases and the logit scale do not decay, as in CLIP (section 2.5)."""
-    make = OPTIMIZERS[options.optimizer]
+    """What makes the steps of a pair."""
     return Stepper(
         model,
-        optim.MultiOptimizer([make(0.0), make(options.decay)], [lambda path, x: x.ndim < 2]),
+        make_optimizer(options.optimizer, options.decay),
         contrastive,
         max_grad_norm=options.max_grad_norm,
         multipliers=pair_multipliers(model, options),

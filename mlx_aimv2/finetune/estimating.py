@@ -16,7 +16,7 @@ from .methods import METHODS
 from .mixing import multi_hot
 from .options import FinetuneOptions
 from .prepared import ClassifierRun
-from .probing import Features, probe_loop
+from .probing import Features, probe_loop, sweep_grid
 from .running import WORKS, count_parameters, prepare
 from .state import Nowhere
 
@@ -33,8 +33,11 @@ class Estimate:
         steps: of the whole run.
         epochs: of the whole run.
         seconds_before: for the features of all pictures, where the encoder is frozen.
-        seconds_per_epoch: without validation.
-        peak_bytes: of memory.
+        runs: times that all steps are made: once, and for everything that a sweep tries.
+        seconds_per_step: without validation.
+        seconds_per_epoch: the same for an epoch, or for all steps where they are fewer.
+        peak_bytes: of memory, with the features that it holds.
+        feature_bytes: of features on disk.
     """
 
     trainable: int
@@ -42,13 +45,16 @@ class Estimate:
     steps: int
     epochs: int
     seconds_before: float
+    runs: int
+    seconds_per_step: float
     seconds_per_epoch: float
     peak_bytes: int
+    feature_bytes: int
 
     @property
     def seconds(self) -> float:
         """Of the whole run."""
-        return self.seconds_before + self.epochs * self.seconds_per_epoch
+        return self.seconds_before + self.runs * self.steps * self.seconds_per_step
 
 
 def estimate(options: FinetuneOptions, on_event: OnEvent = ignore) -> Estimate:
@@ -58,10 +64,11 @@ def estimate(options: FinetuneOptions, on_event: OnEvent = ignore) -> Estimate:
         InputError, OutputError, CheckpointError, HubError: see `finetune`.
     """
     run = prepare(options, on_event, keep=False)
-    method, loop, before = METHODS[options.fine_tune_type], None, 0.0
+    method, loop, before, stored, held = METHODS[options.fine_tune_type], None, 0.0, 0, 0
     mx.reset_peak_memory()
     if method.frozen:
         before, features = _features(run)
+        stored, held = _sizes(run, features)
         if method.head != "knn":
             train, val = (_as_many(run, split, features) for split in ("train", "val"))
             loop = probe_loop(run, options, Nowhere(), train, val, lambda: None, ignore)
@@ -75,8 +82,11 @@ def estimate(options: FinetuneOptions, on_event: OnEvent = ignore) -> Estimate:
         steps=loop.total_steps if loop else 0,
         epochs=loop.total_epochs if loop else 0,
         seconds_before=before,
-        seconds_per_epoch=step * loop.steps_per_epoch if loop else 0.0,
-        peak_bytes=mx.get_peak_memory(),
+        runs=1 + len(sweep_grid(options)) if options.sweep else 1,
+        seconds_per_step=step,
+        seconds_per_epoch=step * min(loop.steps_per_epoch, loop.total_steps) if loop else 0.0,
+        peak_bytes=mx.get_peak_memory() + held,
+        feature_bytes=stored,
     )
 
 
@@ -93,6 +103,14 @@ def _features(run: ClassifierRun) -> tuple[float, np.ndarray]:
         done += len(features)
     count = len(run.dataset.train) + len(run.dataset.val)
     return (time.monotonic() - started) / done * count, features[0]
+
+
+def _sizes(run: ClassifierRun, features: np.ndarray) -> tuple[int, int]:
+    """Bytes on disk and in memory of the features of all pictures: tokens (n, D) stay on disk, in float16."""
+    count = len(run.dataset.train) + len(run.dataset.val)
+    if features.ndim == 2:
+        return count * features.size * 2, 0
+    return count * features.size * 4, count * features.size * 4
 
 
 def _as_many(run: ClassifierRun, split: str, features: np.ndarray) -> Features:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, cast
 
 import mlx.core as mx
 import numpy as np
@@ -20,31 +21,46 @@ from ..checkpoints.atomic import replacing
 from ..errors import NonFiniteError, OutputError
 from ..events import OnEvent, Progress
 from ..models.classifier import Classifier
-from .batches import Batches
+from .batches import Batch, Batches
 from .dataset import Example
+from .order import shuffled
 
-CHUNK = 16  # batches in a file
+CHUNK = 64  # pictures in a file
+
+
+class Stored(Protocol):
+    """Features (N, D) or (N, n, D), in memory or on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of every axis."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        """The features of some pictures."""
 
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Features in the place of pixels; see `Batch`."""
+    """Features in the place of pictures; see `stepping.Batch`."""
 
-    pixels: np.ndarray  # (B, D) or (B, N, D)
+    features: np.ndarray  # (B, D) or (B, n, D)
     targets: np.ndarray
     weights: np.ndarray
 
     @property
     def inputs(self) -> tuple[np.ndarray]:
         """What the model is given."""
-        return (self.pixels,)
+        return (self.features,)
 
 
 class FeatureEpochs:
     """Training data made of features, whose order follows from seed and epoch alone."""
 
     def __init__(
-        self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray, batch_size: int, seed: int
+        self, features: Stored, targets: np.ndarray, weights: np.ndarray, batch_size: int, seed: int
     ) -> None:
         """Take features (N, ...), targets (N, C) and weights (N,)."""
         self._features, self._targets, self._weights = features, targets, weights
@@ -56,7 +72,7 @@ class FeatureEpochs:
 
     def epoch(self, number: int, start_batch: int = 0) -> Iterator[FeatureBatch]:
         """The batches of an epoch, from one of them on."""
-        order = np.random.default_rng([self._seed, number]).permutation(len(self._features))
+        order = shuffled(len(self._features), self._seed, number)
         for start in range(start_batch * self._batch_size, len(order), self._batch_size):
             chosen = np.sort(order[start : start + self._batch_size])
             yield FeatureBatch(
@@ -66,6 +82,63 @@ class FeatureEpochs:
             )
 
 
+class FeatureFiles:
+    """The features of one split on disk, so many pictures in a file; read as they are needed.
+
+    Attributes:
+        shape: (N, D) or (N, n, D), known once there is a file.
+    """
+
+    def __init__(self, folder: Path, key: str, count: int) -> None:
+        """Name the folder, what the names of its files begin with, and how many pictures there are."""
+        self._count, self._starts = count, range(0, count, CHUNK)
+        self._paths = [folder / f"{key}-{number:05d}.npy" for number in range(len(self._starts))]
+
+    def __len__(self) -> int:
+        """N."""
+        return self._count
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of every axis."""
+        return (self._count, *np.load(self._paths[0], mmap_mode="r").shape[1:])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The features (B, ...) of pictures (B,) in rising order, float32."""
+        found = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
+        for number in np.unique(rows // CHUNK):
+            inside = rows // CHUNK == number
+            found[inside] = np.load(self._paths[number], mmap_mode="r")[rows[inside] % CHUNK]
+        return found
+
+    def ready(self) -> int:
+        """Pictures whose features need not be computed: those in front of the first file that is not whole."""
+        for number, start in enumerate(self._starts):
+            if not self._is_whole(number):
+                return start
+        return self._count
+
+    def _is_whole(self, number: int) -> bool:
+        path, count = self._paths[number], min(CHUNK, self._count - self._starts[number])
+        try:
+            found = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+        except (OSError, ValueError, EOFError):
+            return False
+        return isinstance(found, np.ndarray) and found.dtype.kind == "f" and len(found) == count
+
+    def write(self, parts: Iterator[np.ndarray], start: int) -> None:
+        """Write the features that come, of pictures from ``start`` on, which is the first one of a file."""
+        waiting: list[np.ndarray] = []
+        held, number = 0, start // CHUNK
+        for part in parts:
+            waiting, held = [*waiting, part], held + len(part)
+            while held >= min(CHUNK, self._count - number * CHUNK) > 0:
+                chunk = np.concatenate(waiting)
+                with replacing(self._paths[number]) as partial, partial.open("wb") as file:
+                    np.save(file, _packed(chunk[:CHUNK]))
+                waiting, held, number = [chunk[CHUNK:]], max(0, held - CHUNK), number + 1
+
+
 def compute_features(
     classifier: Classifier,
     batches: Batches,
@@ -73,7 +146,7 @@ def compute_features(
     made_by: dict[str, object],
     folder: Path,
     on_event: OnEvent,
-) -> np.ndarray:
+) -> Stored:
     """The features of a split in the order of its examples; what is on disk already is not computed again.
 
     Args:
@@ -85,71 +158,59 @@ def compute_features(
         on_event: called with progress.
 
     Returns:
-        (N, D) or (N, n, D), float32, or float16 where all tokens of a picture are kept.
+        (N, D) in memory, or where all tokens of a picture are kept (N, n, D) on disk, in float16 if that holds them.
 
     Raises:
         OutputError: the folder cannot be written.
         NonFiniteError: a feature is NaN or infinity.
     """
-    key = _key(examples, {**made_by, "pooling": classifier.pooling, "batch_size": batches.options.batch_size})
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
-    chunks = range(-(-len(batches) // CHUNK))
-    names = [folder / f"{key}-{number:05d}.npy" for number in chunks]
-    size = CHUNK * batches.options.batch_size
-    ready = [_read(name, min(size, len(examples) - number * size)) for number, name in enumerate(names)]
-    first = next((number for number in chunks if ready[number] is None), len(names))
-    done = sum(len(chunk) for chunk in ready[:first] if chunk is not None)
-    on_event(Progress("computing features", done, len(examples)))
+    files = FeatureFiles(folder, _key(examples, {**made_by, "pooling": classifier.pooling}), len(examples))
+    start = files.ready()
+    on_event(Progress("computing features", start, len(examples)))
     classifier.eval()
-    stream = batches.epoch(0, first * CHUNK)
-    with ExitStack() as stack:
-        stack.callback(getattr(stream, "close", lambda: None))
-        for number in range(first, len(names)):
-            parts = []
-            for batch in _take(stream, CHUNK):
-                features = classifier.features(mx.array(batch.pixels))
-                parts.append(_checked(features, batch.indices, examples))
-                done += len(batch.indices)
-                on_event(Progress("computing features", done, len(examples)))
-            chunk = np.concatenate(parts)
-            ready[number] = chunk
-            with replacing(names[number]) as partial, partial.open("wb") as file:
-                np.save(file, chunk)
-    return np.concatenate([chunk for chunk in ready if chunk is not None])
+    if start < len(examples):
+        with closing(_computed(classifier, batches, examples, start, on_event)) as parts:
+            files.write(parts, start)
+    return files if len(files.shape) == 3 else files[np.arange(len(examples))]
 
 
-def _take(stream: Iterator, count: int) -> Iterator:  # type: ignore[type-arg]
-    for _ in range(count):
-        batch = next(stream, None)
-        if batch is None:
-            return
-        yield batch
+def _computed(
+    classifier: Classifier, batches: Batches, examples: Sequence[Example], start: int, on_event: OnEvent
+) -> Generator[np.ndarray, None, None]:
+    """The features of the pictures from ``start`` on, batch by batch; batches are the same wherever it starts."""
+    first, skipped = divmod(start, batches.options.batch_size)
+    with closing(cast("Generator[Batch, None, None]", batches.epoch(0, first))) as stream:
+        for batch in stream:
+            features = np.array(classifier.features(mx.array(batch.pixels)))
+            _check(features, batch.indices, examples)
+            on_event(Progress("computing features", int(batch.indices[-1]) + 1, len(examples)))
+            yield features[skipped:]
+            skipped = 0
 
 
-def _checked(features: mx.array, indices: np.ndarray, examples: tuple[Example, ...]) -> np.ndarray:
-    found = np.array(features)
-    finite = np.isfinite(found).reshape(len(found), -1).all(axis=1)
+def _check(features: np.ndarray, indices: np.ndarray, examples: Sequence[Example]) -> None:
+    finite = np.isfinite(features).reshape(len(features), -1).all(axis=1)
     if not finite.all():
         path = examples[int(indices[int(np.argmin(finite))])].path
         raise NonFiniteError(
             f"{path}: the encoder gives NaN or infinity: compute in --dtype float32 or bfloat16"
         )
-    return found.astype(np.float16) if found.ndim == 3 else found
 
 
-def _read(path: Path, count: int) -> np.ndarray | None:
-    """The features of so many pictures; None where they have to be computed, as where the file is damaged."""
-    try:
-        found = np.load(path, allow_pickle=False) if path.is_file() else None
-    except (OSError, ValueError, EOFError):
-        return None
-    return found if found is not None and len(found) == count else None
+def _packed(features: np.ndarray) -> np.ndarray:
+    """Tokens in half the room where that has room for them, which ends at 65504."""
+    if features.ndim < 3:
+        return features
+    with np.errstate(over="ignore"):
+        half = features.astype(np.float16)
+    return half if np.isfinite(half).all() else features
 
 
-def _key(examples: tuple[Example, ...], made_by: dict[str, object]) -> str:
+def _key(examples: Sequence[Example], made_by: dict[str, object]) -> str:
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode())
     for example in examples:
         stat = Path(example.path).stat()

@@ -42,13 +42,15 @@ class Trained:
     """How a training went.
 
     Attributes:
-        best: the best value of the metric.
+        metric: what says which epoch is best.
+        best: the best value of it.
         best_epoch: after which epoch, from 0.
         epochs: that were done.
         steps: that were done.
         stopped_early: whether patience ran out.
     """
 
+    metric: str
     best: float
     best_epoch: int
     epochs: int
@@ -126,7 +128,8 @@ class Loop:
             self._end_epoch()
         place = self.place
         best = place.best if place.best is not None else float("nan")
-        return Trained(best, place.best_epoch, place.epoch, place.step, place.epoch < self.total_epochs)
+        stopped = place.epoch < self.total_epochs
+        return Trained(self._options.best_metric, best, place.best_epoch, place.epoch, place.step, stopped)
 
     def rehearse(self, steps: int) -> float:
         """Make a few steps and keep nothing; the seconds that one of them takes."""

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..adapters.targets import TARGETS
 from ..errors import InputError
 from ..presets import DEFAULT_MODEL
-from .methods import METHODS
+from .bounds import OPTIMIZERS, WITHOUT_DECAY, check_choice, check_values, flag
+from .methods import METHODS, check_method
 from .schedule import SCHEDULES
 from .tasks import TASKS, TOWER_STATES, check_task
 
-OPTIMIZERS = ("adamw", "adam", "sgd", "lion", "adafactor", "muon")
-CLASS_WEIGHTS = ("none", "balanced")
-NOT_NEGATIVE = (
-    "max_grad_norm", "patience", "seed", "mixup", "cutmix", "color_jitter", "randaugment",
-    "randaugment_magnitude",
-)  # fmt: skip
 WEIGHT_DECAY = 0.01  # of every optimizer that has one
 MAX_CONFIG = 2**20  # bytes of a YAML file
 DATA, METHOD, TRAINING, AUGMENTATION, RUN = "Data", "Method", "Training", "Augmentation", "Run"
 
 
-def option(default: Any, help: str, panel: str, flag: str | None = None) -> Any:
-    """A field with what the command line says of it; ``flag`` where it is called otherwise there."""
-    return dataclasses.field(default=default, metadata={"help": help, "panel": panel, "flag": flag})
+def option(default: Any, help: str, panel: str) -> Any:
+    """A field with what the command line says of it."""
+    return dataclasses.field(default=default, metadata={"help": help, "panel": panel})
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class FinetuneOptions:
         None, "The same for the text encoder. [default: adapted, or trained for full]", METHOD
     )
     num_layers: int | None = option(None, "Train only the last so many layers. [default: all]", METHOD)
-    target_modules: str = option("q,k,v,out,gate,up,down", "Projections that LoRA and DoRA adapt.", METHOD)
+    target_modules: str = option(",".join(TARGETS), "Projections that LoRA and DoRA adapt.", METHOD)
     rank: int = option(8, "Rank of LoRA and DoRA.", METHOD)
     alpha: float = option(16.0, "Scale of LoRA and DoRA: alpha / rank.", METHOD)
     dropout: float = option(0.0, "Dropout before LoRA and DoRA.", METHOD)
@@ -98,7 +94,7 @@ class FinetuneOptions:
     metric: str | None = option(
         None,
         f"Which epoch is best: {'; for captions '.join(', '.join(x.metrics) for x in TASKS.values())}."
-        " [default: the first]",
+        " [default: the first; map for several labels]",
         TRAINING,
     )
     patience: int = option(0, "Stop after so many epochs without improvement; 0 for never.", TRAINING)
@@ -130,55 +126,29 @@ class FinetuneOptions:
         Raises:
             InputError: with the name of the option and what it may be.
         """
-        _one_of("task", self.task, TASKS)
-        _one_of("fine_tune_type", self.fine_tune_type, METHODS)
-        _one_of("optimizer", self.optimizer, OPTIMIZERS)
-        _one_of("schedule", self.schedule, SCHEDULES)
-        _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
-        _one_of("pooling", self.pooling, ("mean", "head"))
-        _one_of("dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
-        for name in ("epochs", "batch_size", "grad_accumulation_steps", "rank", "neighbours", "save_every"):
-            _at_least(name, getattr(self, name), 1)
-        if self.weight_decay is not None:
-            _at_least("weight_decay", self.weight_decay, 0)
-        if self.weight_decay and self.optimizer == "adam":
-            raise InputError(f"--weight-decay {self.weight_decay}: adam has none: use adamw, or leave it out")
-        for name in ("iters", "num_layers"):
-            if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
-        for name in NOT_NEGATIVE:
-            _at_least(name, getattr(self, name), 0)
-        for name in ("learning_rate", "head_lr"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{_flag(name)} must be more than 0, not {getattr(self, name)}")
-        for name in ("dropout", "ema", "label_smoothing", "val_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(
-                    f"{_flag(name)} must be at least 0 and less than 1, not {getattr(self, name)}"
-                )
-        for name in ("warmup", "flip", "random_resized_crop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{_flag(name)} must be between 0 and 1, not {getattr(self, name)}")
-        if not 0 < self.layer_decay <= 1:
-            raise InputError(f"--layer-decay must be more than 0 and at most 1, not {self.layer_decay}")
-        method = METHODS[self.fine_tune_type]
-        if self.sweep and (not method.frozen or method.head == "knn"):
-            raise InputError(f"--sweep is for linear and attentive, not for {self.fine_tune_type}")
-        if method.full and self.dtype not in ("auto", "float32"):
+        check_choice("task", self.task, tuple(TASKS))
+        check_values(self)
+        if self.weight_decay and self.optimizer in WITHOUT_DECAY:
             raise InputError(
-                f"--dtype {self.dtype}: full changes weights by less than that can hold: leave it out, or use lora"
-            )
-        augmented = self.random_resized_crop or self.flip or self.color_jitter or self.randaugment
-        if method.frozen and (augmented or self.mixup or self.cutmix):
-            raise InputError(
-                f"{self.fine_tune_type} computes features once, so pictures cannot be augmented: leave that out,"
-                " or use lora, dora or full"
+                f"--weight-decay {self.weight_decay}: {self.optimizer} has none: use adamw, or leave it out"
             )
         check_task(self)
+        check_method(self)
+
+    def given(self) -> set[str]:
+        """The names of the options that are not as by default."""
+        return {
+            field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default
+        }
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The projections to adapt, by their names."""
+        return tuple(name.strip() for name in self.target_modules.split(",") if name.strip())
 
     @property
     def best_metric(self) -> str:
-        """The metric given, or the task's own."""
+        """The metric given, or the task's own; that of pictures with several labels is decided by `with_metric`."""
         return self.metric or next(iter(TASKS[self.task].metrics))
 
     @property
@@ -190,43 +160,32 @@ class FinetuneOptions:
     def decay(self) -> float:
         """The weight decay given, or the optimizer's own."""
         if self.weight_decay is None:
-            return 0.0 if self.optimizer == "adam" else WEIGHT_DECAY
+            return 0.0 if self.optimizer in WITHOUT_DECAY else WEIGHT_DECAY
         return self.weight_decay
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _one_of(name: str, value: object, known: Any) -> None:
-    if value not in known:
-        raise InputError(f"{_flag(name)} {value!r} is not one of {', '.join(known)}")
-
-
-def _at_least(name: str, value: float, least: int) -> None:
-    if not value >= least or value == math.inf:
-        raise InputError(f"{_flag(name)} must be at least {least}, not {value}")
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """The options of a YAML file, with the types of their fields: `1e-5` is a number there.
 
     Raises:
-        InputError: it cannot be read, is no YAML mapping, or holds an option that does not exist or a value of
-            another type.
+        InputError: it cannot be read, is no YAML mapping, or holds an option twice.
     """
     import yaml  # type: ignore[import-untyped]
 
     try:
         if Path(path).stat().st_size > MAX_CONFIG:
             raise InputError(f"{path} is too large for a configuration")
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        data, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, Mapping):
         raise InputError(f"{path} must hold options, such as `learning_rate: 1e-5`, one in a line")
+    names = [str(key.value).replace("-", "_") for key, _ in node.value]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"{path} holds {twice[0]} twice: leave one of them out")
     return {str(key).replace("-", "_"): value for key, value in data.items()}
 
 
@@ -262,7 +221,7 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
             return ",".join(map(str, value))
     except (TypeError, ValueError, OverflowError):
         pass
-    raise InputError(f"{_flag(name)} must be {_words(wanted)}, not {value!r}")
+    raise InputError(f"{flag(name)} must be {_words(wanted)}, not {value!r}")
 
 
 def _words(kind: type) -> str:

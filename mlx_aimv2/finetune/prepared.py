@@ -12,7 +12,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..adapters.attach import AdapterConfig
-from ..errors import NonFiniteError
+from ..errors import InputError, NonFiniteError
 from ..metrics import measure, measure_multi_label
 from ..models.classifier import Classifier
 from ..processing.augment import Augmentation
@@ -25,7 +25,8 @@ from .mixing import Mixing, multi_hot
 from .objective import binary_cross_entropy, cross_entropy
 from .options import FinetuneOptions
 from .state import RunFolder
-from .stepping import OPTIMIZERS, Stepper, multipliers
+from .stepping import Stepper, make_optimizer, multipliers
+from .tasks import ONE_LABEL, SEVERAL_LABELS
 
 # What a run may be given anew when it goes on; all else must be as it was.
 FREE = ("resume", "adapter_path", "save_every", "patience")
@@ -92,6 +93,25 @@ def batch_options(options: FinetuneOptions) -> BatchOptions:
     )
 
 
+def with_metric(options: FinetuneOptions, multi_label: bool) -> FinetuneOptions:
+    """The options with a metric that such labels have, where none is given.
+
+    Raises:
+        InputError: one is given that they do not have.
+    """
+    if options.metric is None:
+        return dataclasses.replace(options, metric="map") if multi_label else options
+    if multi_label and options.metric in ONE_LABEL:
+        raise InputError(
+            f"--metric {options.metric} is for pictures with one label: use map, exact_match or macro_f1"
+        )
+    if not multi_label and options.metric in SEVERAL_LABELS:
+        raise InputError(
+            f"--metric {options.metric} is for pictures with several labels: use top1 or macro_f1"
+        )
+    return options
+
+
 def make_stepper(model: nn.Module, options: FinetuneOptions, multi_label: bool) -> Stepper:
     """What makes the steps of a model with an attribute `head`."""
     paths = list(dict(tree_flatten(model.trainable_parameters())))
@@ -99,7 +119,7 @@ def make_stepper(model: nn.Module, options: FinetuneOptions, multi_label: bool) 
     layers = model.trunk.config.num_hidden_layers if isinstance(model, Classifier) else 0
     return Stepper(
         model,
-        OPTIMIZERS[options.optimizer](options.decay),
+        make_optimizer(options.optimizer, options.decay),
         binary_cross_entropy if multi_label else cross_entropy,
         max_grad_norm=options.max_grad_norm,
         multipliers=multipliers(paths, layers, options.layer_decay, (options.head_lr or peak) / peak),
@@ -117,7 +137,7 @@ def validation_metrics(logits: np.ndarray, dataset: Dataset) -> dict[str, float]
     targets = multi_hot([example.labels for example in dataset.val], len(dataset.labels))
     if dataset.multi_label:
         found = measure_multi_label(logits, targets.astype(np.int64), dataset.labels)
-        shares = {"map": found.map or 0.0, "top1": found.exact_match or 0.0}
+        shares = {"map": found.map or 0.0, "exact_match": found.exact_match or 0.0}
         return {"loss": found.nll, "macro_f1": found.macro_f1, **shares}
     found = measure(logits, targets.argmax(axis=1), dataset.labels)
     return {"loss": found.nll, "macro_f1": found.macro_f1, "top1": found.top1 or 0.0}

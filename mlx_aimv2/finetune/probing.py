@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -15,16 +17,17 @@ import numpy as np
 from ..adapters.attach import count_trainable
 from ..adapters.task import read_task
 from ..checkpoints.atomic import replacing
-from ..errors import InputError
+from ..errors import TrainingError
 from ..events import Notice, OnEvent, ignore
 from ..models.classifier import Classifier, KnnHead, head_spec, make_head
 from .artifacts import read_best, write_best
 from .batches import Batches, BatchOptions, class_weights
-from .features import FeatureEpochs, compute_features
+from .bounds import WITHOUT_DECAY
+from .features import FeatureEpochs, Stored, compute_features
 from .loop import Loop, Trained
 from .mixing import label_smoothing, multi_hot
 from .options import FinetuneOptions
-from .prepared import ClassifierRun, make_stepper, validation_metrics
+from .prepared import ClassifierRun, make_stepper, validation_metrics, with_metric
 from .state import Nowhere, RunFolder
 from .tasks import METRICS
 
@@ -49,7 +52,7 @@ class HeadOnly(nn.Module):
 class Features:
     """What the encoder sees of a split, and what should be said of it."""
 
-    x: np.ndarray  # (N, D) or (N, n, D)
+    x: Stored  # (N, D) or (N, n, D)
     targets: np.ndarray  # (N, C)
 
 
@@ -61,13 +64,12 @@ def train_probe(run: ClassifierRun, on_event: OnEvent) -> tuple[Trained | None, 
     """
     options, classifier = run.options, run.classifier
     train, val = (features_of(run, split, on_event) for split in ("train", "val"))
-    if options.fine_tune_type == "knn" and run.dataset.multi_label:
-        raise InputError("knn votes for one label, and these pictures have several: use linear or attentive")
     if options.fine_tune_type == "knn":
-        classifier.head = KnnHead.of(train.x, train.targets, options.neighbours)
+        classifier.head = KnnHead.of(train.x[np.arange(len(train.x))], train.targets, options.neighbours)
         _write(run, classifier)
         return None, 0
-    chosen = _sweep(run, train, val, on_event) if options.sweep else options
+    options = with_metric(options, run.dataset.multi_label)
+    chosen = _swept(run, options, train, val, on_event) if options.sweep else options
     loop = probe_loop(run, chosen, run.run_folder, train, val, lambda: _write(run, classifier), on_event)
     trainable, trained = count_trainable(classifier.head), loop.run(options.resume)
     read_best(run.folder, classifier, read_task(run.folder))
@@ -118,8 +120,8 @@ def probe_loop(
     def validate() -> Mapping[str, float]:
         size = 16 * options.batch_size
         parts = [
-            np.array(model(mx.array(val.x[at : at + size].astype(np.float32))))
-            for at in range(0, len(val.x), size)
+            np.array(model(mx.array(np.asarray(val.x[rows], dtype=np.float32))))
+            for rows in np.split(np.arange(len(val.x)), range(size, len(val.x), size))
         ]
         return validation_metrics(np.concatenate(parts), dataset)
 
@@ -134,23 +136,68 @@ def probe_loop(
     )
 
 
-def _sweep(run: ClassifierRun, train: Features, val: Features, on_event: OnEvent) -> FinetuneOptions:
-    """Try learning rates and weight decays; the options with the best of them."""
-    options, tried = run.options, []
-    decays = SWEPT_DECAYS if options.optimizer != "adam" else (0.0,)
-    for factor, decay in product(SWEPT_RATES, decays):
-        rate = options.peak_learning_rate * factor
+def sweep_grid(options: FinetuneOptions) -> list[tuple[float, float]]:
+    """The learning rates and weight decays that a sweep tries."""
+    decays = (0.0,) if options.optimizer in WITHOUT_DECAY else SWEPT_DECAYS
+    return list(product((options.peak_learning_rate * factor for factor in SWEPT_RATES), decays))
+
+
+def _swept(
+    run: ClassifierRun, options: FinetuneOptions, train: Features, val: Features, on_event: OnEvent
+) -> FinetuneOptions:
+    """The options with the best learning rate and weight decay; a run that goes on keeps those that it began with."""
+    path = run.folder / SWEEP
+    tried = _read_sweep(path) if options.resume and run.run_folder.exists() else None
+    if tried is None:
+        tried = _sweep(run, options, train, val, on_event)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(tried, indent=2) + "\n", encoding="utf-8")
+    rate, decay = tried[0]["learning_rate"], tried[0]["weight_decay"]
+    return replace(options, learning_rate=rate, weight_decay=decay, sweep=False)
+
+
+def _read_sweep(path: Path) -> list[dict[str, Any]] | None:
+    """What a sweep found, the best first; None where that cannot be read, and has to be found again."""
+    try:
+        tried = json.loads(path.read_text(encoding="utf-8"))
+        float(tried[0]["learning_rate"]), float(tried[0]["weight_decay"])
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+    return list(tried)
+
+
+def _sweep(
+    run: ClassifierRun, options: FinetuneOptions, train: Features, val: Features, on_event: OnEvent
+) -> list[dict[str, Any]]:
+    """Every learning rate and weight decay with what came of it: the best first, those that failed last.
+
+    Raises:
+        TrainingError: all of them failed.
+    """
+    metric, tried = options.best_metric, []
+    for rate, decay in sweep_grid(options):
         one = replace(options, learning_rate=rate, weight_decay=decay, sweep=False)
-        loop = probe_loop(run, one, Nowhere(), train, val, lambda: None, ignore)
-        best = loop.run().best
-        tried.append({"learning_rate": rate, "weight_decay": decay, options.best_metric: best})
-        on_event(
-            Notice(f"learning rate {rate:.3g}, weight decay {decay:.3g}: {options.best_metric} {best:.4f}")
+        loop, words = (
+            probe_loop(run, one, Nowhere(), train, val, lambda: None, ignore),
+            "the loss is not finite",
         )
-    tried.sort(key=lambda one: one[options.best_metric], reverse=METRICS[options.best_metric])
-    with replacing(run.folder / SWEEP) as partial:
-        partial.write_text(json.dumps(tried, indent=2) + "\n", encoding="utf-8")
-    best_one = tried[0]
-    return replace(
-        options, learning_rate=best_one["learning_rate"], weight_decay=best_one["weight_decay"], sweep=False
-    )
+        found: dict[str, float | None] = {metric: None, "loss": None}
+        with suppress(TrainingError):
+            best = loop.run().best
+            found, words = {metric: best, "loss": loop.place.best_loss}, f"{metric} {best:.4f}"
+        tried.append({"learning_rate": rate, "weight_decay": decay, **found})
+        on_event(Notice(f"learning rate {rate:.3g}, weight decay {decay:.3g}: {words}"))
+    tried.sort(key=lambda one: _rank(one, metric))
+    if tried[0]["loss"] is None:
+        raise TrainingError(
+            f"the loss was not finite with any learning rate from {options.peak_learning_rate * SWEPT_RATES[0]:.3g}"
+            " on: try a smaller --learning-rate in another --adapter-path"
+        )
+    return tried
+
+
+def _rank(one: Mapping[str, Any], metric: str) -> tuple[bool, float, float]:
+    """What is better comes first: by the metric, then by the loss; what failed comes last."""
+    if one["loss"] is None:
+        return True, 0.0, 0.0
+    return False, -one[metric] if METRICS[metric] else one[metric], one["loss"]

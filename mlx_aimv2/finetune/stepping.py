@@ -27,7 +27,17 @@ OPTIMIZERS: dict[str, Callable[[float], optim.Optimizer]] = {
         0.0, weight_decay=decay, relative_step=False, scale_parameter=False
     ),
     "muon": lambda decay: optim.Muon(0.0, weight_decay=decay),
+    "rmsprop": lambda decay: optim.RMSprop(0.0),
+    "adagrad": lambda decay: optim.Adagrad(0.0),
+    "adadelta": lambda decay: optim.AdaDelta(0.0),
+    "adamax": lambda decay: optim.Adamax(0.0),
 }
+
+
+def make_optimizer(name: str, decay: float) -> optim.Optimizer:
+    """One of `OPTIMIZERS`; gains, biases, DoRA's lengths and a logit scale do not decay, as in CLIP (section 2.5)."""
+    make = OPTIMIZERS[name]
+    return optim.MultiOptimizer([make(0.0), make(decay)], [lambda path, x: x.ndim < 2])
 
 
 class Batch(Protocol):

@@ -33,7 +33,7 @@ class TaskRules:
 
 TASKS = {
     "classify": TaskRules(
-        metrics={"top1": True, "macro_f1": True, "loss": False, "map": True},
+        metrics={"top1": True, "macro_f1": True, "loss": False, "map": True, "exact_match": True},
         methods=tuple(METHODS),
         foreign=("vision_tower", "text_tower"),
     ),
@@ -46,6 +46,7 @@ TASKS = {
         ),
     ),
 }  # fmt: skip
+ONE_LABEL, SEVERAL_LABELS = ("top1",), ("map", "exact_match")  # metrics of classify that only such data has
 METRICS = {name: more for task in TASKS.values() for name, more in task.metrics.items()}
 
 
@@ -56,8 +57,9 @@ def check_task(options: FinetuneOptions) -> None:
         InputError: with the name of the option, and what to do.
     """
     rules = TASKS[options.task]
+    given = options.given()
     for name in rules.foreign:
-        if getattr(options, name) != type(options).__dataclass_fields__[name].default:
+        if name in given:
             raise InputError(f"--task {options.task} has no use for --{name.replace('_', '-')}: leave it out")
     if options.fine_tune_type not in rules.methods:
         raise InputError(

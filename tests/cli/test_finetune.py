@@ -23,7 +23,7 @@ KINDS = typing.get_type_hints(FinetuneOptions)
 OTHERS = {  # a value that is not the default, for what is neither a number nor a text nor yes and no
     "fine_tune_type": "dora", "class_weights": "balanced", "pooling": "head", "optimizer": "lion",
     "schedule": "linear", "metric": "loss", "dtype": "float32",
-    "task": "contrastive", "vision_tower": "frozen", "text_tower": "frozen",
+    "task": "contrastive", "vision_tower": "frozen", "text_tower": "frozen", "target_modules": "q,v",
 }  # fmt: skip
 SMALL = (
     "layer_decay",
@@ -37,6 +37,7 @@ SMALL = (
 )
 WITH = {
     "sweep": ["--fine-tune-type", "linear"],
+    "neighbours": ["--fine-tune-type", "knn"],
     "vision_tower": ["--task", "contrastive"],
     "text_tower": ["--task", "contrastive"],
 }
@@ -103,6 +104,22 @@ def test_the_command_line_wins_over_the_file(told, tmp_path):
     (tmp_path / "c.yaml").write_text("learning_rate: 1e-5\nepochs: 3\ngrad-checkpoint: true\nflip: 0.5\n")
     options, _ = told("-c", tmp_path / "c.yaml", "--epochs", "7", "--no-grad-checkpoint", "--flip", "0")
     assert options == FinetuneOptions(learning_rate=1e-5, epochs=7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [([], {}, "gpu"), ([], {"MLX_AIMV2_DEVICE": "cpu"}, "gpu"), (["--device", "cpu"], {}, "cpu")],
+)
+def test_the_device_of_the_file_is_the_default(told, tmp_path, monkeypatch, arguments, environment, expected):
+    used = []
+    monkeypatch.delenv("MLX_AIMV2_DEVICE", raising=False)
+    monkeypatch.setattr("mlx_aimv2.models.backend.use_device", used.append)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "c.yaml").write_text("device: gpu\nepochs: 3\n")
+    options, done = told("-c", tmp_path / "c.yaml", *arguments)
+    assert options == FinetuneOptions(epochs=3), done.output
+    assert used == [expected]
 
 
 def test_help_lists_every_option_with_its_default(cli):
@@ -216,7 +233,7 @@ def test_json_says_how_it_went(cli, pair, data, tmp_path):
         "finetune", "-d", data, "-m", pair, "--adapter-path", tmp_path / "a", "--epochs", "1", "--json"
     )
     found = json.loads(done.stdout)
-    assert set(found["trained"]) == {"best", "best_epoch", "epochs", "steps", "stopped_early"}
+    assert set(found["trained"]) == {"metric", "best", "best_epoch", "epochs", "steps", "stopped_early"}
     assert found["trained"]["epochs"] == 1 and 0 < found["trainable"] < found["parameters"]
 
 
@@ -246,7 +263,10 @@ def test_a_dry_run_measures_and_leaves_nothing(cli, pair, data, tmp_path):
     assert list(tmp_path.iterdir()) == []
     found = json.loads(cli(*arguments, "--json", "--fine-tune-type", "linear").stdout)
     assert (found["steps"], found["epochs"], found["trainable"]) == (40, 10, 2 * 64 + 2)
-    assert found["seconds"] > found["seconds_before"] > 0
+    assert found["seconds"] > found["seconds_before"] > 0 and found["feature_bytes"] > 0
+    swept = cli(*arguments, "--fine-tune-type", "linear", "--sweep", "--iters", "1").stdout
+    rows = dict(line.split("\t") for line in swept.splitlines())
+    assert rows["steps"] == "1 in 1 epoch, 13 times" and rows["disk"].endswith(" of features")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -276,6 +296,7 @@ def test_a_broken_picture_is_named_and_the_rest_trained_on(cli, pair, data, tmp_
         (["--data", "{data}", "--fine-tune-type", "qlora"], "--fine-tune-type 'qlora' is not one of linear,"),
         (["--data", "{data}", "--learning-rate", "0"], "--learning-rate must be more than 0, not 0.0"),
         (["--data", "{data}", "-c", "{tmp}/c.yaml"], "c.yaml cannot be read: No such file or directory"),
+        (["--data", "{data}", "-c", "{tmp}/tpu.yaml"], "device 'tpu' is neither cpu nor gpu"),
         (["--data", "{data}", "--device", "tpu"], "device 'tpu' is neither cpu nor gpu"),
         (["--data", "{data}/red"], "red holds no folder per class: put the pictures of each class into one"),
         (["--data", "{data}", "--val-fraction", "0"], "there are no pictures for validation"),
@@ -283,6 +304,7 @@ def test_a_broken_picture_is_named_and_the_rest_trained_on(cli, pair, data, tmp_
     ],
 )
 def test_mistakes_get_one_clear_line(cli, pair, data, tmp_path, arguments, message):
+    (tmp_path / "tpu.yaml").write_text("device: tpu\n")
     filled = [argument.format(tmp=tmp_path, data=data) for argument in arguments]
     done = cli("finetune", "--model", pair, "--adapter-path", tmp_path / "a", *filled)
     assert done.returncode == 2, done.stderr
@@ -318,6 +340,7 @@ def test_what_is_shown_of_a_run(monkeypatch, capsys, tmp_path):
     assert shown.out == "measure\ttest\ntop-1\t50%\n"
     assert "trained 10 of 1,000 numbers (1.00%) in 1 min 05 s" in shown.err
     assert (
-        f"evaluate --data 'my data' --model m --revision v1 --adapter-path '{tmp_path / 'a b'}'" in shown.err
+        f"evaluate --data 'my data' --split test --model m --revision v1 --adapter-path '{tmp_path / 'a b'}'"
+        in shown.err
     )
     assert "best was" not in shown.err

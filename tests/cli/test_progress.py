@@ -105,6 +105,16 @@ def test_the_live_line_has_everything():
     assert len(f"{shown['epoch']} {'-' * 12} 14/40 {shown['facts']}") < 100
 
 
+def test_of_several_labels_the_live_line_shows_map():
+    known = Training(Clock())
+    step = {"loss": 1.0, "learning_rate": 1e-3}
+    known.add(Metric(1, 0, step, 2, 2))
+    known.add(
+        Metric(1, 0, {"val_loss": 0.5, "val_macro_f1": 0.1, "val_map": 0.75, "val_exact_match": 0.0}, 2, 2)
+    )
+    assert known.validation == "map 75.0%"
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

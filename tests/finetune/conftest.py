@@ -57,6 +57,7 @@ def packed(tiny_vision: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def options(data: Path, tiny_vision: Path, tmp_path: Path) -> Any:
     """Gives options for a short run on the coloured pictures."""
+    from mlx_aimv2.finetune.methods import METHODS
     from mlx_aimv2.finetune.options import FinetuneOptions
 
     def make(**given: Any) -> FinetuneOptions:
@@ -70,6 +71,8 @@ def options(data: Path, tiny_vision: Path, tmp_path: Path) -> Any:
             "rank": 2,
             "learning_rate": 2e-3,
         }
-        return FinetuneOptions(**{**defaults, **given})
+        method = METHODS.get(given.get("fine_tune_type", "lora"))
+        usual = {name: x for name, x in defaults.items() if method is None or name not in method.foreign}
+        return FinetuneOptions(**{**usual, **given})
 
     return make

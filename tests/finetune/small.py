@@ -16,7 +16,7 @@ from mlx_aimv2.finetune.loop import Loop
 from mlx_aimv2.finetune.objective import cross_entropy
 from mlx_aimv2.finetune.options import FinetuneOptions
 from mlx_aimv2.finetune.state import RunFolder
-from mlx_aimv2.finetune.stepping import OPTIMIZERS, Stepper
+from mlx_aimv2.finetune.stepping import Stepper, make_optimizer
 from mlx_aimv2.models.classifier import LinearHead
 from mlx_aimv2.models.layers import Dropout
 
@@ -88,7 +88,7 @@ class Run:
         self.kept: list[dict[str, np.ndarray]] = []
         self.folder = RunFolder(folder, {"seed": options.seed, "learning_rate": options.learning_rate})
         self.stepper = Stepper(
-            self.model, OPTIMIZERS[options.optimizer](0.01), cross_entropy, max_grad_norm=1.0
+            self.model, make_optimizer(options.optimizer, 0.01), cross_entropy, max_grad_norm=1.0
         )
         self.loop = Loop(
             self.stepper,

@@ -25,7 +25,9 @@ OUTSIDE = {"trunk.visual_projection.weight", "trunk.text_projection.weight", "tr
 
 
 def built(folder, **given):
-    options = FinetuneOptions(**{"task": "contrastive", "rank": 2, **given})
+    options = FinetuneOptions(
+        **{"task": "contrastive", **({} if "fine_tune_type" in given else {"rank": 2}), **given}
+    )
     model, _ = load(folder, dtype="float32", on_event=ignore)
     contrast = build_contrast(model, adapter_config(options), options)
     return contrast, options

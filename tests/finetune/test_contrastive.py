@@ -42,9 +42,9 @@ def options(words, tiny_pair, tmp_path):
             "adapter_path": str(tmp_path / "adapter"),
             "epochs": 2,
             "batch_size": 6,
-            "rank": 4,
         }
-        defaults["learning_rate"] = RATES[given.get("fine_tune_type", "lora")]
+        method = given.get("fine_tune_type", "lora")
+        defaults |= {"learning_rate": RATES[method]} | ({"rank": 4} if method != "full" else {})
         return FinetuneOptions(**{**defaults, **given})
 
     return make

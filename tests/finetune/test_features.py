@@ -17,6 +17,7 @@ from mlx_aimv2.finetune import features as module
 from mlx_aimv2.finetune.batches import Batches, BatchOptions
 from mlx_aimv2.finetune.dataset import read_dataset
 from mlx_aimv2.finetune.features import FeatureEpochs, compute_features
+from mlx_aimv2.finetune.order import shuffled
 from mlx_aimv2.models.classifier import Classifier, make_head
 
 
@@ -55,7 +56,7 @@ class Split:
 
 @pytest.fixture
 def split(own_data, tiny_vision, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 2)  # eight pictures in a file
+    monkeypatch.setattr(module, "CHUNK", 8)
     return Split(own_data, tiny_vision, tmp_path / "features")
 
 
@@ -121,12 +122,23 @@ def test_a_picture_that_changed_is_seen_again(split):
     assert split.asked == 15
 
 
-def test_another_base_pooling_order_or_batch_size_has_files_of_its_own(split):
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 15, 16])
+def test_batches_of_any_size_find_the_same_files(split, batch_size):
+    first, names = split.compute(), sorted(path.name for path in split.folder.iterdir())
+    split.batch_size = batch_size
+    np.testing.assert_array_equal(split.compute(), first)
+    assert split.asked == 0
+    split.folder = split.folder.with_name("again")
+    np.testing.assert_allclose(split.compute(), first, atol=1e-5)
+    assert split.asked == 15 and sorted(path.name for path in split.folder.iterdir()) == names
+    split.folder.joinpath(names[1]).unlink()
+    np.testing.assert_allclose(split.compute(), first, atol=1e-5)
+    assert split.asked == 15 - 8 // batch_size * batch_size
+
+
+def test_another_base_pooling_or_order_has_files_of_its_own(split):
     split.compute()
     split.made_by = {"base": "b"}
-    split.compute()
-    assert split.asked == 15
-    split.batch_size = 3
     split.compute()
     assert split.asked == 15
     split.compute(replace(split.dataset, train=split.dataset.train[::-1]))
@@ -136,7 +148,35 @@ def test_another_base_pooling_order_or_batch_size_has_files_of_its_own(split):
 def test_all_tokens_of_a_picture_are_kept_in_half_the_room(own_data, tiny_vision, tmp_path):
     split = Split(own_data, tiny_vision, tmp_path / "features", pooling="attentive")
     found = split.compute()
-    assert found.shape == (15, 16, 64) and found.dtype == np.float16
+    assert found.shape == (15, 16, 64) and len(found) == 15
+    assert {np.load(path).dtype for path in split.folder.iterdir()} == {np.dtype(np.float16)}
+    pixels = mx.array(np.stack([split.processor(example.path) for example in split.dataset.train]))
+    tokens = np.array(split.classifier.trunk(pixels).last_hidden_state)
+    np.testing.assert_allclose(found[np.arange(15)], tokens, rtol=2e-3, atol=1e-4)
+    assert np.array_equal(found[np.array([2, 9, 14])], found[np.arange(15)][[2, 9, 14]])
+
+
+def test_tokens_stay_on_disk_and_only_some_are_in_memory(own_data, tiny_vision, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 4)
+    split, read, load = Split(own_data, tiny_vision, tmp_path / "features", pooling="attentive"), [], np.load
+    found = split.compute()
+
+    def counted(path, **options):
+        read.append((Path(path).name[-9:-4], options.get("mmap_mode")))
+        return load(path, **options)
+
+    monkeypatch.setattr(np, "load", counted)
+    assert found[np.array([1, 5, 6])].dtype == np.float32
+    assert set(read) == {("00000", "r"), ("00001", "r")}
+
+
+def test_tokens_that_are_too_large_for_half_the_room_stay_what_they_are(own_data, tiny_vision, tmp_path):
+    split = Split(own_data, tiny_vision, tmp_path / "features", pooling="attentive")
+    norm = split.classifier.trunk.rms_norm
+    norm.weight = norm.weight * 1e6
+    found = split.compute()[np.arange(15)]
+    assert np.isfinite(found).all() and np.abs(found).max() > 65504
+    assert split.compute()[np.arange(15)].max() == found.max() and split.asked == 0
 
 
 def test_a_feature_that_is_not_finite_names_its_picture(split):
@@ -159,14 +199,17 @@ def test_epochs_of_features_are_like_those_of_pictures():
     features, targets = np.arange(10)[:, None].astype(np.float16), np.eye(10, dtype=np.float32)
     epochs = FeatureEpochs(features, targets, np.arange(10, dtype=np.float32), 4, seed=1)
     whole = list(epochs.epoch(2))
-    assert [len(batch.pixels) for batch in whole] == [4, 4, 2] and len(epochs) == 3
-    taken = np.concatenate([batch.pixels[:, 0] for batch in whole])
+    assert [len(batch.features) for batch in whole] == [4, 4, 2] and len(epochs) == 3
+    taken = np.concatenate([batch.features[:, 0] for batch in whole])
     assert sorted(taken) == list(range(10)) and taken.dtype == np.float32
     for batch in whole:
-        np.testing.assert_array_equal(batch.targets.argmax(axis=1), batch.pixels[:, 0])
-        np.testing.assert_array_equal(batch.weights, batch.pixels[:, 0])
+        np.testing.assert_array_equal(batch.targets.argmax(axis=1), batch.features[:, 0])
+        np.testing.assert_array_equal(batch.weights, batch.features[:, 0])
     for start in (1, 2, 3):
         rest = list(epochs.epoch(2, start))
-        assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(rest, whole[start:], strict=True))
-    other = np.concatenate([batch.pixels[:, 0] for batch in epochs.epoch(3)])
+        assert all(np.array_equal(a.features, b.features) for a, b in zip(rest, whole[start:], strict=True))
+    assert taken.tolist() == [
+        float(x) for b in range(3) for x in sorted(shuffled(10, 1, 2)[4 * b : 4 * b + 4])
+    ]
+    other = np.concatenate([batch.features[:, 0] for batch in epochs.epoch(3)])
     assert other.tolist() != taken.tolist()

@@ -67,7 +67,7 @@ def test_the_best_epoch_is_kept_by_the_metric_that_was_named(tmp_path, metric, b
 
 def test_patience_ends_a_run_that_gets_no_better(tmp_path):
     run = Run(tmp_path, scripted(0.5, 0.6, 0.6, 0.2, 0.9), epochs=5, patience=2)
-    assert run.loop.run() == Trained(0.6, 1, 4, 12, True)
+    assert run.loop.run() == Trained("top1", 0.6, 1, 4, 12, True)
 
 
 def test_of_two_epochs_with_the_same_metric_the_one_with_less_loss_is_kept(tmp_path):
@@ -83,7 +83,7 @@ def test_of_two_epochs_with_the_same_metric_the_one_with_less_loss_is_kept(tmp_p
 
 
 def test_without_patience_a_run_goes_to_its_end(tmp_path):
-    assert Run(tmp_path, scripted(0.5, 0.4, 0.3)).loop.run() == Trained(0.5, 0, 3, 9, False)
+    assert Run(tmp_path, scripted(0.5, 0.4, 0.3)).loop.run() == Trained("top1", 0.5, 0, 3, 9, False)
 
 
 @pytest.mark.parametrize(("iters", "epochs"), [(1, 1), (3, 1), (4, 2), (7, 3)])

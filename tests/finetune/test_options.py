@@ -7,39 +7,41 @@ import math
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from mlx_aimv2.errors import InputError
+from mlx_aimv2.finetune.building import adapter_config
 from mlx_aimv2.finetune.methods import METHODS
 from mlx_aimv2.finetune.options import FinetuneOptions, make_options, read_config
+from mlx_aimv2.finetune.prepared import batch_options
 
 FULL, PAIRS = {"fine_tune_type": "full"}, {"task": "contrastive"}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"fine_tune_type": "qlora"}, "--fine-tune-type 'qlora' is not one of linear, attentive, knn, lora, dora, full"),
-    ({"optimizer": "adamax"}, "--optimizer 'adamax' is not one of adamw, adam, sgd, lion, adafactor, muon"),
+    ({"optimizer": "rprop"}, "--optimizer 'rprop' is not one of adamw, adam, sgd, lion, adafactor, muon, rmsprop"),
     ({"schedule": "step"}, "--schedule 'step' is not one of cosine, linear, constant"),
-    ({"metric": "top3"}, "--metric 'top3' is not one of top1, macro_f1, loss, map"),
+    ({"metric": "top3"}, "--metric 'top3' is not one of top1, macro_f1, loss, map, exact_match"),
     ({"class_weights": "yes"}, "--class-weights 'yes' is not one of none, balanced"),
     ({"pooling": "max"}, "--pooling 'max' is not one of mean, head"),
     ({"dtype": "int8"}, "--dtype 'int8' is not one of auto, float32, bfloat16, float16"),
     *(
         ({name: 0}, f"--{name.replace('_', '-')} must be at least 1, not 0")
         for name in (
-            "epochs", "batch_size", "grad_accumulation_steps", "rank", "neighbours", "save_every", "iters",
+            "epochs", "batch_size", "grad_accumulation_steps", "neighbours", "save_every", "iters",
             "num_layers",
         )
     ),
     *(
         ({name: value}, f"--{name.replace('_', '-')} must be at least 0, not {value}")
         for name in (
-            "weight_decay", "max_grad_norm", "patience", "seed", "mixup", "cutmix", "color_jitter", "randaugment",
-            "randaugment_magnitude",
+            "weight_decay", "max_grad_norm", "patience", "mixup", "cutmix",
         )
         for value in (-1, math.nan, math.inf)
     ),
     *(
         ({name: value}, f"--{name.replace('_', '-')} must be more than 0, not {value}")
-        for name in ("learning_rate", "head_lr")
+        for name in ("learning_rate", "head_lr", "alpha")
         for value in (0.0, -1e-3, math.nan, math.inf)
     ),
     *(
@@ -56,11 +58,27 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         ({"layer_decay": value}, f"--layer-decay must be more than 0 and at most 1, not {value}")
         for value in (0.0, 1.5, math.nan)
     ),
-    ({"optimizer": "adam", "weight_decay": 0.1}, "--weight-decay 0.1: adam has none: use adamw, or leave it out"),
+    *(
+        ({name: value}, f"--{name.replace('_', '-')} must be between {least} and {most}, not {value}")
+        for name, least, most in (
+            ("color_jitter", 0, 10), ("randaugment_magnitude", 0, 30), ("randaugment", 0, 100), ("rank", 1, 2**14),
+            ("seed", 0, 2**64 - 1),
+        )
+        for value in (least - 1, most + 1, math.nan)
+    ),
+    ({"target_modules": "q,head"}, "--target-modules 'q,head': target module 'head' is not one of q, k, v"),
+    ({"target_modules": " , "}, "--target-modules ' , ': target_modules must name at least one of q, k, v"),
+    *(
+        (
+            {"optimizer": name, "weight_decay": 0.1},
+            f"--weight-decay 0.1: {name} has none: use adamw, or leave it out",
+        )
+        for name in ("adam", "rmsprop", "adagrad", "adadelta", "adamax")
+    ),
     ({"task": "detect"}, "--task 'detect' is not one of classify, contrastive"),
     ({"vision_tower": "frozen"}, "--task classify has no use for --vision-tower: leave it out"),
     ({"text_tower": "frozen"}, "--task classify has no use for --text-tower: leave it out"),
-    ({"metric": "recall@1"}, "--metric 'recall@1' is not one of top1, macro_f1, loss, map"),
+    ({"metric": "recall@1"}, "--metric 'recall@1' is not one of top1, macro_f1, loss, map, exact_match"),
     *(
         ({**PAIRS, name: value}, f"--task contrastive has no use for --{name.replace('_', '-')}: leave it out")
         for name, value in (
@@ -83,8 +101,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "--dtype bfloat16: a tower that is trained changes by less than that can hold: leave it out",
     ),
     ({**PAIRS, "batch_size": 1}, "--batch-size 1: captions are told apart within a batch, so give at least 2"),
-    ({"sweep": True}, "--sweep is for linear and attentive, not for lora"),
-    ({"sweep": True, "fine_tune_type": "knn"}, "--sweep is for linear and attentive, not for knn"),
+    *(
+        (
+            {"fine_tune_type": "linear", "sweep": True, name: 0.1},
+            f"--{name.replace('_', '-')}: --sweep chooses that itself: leave one of them out",
+        )
+        for name in ("head_lr", "weight_decay")
+    ),
+    *(
+        ({**given, "dtype": "float16"}, "--dtype float16: small gradients become 0 in it: use bfloat16, or leave it")
+        for given in ({}, {"fine_tune_type": "dora"}, PAIRS)
+    ),
     ({**FULL, "dtype": "bfloat16"}, "--dtype bfloat16: full changes weights by less than that can hold"),
     *(
         ({"fine_tune_type": method, name: 0.5}, f"{method} computes features once, so pictures cannot be augmented")
@@ -93,6 +120,57 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"fine_tune_type": "linear", "randaugment": 2}, "linear computes features once"),
 ]  # fmt: skip
+
+
+FOREIGN = {  # what each method has no use for, but pictures that are changed
+    "linear": "rank alpha dropout target_modules num_layers grad_checkpoint layer_decay neighbours",
+    "attentive": "rank alpha dropout target_modules num_layers grad_checkpoint layer_decay neighbours batch_norm"
+    " pooling",
+    "knn": "rank alpha dropout target_modules num_layers grad_checkpoint layer_decay class_weights batch_norm epochs"
+    " iters grad_accumulation_steps learning_rate head_lr weight_decay optimizer schedule warmup max_grad_norm ema"
+    " metric patience sweep label_smoothing save_every",
+    "lora": "neighbours sweep",
+    "dora": "neighbours sweep",
+    "full": "rank alpha dropout target_modules neighbours sweep",
+}
+OTHERS: dict[str, Any] = {
+    "target_modules": "q", "num_layers": 1, "grad_checkpoint": True, "batch_norm": True, "pooling": "head",
+    "class_weights": "balanced", "optimizer": "lion", "schedule": "linear", "metric": "loss", "sweep": True,
+    "iters": 7, "rank": 3, "neighbours": 3, "epochs": 3, "grad_accumulation_steps": 3, "patience": 3,
+    "save_every": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_method_has_no_use_for_is_refused(method: str) -> None:
+    for name in FOREIGN[method].split():
+        with pytest.raises(InputError) as caught:
+            FinetuneOptions(fine_tune_type=method, **{name: OTHERS.get(name, 0.25)})
+        message = str(caught.value)
+        assert message.startswith(f"--{name.replace('_', '-')} is for ")
+        assert message.endswith(f", not for {method}: leave it out")
+        users = message.split(" is for ")[1].split(", not for ")[0].split(", ")
+        assert users == [other for other in METHODS if name not in FOREIGN[other].split()]
+
+
+def test_everything_else_goes_with_a_method() -> None:
+    for method in METHODS:
+        for field in dataclasses.fields(FinetuneOptions):
+            if field.name in OTHERS and field.name not in FOREIGN[method].split():
+                FinetuneOptions(fine_tune_type=method, **{field.name: OTHERS[field.name]})
+    for method in ("linear", "attentive", "knn"):
+        assert FinetuneOptions(fine_tune_type=method, dtype="float16").dtype == "float16"
+
+
+def test_the_largest_values_are_those_of_what_they_are_for() -> None:
+    largest = FinetuneOptions(
+        color_jitter=10, randaugment=100, randaugment_magnitude=30, rank=2**14, seed=2**64 - 1
+    )
+    assert batch_options(largest).augmentation is not None and adapter_config(largest) is not None
+    mx.random.seed(largest.seed)
+    for name in ("q_proj", "attention.q_proj"):
+        config = adapter_config(FinetuneOptions(target_modules=name))
+        assert config is not None and config.target_modules == ("q",)
 
 
 @pytest.mark.parametrize(("given", "message"), REFUSED, ids=lambda x: str(x)[:60])
@@ -157,6 +235,8 @@ def test_every_field_comes_back_from_yaml(tmp_path: Path) -> None:
         ("sweep: 1", "--sweep must be true or false, not 1"),
         ("model: {a: b}", "--model must be a text, not {'a': 'b'}"),
         ("model: true", "--model must be a text, not True"),
+        ("epochs: 1\nflip: 0\nepochs: 5", r"c\.yaml holds epochs twice: leave one of them out"),
+        ("batch-size: 1\nbatch_size: 1", r"c\.yaml holds batch_size twice: leave one of them out"),
         ("- a\n- b", "must hold options, such as `learning_rate: 1e-5`, one in a line"),
         ("", "must hold options"),
         ("a: [", "is not valid YAML: "),

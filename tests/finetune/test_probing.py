@@ -11,8 +11,9 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import load
-from mlx_aimv2.errors import InputError
+from mlx_aimv2.errors import InputError, TrainingError
 from mlx_aimv2.events import Metric, Notice
+from mlx_aimv2.finetune import probing
 from mlx_aimv2.finetune.running import finetune, prepare
 from mlx_aimv2.models.classifier import AttentiveHead, Classifier, KnnHead, LinearHead
 from mlx_aimv2.models.vision import Aimv2VisionModel
@@ -22,9 +23,12 @@ HEADS = {"linear": LinearHead, "attentive": AttentiveHead, "knn": KnnHead}
 
 @pytest.mark.parametrize("method", HEADS)
 def test_a_probe_learns_colours_and_is_found_again(options, method, data, tmp_path):
-    given = options(
-        fine_tune_type=method, epochs=12, learning_rate=2e-2 if method == "linear" else 5e-3, neighbours=3
-    )
+    how = {
+        "linear": {"epochs": 12, "learning_rate": 2e-2},
+        "attentive": {"epochs": 12, "learning_rate": 5e-3},
+        "knn": {"neighbours": 3},
+    }
+    given = options(fine_tune_type=method, **how[method])
     finished = finetune(given)
     assert finished.evaluation.metrics.top1 == 1
     model, processor = load(given.model, adapter_path=given.adapter_path, dtype="float32")
@@ -80,6 +84,7 @@ def test_a_sweep_tries_all_and_takes_the_best(options, tmp_path):
     finished = finetune(given, lambda event: notices.append(event) if isinstance(event, Notice) else None)
     tried = json.loads((tmp_path / "adapter" / "sweep.json").read_text())
     assert len(tried) == len(notices) == 12
+    assert all(set(one) == {"learning_rate", "weight_decay", "loss"} for one in tried)
     assert sorted({one["learning_rate"] for one in tried}) == pytest.approx([1e-4, 3e-4, 1e-3, 3e-3])
     assert {one["weight_decay"] for one in tried} == {0.0, 0.01, 0.1}
     assert [one["loss"] for one in tried] == sorted(one["loss"] for one in tried)
@@ -90,8 +95,50 @@ def test_a_sweep_tries_all_and_takes_the_best(options, tmp_path):
 
 def test_a_sweep_by_a_share_takes_the_highest(options, tmp_path):
     finetune(options(fine_tune_type="linear", epochs=3, sweep=True, learning_rate=1e-2))
-    found = [one["top1"] for one in json.loads((tmp_path / "adapter" / "sweep.json").read_text())]
-    assert found == sorted(found, reverse=True)
+    tried = json.loads((tmp_path / "adapter" / "sweep.json").read_text())
+    found = [(-one["top1"], one["loss"]) for one in tried]
+    assert found == sorted(found) and len({top1 for top1, _ in found}) < len(found)  # the loss decides
+
+
+def notices_of(given):
+    notices = []
+    finished = finetune(given, lambda event: notices.append(event) if isinstance(event, Notice) else None)
+    return finished, [notice.message for notice in notices]
+
+
+def test_a_sweep_goes_on_without_those_that_fail(options, tmp_path):
+    how = {"optimizer": "sgd", "schedule": "constant", "warmup": 0.0, "max_grad_norm": 0.0}
+    given = options(fine_tune_type="linear", sweep=True, learning_rate=1e38, **how)
+    with pytest.raises(
+        TrainingError, match=r"not finite with any learning rate from 1e\+37 on: try a smaller"
+    ):
+        finetune(given)
+    assert not (tmp_path / "adapter" / "sweep.json").exists()
+    given = replace(given, learning_rate=1.0, adapter_path=str(tmp_path / "second"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probing, "SWEPT_RATES", (1e38, 0.01))
+        finished, notices = notices_of(given)
+    assert notices[0] == "learning rate 1e+38, weight decay 0: the loss is not finite"
+    tried = json.loads((tmp_path / "second" / "sweep.json").read_text())
+    assert [one["loss"] is None for one in tried] == [False] * 3 + [True] * 3
+    assert finished.trained.best == tried[0]["top1"] and tried[-1]["top1"] is None
+
+
+@pytest.mark.parametrize("damage", [None, "", "[]", "[{}]"])
+def test_a_run_that_goes_on_is_not_swept_again(options, tmp_path, damage):
+    given = options(fine_tune_type="linear", sweep=True, epochs=3)
+    first, notices = notices_of(given)
+    assert len(notices) == 12
+    if damage is not None:
+        (tmp_path / "adapter" / "sweep.json").write_text(damage)
+    again, notices = notices_of(replace(given, resume=True))
+    assert len(notices) == (0 if damage is None else 12)
+    assert again.trained == first.trained
+
+
+def test_a_sweep_without_decays_tries_rates_alone(options, tmp_path):
+    finetune(options(fine_tune_type="linear", sweep=True, optimizer="rmsprop", epochs=1))
+    assert len(json.loads((tmp_path / "adapter" / "sweep.json").read_text())) == 4
 
 
 def test_a_head_is_trained_as_the_run_says(options):
@@ -135,7 +182,7 @@ def test_a_probe_goes_on_too(options, tmp_path, monkeypatch, resume_at):
     given = {"fine_tune_type": "linear", "adapter_path": str(tmp_path / "cut"), "save_every": 2}
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(
-            *((features, "_checked", stop) if resume_at == "features" else (loop.Loop, "_end_epoch", stop))
+            *((features, "_check", stop) if resume_at == "features" else (loop.Loop, "_end_epoch", stop))
         )
         finetune(options(**given))
     cut = finetune(options(**given, resume=True))
@@ -145,7 +192,9 @@ def test_a_probe_goes_on_too(options, tmp_path, monkeypatch, resume_at):
     assert (cut.folder / "metrics.jsonl").read_text() == (whole.folder / "metrics.jsonl").read_text()
 
 
-def test_several_labels(options, tmp_path, data):
+@pytest.fixture
+def several(tmp_path, data):
+    """A table of the coloured pictures with two labels each."""
     lines = ["path,label"]
     lines += [
         f"{data}/{c}/{n:02}.png,{c};{'warm' if c == 'red' else 'cold'}"
@@ -153,20 +202,37 @@ def test_several_labels(options, tmp_path, data):
         for n in range(6)
     ]
     (tmp_path / "table.csv").write_text("\n".join(lines))
-    for method in [method for method in HEADS if method != "knn"]:
-        given = options(
-            data=str(tmp_path / "table.csv"),
-            fine_tune_type=method,
-            epochs=10,
-            learning_rate=2e-2,
-            metric="map",
-            adapter_path=str(tmp_path / method),
-        )
-        metrics = finetune(given).evaluation.metrics
-        assert metrics.multi_label and metrics.labels == ("blue", "cold", "green", "red", "warm")
-        assert metrics.map > 0.9
+    return str(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("method", ["linear", "attentive", "lora"])
+def test_several_labels(options, several, method):
+    given = options(data=several, fine_tune_type=method, epochs=10, learning_rate=2e-2)
+    events = []
+    finished = finetune(given, events.append)
+    metrics = finished.evaluation.metrics
+    assert metrics.multi_label and metrics.labels == ("blue", "cold", "green", "red", "warm")
+    assert metrics.map > 0.9 and finished.trained.metric == "map" and finished.trained.best == metrics.map
+    names = {name for event in events if isinstance(event, Metric) for name in event.values if "val" in name}
+    assert names == {"val_loss", "val_macro_f1", "val_map", "val_exact_match"}
+    again = finetune(replace(given, resume=True))
+    assert again.trained == finished.trained
+
+
+def test_a_sweep_over_several_labels_goes_by_map(options, several, tmp_path):
+    finetune(options(data=several, fine_tune_type="linear", sweep=True, epochs=2))
+    tried = json.loads((tmp_path / "adapter" / "sweep.json").read_text())
+    assert [one["map"] for one in tried] == sorted((one["map"] for one in tried), reverse=True)
+
+
+def test_what_several_labels_are_not_for(options, several, tmp_path):
     with pytest.raises(InputError, match="knn votes for one label, and these pictures have several"):
-        finetune(replace(given, fine_tune_type="knn", adapter_path=str(tmp_path / "knn")))
+        finetune(options(data=several, fine_tune_type="knn"))
+    with pytest.raises(
+        InputError, match="--metric top1 is for pictures with one label: use map, exact_match"
+    ):
+        finetune(options(data=several, metric="top1"))
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_the_encoder_stays_as_it_is(options):

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlx_aimv2.finetune.bounds import OPTIMIZERS as NAMES
+from mlx_aimv2.finetune.bounds import WITHOUT_DECAY
 from mlx_aimv2.finetune.objective import cross_entropy
-from mlx_aimv2.finetune.options import OPTIMIZERS as NAMES
-from mlx_aimv2.finetune.stepping import OPTIMIZERS, Stepper, multipliers
+from mlx_aimv2.finetune.stepping import OPTIMIZERS, Stepper, make_optimizer, multipliers
 
 WIDTH, CLASSES = 6, 3
 
@@ -141,7 +142,7 @@ def test_a_step_of_adamw_is_its_formula(rows):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_lowers_the_loss(rows, optimizer):
     made = stepper(optimizer, max_grad_norm=1.0)
-    rate = {"sgd": 0.1, "muon": 0.02}.get(optimizer, 0.01)
+    rate = {"sgd": 0.1, "muon": 0.02, "adagrad": 0.1, "adadelta": 10.0}.get(optimizer, 0.01)
     losses = [made.step([rows], rate)[0] for _ in range(40)]
     assert losses[-1] < 0.6 * losses[0]
 
@@ -155,6 +156,29 @@ def test_a_multiplier_is_a_learning_rate_of_its_own(rows, optimizer):
     for name, x in parameters(slow.model).items():
         like = quarter if name == "layers.0.weight" else full
         np.testing.assert_allclose(x, parameters(like.model)[name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_weight_decay_is_what_the_options_think_that_it_is(rows, optimizer):
+    ways = [stepper(optimizer, decay) for decay in (0.0, 0.5)]
+    for made in ways:
+        made.step([rows], 0.01)
+    same = np.array_equal(*(parameters(made.model)["layers.0.weight"] for made in ways))
+    assert same == (optimizer in WITHOUT_DECAY)
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name not in WITHOUT_DECAY])
+def test_vectors_do_not_decay_and_matrices_do(rows, optimizer):
+    with_decay, without = (
+        Stepper(model(), make_optimizer(optimizer, decay), cross_entropy) for decay in (0.5, 0.0)
+    )
+    for made in (with_decay, without):
+        for path in ("layers.0.bias", "layers.2.bias"):
+            layer = made.model.layers[int(path.split(".")[1])]
+            layer.bias = layer.bias + 1
+        made.step([rows], 0.01)
+    for name, x in parameters(with_decay.model).items():
+        assert np.array_equal(x, parameters(without.model)[name]) == name.endswith("bias")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

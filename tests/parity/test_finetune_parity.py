@@ -86,8 +86,7 @@ def our_run(vision, data, method, tmp_path):
         fine_tune_type=method,
         iters=STEPS,
         batch_size=BATCH,
-        rank=4,
-        alpha=8.0,
+        **({"rank": 4, "alpha": 8.0} if method == "lora" else {}),
         learning_rate=PEAK if method == "lora" else PEAK / 20,
         weight_decay=DECAY,
         warmup=WARMUP,
@@ -140,7 +139,11 @@ def with_our_start(theirs, before, method):
 def their_losses(theirs, batches, peak):
     """The reference: torch's own AdamW, cross-entropy, clipping; cosine with linear warm-up."""
     trained = [parameter for parameter in theirs.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=peak, betas=(0.9, 0.999), eps=1e-8, weight_decay=DECAY)
+    groups = [
+        {"params": [x for x in trained if x.ndim > 1]},
+        {"params": [x for x in trained if x.ndim < 2], "weight_decay": 0.0},  # gains and biases
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.999), eps=1e-8, weight_decay=DECAY)
     rising = round(WARMUP * STEPS)
 
     def factor(step):
