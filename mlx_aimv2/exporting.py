@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from .adapters.task import HEAD
 from .checkpoints.atomic import new_folder
 from .checkpoints.eras import original_config, timm_config, without_source
 from .checkpoints.layouts import LAYOUTS
@@ -15,7 +16,7 @@ from .checkpoints.selection import CONFIG
 from .checkpoints.shards import Entry, write_shards
 from .companions import check_space, copy_files, one_by_one, target_folder, write_json
 from .errors import InputError
-from .events import OnEvent, ignore
+from .events import Notice, OnEvent, ignore
 from .fusing import fused_tensors, fusible
 from .models.backend import without_cache
 from .preparation import Conversion, ConvertOptions, prepare
@@ -64,6 +65,8 @@ def export(
         raise InputError("other programs' layouts have no place for quantized weights")
     path = target_folder(target)
     adapter = fusible(adapter_path) if adapter_path is not None else None
+    if adapter is not None and (adapter / HEAD).is_file():
+        on_event(Notice(f"the head in {adapter} stays there: the encoder alone is exported"))
     with new_folder(path) as folder:
         conversion = prepare(source, options, revision, on_event, may_stay_packed=False)
         entry = _config(conversion, format)

@@ -28,7 +28,8 @@ def adapter_folder(path: str | os.PathLike[str]) -> Path:
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise NotACheckpointError(f"{folder}: there is no such folder: name the one that holds the adapter")
+        what = "is no folder" if os.path.lexists(folder) else "there is no such folder"
+        raise NotACheckpointError(f"{folder}: {what}: name the one that holds the adapter")
     if not has_adapter(folder) and not has_task(folder):
         raise NotACheckpointError(f"{folder} holds neither an adapter ({CONFIG}) nor a trained head ({TASK})")
     if has_trained(folder) != is_pair_task(folder):

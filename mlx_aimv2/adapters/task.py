@@ -66,6 +66,8 @@ class Task:
             raise ConfigError(f"pooling is {self.pooling!r:.80}, which is not one of {', '.join(POOLINGS)}")
         if not self.labels or not all(isinstance(label, str) and label for label in self.labels):
             raise ConfigError("labels has to be a list of names, and none of them empty")
+        if any("\ud800" <= character <= "\udfff" for label in self.labels for character in label):
+            raise ConfigError("labels has a name with half a surrogate pair, which is no text")
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError("labels names a class twice")
         if not isinstance(self.multi_label, bool):

@@ -13,7 +13,7 @@ import typer
 from ..errors import InputError
 from . import options
 from .bulk import pictures, run
-from .trained import is_trained_pair
+from .trained import check_head_is_named, is_trained_pair
 from .ui import plain, put, screen, verb
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def classify(
     if adapter_path is None and any_base:
         raise InputError("--any-base is for --adapter-path: leave it out")
     if zero_shot:
+        if not words:
+            check_head_is_named(model, adapter_path)
         check_request(words, sentences, score, none)
     else:
         _check_trained(words, sentences, score, none)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .classify import lines_of
-from .trained import is_trained_pair
+from .trained import check_head_is_named, is_trained_pair
 from .ui import Screen, put, say, table
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def _labels(request: Request, revision: str | None, settings: LoadOptions, shown
     from ..finetune.dataset import read_dataset
     from ..finetune.measured import measured
     from ..models.classifier import Classifier
+    from ..models.vision import Aimv2VisionModel
 
     dataset, splits = measured(read_dataset, request.data, request.adapter_path, _measure(request), shown)
     examples = [(each.path, each.labels) for name in splits for each in dataset.split(name)]
@@ -123,6 +124,8 @@ def _labels(request: Request, revision: str | None, settings: LoadOptions, shown
         )
     if request.adapter_path is not None and not is_trained_pair(request.adapter_path):
         raise InputError(f"{request.adapter_path} holds no head to evaluate: it was not trained to classify")
+    if isinstance(model, Aimv2VisionModel):
+        check_head_is_named(request.model, request.adapter_path)
     return evaluate_zero_shot(
         model,
         processor,

@@ -45,6 +45,8 @@ class Training:
         if "loss" not in event.values:
             self._validating += since
             self.validation = _validated(event)
+            if not self._steps:  # a run that went on just before this validation
+                return [f"{self._epochs(event)}: {_all_validated(event)}"]
             return [
                 f"{self._epochs(event)}: loss {self.loss:.4f}, {_all_validated(event)}, {self._pace(event)}"
             ]

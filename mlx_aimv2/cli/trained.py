@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
+
+from ..errors import InputError
+
+
+def check_head_is_named(model: str, adapter_path: Path | None) -> None:
+    """Say where the head of a fused checkpoint is, to whom would ask it for zero-shot labels.
+
+    Raises:
+        InputError: the checkpoint has a head beside it, and no adapter was named.
+    """
+    if adapter_path is None and (Path(model).expanduser() / "head.safetensors").is_file():
+        raise InputError(f"{model} has a trained head beside it: add --adapter-path {shlex.quote(model)}")
 
 
 def is_trained_pair(adapter_path: Path | None) -> bool:

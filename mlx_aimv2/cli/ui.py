@@ -132,7 +132,8 @@ class Screen:
             self._line(event.message)
         elif isinstance(event, Skipped):
             self.skipped += 1
-            reason = " ".join(event.reason.split()).removeprefix(f"{event.source}: ")
+            named = f"{' '.join(str(event.source).split())}: "
+            reason = " ".join(event.reason.split()).removeprefix(named)
             self._line(f"skipped {event.source}: {reason}")
         elif isinstance(event, Metric):
             self._metric(event)

@@ -165,6 +165,9 @@ def _labels(data: Path, rows: list[Row], train: list[Row]) -> tuple[str, ...]:
         InputError: there is only one, or validation or test has one that training has not.
     """
     labels = _names(train)
+    for name in labels:
+        if not _is_utf8(name):
+            raise InputError(f"the class name {name!r} is no valid UTF-8: rename it")
     multi_label = _is_multi_label(rows)
     if not labels or (len(labels) == 1 and not multi_label):
         hint = f" in {data}: a classifier needs at least two"
@@ -186,6 +189,13 @@ def _labels(data: Path, rows: list[Row], train: list[Row]) -> tuple[str, ...]:
 def _names(rows: Iterable[Row]) -> tuple[str, ...]:
     """The labels that occur, in their natural order."""
     return tuple(sorted({name for row in rows for name in row.labels}, key=natural))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_multi_label(rows: Iterable[Row]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -194,6 +195,8 @@ def _failures_named(label: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise ImageError(f"{label}: cannot be read: {error.strerror}") from error
+        if isinstance(error, struct.error):  # which speaks of Python's buffers
+            raise BrokenImageError(f"{label}: cut off or damaged") from error
         raise BrokenImageError(f"{label}: cut off or damaged ({reason(error)})") from error
 
 
