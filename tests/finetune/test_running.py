@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -63,7 +64,7 @@ def test_every_method_lowers_its_loss_on_every_base(
     given = options(model=model, fine_tune_type=method, learning_rate=RATES.get(method), epochs=4)
     losses = Losses()
     if is_packed:
-        trunk = prepare(given, keep=False).classifier.trunk
+        trunk = prepare(given).classifier.trunk
         found = any(isinstance(module, nn.QuantizedLinear) for module in trunk.modules())
         assert found == (method != "full")  # which trains the weights themselves
     finished = finetune(given, losses)
@@ -148,7 +149,7 @@ def test_the_pooling_head_of_a_pair(options, tiny_pair, data, method):
 
 def finished_trainable(given, method):
     """The parameters that such a run trains."""
-    classifier = prepare(replace(given, adapter_path=given.adapter_path + "-2"), keep=False).classifier
+    classifier = prepare(replace(given, adapter_path=given.adapter_path + "-2")).classifier
     return tree_flatten(classifier.trainable_parameters())
 
 
@@ -295,11 +296,23 @@ def test_a_place_that_cannot_be_written(options, tmp_path):
         finetune(options(adapter_path=str(tmp_path / "file")))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission(options, tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(OutputError, match="adapter cannot be written: Permission denied"):
-        finetune(options(adapter_path=str(tmp_path / "locked" / "adapter")))
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_without_permission(options, tmp_path, monkeypatch, exists):
+    """Root may write anywhere, so the system's answer is made up."""
+    folder = tmp_path / "adapter"
+    if exists:
+        folder.mkdir()
+    place = (os, "open") if exists else (Path, "mkdir")
+    asked = getattr(*place)
+
+    def denied(path, *arguments, **more):
+        if isinstance(path, Path) and folder in (path, path.parent):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return asked(path, *arguments, **more)
+
+    monkeypatch.setattr(*place, denied)
+    with pytest.raises(OutputError, match=r"adapter cannot be written: Permission denied$"):
+        finetune(options(resume=exists))
 
 
 @pytest.mark.parametrize(
