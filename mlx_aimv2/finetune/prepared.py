@@ -12,6 +12,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..adapters.attach import AdapterConfig
+from ..adapters.task import TASK
 from ..errors import NonFiniteError
 from ..metrics import measure, measure_multi_label
 from ..models.classifier import Classifier
@@ -64,7 +65,7 @@ class Prepared(Generic[Data, Model]):
     def run_folder(self) -> RunFolder:
         """Where state and log go, and what must not change: options, and the weights the run began with."""
         fixed = {name: x for name, x in dataclasses.asdict(self.options).items() if name not in FREE}
-        return RunFolder(self.folder, {**fixed, "checkpoint": base_of(self.model).checkpoint})
+        return RunFolder(self.folder, {**fixed, "checkpoint": base_of(self.model).checkpoint}, TASK)
 
 
 ClassifierRun = Prepared[Dataset, Classifier]

@@ -25,6 +25,7 @@ from ..models.backend import on_cpu
 from ..plots import draw_curves
 from ..processing.processor import Processor
 from .batches import sized
+from .best import drop_swap, finish_swap
 from .building import adapter_config
 from .classification import Classification
 from .contrastive import Contrastive
@@ -191,6 +192,10 @@ def _claimed(options: FinetuneOptions) -> Iterator[Path]:
         _make_folder(folder)
     with locked(folder):
         _check_folder(folder, options.resume)
+        if options.resume and (folder / STATE).is_file():
+            finish_swap(folder)
+        else:
+            drop_swap(folder)
         try:
             yield folder
         except OutputError as error:

@@ -64,9 +64,13 @@ class RunFolder:
         folder: where they lie.
     """
 
-    def __init__(self, folder: Path, options: dict[str, Any]) -> None:
-        """Name the folder, and the options that a run must go on with."""
-        self.folder, self._options = folder, options
+    def __init__(self, folder: Path, options: dict[str, Any], best: str | None = None) -> None:
+        """Name the folder, the options that a run must go on with, and the file that says the best is whole."""
+        self.folder, self._options, self._best = folder, options, best
+
+    def has_best(self) -> bool:
+        """Whether the best epoch is there, and whole."""
+        return self._best is None or (self.folder / self._best).is_file()
 
     def exists(self) -> bool:
         """Whether a run has been saved here."""
