@@ -29,7 +29,7 @@ from .state import RunFolder
 from .stepping import OPTIMIZERS, Stepper, multipliers
 
 # What a run may be given anew when it goes on; all else must be as it was.
-FREE = ("resume", "adapter_path", "save_every", "patience")
+FREE = ("resume", "adapter_path", "save_every", "patience", "data")  # a record guards what the data holds
 
 
 Data = TypeVar("Data")

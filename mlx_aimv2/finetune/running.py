@@ -34,6 +34,7 @@ from .loop import Trained
 from .methods import METHODS
 from .options import FinetuneOptions
 from .prepared import Prepared
+from .record import CONTENT, content_hash
 from .scanning import scan
 from .state import STATE
 from .tasks import TRAINED, towers
@@ -87,7 +88,8 @@ def finetune(options: FinetuneOptions, on_event: OnEvent | None = None) -> Finis
     dataset = _read(options)
     with _claimed(options) as folder:
         run = _prepared(options, dataset, folder, on_event)
-        _keep_splits(folder, WORKS[options.task].record(run.dataset), options.resume)
+        record = WORKS[options.task].record(run.dataset)
+        _keep_splits(folder, {**record, CONTENT: content_hash(run.dataset)}, options.resume)
         return _train(run, on_event or ignore, started)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from captioned import captioned
 from mlx.utils import tree_flatten
 from PIL import Image
 
@@ -313,6 +315,52 @@ def test_a_folder_without_permission(options, tmp_path, monkeypatch, exists):
     monkeypatch.setattr(*place, denied)
     with pytest.raises(OutputError, match=r"adapter cannot be written: Permission denied$"):
         finetune(options(resume=exists))
+
+
+# going on with data that was moved
+
+
+def moved(kind, pictures, root, target):
+    """The same pictures in another folder; what to give as --data before and after."""
+    if kind == "captions":
+        captioned(root / "data")
+    else:
+        shutil.copytree(pictures, root / "data")
+    if kind == "table":
+        rows = sorted(path.relative_to(root / "data") for path in (root / "data").rglob("*.png"))
+        lines = ["path,label", *(f"{row.as_posix()},{row.parent}" for row in rows)]
+        (root / "data" / "all.csv").write_text("\n".join(lines) + "\n")
+    shutil.copytree(root / "data", target)
+    file = {"folders": "", "table": "all.csv", "captions": "captions.csv"}[kind]
+    return root / "data" / file, target / file
+
+
+@pytest.mark.parametrize("kind", ["folders", "table", "captions"])
+def test_a_run_goes_on_with_data_that_was_moved_but_not_with_other_data(
+    options, data, tmp_path, tiny_pair, kind, monkeypatch
+):
+    first, second = moved(kind, data, tmp_path, tmp_path / "elsewhere" / "pictures")
+    task = {"task": "contrastive", "model": str(tiny_pair)} if kind == "captions" else {}
+    done = finetune(options(data=str(first), epochs=1, **task))
+    monkeypatch.chdir(tmp_path)
+    for place in (f"./data/../data/{first.name if first.is_file() else ''}", str(second)):
+        again = finetune(options(data=place, epochs=1, resume=True, **task))
+        assert again.trained == done.trained
+    picture = sorted(second.parent.rglob("*.png") if second.is_file() else second.rglob("*.png"))[0]
+    pixels = np.array(Image.open(picture))
+    Image.fromarray(255 - pixels).save(picture)
+    refused = r"--resume: the pictures are not those that .*splits\.json names"
+    with pytest.raises(InputError, match=refused):
+        finetune(options(data=str(second), epochs=1, resume=True, **task))
+    Image.fromarray(pixels).save(picture)
+    finetune(options(data=str(second), epochs=1, resume=True, **task))
+    if second.is_file():  # other words, the same pictures
+        text = second.read_text()
+        second.write_text(
+            text.replace("red at the top, number 0", "a car").replace("00.png,red", "00.png,green")
+        )
+        with pytest.raises(InputError, match=refused):
+            finetune(options(data=str(second), epochs=1, resume=True, **task))
 
 
 @pytest.mark.parametrize(
