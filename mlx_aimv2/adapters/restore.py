@@ -15,7 +15,7 @@ from .attach import settle
 from .base import require_base
 from .pair import TRAINED, AnyTask, has_trained, is_pair_task, load_trained, read_any_task, trained_hash
 from .store import CONFIG, apply_adapter, has_adapter, read_stored
-from .task import TASK, Task, check_base, has_task, read_head
+from .task import SWAP, TASK, Task, check_base, has_task, read_head
 from .trunk import TRUNK, has_trunk, load_trunk, trunk_hash
 
 
@@ -23,13 +23,17 @@ def adapter_folder(path: str | os.PathLike[str]) -> Path:
     """The folder of an adapter, a trained head, or both.
 
     Raises:
-        NotACheckpointError: no such folder, or neither is in it.
+        NotACheckpointError: no such folder, neither is in it, or not all that belongs to it.
         ConfigError: it holds an adapter and a whole encoder.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         what = "is no folder" if os.path.lexists(folder) else "there is no such folder"
         raise NotACheckpointError(f"{folder}: {what}: name the one that holds the adapter")
+    if (folder / SWAP).is_dir() and not (folder / TASK).exists():
+        raise NotACheckpointError(
+            f"{folder} lacks {TASK}: the training that wrote it was cut short while it kept its best epoch: resume it"
+        )
     if not has_adapter(folder) and not has_task(folder):
         raise NotACheckpointError(f"{folder} holds neither an adapter ({CONFIG}) nor a trained head ({TASK})")
     if has_trained(folder) != is_pair_task(folder):

@@ -23,6 +23,7 @@ from ..processing.image_config import ImageProcessorConfig
 from .base import require_base
 
 TASK, HEAD = "task.json", "head.safetensors"
+SWAP = ".best"  # a folder in which files of a better epoch wait to be moved to their places
 FORMAT = 1
 TASKS = ("classification",)
 BASE_KEYS = ("name", "revision", "checkpoint", "layout", "dtype", "quantization")

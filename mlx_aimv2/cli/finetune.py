@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import json as jsonlib
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,10 +59,25 @@ def finetune(
         if dry_run:
             _show_estimate(estimate(options, shown), json)
             return
-        finished = run(options, shown)
+        with _to_go_on(options):
+            finished = run(options, shown)
     _show(finished, options, json)
     if shown.skipped:
         raise SystemExit(NOT_ALL_DONE)
+
+
+@contextlib.contextmanager
+def _to_go_on(options: FinetuneOptions) -> Iterator[None]:
+    """An interruption says where the run is, and how to go on with it."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        from ..finetune.state import STATE
+
+        folder = Path(options.adapter_path).expanduser()
+        if not (folder / STATE).is_file():
+            raise
+        raise KeyboardInterrupt(f"--resume goes on with the run in {folder}") from stop
 
 
 def _parameters() -> list[inspect.Parameter]:

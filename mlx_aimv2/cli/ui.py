@@ -81,8 +81,8 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except KeyboardInterrupt:
-            say("interrupted")
+        except KeyboardInterrupt as stop:  # may say what to do about it
+            say(f"interrupted: {stop}" if stop.args else "interrupted")
             leave(INTERRUPTED)
         except BrokenPipeError:  # the reader of our output has enough: `mlx-aimv2 embed … | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

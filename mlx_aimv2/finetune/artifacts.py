@@ -13,12 +13,12 @@ from .. import __version__
 from ..adapters.attach import AdapterConfig, adapted
 from ..adapters.pair import TRAINED, PairTask, load_trained, trained_tensors
 from ..adapters.store import KINDS, read_stored, save_adapter, write_tensors
-from ..adapters.task import HEAD, TASK, Task, read_head, write_task
+from ..adapters.task import HEAD, Task, read_head, write_task
 from ..adapters.trunk import TRUNK, load_trunk
 from ..checkpoints.origin import Origin
-from ..errors import OutputError
 from ..models.classifier import Classifier, head_spec
 from ..processing.image import ImageProcessor
+from .best import new_best
 from .contrast import Contrast
 
 
@@ -30,20 +30,12 @@ def write_best(
     image_processor: ImageProcessor,
     multi_label: bool,
 ) -> None:
-    """Write a classifier's trained parts; each file appears whole or not at all.
-
-    The one that says what they are for goes first and comes last: parts of two epochs are never taken for one.
+    """Write a classifier's trained parts, all of them or none; see `new_best`.
 
     Raises:
-        OutputError: one of them cannot be written.
+        OutputError: one of them cannot be written; those of the best epoch before are left as they were.
     """
     origin = base_of(classifier)
-    _remove(folder / TASK)
-    if adapter is not None:
-        save_adapter(folder, classifier.trunk, adapter, origin)
-    elif method == "full":
-        write_tensors(folder / TRUNK, dict(tree_flatten(classifier.trunk.parameters())), {"format": "mlx"})
-    write_tensors(folder / HEAD, dict(tree_flatten(classifier.head.parameters())), {"format": "mlx"})
     task = Task(
         labels=classifier.labels,
         base=origin,
@@ -54,14 +46,14 @@ def write_best(
         multi_label=multi_label,
         version=__version__,
     )
-    write_task(folder, task)
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    with new_best(folder) as partial:
+        if adapter is not None:
+            save_adapter(partial, classifier.trunk, adapter, origin)
+        elif method == "full":
+            weights = dict(tree_flatten(classifier.trunk.parameters()))
+            write_tensors(partial / TRUNK, weights, {"format": "mlx"})
+        write_tensors(partial / HEAD, dict(tree_flatten(classifier.head.parameters())), {"format": "mlx"})
+        write_task(partial, task)
 
 
 def write_best_pair(
@@ -75,15 +67,14 @@ def write_best_pair(
     """Write what was trained of a pair, as `write_best` does.
 
     Raises:
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written; those of the best epoch before are left as they were.
     """
-    origin = base_of(model)
-    _remove(folder / TASK)
-    if adapter is not None:
-        save_adapter(folder, model.trunk, adapter, origin)
-    write_tensors(folder / TRAINED, trained_tensors(model.trunk), {"format": "mlx"})
-    settings = image_processor.config.to_dict()
-    write_task(folder, PairTask(origin, method, towers, settings, version=__version__))
+    origin, settings = base_of(model), image_processor.config.to_dict()
+    with new_best(folder) as partial:
+        if adapter is not None:
+            save_adapter(partial, model.trunk, adapter, origin)
+        write_tensors(partial / TRAINED, trained_tensors(model.trunk), {"format": "mlx"})
+        write_task(partial, PairTask(origin, method, towers, settings, version=__version__))
 
 
 def base_of(model: Classifier | Contrast) -> Origin:

@@ -63,7 +63,7 @@ def estimate(options: FinetuneOptions, on_event: OnEvent = ignore) -> Estimate:
     Raises:
         InputError, OutputError, CheckpointError, HubError: see `finetune`.
     """
-    run = prepare(options, on_event, keep=False)
+    run = prepare(options, on_event)
     method, loop, before, stored, held = METHODS[options.fine_tune_type], None, 0.0, 0, 0
     mx.reset_peak_memory()
     if method.frozen:

@@ -17,7 +17,7 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from ..errors import NonFiniteError, TrainingError
-from ..events import Metric, OnEvent, Progress
+from ..events import Metric, Notice, OnEvent, Progress
 from .options import FinetuneOptions
 from .schedule import learning_rate
 from .state import Place, RunFolder, saved_parameters
@@ -119,6 +119,7 @@ class Loop:
         """
         if resume and self._folder.exists():
             self.place = self._folder.restore(self._model, self._stepper.optimizer, self._ema)
+            self._miss_best()
         else:
             self._folder.begin()
             self._save()  # from here on there is something to go on with
@@ -127,9 +128,21 @@ class Loop:
             self._train_epoch()
             self._end_epoch()
         place = self.place
+        if place.best is None:  # lost, and no epoch is left that could be better
+            self._judge(place.epoch - 1)
+            self._save()
         best = place.best if place.best is not None else float("nan")
         stopped = place.epoch < self.total_epochs
         return Trained(self._options.best_metric, best, place.best_epoch, place.epoch, place.step, stopped)
+
+    def _miss_best(self) -> None:
+        """Where the best epoch is not there any more, the next one is the best."""
+        if self.place.best is not None and not self._folder.has_best():
+            self.place.best = None
+            lost = (
+                f"the best epoch so far, {self.place.best_epoch + 1}, is not whole in {self._folder.folder}"
+            )
+            self._on_event(Notice(f"{lost}: the best of what is still to come is kept"))
 
     def rehearse(self, steps: int) -> float:
         """Make a few steps and keep nothing; the seconds that one of them takes."""
@@ -190,6 +203,19 @@ class Loop:
 
     def _end_epoch(self) -> None:
         place = self.place
+        values, improved = self._judge(place.epoch)
+        place.stale = 0 if improved else place.stale + 1
+        self._folder.log(place, {"step": place.step, "epoch": place.epoch, "validation": values})
+        self._report({f"val_{name}": x for name, x in values.items()})
+        place.epoch, place.batch = place.epoch + 1, 0
+        self._save()
+
+    def _judge(self, epoch: int) -> tuple[dict[str, float], bool]:
+        """Validate the model as it is after an epoch, and keep it if it is the best: what was found, if it is better.
+
+        Of two with the same metric, the one with less loss is the best, but no better.
+        """
+        place = self.place
         self._model.eval()
         trained = saved_parameters(self._model)
         if self._ema is not None:
@@ -199,14 +225,10 @@ class Loop:
         better = self._gain(value)
         if better > 0 or (better == 0 and loss < place.best_loss):
             self._keep_best()
-            place.best, place.best_loss, place.best_epoch = value, loss, place.epoch
-        place.stale = 0 if better > 0 else place.stale + 1
+            place.best, place.best_loss, place.best_epoch = value, loss, epoch
         if self._ema is not None:
             self._model.update(tree_unflatten(list(trained.items())))
-        self._folder.log(place, {"step": place.step, "epoch": place.epoch, "validation": values})
-        self._report({f"val_{name}": x for name, x in values.items()})
-        place.epoch, place.batch = place.epoch + 1, 0
-        self._save()
+        return values, better > 0
 
     def _gain(self, value: float) -> float:
         """How much better the metric is than the best so far."""

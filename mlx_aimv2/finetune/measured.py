@@ -14,13 +14,11 @@ from ..events import Notice, OnEvent
 from .captions import CaptionDataset
 from .dataset import Dataset
 from .folders import counted
-from .record import RECORD, relative_path
+from .record import MARKS, RECORD, SKIPPED, file_mark, relative_path
 from .rows import SPLITS
 
 ALL = "all"
-KNOWN = (
-    0.9  # of the pictures of a training that have to be there still, for the data to be that of the training
-)
+KNOWN = (*SPLITS, SKIPPED)
 VAL_FRACTION, SEED = 0.2, 0  # where only one of them is given
 
 Data = TypeVar("Data", Dataset, CaptionDataset)
@@ -46,60 +44,76 @@ def measured(
 ) -> tuple[Data, tuple[str, ...]]:
     """Data in splits, and the names of those to measure.
 
-    In the data of the training the pictures are in the splits that they had there, and newer ones in none; what was
-    held out is measured. Other data is measured by its own `val`, or `test`, or as a whole where it has neither.
+    Pictures that training knew are in the splits that they had there; what was held out is measured, and where there
+    is none of it, those that training did not know. Data of which it knew nothing is measured by its own `val`, or
+    `test`, or as a whole where it has neither.
 
     Args:
         read: `read_dataset` or `read_captions`.
         data: a folder or file.
         adapter_path: the folder of a training; None where there was none.
         measure: what part is asked for.
-        on_event: told what is measured, where nobody said it.
+        on_event: told which pictures are left out, and which were trained on.
 
     Raises:
-        InputError: the data cannot be read, or has no such pictures.
+        InputError: the data cannot be read, has no such pictures, or is to be split otherwise than in training.
         ConfigError: the record that training left is damaged.
     """
-    if measure.val_fraction is not None or measure.seed is not None:
-        fraction = VAL_FRACTION if measure.val_fraction is None else measure.val_fraction
-        dataset = read(data, val_fraction=fraction, seed=measure.seed or SEED, training=False)
-        return dataset, _chosen(dataset, measure.split or "val")
-    dataset = read(data, val_fraction=0, training=False)
-    record = None if adapter_path is None else adapter_path.expanduser() / RECORD
-    if record is not None and record.is_file() and measure.split != ALL:
-        trained = as_in_training(dataset, read_json(record))
-        if trained is not None:
-            _tell(dataset, trained, on_event)
-            return trained, _chosen(trained, measure.split or "val")
-        on_event(
-            Notice(f"{data} is not the data of the training in {adapter_path}: nothing of it was trained on")
-        )
+    fraction = measure.val_fraction
+    if fraction is None:
+        fraction = 0.0 if measure.seed is None else VAL_FRACTION
+    dataset = read(data, val_fraction=fraction, seed=measure.seed or SEED, training=False)
     own = next((split for split in ("val", "test") if dataset.split(split)), ALL)
-    return dataset, _chosen(dataset, measure.split or own)
-
-
-def as_in_training(dataset: Data, record: Mapping[str, Any]) -> Data | None:
-    """The dataset in the splits of a record, newer pictures left out; None if it is the record of other data."""
-    splits = {path: split for split in SPLITS for path in record.get(split, ())}
-    pictures = [each for split in SPLITS for each in dataset.split(split)]
-    found: dict[str, list[Any]] = {split: [] for split in SPLITS}
-    for each in pictures:
-        if (split := splits.get(relative_path(each.path, dataset.root))) is not None:
-            found[split].append(each)
-    if not splits or sum(map(len, found.values())) < KNOWN * len(splits):
-        return None
-    train, val, test = (tuple(found[split]) for split in SPLITS)
-    return dataclasses.replace(dataset, train=train, val=val, test=test)
-
-
-def _tell(dataset: Data, trained: Data, on_event: OnEvent) -> None:
-    """Name how many pictures are in no split, since nobody would miss them."""
-    newer = sum(len(dataset.split(split)) - len(trained.split(split)) for split in SPLITS)
-    if newer:
-        pictures = counted(newer, "picture")
-        on_event(
-            Notice(f"newer than the training, and in no split of it: {pictures}; --split all measures all")
+    if measure.val_fraction is not None:
+        own = "val"
+    path = None if adapter_path is None else adapter_path.expanduser() / RECORD
+    if path is None or not path.is_file():
+        return dataset, _chosen(dataset, measure.split or own)
+    known = known_pictures(dataset, read_json(path))
+    if not any(known.values()):
+        on_event(Notice(f"no picture of {data} was known to the training in {adapter_path}"))
+        return dataset, _chosen(dataset, measure.split or own)
+    if measure.val_fraction is not None or measure.seed is not None:
+        raise InputError(
+            f"--val-fraction and --seed would mix what was trained on in {adapter_path} with what was held out: leave"
+            " them out"
         )
+    return _as_in_training(dataset, known, measure.split, on_event)
+
+
+def known_pictures(dataset: Dataset | CaptionDataset, record: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The pictures that a record of a training names, by its splits; a copy by another name is the same picture."""
+    marks = record.get(MARKS, {})
+    named = [(split, path, marks.get(path)) for split in KNOWN for path in record.get(split, ())]
+    by_path = {(path, mark): split for split, path, mark in named}
+    by_mark = {mark: split for split, _, mark in reversed(named)}  # what was trained on counts as that
+    found: dict[str, list[Any]] = {split: [] for split in KNOWN}
+    for each in (each for split in SPLITS for each in dataset.split(split)):
+        mark = file_mark(each.path)
+        split = by_path.get((relative_path(each.path, dataset.root), mark)) or by_mark.get(mark)
+        if mark is not None and split is not None:
+            found[split].append(each)
+    return found
+
+
+def _as_in_training(
+    dataset: Data, known: Mapping[str, list[Any]], split: str | None, on_event: OnEvent
+) -> tuple[Data, tuple[str, ...]]:
+    everything = [each for name in SPLITS for each in dataset.split(name)]
+    if split == ALL:
+        pictures = counted(len(everything), "picture")
+        on_event(Notice(f"{len(known['train']):,} of {pictures} were trained on"))
+        return dataset, SPLITS
+    named = {each.path for pictures in known.values() for each in pictures}
+    new = [each for each in everything if each.path not in named]
+    parts = {name: tuple(known[name]) for name in SPLITS}
+    if split is None and not parts["val"] and new:  # what training never saw is as good as held out
+        parts["val"] = tuple(new)
+    elif new:
+        pictures = counted(len(new), "picture")
+        on_event(Notice(f"{pictures} that the training did not know: left out; --split all measures all"))
+    dataset = dataclasses.replace(dataset, train=parts["train"], val=parts["val"], test=parts["test"])
+    return dataset, _chosen(dataset, split or "val")
 
 
 def _chosen(dataset: Data, split: str) -> tuple[str, ...]:

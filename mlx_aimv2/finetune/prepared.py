@@ -12,6 +12,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..adapters.attach import AdapterConfig
+from ..adapters.task import TASK
 from ..errors import InputError, NonFiniteError
 from ..metrics import measure, measure_multi_label
 from ..models.classifier import Classifier
@@ -29,7 +30,8 @@ from .stepping import Stepper, make_optimizer, multipliers
 from .tasks import ONE_LABEL, SEVERAL_LABELS
 
 # What a run may be given anew when it goes on; all else must be as it was.
-FREE = ("resume", "adapter_path", "save_every", "patience")
+FREE = ("resume", "adapter_path", "save_every", "patience", "data", "model", "revision")
+# what the data holds a record guards, and the model its hash
 
 
 Data = TypeVar("Data")
@@ -65,7 +67,7 @@ class Prepared(Generic[Data, Model]):
     def run_folder(self) -> RunFolder:
         """Where state and log go, and what must not change: options, and the weights the run began with."""
         fixed = {name: x for name, x in dataclasses.asdict(self.options).items() if name not in FREE}
-        return RunFolder(self.folder, {**fixed, "checkpoint": base_of(self.model).checkpoint})
+        return RunFolder(self.folder, {**fixed, "checkpoint": base_of(self.model).checkpoint}, TASK)
 
 
 ClassifierRun = Prepared[Dataset, Classifier]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .dataset import Dataset, Example
+from .captions import CaptionDataset
+from .dataset import Dataset
 from .rows import SPLITS
 
 RECORD = "splits.json"
-KEYS = {"labels", "multi_label", "seed", "val_fraction", *SPLITS}
+SKIPPED = "skipped"  # pictures that could not be read, beside the splits
+MARKS = "files"
+TAIL = 4096  # bytes; the checksum of a PNG is in them, and the last rows of a JPEG
 
 
 def split_record(dataset: Dataset) -> dict[str, Any]:
@@ -33,36 +37,32 @@ def split_record(dataset: Dataset) -> dict[str, Any]:
     return record
 
 
-def from_record(record: Any, root: str | os.PathLike[str]) -> Dataset:
-    """The dataset of a record, its pictures below ``root``; they are not looked at.
+def file_marks(dataset: Dataset | CaptionDataset) -> dict[str, str]:
+    """What tells each picture from others, whatever it is called: by its path as in the record.
 
     Raises:
-        InputError: the record is not one that `split_record` made.
+        InputError: a picture cannot be read.
     """
-    if not isinstance(record, dict) or set(record) != KEYS:
-        raise InputError(f"this is no record of a split: it has to hold {', '.join(sorted(KEYS))}")
+    found = {}
+    for split in SPLITS:
+        for example in dataset.split(split):
+            if (mark := file_mark(example.path)) is None:
+                raise InputError(
+                    f"{example.path} cannot be read any more: put it back, or take it out of the data"
+                )
+            found[relative_path(example.path, dataset.root)] = mark
+    return found
+
+
+def file_mark(path: str) -> str | None:
+    """Size and a hash of the last bytes of a file; None where it cannot be read."""
     try:
-        labels = tuple(map(str, record["labels"]))
-        numbers = {name: number for number, name in enumerate(labels)}
-        splits = {
-            split: tuple(
-                Example(str(Path(root) / path), tuple(numbers[name] for name in names))
-                for path, names in record[split].items()
-            )
-            for split in SPLITS
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"the record of the split is damaged ({type(error).__name__}: {error}): train again"
-        ) from error
-    return Dataset(
-        labels=labels,
-        multi_label=bool(record["multi_label"]),
-        root=os.fspath(root),
-        val_fraction=record["val_fraction"],
-        seed=record["seed"],
-        **splits,
-    )
+        with Path(path).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL))
+            return f"{size}-{hashlib.sha256(file.read(TAIL)).hexdigest()[:12]}"
+    except (OSError, ValueError):
+        return None
 
 
 def relative_path(path: str, root: str) -> str:

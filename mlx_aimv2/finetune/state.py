@@ -64,9 +64,13 @@ class RunFolder:
         folder: where they lie.
     """
 
-    def __init__(self, folder: Path, options: dict[str, Any]) -> None:
-        """Name the folder, and the options that a run must go on with."""
-        self.folder, self._options = folder, options
+    def __init__(self, folder: Path, options: dict[str, Any], best: str | None = None) -> None:
+        """Name the folder, the options that a run must go on with, and the file that says the best is whole."""
+        self.folder, self._options, self._best = folder, options, best
+
+    def has_best(self) -> bool:
+        """Whether the best epoch is there, and whole."""
+        return self._best is None or (self.folder / self._best).is_file()
 
     def exists(self) -> bool:
         """Whether a run has been saved here."""
@@ -97,17 +101,8 @@ class RunFolder:
             InputError: there is none, or it is another run's, naming what differs.
             DamagedFileError: the file is damaged.
         """
-        path = self.folder / STATE
-        if not path.is_file():
-            raise InputError(f"{self.folder} holds no run to go on with: leave --resume out")
-        header = read_header((path,))
-        try:
-            note = json.loads(header.metadata[NOTE])
-            place, options = Place(**note["place"]), dict(note["options"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DamagedFileError(f"{path} is no state of a run: leave --resume out") from error
-        self._check(options)
-        arrays = open_tensors(header)
+        path, place = self.folder / STATE, self.check()
+        arrays = open_tensors(read_header((path,)))
         parts: dict[str, dict[str, mx.array]] = {"model": {}, "optimizer": {}, "ema": {}}
         for name, x in arrays.items():
             kind, _, rest = name.partition(".")
@@ -127,6 +122,25 @@ class RunFolder:
             ema.update(parts["ema"])
         mx.eval(model.parameters(), optimizer.state)
         self._cut_log(place.lines)
+        return place
+
+    def check(self) -> Place:
+        """Where a saved run is; without its weights it is quick to find that another run is meant.
+
+        Raises:
+            InputError: there is none, or it is another run's, naming what differs.
+            DamagedFileError: the file is damaged.
+        """
+        path = self.folder / STATE
+        if not path.is_file():
+            raise InputError(f"{self.folder} holds no run to go on with: leave --resume out")
+        header = read_header((path,))
+        try:
+            note = json.loads(header.metadata[NOTE])
+            place, options = Place(**note["place"]), dict(note["options"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedFileError(f"{path} is no state of a run: leave --resume out") from error
+        self._check(options)
         return place
 
     def _check(self, options: dict[str, Any]) -> None:

@@ -278,6 +278,34 @@ def test_it_goes_on_where_it_was(cli, pair, data, tmp_path):
     assert again.returncode == 0 and "best was epoch 1 of 1" in again.stderr
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path, saved):
+    from mlx_aimv2.cli import ui
+    from mlx_aimv2.cli.finetune import finetune
+
+    def interrupted(options, on_event):
+        if saved:
+            (tmp_path / "state.safetensors").touch()
+        raise KeyboardInterrupt
+
+    def leave(status):
+        raise SystemExit(status)
+
+    class Nothing:
+        """The context of a command line on which nothing else was said."""
+
+        def get_parameter_source(self, name):
+            return None
+
+    monkeypatch.setattr("mlx_aimv2.finetune.running.finetune", interrupted)
+    monkeypatch.setattr(ui, "leave", leave)
+    with pytest.raises(SystemExit) as caught:
+        finetune(context=Nothing(), data="pictures", adapter_path=str(tmp_path))
+    assert caught.value.code == 130
+    how = f": --resume goes on with the run in {tmp_path}" if saved else ""
+    assert capsys.readouterr().err == f"mlx-aimv2: interrupted{how}\n"
+
+
 def test_a_broken_picture_is_named_and_the_rest_trained_on(cli, pair, data, tmp_path):
     import shutil
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from captioned import captioned
 from mlx.utils import tree_flatten
 from PIL import Image
 
@@ -72,7 +75,7 @@ def test_every_method_lowers_its_loss_on_every_base(
     given = options(model=model, fine_tune_type=method, **training(method, epochs=4))
     losses = Losses()
     if is_packed:
-        trunk = prepare(given, keep=False).classifier.trunk
+        trunk = prepare(given).classifier.trunk
         found = any(isinstance(module, nn.QuantizedLinear) for module in trunk.modules())
         assert found == (method != "full")  # which trains the weights themselves
     finished = finetune(given, losses)
@@ -190,7 +193,7 @@ def test_what_has_one_dimension_does_not_decay(options, method):
     given = options(
         fine_tune_type=method, learning_rate=1e-6, head_lr=1e-6, weight_decay=5e5, iters=1, warmup=0.0
     )
-    run = prepare(given, keep=False)
+    run = prepare(given)
     before = {name: np.array(x) for name, x in tree_flatten(run.model.trainable_parameters())}
     run.model.train()
     batches = list(Batches(run.dataset, run.processor.image_processor).epoch())
@@ -230,7 +233,7 @@ def test_the_pooling_head_of_a_pair(options, tiny_pair, data, method):
 
 def finished_trainable(given, method):
     """The parameters that such a run trains."""
-    classifier = prepare(replace(given, adapter_path=given.adapter_path + "-2"), keep=False).classifier
+    classifier = prepare(replace(given, adapter_path=given.adapter_path + "-2")).classifier
     return tree_flatten(classifier.trainable_parameters())
 
 
@@ -377,11 +380,69 @@ def test_a_place_that_cannot_be_written(options, tmp_path):
         finetune(options(adapter_path=str(tmp_path / "file")))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission(options, tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(OutputError, match="adapter cannot be written: Permission denied"):
-        finetune(options(adapter_path=str(tmp_path / "locked" / "adapter")))
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_without_permission(options, tmp_path, monkeypatch, exists):
+    """Root may write anywhere, so the system's answer is made up."""
+    folder = tmp_path / "adapter"
+    if exists:
+        folder.mkdir()
+    place = (os, "open") if exists else (Path, "mkdir")
+    asked = getattr(*place)
+
+    def denied(path, *arguments, **more):
+        if isinstance(path, Path) and folder in (path, path.parent):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return asked(path, *arguments, **more)
+
+    monkeypatch.setattr(*place, denied)
+    with pytest.raises(OutputError, match=r"adapter cannot be written: Permission denied$"):
+        finetune(options(resume=exists))
+
+
+# going on with data that was moved
+
+
+def moved(kind, pictures, root, target):
+    """The same pictures in another folder; what to give as --data before and after."""
+    if kind == "captions":
+        captioned(root / "data")
+    else:
+        shutil.copytree(pictures, root / "data")
+    if kind == "table":
+        rows = sorted(path.relative_to(root / "data") for path in (root / "data").rglob("*.png"))
+        lines = ["path,label", *(f"{row.as_posix()},{row.parent}" for row in rows)]
+        (root / "data" / "all.csv").write_text("\n".join(lines) + "\n")
+    shutil.copytree(root / "data", target)
+    file = {"folders": "", "table": "all.csv", "captions": "captions.csv"}[kind]
+    return root / "data" / file, target / file
+
+
+@pytest.mark.parametrize("kind", ["folders", "table", "captions"])
+def test_a_run_goes_on_with_data_that_was_moved_but_not_with_other_data(
+    options, data, tmp_path, tiny_pair, kind, monkeypatch
+):
+    first, second = moved(kind, data, tmp_path, tmp_path / "elsewhere" / "pictures")
+    task = {"task": "contrastive", "model": str(tiny_pair)} if kind == "captions" else {}
+    done = finetune(options(data=str(first), epochs=1, **task))
+    monkeypatch.chdir(tmp_path)
+    for place in (f"./data/../data/{first.name if first.is_file() else ''}", str(second)):
+        again = finetune(options(data=place, epochs=1, resume=True, **task))
+        assert again.trained == done.trained
+    picture = sorted(second.parent.rglob("*.png") if second.is_file() else second.rglob("*.png"))[0]
+    pixels = np.array(Image.open(picture))
+    Image.fromarray(255 - pixels).save(picture)
+    refused = r"--resume: the pictures are not those that .*splits\.json names"
+    with pytest.raises(InputError, match=refused):
+        finetune(options(data=str(second), epochs=1, resume=True, **task))
+    Image.fromarray(pixels).save(picture)
+    finetune(options(data=str(second), epochs=1, resume=True, **task))
+    if second.is_file():  # other words, the same pictures
+        text = second.read_text()
+        second.write_text(
+            text.replace("red at the top, number 0", "a car").replace("00.png,red", "00.png,green")
+        )
+        with pytest.raises(InputError, match=refused):
+            finetune(options(data=str(second), epochs=1, resume=True, **task))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""One run in a folder at a time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mlx_aimv2.errors import InputError, OutputError
+from mlx_aimv2.events import Metric, Progress
+from mlx_aimv2.finetune.lock import LOCK, locked
+from mlx_aimv2.finetune.running import finetune
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mlx_aimv2.finetune.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+REFUSED = r"another run is training in .*: wait until it ends, or name another --adapter-path"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("kind", [Progress, Metric])
+def test_a_second_run_in_the_same_folder_is_refused(options, tmp_path, kind, resume):
+    """While the first one still looks at its pictures, and while it trains."""
+    refused = []
+
+    def also(event):
+        if isinstance(event, kind) and not refused:
+            with pytest.raises(InputError, match=REFUSED):
+                finetune(options(resume=resume))
+            refused.append(event)
+
+    assert finetune(options(epochs=1), also).trained.epochs == 1
+    assert refused and not (tmp_path / "adapter" / LOCK).exists()
+    assert finetune(options(epochs=1, resume=True)).trained.epochs == 1
+
+
+def test_the_lock_of_a_run_that_was_killed_is_no_hindrance(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=REFUSED), locked(tmp_path):
+            pass
+        run.send_signal(signal.SIGKILL)
+    assert (tmp_path / LOCK).exists()
+    with locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_was_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
+    """The run that had it ends between the opening and the locking here."""
+    flock, calls = fcntl.flock, []
+
+    def late(descriptor, flags):
+        calls.append(descriptor)
+        if len(calls) == 1:
+            (tmp_path / LOCK).unlink()
+        flock(descriptor, flags)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with locked(tmp_path):
+        assert len(calls) == 2 and (tmp_path / LOCK).exists()
+
+
+def test_a_file_system_without_locks_will_do(options, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert finetune(options(epochs=1)).trained.epochs == 1
+
+
+def test_a_folder_that_is_gone(tmp_path):
+    with (
+        pytest.raises(OutputError, match="cannot be written: No such file or directory"),
+        locked(tmp_path / "a"),
+    ):
+        pass
