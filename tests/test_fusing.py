@@ -237,6 +237,15 @@ def test_an_adapter_of_a_quantized_base_is_exported_plain(with_adapter, checkpoi
     assert error(run(load(folder, dtype="float32")[0], pixels), run(model, pixels)) < 1e-4
 
 
+def test_a_head_that_is_not_exported_is_named(with_adapter, checkpoint, tmp_path):
+    base, notices = checkpoint("fixed"), []
+    model = with_adapter(base, tmp_path / "a")
+    write_head(tmp_path / "a", model.origin)
+    export(base, tmp_path / "out", adapter_path=tmp_path / "a", on_event=notices.append)
+    said = [event.message for event in notices if isinstance(event, Notice)]
+    assert said == [f"the head in {tmp_path / 'a'} stays there: the encoder alone is exported"]
+
+
 def test_another_base_is_refused_and_nothing_is_left(with_adapter, checkpoint, tmp_path):
     with_adapter(checkpoint("fixed"), tmp_path / "a")
     other = checkpoint("head")
@@ -292,3 +301,6 @@ def test_an_existing_folder_is_refused(with_adapter, tiny_vision, tmp_path):
 def test_a_folder_that_is_not_there_is_named(tiny_vision, tmp_path):
     with pytest.raises(NotACheckpointError, match="nowhere: there is no such folder"):
         fuse(tiny_vision, tmp_path / "nowhere", tmp_path / "out", on_event=ignore)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotACheckpointError, match="file: is no folder: name the one that holds the adapter"):
+        fuse(tiny_vision, tmp_path / "file", tmp_path / "out", on_event=ignore)

@@ -163,9 +163,9 @@ def _prepared(
     images = sized(processor.image_processor)  # one size for all pictures
     processor = Processor(images, processor.tokenizer, processor.max_text_length)
     adapter = adapter_config(options)
-    dataset = scan(dataset, images, emit)
     mx.random.seed(options.seed)
     trainee = WORKS[options.task].build(model, dataset, adapter, options)
+    dataset = scan(dataset, images, emit)  # last, since it takes longest
     return Prepared(options, folder, dataset, trainee, processor, adapter)
 
 

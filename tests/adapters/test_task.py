@@ -56,6 +56,7 @@ def test_a_task_comes_back(tmp_path):
         ({"labels": ()}, "labels has to be a list of names, and none of them empty"),
         ({"labels": ("cat", "")}, "labels has to be a list of names, and none of them empty"),
         ({"labels": ("cat", "cat")}, "labels names a class twice"),
+        ({"labels": ("cat", "\ud800")}, "labels has a name with half a surrogate pair, which is no text"),
         ({"multi_label": 1}, "multi_label is 1, but has to be true or false"),
         ({"head": "linear"}, "head has to be an object, not a str"),
         ({"preprocessing": []}, "preprocessing has to be an object, not a list"),

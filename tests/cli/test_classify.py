@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -62,6 +63,14 @@ def test_cosines_and_a_background_label(cli, pair, photos):
         "classify", photos / "0.png", "-l", "a dog", "--none", "something else", "--model", pair, "--json"
     )
     assert {p["label"] for p in json.loads(two.stdout)[0]["predictions"]} == {"a dog", "something else"}
+
+
+def test_the_head_of_a_fused_checkpoint_is_pointed_out(cli, pair, photos, tmp_path):
+    fused = shutil.copytree(pair, tmp_path / "fused")
+    (fused / "head.safetensors").touch()
+    done = cli("classify", photos / "0.png", "--model", fused)
+    message = f"mlx-aimv2: error: {fused} has a trained head beside it: add --adapter-path {fused}\n"
+    assert (done.returncode, done.stderr) == (2, message)
 
 
 @pytest.mark.parametrize(

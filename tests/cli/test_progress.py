@@ -11,7 +11,7 @@ import pytest
 from mlx_aimv2.cli import ui
 from mlx_aimv2.cli.progress import Training
 from mlx_aimv2.cli.words import duration, size
-from mlx_aimv2.events import Metric, Notice, Progress
+from mlx_aimv2.events import Metric, Notice, Progress, Skipped
 
 STEPS, EPOCHS = 40, 4
 
@@ -90,6 +90,21 @@ def test_a_run_that_goes_on_counts_from_where_it_was():
     lines = lines_of(known, clock, list(training())[50:])
     assert known.pictures_per_second == pytest.approx(8.0)
     assert "0.0 s left" in lines[-1]
+
+
+def test_a_run_that_goes_on_with_a_validation_says_nothing_of_steps():
+    known = Training(Clock())
+    event = Metric(20, 1, {"val_loss": 0.5, "val_top1": 0.875}, STEPS, EPOCHS)
+    assert known.add(event) == ["epoch 2 of 4: val_loss 0.5000, val_top1 0.8750"]
+
+
+def test_a_picture_that_is_left_out_is_named_once(capsys):
+    with ui.screen() as shown:
+        shown(Skipped("bad\nname.jpg", "bad name.jpg: cut off or damaged"))
+    assert capsys.readouterr().err.rstrip().endswith("name.jpg: cut off or damaged")
+    with ui.screen() as shown:
+        shown(Skipped("a.jpg", "a.jpg: not a picture"))
+    assert capsys.readouterr().err == "mlx-aimv2: skipped a.jpg: not a picture\n"
 
 
 def test_the_live_line_has_everything():

@@ -343,6 +343,44 @@ def test_there_is_nothing_to_go_on_with(options):
         finetune(options(resume=True))
 
 
+def test_what_a_training_left_is_not_overwritten_for_want_of_its_state(options, tmp_path):
+    finetune(options(epochs=1))
+    (tmp_path / "adapter" / "state.safetensors").unlink()
+    before = (tmp_path / "adapter" / "head.safetensors").read_bytes()
+    with pytest.raises(
+        InputError, match=r"adapter holds what a training left, and not its state\.safetensors, without which"
+    ):
+        finetune(options(epochs=1, resume=True, learning_rate=1.0))
+    assert (tmp_path / "adapter" / "head.safetensors").read_bytes() == before
+
+
+def test_another_model_by_the_same_name_is_told_by_its_options_first(options, tmp_path):
+    finetune(options(epochs=1))
+    with pytest.raises(InputError, match="--resume: fine_tune_type was 'lora' in"):
+        finetune(options(epochs=1, resume=True, fine_tune_type="dora"))
+
+
+def test_a_name_that_is_too_long(options):
+    with pytest.raises(InputError, match=r"x{200}: File name too long: name another --adapter-path"):
+        finetune(options(adapter_path="x" * 300))
+
+
+def test_classes_of_one_picture_have_nothing_to_hold_out(options, own_data):
+    for folder in own_data.iterdir():
+        for path in sorted(folder.iterdir())[1:]:
+            path.unlink()
+    with pytest.raises(InputError, match="no class has two pictures, so none can be held out: add some"):
+        finetune(options(data=str(own_data)))
+
+
+def test_pictures_that_cannot_be_read_are_recorded(options, own_data, tmp_path):
+    (own_data / "red" / "broken.png").write_bytes(b"no picture")
+    finetune(options(data=str(own_data), epochs=1), ignore)
+    record = json.loads((tmp_path / "adapter" / "splits.json").read_text())
+    assert record["skipped"] == ["red/broken.png"]
+    assert set(record["files"]) == {"red/broken.png", *record["train"], *record["val"]}
+
+
 def test_a_run_that_was_killed_at_once_can_be_gone_on_with(options, tmp_path):
     (tmp_path / "adapter").mkdir()
     events = []
