@@ -1,7 +1,8 @@
 """Fine-tuning on real pictures: scikit-learn's handwritten digits, with a small encoder trained from scratch here.
 
 For every seed: full fine-tuning from fresh weights; then an encoder trained on the digits 0 to 4 alone, and from it
-full fine-tuning, LoRA and the probes on all ten. One line for each, and mean and spread at the end.
+full fine-tuning, LoRA and the probes on all ten. One line for each, and mean and spread (largest less smallest) at
+the end. A fifth of each class is held out; top-1 is that of the best epoch on it.
 
     pip install scikit-learn
     python benchmarks/digits.py [--seeds 0 1 2] [--work FOLDER]
@@ -69,7 +70,7 @@ def run(name, data, base, out, seed, given):
     top1 = done.evaluation.metrics.top1
     seconds = time.perf_counter() - start
     print(f"{seed}\t{name}\t{top1:.2%}\t{done.trainable:,}\t{done.parameters:,}\t{seconds:.0f} s", flush=True)
-    return top1
+    return top1, done.trainable
 
 
 def as_checkpoint(base, trained, folder):
@@ -91,6 +92,7 @@ def main():
     parser.add_argument("--work", type=Path)
     given = parser.parse_args()
     found: dict[str, list[float]] = {}
+    trained: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
         all_digits = write_digits(work / "digits", range(10))
@@ -100,15 +102,19 @@ def main():
             place = work / f"seed-{seed}"
             place.mkdir()
             fresh = write_checkpoint(place / "fresh", CONFIG, "mlx", seed=seed)
-            scratch = run("full, from scratch", all_digits, fresh, place / "scratch", seed, FULL)
+            scratch, _ = run("full, from scratch", all_digits, fresh, place / "scratch", seed, FULL)
             found.setdefault("full, from scratch", []).append(scratch)
             run("full, digits 0 to 4 only", half, fresh, place / "half", seed, FULL)
             base = as_checkpoint(fresh, place / "half", place / "base")
             for name, way in WAYS.items():
-                found.setdefault(name, []).append(run(name, all_digits, base, place / name, seed, way))
+                top1, trained[name] = run(name, all_digits, base, place / name, seed, way)
+                found.setdefault(name, []).append(top1)
     print("\nmethod\tmean top-1\tspread")
     for name, values in found.items():
         print(f"{name}\t{statistics.mean(values):.2%}\t{max(values) - min(values):.2%}")
+    share = trained["lora"] / trained["full"]
+    behind = max(full - lora for full, lora in zip(found["full"], found["lora"], strict=True))
+    print(f"\nLoRA trains {share:.1%} of what full trains, and is at most {behind:.2%} behind it")
 
 
 if __name__ == "__main__":
