@@ -23,13 +23,12 @@ from ..checkpoints.files import inside, open_tensors, read_header, read_json
 from ..checkpoints.fit import check_fit
 from ..checkpoints.origin import Origin, checkpoint_hash
 from ..checkpoints.shards import Entry, header_bytes, planned_bytes
-from ..errors import ConfigError, InputError, NotACheckpointError, OutputError, PickleRefusedError
+from ..errors import InputError, NotACheckpointError, OutputError, PickleRefusedError
 from ..models.lit import Aimv2Model
 from .attach import AdapterConfig, adapted, encoder_of, linears, replace_module
 from .base import require_base
 from .lora import LAYERS, LoRALinear
 from .peft_config import PeftConfig
-from .targets import TARGETS
 
 CONFIG, TENSORS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."  # of every name in PEFT's files
@@ -207,34 +206,6 @@ def read_stored(folder: Path) -> StoredAdapter:
 def _known_name(name: str) -> str:
     """A name as `modules` expects it; one that does not begin as PEFT's do stays whole, and will have no place."""
     return name.removeprefix(PREFIX).replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
-
-
-def read_adapter(folder: Path) -> tuple[AdapterConfig, dict[str, mx.array]]:
-    """What an adapter folder holds, in this package's terms.
-
-    Returns:
-        Its settings (``num_layers`` counts the layers it has tensors for, where those are not all; ranks and alphas
-        of single modules are not in it), and its tensors by their names in the file without `base_model.model.`.
-
-    Raises:
-        CheckpointError: see `read_stored`; or no layer of an encoder is adapted.
-    """
-    stored = read_stored(folder)
-    places = [match for name in stored.modules() if (match := LAYER.fullmatch(name))]
-    short = {path: name for name, path in TARGETS.items()}
-    targets = tuple(sorted({short[place["target"]] for place in places if place["target"] in short}))
-    if not targets:
-        raise ConfigError(f"{folder}: this adapter adapts no layer of an encoder")
-    config = stored.config
-    return AdapterConfig(
-        type="dora" if config.dora else "lora",
-        rank=config.rank,
-        alpha=config.alpha,
-        dropout=config.dropout,
-        target_modules=targets,
-        num_layers=len({place["number"] for place in places}) if config.layers is not None else None,
-        rslora=config.rslora,
-    ), stored.tensors
 
 
 def apply_adapter(model: nn.Module, folder: Path, any_base: bool = False) -> list[str]:
