@@ -11,7 +11,6 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
-from tokenizers import pre_tokenizers
 
 from ..checkpoints.atomic import new_folder, save_tensors
 from ..checkpoints.eras import original_config
@@ -20,9 +19,10 @@ from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from ..errors import InputError
 from ..loading import make_model
 from ..processing.image_config import write_preprocessor
+from .vocabulary import LEAST, Vocabulary, write_vocabulary
 
 BOS, EOS = "<start_of_text>", "<end_of_text>"
-VOCABULARY = 2 * 256 + 2  # every byte, inside a word and at its end, and the two special tokens
+VOCABULARY = LEAST  # every byte, inside a word and at its end, and the two special tokens
 
 TINY_VISION = Aimv2VisionConfig(
     hidden_size=64,
@@ -94,19 +94,7 @@ def write_checkpoint(
 
 def write_tokenizer(folder: Path, max_length: int = 77) -> None:
     """vocab.json, merges.txt and configs of a tokenizer without merges: one token for every byte."""
-    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols), BOS, EOS]
-    special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
-    _write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    _write_json(folder / "special_tokens_map.json", special)
-    tokenizer = {
-        **special,
-        "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": max_length,
-        "errors": "replace",
-    }
-    _write_json(folder / "tokenizer_config.json", tokenizer)
+    write_vocabulary(folder, Vocabulary(bos=BOS, eos=EOS), max_length)
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
