@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -72,6 +72,23 @@ class Evaluation:
             ],
             "skipped": [{"path": each.source, "reason": each.reason} for each in self.skipped],
         }
+
+    def drawn(self) -> dict[str, Image.Image]:
+        """Pictures for a report, by the names of their files."""
+        pictures = {"calibration.png": draw_calibration(self.metrics.calibration)}
+        if self.metrics.confusion is not None:
+            pictures["confusion.png"] = draw_confusion(self.metrics.confusion, self.metrics.labels)
+        return pictures
+
+
+class Reported(Protocol):
+    """What a report can be written of."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values for JSON."""
+
+    def drawn(self) -> dict[str, Image.Image]:
+        """Pictures, by the names of their files."""
 
 
 def evaluate_classifier(
@@ -241,8 +258,8 @@ def _multi_label_mistakes(
             yield Mistake(good[k][0], named[0], named[1], float(confidence[k]))
 
 
-def write_report(folder: Path, evaluation: Evaluation) -> list[Path]:
-    """Write `evaluation.json`, `calibration.png` and, where a picture has one label, `confusion.png`.
+def write_report(folder: Path, evaluation: Reported) -> list[Path]:
+    """Write `evaluation.json`; of labels `calibration.png` and, where a picture has one label, `confusion.png`.
 
     Args:
         folder: is made where it does not exist; files of these names in it are replaced.
@@ -254,10 +271,7 @@ def write_report(folder: Path, evaluation: Evaluation) -> list[Path]:
     Raises:
         OutputError: one of them cannot be written.
     """
-    metrics = evaluation.metrics
-    pictures = {"calibration.png": draw_calibration(metrics.calibration)}
-    if metrics.confusion is not None:
-        pictures["confusion.png"] = draw_confusion(metrics.confusion, metrics.labels)
+    pictures = evaluation.drawn()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -13,6 +13,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from .adapters.attach import fuse as fuse_modules
+from .adapters.pair import AnyTask, has_trained, trained_names
 from .adapters.restore import adapter_folder, check_folder, put_on
 from .adapters.store import has_adapter, read_stored
 from .adapters.task import HEAD, Task, read_head, with_base, write_task
@@ -98,7 +99,7 @@ def fuse(
         entry = without_source(checkpoint.config.to_dict()) | {"dtype": checkpoint.stored_dtype}
         write_json(folder / CONFIG, entry | (quantization.to_config() if quantization else {}))
         copy_files(checkpoint.resolved.folder, folder)
-        if task is not None:
+        if isinstance(task, Task):
             shutil.copyfile(inside(adapter, HEAD), folder / HEAD)
             write_task(folder, with_base(task, _fused_origin(folder, path, checkpoint, quantization)))
         facts = _card_facts(checkpoint, entries, quantization, path.name, _sentence(adapter))
@@ -114,21 +115,29 @@ def fusible(adapter_path: str | os.PathLike[str]) -> Path:
         NotACheckpointError: no such folder, or neither is in it.
     """
     adapter = adapter_folder(adapter_path)
-    if not has_adapter(adapter) and not has_trunk(adapter):
+    if not any(has(adapter) for has in (has_adapter, has_trunk, has_trained)):
         raise InputError(f"{adapter} holds a trained head and no adapter: there is nothing to fuse")
     return adapter
 
 
-def _checked(checkpoint: Checkpoint, adapter: Path, options: FuseOptions) -> Task | None:
+def _checked(checkpoint: Checkpoint, adapter: Path, options: FuseOptions) -> AnyTask | None:
     """What can be found wrong before the work: the task of the adapter's head, if it has one."""
     if options.dequantize and checkpoint.quantization is None:
         raise InputError(f"{checkpoint.resolved.folder} is not quantized: there is nothing to dequantize")
     task = check_folder(adapter, _origin(checkpoint), options.any_base)
-    if task is not None:
+    if isinstance(task, Task):
         config = checkpoint.config
         vision = config.vision_config if isinstance(config, Aimv2Config) else config
         read_head(adapter, task, vision.hidden_size)
     return task
+
+
+def _has_plain(checkpoint: Checkpoint, adapter: Path) -> bool:
+    """Whether layers that the checkpoint packs were trained as a whole."""
+    if not has_trained(adapter):
+        return has_trunk(adapter)
+    packed = {f"{path}.weight" for path in quantized_paths(checkpoint.outline)}
+    return not packed.isdisjoint(trained_names(adapter))
 
 
 def _origin(checkpoint: Checkpoint) -> Origin:
@@ -196,6 +205,8 @@ def _fused_origin(
 def _sentence(adapter: Path) -> str:
     if has_trunk(adapter):
         return "Its image encoder was trained further, as a whole."
+    if not has_adapter(adapter):
+        return "It was trained further on pictures and their captions."
     config = read_stored(adapter).config
     return f"A {'DoRA' if config.dora else 'LoRA'} adapter of rank {config.rank} was merged into its weights."
 

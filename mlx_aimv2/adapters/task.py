@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -89,9 +89,8 @@ class Task:
     def to_dict(self) -> dict[str, Any]:
         """The keys of task.json."""
         plain = {one.name: getattr(self, one.name) for one in fields(self)}
-        base = {name: getattr(self.base, name) for name in BASE_KEYS}
         maps = {name: dict(plain[name]) for name in ("head", "preprocessing")}
-        return {"format": FORMAT, **plain, **maps, "labels": list(self.labels), "base": base}
+        return {"format": FORMAT, **plain, **maps, "labels": list(self.labels), "base": base_entry(self.base)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Task:
@@ -105,20 +104,39 @@ class Task:
         if written != FORMAT:
             raise ConfigError(f"format is {written!r:.80}, and this version reads {FORMAT}: update mlx-aimv2")
         known = {one.name for one in fields(cls)}
-        _same_keys(values, known, "task.json")
-        base, labels = values["base"], values["labels"]
-        if not isinstance(base, Mapping):
-            raise ConfigError(f"base has to be an object, not a {type(base).__name__}")
-        _same_keys(base, set(BASE_KEYS), "base")
-        for name, value in base.items():
-            if not isinstance(value, str) and not (value is None and name in ("revision", "quantization")):
-                raise ConfigError(f"base: {name} has to be a text, not {value!r:.80}")
+        same_keys(values, known, "task.json")
+        base, labels = base_of_entry(values["base"]), values["labels"]
         if not isinstance(labels, list):
             raise ConfigError(f"labels has to be a list of names, not a {type(labels).__name__}")
-        return cls(**values | {"labels": tuple(labels), "base": Origin(**base)})
+        return cls(**values | {"labels": tuple(labels), "base": base})
 
 
-def _same_keys(found: Mapping[str, Any], known: set[str], where: str) -> None:
+def base_entry(base: Origin) -> dict[str, str | None]:
+    """A base as task.json names it."""
+    return {name: getattr(base, name) for name in BASE_KEYS}
+
+
+def base_of_entry(entry: object) -> Origin:
+    """The base that task.json names.
+
+    Raises:
+        ConfigError: keys are unknown or missing, or a value is no text.
+    """
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"base has to be an object, not a {type(entry).__name__}")
+    same_keys(entry, set(BASE_KEYS), "base")
+    for name, value in entry.items():
+        if not isinstance(value, str) and not (value is None and name in ("revision", "quantization")):
+            raise ConfigError(f"base: {name} has to be a text, not {value!r:.80}")
+    return Origin(**entry)
+
+
+def same_keys(found: Mapping[str, Any], known: set[str], where: str) -> None:
+    """Refuse an object with other keys than it should have.
+
+    Raises:
+        ConfigError: it has, naming them.
+    """
     differences = [
         f"{len(names)} {what}: {', '.join(sorted(names))}"
         for what, names in (("missing", known - found.keys()), ("unknown", found.keys() - known))
@@ -133,7 +151,14 @@ def has_task(folder: Path) -> bool:
     return any((folder / name).exists() for name in (TASK, HEAD))
 
 
-def write_task(folder: Path, task: Task) -> Path:
+class Written(Protocol):
+    """What task.json can be made of."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its keys."""
+
+
+def write_task(folder: Path, task: Written) -> Path:
     """Write task.json, whole or not at all; its path.
 
     Raises:

@@ -13,11 +13,10 @@ import typer
 from ..errors import InputError
 from . import options
 from .bulk import pictures, run
-from .ui import Screen, plain, put, screen, verb
+from .trained import is_trained_pair
+from .ui import plain, put, screen, verb
 
 if TYPE_CHECKING:
-    from ..classification import TrainedClassifier
-    from ..loading import LoadOptions
     from ..zeroshot import Classified, Prediction
 
 BAR = 24
@@ -45,7 +44,10 @@ def classify(
     top_k: Annotated[int, typer.Option(min=1, help="Labels shown for each picture.")] = 5,
     model: options.Model = options.DEFAULT,
     adapter_path: Annotated[
-        Path | None, typer.Option(help="What `finetune` wrote: its labels take the place of --labels.")
+        Path | None,
+        typer.Option(
+            help="What `finetune` wrote: its labels take the place of --labels, if it was trained on any."
+        ),
     ] = None,
     any_base: options.AnyBase = False,
     json: options.Json = False,
@@ -63,7 +65,9 @@ def classify(
 ) -> None:
     """Say which label fits each picture best: of those given, without training, or of a trained head's."""
     from .. import ZeroShotClassifier, load
+    from ..classification import TrainedClassifier
     from ..models.backend import use_device
+    from ..models.classifier import Classifier
     from ..zeroshot import check_request
 
     names = pictures(inputs)
@@ -71,9 +75,10 @@ def classify(
         labels_file
     )
     sentences = [*template, *lines_of(templates)] or None
-    if adapter_path is None:
-        if any_base:
-            raise InputError("--any-base is for --adapter-path: leave it out")
+    zero_shot = adapter_path is None or is_trained_pair(adapter_path)
+    if adapter_path is None and any_base:
+        raise InputError("--any-base is for --adapter-path: leave it out")
+    if zero_shot:
         check_request(words, sentences, score, none)
     else:
         _check_trained(words, sentences, score, none)
@@ -90,13 +95,17 @@ def classify(
         max_patches=max_patches,
     )
     with screen() as shown:
+        settings = dataclasses.replace(settings, any_base=any_base)
+        loaded, processor = load(
+            model, revision=revision, options=settings, on_event=shown, adapter_path=adapter_path
+        )
         classifier: ZeroShotClassifier | TrainedClassifier
-        if adapter_path is None:
-            pair, processor = load(model, revision=revision, options=settings, on_event=shown)
-            classifier = ZeroShotClassifier(pair, processor, words, sentences, score, none, batch_size)
+        if isinstance(loaded, Classifier):
+            classifier = TrainedClassifier(loaded, processor, batch_size)
+        elif zero_shot:
+            classifier = ZeroShotClassifier(loaded, processor, words, sentences, score, none, batch_size)
         else:
-            settings = dataclasses.replace(settings, any_base=any_base)
-            classifier = _trained(model, adapter_path, revision, settings, batch_size, shown)
+            raise InputError(f"{adapter_path} holds no head: it was not trained to classify")
         writer = _Writer(json, score, top_k)
         shown.bars = not writer.draws  # a bar between the drawn lines would be noise
         run(classifier.stream(names), names, writer, shown, "classified")
@@ -116,26 +125,6 @@ def _check_trained(words: list[str], sentences: list[str] | None, score: str, no
             )
     if score != "softmax":
         raise InputError(f"--score {score} is for zero-shot labels: a trained head gives probabilities")
-
-
-def _trained(
-    base: str,
-    adapter_path: Path,
-    revision: str | None,
-    settings: LoadOptions,
-    batch_size: int | None,
-    shown: Screen,
-) -> TrainedClassifier:
-    from .. import load
-    from ..classification import TrainedClassifier
-    from ..models.classifier import Classifier
-
-    model, processor = load(
-        base, revision=revision, options=settings, on_event=shown, adapter_path=adapter_path
-    )
-    if not isinstance(model, Classifier):
-        raise InputError(f"{adapter_path} holds no head: it was not trained to classify")
-    return TrainedClassifier(model, processor, batch_size)
 
 
 class _Writer:

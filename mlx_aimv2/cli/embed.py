@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +41,10 @@ def embed(
     model: options.Model = options.DEFAULT,
     pooling: Annotated[str, typer.Option(help="auto, mean, max, head, or tokens (a grid).")] = "auto",
     normalize: Annotated[bool, typer.Option(help="Scale every vector to unit length.")] = True,
+    adapter_path: Annotated[
+        Path | None, typer.Option(help="What `finetune` wrote: vectors of the encoder, or pair, it trained.")
+    ] = None,
+    any_base: options.AnyBase = False,
     json: options.Json = False,
     revision: options.Revision = None,
     weights: options.Weights = None,
@@ -59,10 +64,13 @@ def embed(
     """
     from .. import Embedder, load
     from ..models.backend import use_device
+    from ..models.classifier import Classifier
     from ..pooling import check_choice
 
     names = inputs if text else pictures(inputs)
     check_choice(pooling)
+    if any_base and adapter_path is None:
+        raise InputError("--any-base is for --adapter-path: leave it out")
     _check_request(names, text, pooling, json, output)
     if device:
         use_device(device)
@@ -77,8 +85,12 @@ def embed(
         max_patches=max_patches,
     )
     with screen() as shown:
-        loaded, processor = load(model, revision=revision, options=settings, on_event=shown)
-        embedder = Embedder(loaded, processor, pooling, normalize, batch_size)
+        settings = dataclasses.replace(settings, any_base=any_base)
+        loaded, processor = load(
+            model, revision=revision, options=settings, on_event=shown, adapter_path=adapter_path
+        )
+        encoder = loaded.trunk if isinstance(loaded, Classifier) else loaded
+        embedder = Embedder(encoder, processor, pooling, normalize, batch_size)
         sink = make_sink(output, json, embedder, "text" if text else "path")
         names = sink.remaining(names) if isinstance(sink, _Shards) else names
         stream = embedder.stream_texts(names) if text else embedder.stream(names)

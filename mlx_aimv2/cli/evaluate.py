@@ -1,4 +1,4 @@
-"""`mlx-aimv2 evaluate`: how good a model is on labelled pictures; with --compare, what a conversion did to it."""
+"""`mlx-aimv2 evaluate`: how good a model is on labels or captions; with --compare, what a conversion did to it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="A folder per class, train/ and val/ folders, or a CSV or JSONL file.",
+            help="Labels: a folder per class, train/ and val/ folders, a CSV or JSONL file. Captions: such a file, or"
+            " a .txt beside each picture.",
             rich_help_panel=LABELLED,
         ),
     ] = None,
@@ -71,6 +72,13 @@ def evaluate(
             rich_help_panel=LABELLED,
         ),
     ] = [],  # noqa: B006
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Zero-shot labels to choose among, one per line. \\[default: those of the data]",
+            rich_help_panel=LABELLED,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -110,7 +118,7 @@ def evaluate(
     min_patches: options.MinPatches = options.MIN_PATCHES,
     max_patches: options.MaxPatches = options.MAX_PATCHES,
 ) -> None:
-    """Say how good a model is on labelled pictures, or what a conversion changed."""
+    """Say how good a model is on pictures with labels or captions, or what a conversion changed."""
     _check_mode(context, inputs, data, compare, layers)
     request = None
     if data is not None:
@@ -122,6 +130,7 @@ def evaluate(
             val_fraction,
             seed,
             template or None,
+            labels,
             output,
             batch_size,
             any_base,

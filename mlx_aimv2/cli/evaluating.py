@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import json as jsonlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from .classify import lines_of
+from .trained import is_trained_pair
 from .ui import Screen, put, say, table
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluation, Labelled
+    from ..finetune.captions import CaptionDataset
     from ..finetune.dataset import Dataset
-    from ..loading import LoadOptions
+    from ..loading import AnyModel, LoadOptions
+    from ..models.classifier import Classifier
+    from ..processing.processor import Processor
+    from ..retrieval import RetrievalEvaluation
 
 SPLITS = ("val", "test", "train")
 VAL_FRACTION, SEED = 0.2, 0  # where nothing was trained
 ALL = "all"
 DATA_OPTIONS = (
-    "adapter_path", "model", "split", "val_fraction", "seed", "template", "output", "batch_size",
-    "any_base",
+    "adapter_path", "model", "split", "val_fraction", "seed", "template", "labels", "output",
+    "batch_size", "any_base",
 )  # fmt: skip
 CLASSES, MISTAKES = 25, 5  # that a table shows; files and JSON hold more
 
@@ -37,6 +44,7 @@ class Request:
     val_fraction: float | None
     seed: int | None
     templates: list[str] | None
+    labels: Path | None
     output: Path | None
     batch_size: int | None
     any_base: bool
@@ -52,8 +60,10 @@ def check_request(request: Request) -> None:
         raise InputError(f"split {request.split!r} is not one of {', '.join((*SPLITS, ALL))}")
     if request.any_base and request.adapter_path is None:
         raise InputError("--any-base is for --adapter-path: leave it out")
-    if request.templates and request.adapter_path is not None:
-        raise InputError("--template is for zero-shot labels: leave it out, or --adapter-path")
+    given = {"--template": request.templates, "--labels": request.labels}
+    has_own = request.adapter_path is not None and not is_trained_pair(request.adapter_path)
+    for name in (name for name, value in given.items() if value and has_own):
+        raise InputError(f"{name} is for zero-shot labels: leave it out, or --adapter-path")
     if request.templates:
         from ..zeroshot import check_templates
 
@@ -63,24 +73,24 @@ def check_request(request: Request) -> None:
 def evaluate_data(
     request: Request, revision: str | None, settings: LoadOptions, json: bool, shown: Screen
 ) -> None:
-    """Evaluate, and bring out what was found.
+    """Evaluate labels or captions, whichever the data holds, and bring out what was found.
 
     Raises:
         Aimv2Error: as data, model and evaluation refuse.
     """
-    from ..evaluation import write_report
-    from ..finetune.dataset import read_dataset
+    from ..evaluation import Evaluation, write_report
+    from ..finetune.captions import has_captions
 
-    val_fraction, seed = held_out(request)
-    dataset = read_dataset(request.data, val_fraction=val_fraction, seed=seed)
-    examples = examples_of(dataset, request.split)
-    evaluation = _run(request, dataset, examples, revision, settings, shown)
+    evaluate = _captions if has_captions(request.data) else _labels
+    evaluation = evaluate(request, revision, settings, shown)
     shown.close()
     written = write_report(request.output, evaluation) if request.output is not None else []
     if json:
         put(jsonlib.dumps(evaluation.to_dict(), indent=2))
-    else:
+    elif isinstance(evaluation, Evaluation):
         show(evaluation)
+    else:
+        show_retrieval(evaluation)
     if written:
         say(f"wrote {', '.join(path.name for path in written)} to {request.output}")
 
@@ -106,60 +116,133 @@ def held_out(request: Request) -> tuple[float, int]:
 
 
 def examples_of(dataset: Dataset, split: str) -> list[Labelled]:
-    """The pictures of a split, or of all of them.
+    """The pictures of a split, or of all of them, with the numbers of their labels.
 
     Raises:
         InputError: it holds none.
     """
+    return [(each.path, each.labels) for name in _chosen(dataset, split) for each in dataset.split(name)]
+
+
+def _chosen(dataset: Dataset | CaptionDataset, split: str) -> tuple[str, ...]:
+    """The splits that are meant.
+
+    Raises:
+        InputError: they hold no pictures.
+    """
     counts = {name: len(dataset.split(name)) for name in SPLITS}
     names = SPLITS if split == ALL else (split,)
-    examples = [(each.path, each.labels) for name in names for each in dataset.split(name)]
-    if not examples:
+    if not any(counts[name] for name in names):
         others = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
         raise InputError(
             f"the data has no pictures in the split {split}, only in {others}: choose with --split"
         )
-    return examples
+    return names
 
 
-def _run(
-    request: Request,
-    dataset: Dataset,
-    examples: list[Labelled],
-    revision: str | None,
-    settings: LoadOptions,
-    shown: Screen,
-) -> Evaluation:
-    from .. import load
+def _labels(request: Request, revision: str | None, settings: LoadOptions, shown: Screen) -> Evaluation:
     from ..evaluation import evaluate_classifier, evaluate_zero_shot
+    from ..finetune.dataset import read_dataset
     from ..models.classifier import Classifier
 
-    if request.adapter_path is None:
-        pair, processor = load(request.model, revision=revision, options=settings, on_event=shown)
-        return evaluate_zero_shot(
-            pair,
+    val_fraction, seed = held_out(request)
+    dataset = read_dataset(request.data, val_fraction=val_fraction, seed=seed)
+    examples, labels = examples_of(dataset, request.split), dataset.labels
+    if request.labels is not None:
+        labels = tuple(lines_of(request.labels))
+    model, processor = _load(request, revision, settings, shown)
+    if isinstance(model, Classifier):
+        return evaluate_classifier(
+            model,
             processor,
             examples,
-            dataset.labels,
-            request.templates,
+            labels,
             batch_size=request.batch_size,
+            multi_label=model.multi_label,
             on_event=shown,
         )
-    settings = dataclasses.replace(settings, any_base=request.any_base)
-    model, processor = load(
-        request.model, revision=revision, options=settings, on_event=shown, adapter_path=request.adapter_path
-    )
-    if not isinstance(model, Classifier):
+    if request.adapter_path is not None and not is_trained_pair(request.adapter_path):
         raise InputError(f"{request.adapter_path} holds no head to evaluate: it was not trained to classify")
-    return evaluate_classifier(
+    return evaluate_zero_shot(
         model,
         processor,
-        examples,
-        dataset.labels,
+        among(examples, dataset.labels, labels),
+        labels,
+        request.templates,
         batch_size=request.batch_size,
-        multi_label=model.multi_label,
         on_event=shown,
     )
+
+
+def among(examples: list[Labelled], known: Sequence[str], labels: Sequence[str]) -> list[Labelled]:
+    """The examples with numbers of other labels, which hold all that occur; `_` and a space are the same there.
+
+    Raises:
+        InputError: a label of the data is not among them, or one of them is there twice.
+    """
+    numbers: dict[str, int] = {}
+    for number, label in enumerate(labels):
+        if numbers.setdefault(_plain(label), number) != number:
+            raise InputError(f"--labels names {label!r} twice: keep one of them")
+    for label in (known[number] for _, own in examples for number in own):
+        if _plain(label) not in numbers:
+            raise InputError(f"--labels lacks {label!r}, which the data has: add a line with it")
+    return [(path, tuple(numbers[_plain(known[number])] for number in own)) for path, own in examples]
+
+
+def _plain(label: str) -> str:
+    return label.replace("_", " ").strip()
+
+
+def _captions(
+    request: Request, revision: str | None, settings: LoadOptions, shown: Screen
+) -> RetrievalEvaluation:
+    from ..finetune.captions import read_captions
+    from ..models.classifier import Classifier
+    from ..retrieval import evaluate_retrieval
+
+    for name, value in (("--template", request.templates), ("--labels", request.labels)):
+        if value:
+            raise InputError(
+                f"{name} is for labelled pictures, and {request.data} holds captions: leave it out"
+            )
+    val_fraction, seed = held_out(request)
+    dataset = read_captions(request.data, val_fraction=val_fraction, seed=seed)
+    chosen = _chosen(dataset, request.split)
+    model, processor = _load(request, revision, settings, shown)
+    if isinstance(model, Classifier):
+        raise InputError(
+            f"{request.adapter_path} holds a head for labels, and {request.data} holds captions: leave out"
+            " --adapter-path, or name one of finetune --task contrastive"
+        )
+    return evaluate_retrieval(
+        model,
+        processor,
+        [(each.path, each.captions) for name in chosen for each in dataset.split(name)],
+        batch_size=request.batch_size,
+        on_event=shown,
+    )
+
+
+def _load(
+    request: Request, revision: str | None, settings: LoadOptions, shown: Screen
+) -> tuple[AnyModel | Classifier, Processor]:
+    from .. import load
+
+    settings = dataclasses.replace(settings, any_base=request.any_base)
+    return load(
+        request.model, revision=revision, options=settings, on_event=shown, adapter_path=request.adapter_path
+    )
+
+
+def show_retrieval(evaluation: RetrievalEvaluation) -> None:
+    """Two tables: the numbers, and the captions that find their picture last."""
+    table(("what", "value"), evaluation.metrics.rows())
+    if evaluation.mistakes:
+        wrong = [
+            (each.caption, each.path, each.found, f"{each.rank:,}") for each in evaluation.mistakes[:MISTAKES]
+        ]
+        table(("worst captions", "picture", "found instead", "rank"), wrong)
 
 
 def show(evaluation: Evaluation) -> None:

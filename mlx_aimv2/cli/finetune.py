@@ -1,4 +1,4 @@
-"""`mlx-aimv2 finetune`: pictures in labelled folders to an adapter or a head, with a report."""
+"""`mlx-aimv2 finetune`: pictures with labels or captions to an adapter or a head, with a report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def finetune(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     **given: Any,
 ) -> None:
-    """Fine-tune on labelled pictures: a probe on the frozen encoder, LoRA, DoRA, or all of it."""
+    """Fine-tune on labelled pictures: a probe on the frozen encoder, LoRA, DoRA, or all of it; or on captions."""
     from ..models.backend import require_mlx, use_device
 
     require_mlx()
@@ -112,14 +112,15 @@ def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
     if trained is not None:
         stopped = ", stopped early" if trained.stopped_early else ""
         best = f"epoch {trained.best_epoch + 1} of {trained.epochs}{stopped}"
-        say(f"best was {best}: {options.metric} {trained.best:.4f}")
+        say(f"best was {best}: {options.best_metric} {trained.best:.4f}")
     share = finished.trainable / finished.parameters
     trainable = f"{finished.trainable:,} of {finished.parameters:,} numbers ({share:.2%})"
     say(f"trained {trainable} in {duration(finished.seconds)}")
     revision = f" --revision {quote(options.revision)}" if options.revision else ""
     model = f"--model {quote(options.model)}{revision} --adapter-path {quote(str(finished.folder))}"
     say(f"wrote {finished.folder}; its report: {finished.folder / 'report'}")
-    say(f"try: mlx-aimv2 classify photo.jpg {model}")
+    labels = "--labels 'a dog,a cat' " if options.task == "contrastive" else ""
+    say(f"try: mlx-aimv2 classify photo.jpg {labels}{model}")
     say(f"     mlx-aimv2 evaluate --data {quote(options.data)} {model}")
     if not METHODS[options.fine_tune_type].frozen:
         say(f"     mlx-aimv2 fuse {model} --save-path fused")

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 PREFIX = "val_"
-SHOWN = ("top1", "map", "macro_f1")  # the measure of validation that the live line has room for
+SHOWN = ("top1", "map", "macro_f1", "recall@1")  # the measure of validation that the live line has room for
+IN_FILES = ("image_to_text", "text_to_image")  # what their means stand for in a line
 TENTHS = 10  # plain lines that a whole training has between its epochs
 
 
@@ -101,7 +102,10 @@ def _validated(event: Metric) -> str:
 
 
 def _all_validated(event: Metric) -> str:
-    return ", ".join(f"{name} {x:.4f}" for name, x in event.values.items())
+    shown = {
+        name: x for name, x in event.values.items() if not name.removeprefix(PREFIX).startswith(IN_FILES)
+    }
+    return ", ".join(f"{name} {x:.4f}" for name, x in shown.items())
 
 
 def training_bars() -> Bars:

@@ -49,11 +49,11 @@ class Conditions:
         InputError: a value is out of range.
     """
 
-    turn: float = 45.0
+    turn: float = 30.0
     light: float = 0.12
-    blur: float = 0.7
+    blur: float = 0.6
     noise: float = 7.0
-    occlusion: float = 0.25
+    occlusion: float = 0.2
 
     def __post_init__(self) -> None:
         limits = {"turn": 180.0, "light": 0.5, "blur": 5.0, "noise": 64.0, "occlusion": 1.0}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from .scenes import POSITIONS, Scene, Thing
 
 DIAMETERS = {
-    "small": (0.24, 0.27),
-    "medium": (0.335, 0.365),
-    "large": (0.45, 0.48),
+    "small": (0.29, 0.31),
+    "medium": (0.375, 0.395),
+    "large": (0.46, 0.48),
 }  # in sides of the picture
 MARGIN = 0.02  # that stays free at the edges, in sides of the picture
 PLAY = 0.04  # by how much a thing may lie off its place

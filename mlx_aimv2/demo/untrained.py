@@ -6,6 +6,7 @@ It runs like a real one and knows nothing: its labels are noise.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,23 @@ def random_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
     return {name: 1.0 + 0.3 * x if "norm" in name else x for name, x in tensors.items()}
 
 
+def initial_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
+    """Canonical tensors of a model that training from scratch begins with, the same for the same seed."""
+    mx.random.seed(seed)
+    tensors = dict(tree_flatten(make_model(config).parameters()))
+    mx.eval(tensors)
+    return tensors
+
+
 def write_checkpoint(
-    folder: Path, config: AnyConfig = TINY, layout: str = "apple", dtype: mx.Dtype = mx.float32, seed: int = 0
+    folder: Path,
+    config: AnyConfig = TINY,
+    layout: str = "apple",
+    dtype: mx.Dtype = mx.float32,
+    seed: int = 0,
+    *,
+    draw: Callable[[AnyConfig, int], dict[str, mx.array]] = random_tensors,
+    vocabulary: Vocabulary | None = None,
 ) -> Path:
     """Write an untrained checkpoint: weights, config.json, preprocessor_config.json, tokenizer files.
 
@@ -68,6 +84,8 @@ def write_checkpoint(
         layout: a name in `mlx_aimv2.checkpoints.layouts.LAYOUTS`.
         dtype: of the stored weights.
         seed: of the weights.
+        draw: makes the weights of a config and a seed.
+        vocabulary: of the tokenizer of a pair; one token for every byte if None.
 
     Returns:
         ``folder``.
@@ -76,7 +94,7 @@ def write_checkpoint(
         InputError: the layout has no place for the model.
         OutputError: the folder exists or cannot be written.
     """
-    canonical = random_tensors(config, seed)
+    canonical = draw(config, seed)
     tensors, unknown = LAYOUTS[layout].from_canonical(canonical)
     if unknown:
         raise InputError(f"the layout {layout} has no place for {unknown[0]} of this model")
@@ -88,7 +106,8 @@ def write_checkpoint(
         _write_json(partial / "config.json", era)
         write_preprocessor(partial, config)
         if isinstance(config, Aimv2Config):
-            write_tokenizer(partial, config.text_config.max_position_embeddings)
+            most = config.text_config.max_position_embeddings
+            write_vocabulary(partial, vocabulary or Vocabulary(bos=BOS, eos=EOS), most)
     return folder
 
 

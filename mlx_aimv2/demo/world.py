@@ -68,6 +68,7 @@ def write_world(
     """Draw the world into a folder, which appears when it is complete.
 
     - `captions.jsonl`: path, caption and split (train, val) of what is below `train/` and `val/`.
+    - `labels.csv`: path, label and split of those of them that show one kind of thing.
     - `labels.txt`: all 120 labels, one in a line.
     - `zeroshot/`: a folder for each held-out label, such as `red triangle/0000.png`.
     - `retrieval/captions.csv`: path and caption of the pictures beside it.
@@ -97,8 +98,10 @@ def write_world(
         described = _retrieval_jobs(options)
         _draw(unfinished, [*seen, *labelled, *described], options, processes, on_event)
         _write_captions(unfinished / "captions.jsonl", seen)
+        _write_labels(unfinished / "labels.csv", seen)
         (unfinished / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
-        _write_table(unfinished / "retrieval" / "captions.csv", described)
+        told = [(Path(name).name, example.caption) for name, example in described]
+        _write_table(unfinished / "retrieval" / "captions.csv", ("path", "caption"), told)
     return folder
 
 
@@ -164,12 +167,18 @@ def _write_captions(path: Path, jobs: Sequence[Job]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _write_table(path: Path, jobs: Sequence[Job]) -> None:
+def _write_labels(path: Path, jobs: Sequence[Job]) -> None:
+    alone = ((name, one.scene.thing.label) for name, one in jobs if one.scene.other is None)
+    rows = [(name, label, name.split("/")[0]) for name, label in alone]
+    _write_table(path, ("path", "label", "split"), rows)
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     path.parent.mkdir(exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("path", "caption"))
-        writer.writerows((Path(name).name, example.caption) for name, example in jobs)
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def _processor_count() -> int:

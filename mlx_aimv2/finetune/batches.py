@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, read_ahead
 from .dataset import Dataset, check_seed
 from .mixing import Mixing, check_smoothing, label_smoothing, multi_hot
+from .options import FinetuneOptions
 
 NATIVE_EDGE = 224  # pixels, near which pictures of native resolution are trained unless told otherwise
 AHEAD_BYTES = 2**27  # of decoded pictures that may wait
@@ -38,6 +40,22 @@ class Batch:
     targets: np.ndarray
     weights: np.ndarray
     indices: np.ndarray
+
+    @property
+    def inputs(self) -> tuple[np.ndarray]:
+        """What the model is given."""
+        return (self.pixels,)
+
+
+class Pictured(Protocol):
+    """An example: a picture and whatever is known of it."""
+
+    @property
+    def path(self) -> str:
+        """Where the picture lies."""
+
+
+Made = TypeVar("Made")  # a batch
 
 
 @dataclass(frozen=True)
@@ -75,15 +93,118 @@ class BatchOptions:
         check_smoothing(self.label_smoothing)
 
 
-class Batches:
-    """The batches of one split.
+class PictureBatches(Generic[Made]):
+    """The batches of one split, whatever is known of its pictures.
 
-    For training: in another order each epoch, augmented, mixed, smoothed and weighted as the options say. For
-    everything else: in the order of the examples, each picture as the checkpoint's own preprocessing makes it.
+    For training: in another order each epoch, augmented as the options say. For everything else: in the order of
+    the examples, each picture as the checkpoint's own preprocessing makes it.
 
     Attributes:
         image_processor: The one whose pixels these are; at native resolution, that of the size trained at.
     """
+
+    def __init__(
+        self,
+        examples: Sequence[Pictured],
+        image_processor: ImageProcessor,
+        options: BatchOptions | None = None,
+        *,
+        training: bool = True,
+    ) -> None:
+        """Get ready; no picture is opened yet.
+
+        Args:
+            examples: The split.
+            image_processor: From `load`.
+            options: The defaults of `BatchOptions` if None.
+            training: Whether to train with them.
+
+        Raises:
+            InputError: A size that the model does not take.
+        """
+        self.options = options or BatchOptions()
+        self.image_processor = sized(image_processor, self.options.size)
+        self._paths = [example.path for example in examples]
+        self._training = training
+        self._size = self.image_processor.output_size(1, 1)  # (H, W)
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return -(-len(self._paths) // self.options.batch_size)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """(N,) the examples in the order in which an epoch takes them."""
+        if not self._training:
+            return np.arange(len(self._paths))
+        # raw bits are the same in every version of NumPy, which shuffles are not promised to be
+        bits = np.random.PCG64([ORDER, self.options.seed, epoch]).random_raw(len(self._paths))
+        return np.argsort(bits, kind="stable")
+
+    def epoch(self, number: int = 0, start_batch: int = 0) -> Iterator[Made]:
+        """The batches of an epoch; training pictures differ from one to the next.
+
+        Args:
+            number: The epoch, from 0.
+            start_batch: The batch to begin with; it and those after it are the same as if all had been taken.
+
+        Raises:
+            ImageError: A picture cannot be read any more.
+        """
+        order = self.order(number)
+        decode = self._augmenting(number) if self._augments else self._plain
+        with closing(self._pictures(order[self._start(start_batch) :], decode)) as remaining:
+            for batch in range(start_batch, len(self)):
+                chosen = order[self._start(batch) : self._start(batch + 1)]
+                # a CPU that computes has no time to decode meanwhile; and while mlx-data decodes it changes how many
+                # threads the BLAS has, and with that how products are rounded: a run could not be repeated exactly
+                pictures = self._pictures(chosen, decode) if on_cpu() else islice(remaining, len(chosen))
+                yield self._batch(np.stack(list(pictures)), chosen, number, batch)
+
+    def _start(self, batch: int) -> int:
+        """How many examples are in the batches before this one."""
+        return min(batch * self.options.batch_size, len(self._paths))
+
+    def _batch(self, pixels: np.ndarray, indices: np.ndarray, epoch: int, number: int) -> Made:
+        """A batch of pictures (B, H, W, 3) with what is known of the examples (B,) ``indices``."""
+        raise NotImplementedError
+
+    def _pictures(
+        self, indices: np.ndarray, decode: Callable[[int], np.ndarray]
+    ) -> Generator[np.ndarray, None, None]:
+        """The pixels of some examples, decoded ahead in threads; those have ended when this has."""
+        with closing(read_ahead(indices.tolist(), decode, self.options.threads, self._ahead())) as results:
+            for result in results:
+                if result.pixels is None:
+                    raise result.error or InputError(f"picture {result.index} has no pixels")
+                yield result.pixels
+
+    @property
+    def _augments(self) -> bool:
+        return self._training and self.options.augmentation is not None
+
+    def _plain(self, index: int) -> np.ndarray:
+        return self.image_processor(self._paths[index])
+
+    def _augmenting(self, epoch: int) -> Callable[[int], np.ndarray]:
+        """Opens and augments an example; what happens to it follows from seed, epoch and example alone."""
+        augmentation, processor = self.options.augmentation or Augmentation(), self.image_processor
+        short_edge = augmentation.short_edge(self._size)
+
+        def augmented(index: int) -> np.ndarray:
+            image = decode_image(self._paths[index], processor.decode, short_edge)
+            rng = np.random.default_rng([PICTURE, self.options.seed, epoch, index])
+            return processor.normalize(augmentation.apply(image, rng, self._size))
+
+        return augmented
+
+    def _ahead(self) -> int:
+        """Pictures that may wait: two batches, but no more than memory takes easily."""
+        height, width = self._size
+        return max(1, min(2 * self.options.batch_size, AHEAD_BYTES // (height * width * 3 * 4)))
+
+
+class Batches(PictureBatches[Batch]):
+    """The batches of one split of labelled pictures; those for training also mixed, smoothed and weighted."""
 
     def __init__(
         self,
@@ -108,77 +229,14 @@ class Batches:
         Raises:
             InputError: An unknown split, or a size that the model does not take.
         """
-        self.options = options or BatchOptions()
-        self.image_processor = sized(image_processor, self.options.size)
-        self._examples = dataset.split(split)
+        examples = dataset.split(split)
+        super().__init__(examples, image_processor, options, training=training and split == "train")
+        self._labels = [example.labels for example in examples]
         self._classes, self._multi_label = len(dataset.labels), dataset.multi_label
-        self._training = training and split == "train"
         self._weights = weights if self._training else None
-        self._size = self.image_processor.output_size(1, 1)  # (H, W)
-
-    def __len__(self) -> int:
-        """Batches of an epoch."""
-        return -(-len(self._examples) // self.options.batch_size)
-
-    def order(self, epoch: int) -> np.ndarray:
-        """(N,) the examples in the order in which an epoch takes them."""
-        if not self._training:
-            return np.arange(len(self._examples))
-        # raw bits are the same in every version of NumPy, which shuffles are not promised to be
-        bits = np.random.PCG64([ORDER, self.options.seed, epoch]).random_raw(len(self._examples))
-        return np.argsort(bits, kind="stable")
-
-    def epoch(self, number: int = 0, start_batch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch; training pictures differ from one to the next.
-
-        Args:
-            number: The epoch, from 0.
-            start_batch: The batch to begin with; it and those after it are the same as if all had been taken.
-
-        Raises:
-            ImageError: A picture cannot be read any more.
-        """
-        order, size = self.order(number), self.options.batch_size
-        decode = self._augmenting(number) if self._augments else self._plain
-        with closing(self._pictures(order[start_batch * size :], decode)) as remaining:
-            for batch in range(start_batch, len(self)):
-                chosen = order[batch * size :][:size]
-                # a CPU that computes has no time to decode meanwhile; and while mlx-data decodes it changes how many
-                # threads the BLAS has, and with that how products are rounded: a run could not be repeated exactly
-                pictures = self._pictures(chosen, decode) if on_cpu() else islice(remaining, len(chosen))
-                yield self._batch(np.stack(list(pictures)), chosen, number, batch)
-
-    def _pictures(
-        self, indices: np.ndarray, decode: Callable[[int], np.ndarray]
-    ) -> Generator[np.ndarray, None, None]:
-        """The pixels of some examples, decoded ahead in threads; those have ended when this has."""
-        with closing(read_ahead(indices.tolist(), decode, self.options.threads, self._ahead())) as results:
-            for result in results:
-                if result.pixels is None:
-                    raise result.error or InputError(f"picture {result.index} has no pixels")
-                yield result.pixels
-
-    @property
-    def _augments(self) -> bool:
-        return self._training and self.options.augmentation is not None
-
-    def _plain(self, index: int) -> np.ndarray:
-        return self.image_processor(self._examples[index].path)
-
-    def _augmenting(self, epoch: int) -> Callable[[int], np.ndarray]:
-        """Opens and augments an example; what happens to it follows from seed, epoch and example alone."""
-        augmentation, processor = self.options.augmentation or Augmentation(), self.image_processor
-        short_edge = augmentation.short_edge(self._size)
-
-        def augmented(index: int) -> np.ndarray:
-            image = decode_image(self._examples[index].path, processor.decode, short_edge)
-            rng = np.random.default_rng([PICTURE, self.options.seed, epoch, index])
-            return processor.normalize(augmentation.apply(image, rng, self._size))
-
-        return augmented
 
     def _batch(self, pixels: np.ndarray, indices: np.ndarray, epoch: int, number: int) -> Batch:
-        targets = multi_hot([self._examples[index].labels for index in indices], self._classes)
+        targets = multi_hot([self._labels[index] for index in indices], self._classes)
         if self._training:
             if self.options.mixing is not None:
                 rng = np.random.default_rng([MIXING, self.options.seed, epoch, number])
@@ -195,11 +253,6 @@ class Batches:
             return np.ones(len(targets), dtype=np.float32)
         parts = targets.sum(axis=1)
         return np.where(parts > 0, targets @ self._weights / np.maximum(parts, 1e-6), 1).astype(np.float32)
-
-    def _ahead(self) -> int:
-        """Pictures that may wait: two batches, but no more than memory takes easily."""
-        height, width = self._size
-        return max(1, min(2 * self.options.batch_size, AHEAD_BYTES // (height * width * 3 * 4)))
 
 
 def sized(image_processor: ImageProcessor, size: tuple[int, int] | None = None) -> ImageProcessor:
@@ -237,3 +290,25 @@ def class_weights(dataset: Dataset) -> np.ndarray:
     """
     counts = np.array(dataset.counts("train"), dtype=np.float64)
     return (counts.sum() / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
+
+
+def batch_options(options: FinetuneOptions) -> BatchOptions:
+    """How training batches are made."""
+    crop, jitter = options.random_resized_crop, options.color_jitter
+    augmentation = Augmentation(
+        random_resized_crop=(crop, 1.0) if crop else None,
+        flip=options.flip,
+        randaugment=options.randaugment,
+        magnitude=options.randaugment_magnitude,
+        brightness=jitter,
+        contrast=jitter,
+        saturation=jitter,
+    )
+    mixing = Mixing(mixup=options.mixup, cutmix=options.cutmix)
+    return BatchOptions(
+        batch_size=options.batch_size,
+        seed=options.seed,
+        augmentation=augmentation if augmentation != Augmentation() else None,
+        mixing=mixing if mixing != Mixing() else None,
+        label_smoothing=options.label_smoothing,
+    )

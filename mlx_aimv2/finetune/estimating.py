@@ -15,9 +15,9 @@ from .batches import Batches, BatchOptions
 from .methods import METHODS
 from .mixing import multi_hot
 from .options import FinetuneOptions
-from .prepared import Prepared
+from .prepared import ClassifierRun
 from .probing import Features, probe_loop
-from .running import count_parameters, make_loop, prepare
+from .running import WORKS, count_parameters, prepare
 from .state import Nowhere
 
 STEPS = 2
@@ -66,12 +66,12 @@ def estimate(options: FinetuneOptions, on_event: OnEvent = ignore) -> Estimate:
             train, val = (_as_many(run, split, features) for split in ("train", "val"))
             loop = probe_loop(run, options, Nowhere(), train, val, lambda: None, ignore)
     else:
-        loop = make_loop(run, ignore)
+        loop = WORKS[options.task].loop(run, ignore)
     step = loop.rehearse(STEPS) if loop else 0.0
     on_event(Notice(f"{STEPS} steps were made to measure; nothing was written"))
     return Estimate(
-        trainable=count_trainable(run.classifier) if loop else 0,
-        parameters=count_parameters(run.classifier),
+        trainable=count_trainable(run.model) if loop else 0,
+        parameters=count_parameters(run.model),
         steps=loop.total_steps if loop else 0,
         epochs=loop.total_epochs if loop else 0,
         seconds_before=before,
@@ -80,7 +80,7 @@ def estimate(options: FinetuneOptions, on_event: OnEvent = ignore) -> Estimate:
     )
 
 
-def _features(run: Prepared) -> tuple[float, np.ndarray]:
+def _features(run: ClassifierRun) -> tuple[float, np.ndarray]:
     """The seconds that the features of all pictures take, and those of one picture."""
     options = BatchOptions(run.options.batch_size)
     batches = Batches(run.dataset, run.processor.image_processor, options, training=False)
@@ -95,7 +95,7 @@ def _features(run: Prepared) -> tuple[float, np.ndarray]:
     return (time.monotonic() - started) / done * count, features[0]
 
 
-def _as_many(run: Prepared, split: str, features: np.ndarray) -> Features:
+def _as_many(run: ClassifierRun, split: str, features: np.ndarray) -> Features:
     """A whole split whose pictures all look alike, which takes no memory."""
     examples = run.dataset.split(split)
     x = np.broadcast_to(features, (len(examples), *features.shape))

@@ -34,6 +34,11 @@ class FeatureBatch:
     targets: np.ndarray
     weights: np.ndarray
 
+    @property
+    def inputs(self) -> tuple[np.ndarray]:
+        """What the model is given."""
+        return (self.pixels,)
+
 
 class FeatureEpochs:
     """Training data made of features, whose order follows from seed and epoch alone."""

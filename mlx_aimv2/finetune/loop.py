@@ -18,10 +18,11 @@ from mlx.utils import tree_unflatten
 
 from ..errors import NonFiniteError, TrainingError
 from ..events import Metric, OnEvent, Progress
-from .options import METRICS, FinetuneOptions
+from .options import FinetuneOptions
 from .schedule import learning_rate
 from .state import Place, RunFolder, saved_parameters
 from .stepping import Batch, Stepper
+from .tasks import METRICS
 
 Validate = Callable[[], Mapping[str, float]]  # metrics of the model as it is
 
@@ -191,7 +192,7 @@ class Loop:
         if self._ema is not None:
             self._model.update(tree_unflatten(list(self._ema.items())))
         values = self._validated()
-        value, loss = values[self._options.metric], values["loss"]
+        value, loss = values[self._options.best_metric], values["loss"]
         better = self._gain(value)
         if better > 0 or (better == 0 and loss < place.best_loss):
             self._keep_best()
@@ -208,7 +209,7 @@ class Loop:
         """How much better the metric is than the best so far."""
         if self.place.best is None:
             return math.inf
-        return (value - self.place.best) * (1 if METRICS[self._options.metric] else -1)
+        return (value - self.place.best) * (1 if METRICS[self._options.best_metric] else -1)
 
     def _validated(self) -> dict[str, float]:
         try:

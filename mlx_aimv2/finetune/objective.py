@@ -33,3 +33,16 @@ def binary_cross_entropy(logits: mx.array, targets: mx.array, weights: mx.array)
         logits.astype(mx.float32), targets, with_logits=True, reduction="none"
     )
     return (losses.mean(axis=-1) * weights).sum(), weights.sum()
+
+
+def contrastive(logits: mx.array, targets: mx.array, weights: mx.array) -> Sums:
+    """Symmetric cross-entropy of pictures and captions (Radford et al. 2021, "CLIP", figure 3).
+
+    Args:
+        logits: (B, B) float32, pictures by row and captions by column.
+        targets: (B, B), the same both ways: 1 on the diagonal, or where captions are the same, equal parts of 1.
+        weights: (B,), how much each pair counts.
+    """
+    by_picture, _ = cross_entropy(logits, targets, weights)
+    by_caption, weight = cross_entropy(logits.T, targets, weights)
+    return 0.5 * (by_picture + by_caption), weight

@@ -14,9 +14,9 @@ from ..errors import InputError
 from ..presets import DEFAULT_MODEL
 from .methods import METHODS
 from .schedule import SCHEDULES
+from .tasks import TASKS, TOWER_STATES, check_task
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "lion", "adafactor", "muon")
-METRICS = {"top1": True, "macro_f1": True, "loss": False, "map": True}  # whether more is better
 CLASS_WEIGHTS = ("none", "balanced")
 NOT_NEGATIVE = (
     "max_grad_norm", "patience", "seed", "mixup", "cutmix", "color_jitter", "randaugment",
@@ -36,7 +36,17 @@ def option(default: Any, help: str, panel: str, flag: str | None = None) -> Any:
 class FinetuneOptions:
     """How to fine-tune; each field is explained in its metadata, as `--help` shows it."""
 
-    data: str = option("", "A folder per class, train/ and val/ folders, or a CSV or JSONL file.", DATA)
+    data: str = option(
+        "",
+        "A folder per class, train/ and val/ folders, or a CSV or JSONL file; for captions such a file, or a"
+        " folder with a .txt beside each picture.",
+        DATA,
+    )
+    task: str = option(
+        "classify",
+        f"{', '.join(TASKS)}: learn labels, or which caption belongs to which picture.",
+        METHOD,
+    )
     model: str = option(DEFAULT_MODEL, "A checkpoint folder, a repository, or a short name.", METHOD)
     revision: str | None = option(None, "Branch, tag or commit of the repository.", METHOD)
     adapter_path: str = option("adapters", "The folder to write.", RUN)
@@ -48,6 +58,14 @@ class FinetuneOptions:
 
     pooling: str = option(
         "mean", "What a linear head sees: mean (of the tokens) or head (the pooling head).", METHOD
+    )
+    vision_tower: str | None = option(
+        None,
+        f"Contrastive: {', '.join(TOWER_STATES)}. [default: adapted, or trained for full]",
+        METHOD,
+    )
+    text_tower: str | None = option(
+        None, "The same for the text encoder. [default: adapted, or trained for full]", METHOD
     )
     num_layers: int | None = option(None, "Train only the last so many layers. [default: all]", METHOD)
     target_modules: str = option("q,k,v,out,gate,up,down", "Projections that LoRA and DoRA adapt.", METHOD)
@@ -73,7 +91,12 @@ class FinetuneOptions:
     ema: float = option(
         0.0, "Average weights over steps with this decay, such as 0.999; 0 for not at all.", TRAINING
     )
-    metric: str = option("top1", f"Which epoch is best: {', '.join(METRICS)}.", TRAINING)
+    metric: str | None = option(
+        None,
+        f"Which epoch is best: {'; for captions '.join(', '.join(x.metrics) for x in TASKS.values())}."
+        " [default: the first]",
+        TRAINING,
+    )
     patience: int = option(0, "Stop after so many epochs without improvement; 0 for never.", TRAINING)
     sweep: bool = option(False, "Try learning rates and weight decays (probes only).", TRAINING)
 
@@ -103,10 +126,10 @@ class FinetuneOptions:
         Raises:
             InputError: with the name of the option and what it may be.
         """
+        _one_of("task", self.task, TASKS)
         _one_of("fine_tune_type", self.fine_tune_type, METHODS)
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("schedule", self.schedule, SCHEDULES)
-        _one_of("metric", self.metric, METRICS)
         _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
         _one_of("pooling", self.pooling, ("mean", "head"))
         _one_of("dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
@@ -147,6 +170,12 @@ class FinetuneOptions:
                 f"{self.fine_tune_type} computes features once, so pictures cannot be augmented: leave that out,"
                 " or use lora, dora or full"
             )
+        check_task(self)
+
+    @property
+    def best_metric(self) -> str:
+        """The metric given, or the task's own."""
+        return self.metric or next(iter(TASKS[self.task].metrics))
 
     @property
     def peak_learning_rate(self) -> float:

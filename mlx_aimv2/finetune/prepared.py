@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import mlx.nn as nn
 import numpy as np
@@ -16,6 +17,7 @@ from ..metrics import measure, measure_multi_label
 from ..models.classifier import Classifier
 from ..processing.processor import Processor
 from .artifacts import base_of
+from .contrast import Contrast
 from .dataset import Dataset
 from .mixing import multi_hot
 from .objective import binary_cross_entropy, cross_entropy
@@ -27,31 +29,43 @@ from .stepping import OPTIMIZERS, Stepper, multipliers
 FREE = ("resume", "adapter_path", "save_every", "patience")
 
 
+Data = TypeVar("Data")
+Model = TypeVar("Model", bound=Classifier | Contrast)
+
+
 @dataclass(frozen=True)
-class Prepared:
+class Prepared(Generic[Data, Model]):
     """A run that is ready to start.
 
     Attributes:
         options: as given.
         folder: where everything goes.
         dataset: without broken pictures.
-        classifier: the encoder with a fresh head, and with fresh adapters.
+        model: what is trained: the encoder with a fresh head, or the pair; with fresh adapters.
         processor: prepares pictures as in training.
         adapter: what is adapted, if that is the method.
     """
 
     options: FinetuneOptions
     folder: Path
-    dataset: Dataset
-    classifier: Classifier
+    dataset: Data
+    model: Model
     processor: Processor
     adapter: AdapterConfig | None
+
+    @property
+    def classifier(self) -> Model:
+        """The model, as those call it who train one."""
+        return self.model
 
     @property
     def run_folder(self) -> RunFolder:
         """Where state and log go, and what must not change: options, and the weights the run began with."""
         fixed = {name: x for name, x in dataclasses.asdict(self.options).items() if name not in FREE}
-        return RunFolder(self.folder, {**fixed, "checkpoint": base_of(self.classifier).checkpoint})
+        return RunFolder(self.folder, {**fixed, "checkpoint": base_of(self.model).checkpoint})
+
+
+ClassifierRun = Prepared[Dataset, Classifier]
 
 
 def make_stepper(model: nn.Module, options: FinetuneOptions, multi_label: bool) -> Stepper:

@@ -23,9 +23,10 @@ from .batches import Batches, BatchOptions, class_weights
 from .features import FeatureEpochs, compute_features
 from .loop import Loop, Trained
 from .mixing import label_smoothing, multi_hot
-from .options import METRICS, FinetuneOptions
-from .prepared import Prepared, make_stepper, validation_metrics
+from .options import FinetuneOptions
+from .prepared import ClassifierRun, make_stepper, validation_metrics
 from .state import Nowhere, RunFolder
+from .tasks import METRICS
 
 SWEPT_RATES, SWEPT_DECAYS = (0.1, 0.3, 1.0, 3.0), (0.0, 0.01, 0.1)  # times the learning rate; weight decays
 SWEEP = "sweep.json"
@@ -52,7 +53,7 @@ class Features:
     targets: np.ndarray  # (N, C)
 
 
-def train_probe(run: Prepared, on_event: OnEvent) -> tuple[Trained | None, int]:
+def train_probe(run: ClassifierRun, on_event: OnEvent) -> tuple[Trained | None, int]:
     """Train a head on a frozen encoder, and leave it in ``run.classifier`` and on disk.
 
     Returns:
@@ -73,7 +74,7 @@ def train_probe(run: Prepared, on_event: OnEvent) -> tuple[Trained | None, int]:
     return trained, trainable
 
 
-def features_of(run: Prepared, split: str, on_event: OnEvent) -> Features:
+def features_of(run: ClassifierRun, split: str, on_event: OnEvent) -> Features:
     """The features of a split, from disk where they are there already."""
     examples = run.dataset.split(split)
     images = run.processor.image_processor
@@ -86,7 +87,7 @@ def features_of(run: Prepared, split: str, on_event: OnEvent) -> Features:
     return Features(x, multi_hot([example.labels for example in examples], len(run.dataset.labels)))
 
 
-def _write(run: Prepared, classifier: Classifier) -> None:
+def _write(run: ClassifierRun, classifier: Classifier) -> None:
     write_best(
         run.folder, classifier, run.options.fine_tune_type, None,
         run.processor.image_processor, run.dataset.multi_label,
@@ -94,7 +95,7 @@ def _write(run: Prepared, classifier: Classifier) -> None:
 
 
 def probe_loop(
-    run: Prepared,
+    run: ClassifierRun,
     options: FinetuneOptions,
     folder: RunFolder,
     train: Features,
@@ -133,7 +134,7 @@ def probe_loop(
     )
 
 
-def _sweep(run: Prepared, train: Features, val: Features, on_event: OnEvent) -> FinetuneOptions:
+def _sweep(run: ClassifierRun, train: Features, val: Features, on_event: OnEvent) -> FinetuneOptions:
     """Try learning rates and weight decays; the options with the best of them."""
     options, tried = run.options, []
     decays = SWEPT_DECAYS if options.optimizer != "adam" else (0.0,)
@@ -142,9 +143,11 @@ def _sweep(run: Prepared, train: Features, val: Features, on_event: OnEvent) -> 
         one = replace(options, learning_rate=rate, weight_decay=decay, sweep=False)
         loop = probe_loop(run, one, Nowhere(), train, val, lambda: None, ignore)
         best = loop.run().best
-        tried.append({"learning_rate": rate, "weight_decay": decay, options.metric: best})
-        on_event(Notice(f"learning rate {rate:.3g}, weight decay {decay:.3g}: {options.metric} {best:.4f}"))
-    tried.sort(key=lambda one: one[options.metric], reverse=METRICS[options.metric])
+        tried.append({"learning_rate": rate, "weight_decay": decay, options.best_metric: best})
+        on_event(
+            Notice(f"learning rate {rate:.3g}, weight decay {decay:.3g}: {options.best_metric} {best:.4f}")
+        )
+    tried.sort(key=lambda one: one[options.best_metric], reverse=METRICS[options.best_metric])
     with replacing(run.folder / SWEEP) as partial:
         partial.write_text(json.dumps(tried, indent=2) + "\n", encoding="utf-8")
     best_one = tried[0]

@@ -26,7 +26,7 @@ def split_record(dataset: Dataset) -> dict[str, Any]:
     }
     for split in SPLITS:
         record[split] = {
-            _relative(example.path, dataset.root): [dataset.labels[label] for label in example.labels]
+            relative_path(example.path, dataset.root): [dataset.labels[label] for label in example.labels]
             for example in dataset.split(split)
         }
     return record
@@ -64,7 +64,7 @@ def from_record(record: Any, root: str | os.PathLike[str]) -> Dataset:
     )
 
 
-def _relative(path: str, root: str) -> str:
+def relative_path(path: str, root: str) -> str:
     """``path`` without the root it begins with."""
     try:
         return Path(path).relative_to(root).as_posix()

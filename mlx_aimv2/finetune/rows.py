@@ -1,4 +1,4 @@
-"""What every kind of data is read into: one row for a picture, with its labels and, where it is said, its split."""
+"""What every kind of data is read into: one row for a picture, with its labels or captions, and its split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Row:
 
     Attributes:
         path: from the folder of the data, with forward slashes; or absolute.
-        labels: its labels, none twice.
+        labels: its labels, or its captions, none twice.
         split: "train", "val" or "test"; None where the data does not say.
         where: what messages call the row, such as `labels.csv, row 4`.
     """

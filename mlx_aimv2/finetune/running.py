@@ -8,38 +8,35 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 from mlx.utils import tree_flatten
 
-from ..adapters.attach import count_trainable
-from ..adapters.task import read_task
 from ..checkpoints.atomic import replacing
 from ..checkpoints.files import read_json
 from ..errors import InputError, OutputError
-from ..evaluation import Evaluation, evaluate_classifier, save_picture, write_report
+from ..evaluation import save_picture, write_report
 from ..events import Notice, OnEvent, ignore, warn
 from ..loading import LoadOptions, load
 from ..models.backend import on_cpu
 from ..plots import draw_curves
-from ..processing.augment import Augmentation
 from ..processing.processor import Processor
-from .artifacts import read_best, write_best
-from .batches import Batches, BatchOptions, class_weights
-from .building import adapter_config, build_classifier
-from .dataset import Dataset, read_dataset
-from .loop import Loop, Trained
+from .batches import sized
+from .building import adapter_config
+from .classification import Classification
+from .contrastive import Contrastive
+from .loop import Trained
 from .methods import METHODS
-from .mixing import Mixing
 from .options import FinetuneOptions
-from .prepared import Prepared, make_stepper, validation_metrics
-from .probing import train_probe
-from .record import split_record
+from .prepared import Prepared
 from .scanning import scan
 from .state import STATE
+from .tasks import TRAINED, towers
+from .work import Measured, Work
 
+WORKS: dict[str, Work] = {"classify": Classification(), "contrastive": Contrastive()}
 SPLITS, REPORT, CURVES = "splits.json", "report", "curves.png"
 
 
@@ -59,7 +56,7 @@ class Finished:
 
     folder: Path
     trained: Trained | None
-    evaluation: Evaluation
+    evaluation: Measured
     split: str
     trainable: int
     parameters: int
@@ -67,7 +64,7 @@ class Finished:
 
 
 def finetune(options: FinetuneOptions, on_event: OnEvent = warn) -> Finished:
-    """Fine-tune an encoder on labelled pictures.
+    """Fine-tune an encoder on labelled pictures, or an image-text pair on captions.
 
     Args:
         options: what on, how, and where to.
@@ -83,18 +80,14 @@ def finetune(options: FinetuneOptions, on_event: OnEvent = warn) -> Finished:
         CheckpointError: the checkpoint is damaged; HubError: it cannot be had.
     """
     started = time.monotonic()
-    run = prepare(options, on_event)
-    if METHODS[options.fine_tune_type].frozen:
-        trained, trainable = train_probe(run, on_event)
-    else:
-        loop = make_loop(run, on_event)
-        trained, trainable = loop.run(options.resume), count_trainable(run.classifier)
-        read_best(run.folder, run.classifier, read_task(run.folder))
-    evaluation, split = _evaluate(run, on_event)
+    run, work = prepare(options, on_event), WORKS[options.task]
+    trained, trainable = work.train(run, on_event)
+    split = "test" if run.dataset.test else "val"
+    evaluation = work.evaluate(run, split, on_event)
     write_report(run.folder / REPORT, evaluation)
     if (lines := run.run_folder.read_log()) and trained is not None:
         save_picture(run.folder / REPORT / CURVES, draw_curves(lines))
-    parameters = count_parameters(run.classifier)
+    parameters = count_parameters(run.model)
     seconds = time.monotonic() - started
     return Finished(run.folder, trained, evaluation, split, trainable, parameters, seconds)
 
@@ -104,8 +97,8 @@ def count_parameters(module: nn.Module) -> int:
     return sum(x.size for x in dict(tree_flatten(module.parameters())).values())
 
 
-def prepare(options: FinetuneOptions, on_event: OnEvent = ignore, keep: bool = True) -> Prepared:
-    """Read data and checkpoint, find broken pictures, and make the classifier.
+def prepare(options: FinetuneOptions, on_event: OnEvent = ignore, keep: bool = True) -> Prepared[Any, Any]:
+    """Read data and checkpoint, find broken pictures, and make what is to be trained.
 
     Args:
         options: what on, how, and where to.
@@ -115,13 +108,10 @@ def prepare(options: FinetuneOptions, on_event: OnEvent = ignore, keep: bool = T
     Raises:
         InputError, OutputError, CheckpointError, HubError: see `finetune`.
     """
-    if not options.data:
-        raise InputError("there is no data: give --data FOLDER, with a folder per class in it")
-    dataset = read_dataset(options.data, val_fraction=options.val_fraction, seed=options.seed)
+    work = WORKS[options.task]
+    dataset = work.read(options)
     if not dataset.val:
         raise InputError("there are no pictures for validation: give a --val-fraction, or a folder val/")
-    if options.metric == "map" and not dataset.multi_label:
-        raise InputError("--metric map is for pictures with several labels: use top1 or macro_f1")
     folder = _run_folder(options)
     if keep:
         _make_folder(folder)
@@ -129,31 +119,32 @@ def prepare(options: FinetuneOptions, on_event: OnEvent = ignore, keep: bool = T
         on_event(Notice(f"nothing was saved in {folder} yet: the run begins"))
     load_options = LoadOptions(dtype=_dtype(options))
     model, processor = load(options.model, revision=options.revision, options=load_options, on_event=on_event)
-    training = Batches(dataset, processor.image_processor)  # with one size for all pictures
-    processor = Processor(training.image_processor, processor.tokenizer)
-    dataset = scan(dataset, processor.image_processor, on_event)
+    images = sized(processor.image_processor)  # one size for all pictures
+    processor = Processor(images, processor.tokenizer, processor.max_text_length)
+    adapter = adapter_config(options)
+    dataset = scan(dataset, images, on_event)
     mx.random.seed(options.seed)
-    classifier = build_classifier(model, dataset, options)
+    trainee = work.build(model, dataset, adapter, options)
     if keep:
-        _keep_splits(folder, dataset, options.resume)
-    return Prepared(options, folder, dataset, classifier, processor, adapter_config(options))
+        _keep_splits(folder, work.record(dataset), options.resume)
+    return Prepared(options, folder, dataset, trainee, processor, adapter)
 
 
 def _dtype(options: FinetuneOptions) -> str:
     """What to compute in; weights that are trained themselves change by less than 16 bits can hold."""
     if options.dtype != "auto":
         return options.dtype
-    return "float32" if on_cpu() or METHODS[options.fine_tune_type].full else "bfloat16"
+    trains_weights = METHODS[options.fine_tune_type].full or TRAINED in towers(options).values()
+    return "float32" if on_cpu() or trains_weights else "bfloat16"
 
 
-def _keep_splits(folder: Path, dataset: Dataset, resume: bool) -> None:
+def _keep_splits(folder: Path, record: Mapping[str, Any], resume: bool) -> None:
     """Write which picture is in which split; a run that goes on must find the same.
 
     Raises:
         InputError: the pictures have changed since the run began.
         OutputError: the record cannot be written.
     """
-    record = split_record(dataset)
     if resume and (folder / STATE).is_file() and read_json(folder / SPLITS) != record:
         raise InputError(
             f"--resume: the pictures are not those that {folder / SPLITS} names: put them back, or name another"
@@ -204,61 +195,3 @@ def _taken(folder: Path) -> list[Path]:
     return [
         path for path in folder.iterdir() if path.name not in ("features", SPLITS) and path.name[0] != "."
     ]
-
-
-def make_loop(run: Prepared, on_event: OnEvent) -> Loop:
-    """The training of an encoder, ready to start."""
-    options, dataset = run.options, run.dataset
-    weights = class_weights(dataset) if options.class_weights == "balanced" else None
-    batches = Batches(dataset, run.processor.image_processor, batch_options(options), weights=weights)
-    validation = Batches(
-        dataset, run.processor.image_processor, BatchOptions(options.batch_size), split="val", training=False
-    )
-    classifier = run.classifier
-    classifier.trunk.encoder.checkpoint_layers = options.grad_checkpoint
-
-    def validate() -> Mapping[str, float]:
-        logits = [np.array(classifier(mx.array(batch.pixels))) for batch in validation.epoch()]
-        return validation_metrics(np.concatenate(logits), dataset)
-
-    def keep_best() -> None:
-        write_best(
-            run.folder, classifier, options.fine_tune_type, run.adapter,
-            run.processor.image_processor, dataset.multi_label,
-        )  # fmt: skip
-
-    stepper = make_stepper(classifier, options, dataset.multi_label)
-    return Loop(stepper, batches, options, run.run_folder, validate, keep_best, on_event)
-
-
-def batch_options(options: FinetuneOptions) -> BatchOptions:
-    """How training batches are made."""
-    crop, jitter = options.random_resized_crop, options.color_jitter
-    augmentation = Augmentation(
-        random_resized_crop=(crop, 1.0) if crop else None,
-        flip=options.flip,
-        randaugment=options.randaugment,
-        magnitude=options.randaugment_magnitude,
-        brightness=jitter,
-        contrast=jitter,
-        saturation=jitter,
-    )
-    mixing = Mixing(mixup=options.mixup, cutmix=options.cutmix)
-    return BatchOptions(
-        batch_size=options.batch_size,
-        seed=options.seed,
-        augmentation=augmentation if augmentation != Augmentation() else None,
-        mixing=mixing if mixing != Mixing() else None,
-        label_smoothing=options.label_smoothing,
-    )
-
-
-def _evaluate(run: Prepared, on_event: OnEvent) -> tuple[Evaluation, str]:
-    dataset = run.dataset
-    split = "test" if dataset.test else "val"
-    examples = [(example.path, example.labels) for example in dataset.split(split)]
-    evaluation = evaluate_classifier(
-        run.classifier, run.processor, examples, dataset.labels,
-        batch_size=run.options.batch_size, multi_label=dataset.multi_label, on_event=on_event,
-    )  # fmt: skip
-    return evaluation, split

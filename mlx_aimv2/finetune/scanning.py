@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,21 +13,24 @@ from ..errors import InputError
 from ..events import OnEvent, Progress, Skipped, ignore
 from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, read_ahead
+from .captions import CaptionDataset, Captioned
 from .dataset import Dataset, Example, check_trainable
 from .folders import counted
 from .rows import SPLITS
 
+Pictures = TypeVar("Pictures", Dataset, CaptionDataset)
+
 
 def scan(
-    dataset: Dataset,
+    dataset: Pictures,
     image_processor: ImageProcessor,
     on_event: OnEvent = ignore,
     threads: int = DEFAULT_THREADS,
-) -> Dataset:
+) -> Pictures:
     """The dataset without the pictures that cannot be opened.
 
     Args:
-        dataset: from `read_dataset`.
+        dataset: from `read_dataset` or `read_captions`.
         image_processor: the one that training will use, with its way of decoding.
         on_event: gets `Skipped` for each broken picture and `Progress`.
         threads: pictures opened at once.
@@ -34,7 +38,7 @@ def scan(
     Raises:
         InputError: a split has no picture left, or a class no training picture.
     """
-    examples = [example for split in SPLITS for example in dataset.split(split)]
+    examples: list[Example | Captioned] = [example for split in SPLITS for example in dataset.split(split)]
     broken: set[str] = set()
     on_event(Progress("checking pictures", 0, len(examples)))
     with closing(read_ahead(examples, _opening(image_processor), threads)) as results:
@@ -52,14 +56,15 @@ def scan(
                 f"no picture of the {split} split of {dataset.root} can be read ({count}): replace them"
             )
     checked = replace(dataset, train=left["train"], val=left["val"], test=left["test"])
-    check_trainable(checked)
+    if isinstance(checked, Dataset):
+        check_trainable(checked)
     return checked
 
 
-def _opening(image_processor: ImageProcessor) -> Callable[[Example], np.ndarray]:
+def _opening(image_processor: ImageProcessor) -> Callable[[Example | Captioned], np.ndarray]:
     """Opens a picture as training will, and keeps nothing of it."""
 
-    def opened(example: Example) -> np.ndarray:
+    def opened(example: Example | Captioned) -> np.ndarray:
         image_processor(example.path)
         return np.zeros((1, 1, 1), dtype=np.float32)
 

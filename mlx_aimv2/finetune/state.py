@@ -50,8 +50,10 @@ class Place:
 
 
 def saved_parameters(model: nn.Module) -> dict[str, mx.array]:
-    """What training changes: trainable parameters, and the head with its running averages."""
+    """What training changes: trainable parameters, and a head with its running averages."""
     changed = dict(tree_flatten(model.trainable_parameters()))
+    if "head" not in model:
+        return changed
     return changed | {f"head.{path}": x for path, x in dict(tree_flatten(model.head.parameters())).items()}
 
 

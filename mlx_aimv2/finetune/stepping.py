@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from ..models.backend import on_cpu
 from .objective import Sums
 
+Arrays = tuple[mx.array, ...]
 Tree = Any  # nested dicts and lists of arrays, as MLX has them
 Loss = Callable[[mx.array, mx.array, mx.array], Sums]
 
@@ -33,8 +34,8 @@ class Batch(Protocol):
     """What a step is made of."""
 
     @property
-    def pixels(self) -> np.ndarray:
-        """(B, H, W, 3), or features (B, ...)."""
+    def inputs(self) -> tuple[np.ndarray, ...]:
+        """What the model is called with: pictures (B, H, W, 3), or features (B, ...); token ids."""
 
     @property
     def targets(self) -> np.ndarray:
@@ -61,23 +62,26 @@ class Stepper:
         *,
         max_grad_norm: float = 0.0,
         multipliers: Mapping[str, float] | None = None,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         """Get ready.
 
         Args:
-            model: from an input (B, ...) to logits (B, C).
+            model: from a batch's inputs (B, ...) to logits (B, C).
             optimizer: its learning rate is set for every step.
             loss: of logits, targets and weights, as sums.
             max_grad_norm: gradients are clipped to this norm; 0 for not at all.
             multipliers: what the learning rate of a parameter is multiplied by, by its path; 1 where not named.
+            bounds: what a parameter is held between, by its path; anything where not named.
         """
         self.model, self.optimizer = model, optimizer
         self._max_grad_norm = max_grad_norm
         self._multipliers = {path: m for path, m in (multipliers or {}).items() if m != 1}
+        self._bounds = dict(bounds or {})
         optimizer.init(model.trainable_parameters())
 
-        def summed(model: nn.Module, x: mx.array, targets: mx.array, weights: mx.array) -> Sums:
-            return loss(model(x), targets, weights)
+        def summed(model: nn.Module, inputs: Arrays, targets: mx.array, weights: mx.array) -> Sums:
+            return loss(model(*inputs), targets, weights)
 
         self._gradients = nn.value_and_grad(model, summed)
         self._compute, self._apply = self._one_batch, self._update
@@ -95,8 +99,8 @@ class Stepper:
         """
         total: Tree = None
         for batch in batches:
-            arrays = (mx.array(batch.pixels), mx.array(batch.targets), mx.array(batch.weights))
-            sums, gradients = self._compute(*arrays)
+            inputs = tuple(mx.array(x) for x in batch.inputs)
+            sums, gradients = self._compute(inputs, mx.array(batch.targets), mx.array(batch.weights))
             found = [*sums, gradients]
             total = found if total is None else tree_map(mx.add, total, found)
             mx.eval(total)  # before the next batch: only one batch's activations are held
@@ -111,8 +115,8 @@ class Stepper:
             mx.eval(self.model.parameters(), self.optimizer.state)
         return mean, length
 
-    def _one_batch(self, x: mx.array, targets: mx.array, weights: mx.array) -> tuple[Sums, Tree]:
-        return self._gradients(self.model, x, targets, weights)
+    def _one_batch(self, inputs: Arrays, targets: mx.array, weights: mx.array) -> tuple[Sums, Tree]:
+        return self._gradients(self.model, inputs, targets, weights)
 
     def _update(self, gradients: Tree, clip: mx.array) -> None:
         gradients = tree_map(lambda g: (g * clip).astype(g.dtype), gradients)
@@ -120,6 +124,8 @@ class Stepper:
         after = self.optimizer.apply_gradients(gradients, before)
         if self._multipliers:
             after = self._slowed(before, after)
+        if self._bounds:
+            after = self._bounded(after)
         self.model.update(after)
 
     def _slowed(self, before: Tree, after: Tree) -> Tree:
@@ -128,6 +134,13 @@ class Stepper:
         new = dict(tree_flatten(after))
         for path, factor in self._multipliers.items():
             new[path] = old[path] + factor * (new[path] - old[path])
+        return tree_unflatten(list(new.items()))
+
+    def _bounded(self, after: Tree) -> Tree:
+        new = dict(tree_flatten(after))
+        for path, (least, most) in self._bounds.items():
+            if path in new:
+                new[path] = mx.clip(new[path], least, most)
         return tree_unflatten(list(new.items()))
 
 

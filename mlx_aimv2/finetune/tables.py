@@ -1,4 +1,4 @@
-"""Data in tables: CSV with a header, or one JSON object per line, each row a picture and its labels."""
+"""Data in tables: CSV with a header, or one JSON object per line, each row a picture with labels or captions."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ LABEL_SEPARATOR = ";"
 COLUMNS = {  # what a column is for -> what it may be called, in any case
     "path": ("path", "image", "file", "filename", "file_name", "image_path", "picture"),
     "label": ("label", "labels", "class"),
+    "caption": ("caption", "captions", "text", "sentence", "description"),
     "split": ("split",),
 }
 LONGEST_ROW = 1_000_000  # characters; beyond it a quote was left open, or it is no table
+EXAMPLES = {"label": "cat", "caption": "a cat on a sofa"}
 CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 Fields = Iterator[tuple[str, Mapping[str, Any]]]  # what messages call the row, and its values by column
 
 
-def read_table(file: Path, split: str | None = None) -> list[Row]:
+def read_table(file: Path, split: str | None = None, value: str = "label") -> list[Row]:
     """The rows of a table; their paths are relative to its folder.
 
     Args:
         file: `.csv` or `.tsv` (the delimiter is found out), `.jsonl` or `.ndjson`; UTF-8.
         split: of rows that do not name theirs.
+        value: what is read of each picture: "label" or "caption".
 
     Raises:
-        InputError: the file cannot be read as such a table, has no rows, a row lacks its path or label, or its
+        InputError: the file cannot be read as such a table, has no rows, a row lacks its path or value, or its
             picture does not exist. Rows are counted from 1, the header of a CSV file being the first.
     """
     reader = READERS.get(file.suffix.lower())
@@ -44,12 +47,23 @@ def read_table(file: Path, split: str | None = None) -> list[Row]:
         raise InputError(
             f"{file} is no table of pictures: name a folder, or a file that ends in {', '.join(READERS)}"
         )
-    rows = [_row(where, values, split) for where, values in reader(file.name, _text(file))]
+    rows = [_row(where, values, split, value) for where, values in reader(file.name, _text(file), value)]
     if not rows:
-        raise InputError(f"{file} names no pictures: add a row with path and label for each")
+        raise InputError(f"{file} names no pictures: add a row with path and {value} for each")
     _check_files(file, rows)
     folder = str(file.parent.absolute()) + os.sep
     return [replace(row, path=os.path.normpath(row.path).removeprefix(folder)) for row in rows]
+
+
+def names_captions(file: Path) -> bool:
+    """Whether a table has a column for captions, and none for labels.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    first = next((line for line in _text(file)[:LONGEST_ROW].splitlines() if line.strip()), "")
+    names = {cell.strip().casefold() for cell in re.split(r'[,;\t"{}:]', first)}
+    return bool(names & set(COLUMNS["caption"])) and not names & set(COLUMNS["label"])
 
 
 def _check_files(file: Path, rows: list[Row]) -> None:
@@ -81,11 +95,11 @@ def _text(file: Path) -> str:
         raise InputError(f"{file}, row {row}: not UTF-8: save the table in that encoding") from error
 
 
-def _csv_rows(name: str, text: str) -> Fields:
+def _csv_rows(name: str, text: str, value: str) -> Fields:
     """The rows of a CSV file by column."""
     if "\0" in text:
         raise InputError(f"{name} holds a NUL byte, so it is no text: save it as CSV in UTF-8")
-    delimiter, columns, width = _header(name, text)
+    delimiter, columns, width = _header(name, text, value)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 0
     try:
@@ -101,7 +115,7 @@ def _csv_rows(name: str, text: str) -> Fields:
         raise InputError(f"{name}, row {number + 1}: no valid CSV ({error}): check the quotes") from error
 
 
-def _header(name: str, text: str) -> tuple[str, dict[str, int], int]:
+def _header(name: str, text: str, value: str) -> tuple[str, dict[str, int], int]:
     """The delimiter, the place of each column that is used, and how many there are."""
     first = re.split(r"\r\n|\r|\n", text[:LONGEST_ROW], maxsplit=1)[0]
     for delimiter in DELIMITERS:
@@ -110,23 +124,23 @@ def _header(name: str, text: str) -> tuple[str, dict[str, int], int]:
         except csv.Error:
             continue
         names = [cell.strip().casefold() for cell in cells]
-        columns = _columns(name, names)
-        if {"path", "label"} <= set(columns):
+        columns = _columns(name, names, value)
+        if {"path", value} <= set(columns):
             return delimiter, columns, len(cells)
     raise InputError(
-        f"{name}: no columns for path and label in the first row ({first[:60]!r}): begin with path,label"
+        f"{name}: no columns for path and {value} in the first row ({first[:60]!r}): begin with path,{value}"
     )
 
 
-def _columns(where: str, names: list[str]) -> dict[str, int]:
+def _columns(where: str, names: list[str], value: str) -> dict[str, int]:
     """The place of each column that is used.
 
     Raises:
         InputError: two names stand for the same.
     """
     columns = {}
-    for use, aliases in COLUMNS.items():
-        places = [place for place, name in enumerate(names) if name in aliases]
+    for use in ("path", value, "split"):
+        places = [place for place, name in enumerate(names) if name in COLUMNS[use]]
         if len(places) > 1:
             both = " and ".join(names[place] for place in places[:2])
             raise InputError(f"{where}: the columns {both} both stand for the {use}: rename one of them")
@@ -135,7 +149,7 @@ def _columns(where: str, names: list[str]) -> dict[str, int]:
     return columns
 
 
-def _jsonl_rows(name: str, text: str) -> Fields:
+def _jsonl_rows(name: str, text: str, value: str) -> Fields:
     """The rows of a file with one JSON object per line."""
     for number, line in enumerate(text.split("\n"), 1):
         where = f"{name}, row {number}"
@@ -148,17 +162,17 @@ def _jsonl_rows(name: str, text: str) -> Fields:
         except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, absurd nesting
             raise InputError(f"{where}: no valid JSON ({error})") from error
         if not isinstance(record, dict):
-            example = '{"path": "a.jpg", "label": "cat"}'
+            example = json.dumps({"path": "a.jpg", value: EXAMPLES[value]})
             raise InputError(f"{where}: has to be an object such as {example}")
         values = list(record.values())
-        columns = _columns(where, [key.strip().casefold() for key in record])
+        columns = _columns(where, [key.strip().casefold() for key in record], value)
         yield where, {use: values[place] for use, place in columns.items()}
 
 
 READERS = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows}
 
 
-def _row(where: str, values: Mapping[str, Any], split: str | None) -> Row:
+def _row(where: str, values: Mapping[str, Any], split: str | None, value: str) -> Row:
     path = values.get("path")
     if path is None or (isinstance(path, str) and not path.strip()):
         raise InputError(f"{where}: no path of a picture")
@@ -168,7 +182,8 @@ def _row(where: str, values: Mapping[str, Any], split: str | None) -> Row:
         split = SPLIT_NAMES.get(str(named).strip().lower())
         if split is None:
             raise InputError(f"{where}: the split is {str(named)[:40]!r}, but has to be train, val or test")
-    return Row(path, _labels(where, values.get("label")), split, where)
+    read = _labels if value == "label" else _captions
+    return Row(path, read(where, values.get(value)), split, where)
 
 
 def _labels(where: str, value: object) -> tuple[str, ...]:
@@ -179,6 +194,26 @@ def _labels(where: str, value: object) -> tuple[str, ...]:
         if not listed or listed == [None]:
             raise InputError(f"{where}: no label")
     return tuple(dict.fromkeys(_label(where, label) for label in listed))
+
+
+def _captions(where: str, value: object) -> tuple[str, ...]:
+    """The captions in a cell: one text, or in JSON a list of them."""
+    listed = value if isinstance(value, list) else [value]
+    if not listed or listed == [None]:
+        raise InputError(f"{where}: no caption")
+    return tuple(dict.fromkeys(caption_text(where, caption) for caption in listed))
+
+
+def caption_text(where: str, value: object) -> str:
+    """A caption with one space between its words.
+
+    Raises:
+        InputError: it is no text, empty, or holds a control character.
+    """
+    caption = _clean(where, "caption", " ".join(value.split()) if isinstance(value, str) else value)
+    if not caption:
+        raise InputError(f"{where}: an empty caption")
+    return caption
 
 
 def _parsed_list(value: object) -> list[Any] | None:

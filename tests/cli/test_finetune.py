@@ -23,6 +23,7 @@ KINDS = typing.get_type_hints(FinetuneOptions)
 OTHERS = {  # a value that is not the default, for what is neither a number nor a text nor yes and no
     "fine_tune_type": "dora", "class_weights": "balanced", "pooling": "head", "optimizer": "lion",
     "schedule": "linear", "metric": "loss", "dtype": "float32",
+    "task": "contrastive", "vision_tower": "frozen", "text_tower": "frozen",
 }  # fmt: skip
 SMALL = (
     "layer_decay",
@@ -34,7 +35,11 @@ SMALL = (
     "flip",
     "random_resized_crop",
 )
-WITH = {"sweep": ["--fine-tune-type", "linear"]}
+WITH = {
+    "sweep": ["--fine-tune-type", "linear"],
+    "vision_tower": ["--task", "contrastive"],
+    "text_tower": ["--task", "contrastive"],
+}
 
 
 def other(field):
@@ -84,7 +89,8 @@ def test_every_option_reaches_its_field(told, field):
     assert getattr(options, field.name) == value != field.default
     assert type(getattr(options, field.name)) is type(value)
     changed = {one.name for one in FIELDS if getattr(options, one.name) != one.default}
-    assert changed == {field.name, *(["fine_tune_type"] if field.name in WITH else [])}
+    beside = WITH.get(field.name, [])[:1]
+    assert changed == {field.name, *(option[2:].replace("-", "_") for option in beside)}
 
 
 def test_without_options_all_have_their_defaults(told):

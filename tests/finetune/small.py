@@ -31,6 +31,10 @@ class Rows:
     targets: np.ndarray
     weights: np.ndarray
 
+    @property
+    def inputs(self):
+        return (self.pixels,)
+
 
 class Data:
     """Vectors of three classes in batches, in another order each epoch."""

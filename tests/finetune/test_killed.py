@@ -15,6 +15,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from captioned import captioned
 
 RUN = """
 import json, sys
@@ -33,7 +34,7 @@ except Aimv2Error as error:
     sys.exit(f"{type(error).__name__}: {error}")
 print("end", flush=True)
 """
-FILES = ("adapter_model.safetensors", "head.safetensors", "state.safetensors")
+FILES = ("adapter_model.safetensors", "head.safetensors", "trained.safetensors", "state.safetensors")
 KILLS = 10
 
 
@@ -54,22 +55,34 @@ def finished(given: dict[str, Any]) -> float:
 
 def tensors(folder: Path) -> dict[str, np.ndarray]:
     return {
-        f"{file}: {name}": np.array(x) for file in FILES for name, x in mx.load(str(folder / file)).items()
+        f"{file}: {name}": np.array(x)
+        for file in FILES
+        if (folder / file).is_file()
+        for name, x in mx.load(str(folder / file)).items()
     }
 
 
-@pytest.fixture
-def given(data: Path, tiny_vision: Path) -> dict[str, Any]:
+@pytest.fixture(params=["classify", "contrastive"])
+def given(
+    request: pytest.FixtureRequest, data: Path, tiny_vision: Path, tiny_pair: Path, tmp_path: Path
+) -> dict[str, Any]:
     """A run with everything in it that draws at random or remembers."""
+    of_task = {
+        "classify": {"data": str(data), "model": str(tiny_vision), "batch_size": 2, "mixup": 0.3},
+        "contrastive": {
+            "task": "contrastive",
+            "data": str(captioned(tmp_path / "pictures")),
+            "model": str(tiny_pair),
+            "batch_size": 4,
+            "text_tower": "trained",
+        },
+    }
     return {
-        "data": str(data),
-        "model": str(tiny_vision),
+        **of_task[request.param],
         "epochs": 5,
-        "batch_size": 2,
         "grad_accumulation_steps": 2,
         "rank": 2,
         "dropout": 0.1,
-        "mixup": 0.3,
         "flip": 0.5,
         "color_jitter": 0.2,
         "ema": 0.9,

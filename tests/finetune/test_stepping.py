@@ -28,6 +28,10 @@ class Rows:
     targets: np.ndarray
     weights: np.ndarray
 
+    @property
+    def inputs(self):
+        return (self.pixels,)
+
     def __getitem__(self, rows):
         return Rows(self.pixels[rows], self.targets[rows], self.weights[rows])
 

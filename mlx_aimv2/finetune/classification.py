@@ -1,0 +1,92 @@
+"""Learning labels: a head on the encoder, which is frozen, adapted or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..adapters.attach import AdapterConfig, count_trainable
+from ..adapters.task import read_task
+from ..errors import InputError
+from ..evaluation import Evaluation, evaluate_classifier
+from ..events import OnEvent
+from ..loading import AnyModel
+from ..models.classifier import Classifier
+from .artifacts import read_best, write_best
+from .batches import Batches, BatchOptions, batch_options, class_weights
+from .building import build_classifier
+from .dataset import Dataset, read_dataset
+from .loop import Loop, Trained
+from .methods import METHODS
+from .options import FinetuneOptions
+from .prepared import ClassifierRun, make_stepper, validation_metrics
+from .probing import train_probe
+from .record import split_record
+
+
+class Classification:
+    """The task of labels; see `Work`."""
+
+    def read(self, options: FinetuneOptions) -> Dataset:
+        """Labelled pictures."""
+        if not options.data:
+            raise InputError("there is no data: give --data FOLDER, with a folder per class in it")
+        dataset = read_dataset(options.data, val_fraction=options.val_fraction, seed=options.seed)
+        if options.metric == "map" and dataset.val and not dataset.multi_label:
+            raise InputError("--metric map is for pictures with several labels: use top1 or macro_f1")
+        return dataset
+
+    def record(self, dataset: Dataset) -> Mapping[str, Any]:
+        """Which picture is in which split."""
+        return split_record(dataset)
+
+    def build(
+        self, model: AnyModel, dataset: Dataset, adapter: AdapterConfig | None, options: FinetuneOptions
+    ) -> Classifier:
+        """The encoder with a fresh head."""
+        return build_classifier(model, dataset, options)
+
+    def train(self, run: ClassifierRun, on_event: OnEvent) -> tuple[Trained | None, int]:
+        """Train a head on features that are computed once, or head and encoder together."""
+        if METHODS[run.options.fine_tune_type].frozen:
+            return train_probe(run, on_event)
+        trained = self.loop(run, on_event).run(run.options.resume)
+        read_best(run.folder, run.model, read_task(run.folder))
+        return trained, count_trainable(run.model)
+
+    def loop(self, run: ClassifierRun, on_event: OnEvent) -> Loop:
+        """The training of an encoder, ready to start."""
+        options, dataset, classifier = run.options, run.dataset, run.model
+        images = run.processor.image_processor
+        weights = class_weights(dataset) if options.class_weights == "balanced" else None
+        batches = Batches(dataset, images, batch_options(options), weights=weights)
+        validation = Batches(dataset, images, BatchOptions(options.batch_size), split="val", training=False)
+        classifier.trunk.encoder.checkpoint_layers = options.grad_checkpoint
+
+        def validate() -> Mapping[str, float]:
+            logits = [np.array(classifier(mx.array(batch.pixels))) for batch in validation.epoch()]
+            return validation_metrics(np.concatenate(logits), dataset)
+
+        def keep_best() -> None:
+            write_best(
+                run.folder, classifier, options.fine_tune_type, run.adapter, images, dataset.multi_label
+            )
+
+        stepper = make_stepper(classifier, options, dataset.multi_label)
+        return Loop(stepper, batches, options, run.run_folder, validate, keep_best, on_event)
+
+    def evaluate(self, run: ClassifierRun, split: str, on_event: OnEvent) -> Evaluation:
+        """The labels of a split, against those that the classifier gives."""
+        dataset = run.dataset
+        return evaluate_classifier(
+            run.model,
+            run.processor,
+            [(example.path, example.labels) for example in dataset.split(split)],
+            dataset.labels,
+            batch_size=run.options.batch_size,
+            multi_label=dataset.multi_label,
+            on_event=on_event,
+        )

@@ -1,0 +1,182 @@
+"""Learning which caption belongs to which picture: an image-text pair on pictures with captions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..adapters.attach import AdapterConfig, count_trainable
+from ..errors import InputError
+from ..events import Notice, OnEvent
+from ..loading import AnyModel
+from ..retrieval import RetrievalEvaluation, evaluate_retrieval, retrieve
+from .artifacts import read_best_pair, write_best_pair
+from .batches import BatchOptions, batch_options
+from .caption_batches import PairBatches, same_captions
+from .captions import CaptionDataset, read_captions
+from .contrast import Contrast, build_contrast, pair_multipliers, scale_bounds
+from .folders import counted
+from .loop import Loop, Trained
+from .objective import contrastive
+from .options import FinetuneOptions
+from .prepared import Prepared
+from .record import relative_path
+from .rows import SPLITS
+from .stepping import OPTIMIZERS, Stepper
+from .tasks import towers
+
+PairRun = Prepared[CaptionDataset, Contrast]
+SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+TEXTS = 256  # captions computed at once in validation
+
+
+class Contrastive:
+    """The task of captions; see `Work`."""
+
+    def read(self, options: FinetuneOptions) -> CaptionDataset:
+        """Pictures with captions."""
+        if not options.data:
+            raise InputError(
+                "there is no data: give --data FILE, a .csv or .jsonl file with path and caption, or a folder with a"
+                " .txt beside each picture"
+            )
+        dataset = read_captions(options.data, val_fraction=options.val_fraction, seed=options.seed)
+        if len(dataset.train) < 2:
+            raise InputError(
+                "there is only one training picture, and nothing to tell it apart from: add some"
+            )
+        return dataset
+
+    def record(self, dataset: CaptionDataset) -> Mapping[str, Any]:
+        """Which picture is in which split, and a hash of all captions."""
+        return caption_record(dataset)
+
+    def build(
+        self,
+        model: AnyModel,
+        dataset: CaptionDataset,
+        adapter: AdapterConfig | None,
+        options: FinetuneOptions,
+    ) -> Contrast:
+        """The pair, with what is trained of it unfrozen."""
+        return build_contrast(model, adapter, options)
+
+    def train(self, run: PairRun, on_event: OnEvent) -> tuple[Trained | None, int]:
+        """Train the pair."""
+        trained = self.loop(run, on_event).run(run.options.resume)
+        read_best_pair(run.folder, run.model)
+        return trained, count_trainable(run.model)
+
+    def loop(self, run: PairRun, on_event: OnEvent) -> Loop:
+        """The training of the pair, ready to start."""
+        options, model = run.options, run.model
+        batches = PairBatches(run.dataset, run.processor, batch_options(options), on_event=on_event)
+        validation = PairBatches(
+            run.dataset, run.processor, BatchOptions(options.batch_size), split="val", training=False
+        )
+        _warn_of_mirrors(run, on_event)
+        for tower in towers(options):
+            model.trunk[f"{tower}_model"].encoder.checkpoint_layers = options.grad_checkpoint
+
+        def keep_best() -> None:
+            write_best_pair(
+                run.folder, model, options.fine_tune_type, run.adapter, towers(options),
+                run.processor.image_processor,
+            )  # fmt: skip
+
+        stepper = make_pair_stepper(model, options)
+        check = Validation(model, validation)
+        return Loop(stepper, batches, options, run.run_folder, check, keep_best, on_event)
+
+    def evaluate(self, run: PairRun, split: str, on_event: OnEvent) -> RetrievalEvaluation:
+        """Retrieval in both directions among the pictures and captions of a split."""
+        run.model.eval()
+        examples = [(example.path, example.captions) for example in run.dataset.split(split)]
+        return evaluate_retrieval(
+            run.model.trunk, run.processor, examples, batch_size=run.options.batch_size, on_event=on_event
+        )
+
+
+def make_pair_stepper(model: Contrast, options: FinetuneOptions) -> Stepper:
+    """What makes the steps of a pair."""
+    return Stepper(
+        model,
+        OPTIMIZERS[options.optimizer](options.decay),
+        contrastive,
+        max_grad_norm=options.max_grad_norm,
+        multipliers=pair_multipliers(model, options),
+        bounds=scale_bounds(model.trunk),
+    )
+
+
+def _warn_of_mirrors(run: PairRun, on_event: OnEvent) -> None:
+    sided = sum(any(map(SIDES.search, example.captions)) for example in run.dataset.train)
+    if run.options.flip and sided:
+        pictures = counted(sided, "training picture")
+        on_event(Notice(f"--flip mirrors pictures, and captions of {pictures} say left or right"))
+
+
+class Validation:
+    """Loss and retrieval on the split for validation; only vectors of it are held, never all its pictures."""
+
+    def __init__(self, model: Contrast, batches: PairBatches) -> None:
+        """Get ready: what a frozen tower gives is kept after the first time."""
+        self._model, self._batches = model, batches
+        self._kept: dict[str, np.ndarray] = {}
+
+    def __call__(self) -> Mapping[str, float]:
+        """The numbers that say which epoch is best.
+
+        Raises:
+            NonFiniteError: the model gives NaN or infinity.
+        """
+        images, texts = self._vectors("vision"), self._vectors("text")
+        found = retrieve(images, texts, self._batches.belonging())
+        return {"loss": self._loss(images, texts), **found.metrics.numbers()}
+
+    def _vectors(self, tower: str) -> np.ndarray:
+        if tower in self._kept:
+            return self._kept[tower]
+        parts = self._images() if tower == "vision" else self._texts()
+        vectors = np.concatenate(parts)
+        if tower in self._model.frozen:
+            self._kept[tower] = vectors
+        return vectors
+
+    def _images(self) -> list[np.ndarray]:
+        return [np.array(self._model.images(mx.array(batch.pixels))) for batch in self._batches.epoch()]
+
+    def _texts(self) -> list[np.ndarray]:
+        table = self._batches.table
+        chunks = (np.arange(at, min(at + TEXTS, len(table))) for at in range(0, len(table), TEXTS))
+        return [np.array(self._model.texts(mx.array(table.rows(chunk)))) for chunk in chunks]
+
+    def _loss(self, images: np.ndarray, texts: np.ndarray) -> float:
+        """Of batches as large as in training, each picture with its first caption, in an order without meaning."""
+        order = np.argsort(np.random.PCG64(0).random_raw(len(images)), kind="stable")
+        captions = self._batches.captions(order, 0)
+        factor, total = self._model.trunk.logit_factor(), 0.0
+        for chunk in np.array_split(np.arange(len(order)), len(self._batches)):
+            logits = factor * mx.array(images[order[chunk]]) @ mx.array(texts[captions[chunk]]).T
+            targets = mx.array(same_captions(captions[chunk]))
+            loss, _ = contrastive(logits, targets, mx.ones(len(chunk)))
+            total += float(loss)
+        return total / len(order)
+
+
+def caption_record(dataset: CaptionDataset) -> dict[str, Any]:
+    """Plain values that JSON can hold: seed, fraction, the paths of each split, and a hash of all captions."""
+    digest = hashlib.sha256()
+    record: dict[str, Any] = {"seed": dataset.seed, "val_fraction": dataset.val_fraction}
+    for split in SPLITS:
+        examples = dataset.split(split)
+        for example in examples:
+            digest.update(json.dumps(example.captions).encode())
+        record[split] = [relative_path(example.path, dataset.root) for example in examples]
+    return {**record, "captions": digest.hexdigest()[:16]}
