@@ -23,7 +23,7 @@ VISION = Aimv2VisionConfig(
     hidden_size=256, intermediate_size=704, num_hidden_layers=5, num_attention_heads=2, image_size=SIDE,
     use_head=True,
 )  # fmt: skip
-TRAINING = {"fine_tune_type": "full", "batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.05,
+TRAINING = {"fine_tune_type": "full", "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 0.05,
             "warmup": 0.05, "save_every": 200}  # fmt: skip
 
 
@@ -53,24 +53,24 @@ def train(data, model, run, seed, **options):
 
 
 def main():
-    """First the labels of pictures with one kind of thing, then all captions."""
+    """First what can be seen, as labels; then all that can be said of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
     parser.add_argument("--pictures", type=int, default=60_000)
-    parser.add_argument("--label-epochs", type=int, default=3)
+    parser.add_argument("--attribute-epochs", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     world, fresh = given.work / "world", given.work / "fresh"
-    labelled, captioned = given.work / "labels-checkpoint", given.work / "captions-checkpoint"
+    labelled, captioned = given.work / "attributes-checkpoint", given.work / "captions-checkpoint"
     if not world.exists():
         write_world(world, WorldOptions(train=given.pictures, side=SIDE, seed=given.seed))
     if not fresh.exists():
         untrained(fresh, given.seed)
     if not labelled.exists():
-        train(world / "labels.csv", fresh, given.work / "labels", given.seed, epochs=given.label_epochs,
-              pooling="head")  # fmt: skip
+        train(world / "attributes.csv", fresh, given.work / "attributes", given.seed, epochs=given.attribute_epochs,
+              pooling="head", metric="map")  # fmt: skip
     if not captioned.exists():
         train(world / "captions.jsonl", labelled, given.work / "captions", given.seed, epochs=given.epochs,
               task="contrastive")  # fmt: skip

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..events import OnEvent, Progress, ignore
 from .examples import Example, retrieval_examples, training_examples, zero_shot_examples
 from .painting import LARGEST, SMALLEST, Conditions
-from .scenes import LABELS
+from .scenes import LABELS, Scene
 
 STAGE = "drawing"
 CHUNK = 250  # pictures that a process draws before it reports
@@ -68,7 +68,8 @@ def write_world(
     """Draw the world into a folder, which appears when it is complete.
 
     - `captions.jsonl`: path, caption and split (train, val) of what is below `train/` and `val/`.
-    - `labels.csv`: path, label and split of those of them that show one kind of thing.
+    - `attributes.csv`: path, label and split of the same; labels are shapes, colours and textures, as in
+      `star;red;striped`.
     - `labels.txt`: all 120 labels, one in a line.
     - `zeroshot/`: a folder for each held-out label, such as `red triangle/0000.png`.
     - `retrieval/captions.csv`: path and caption of the pictures beside it.
@@ -98,7 +99,7 @@ def write_world(
         described = _retrieval_jobs(options)
         _draw(unfinished, [*seen, *labelled, *described], options, processes, on_event)
         _write_captions(unfinished / "captions.jsonl", seen)
-        _write_labels(unfinished / "labels.csv", seen)
+        _write_attributes(unfinished / "attributes.csv", seen)
         (unfinished / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
         told = [(Path(name).name, example.caption) for name, example in described]
         _write_table(unfinished / "retrieval" / "captions.csv", ("path", "caption"), told)
@@ -167,10 +168,15 @@ def _write_captions(path: Path, jobs: Sequence[Job]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _write_labels(path: Path, jobs: Sequence[Job]) -> None:
-    alone = ((name, one.scene.thing.label) for name, one in jobs if one.scene.other is None)
-    rows = [(name, label, name.split("/")[0]) for name, label in alone]
+def _write_attributes(path: Path, jobs: Sequence[Job]) -> None:
+    rows = [(name, ";".join(_attributes(example.scene)), name.split("/")[0]) for name, example in jobs]
     _write_table(path, ("path", "label", "split"), rows)
+
+
+def _attributes(scene: Scene) -> list[str]:
+    """Shapes, colours and textures of what is there, each once."""
+    named = [word for thing in scene.things for word in (thing.shape, thing.color, thing.texture)]
+    return list(dict.fromkeys(named))
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -78,8 +78,8 @@ def test_sets_may_be_left_out(tmp_path):
     only = replace(SMALL, val=0, zero_shot=0, retrieval=0)
     files = content(write_world(tmp_path / "world", only, processes=1))
     assert sorted(name for name in files if not name.endswith(".png")) == [
+        "attributes.csv",
         "captions.jsonl",
-        "labels.csv",
         "labels.txt",
         "retrieval/captions.csv",
     ]
@@ -121,10 +121,11 @@ def test_refuses_no_processes(tmp_path):
         write_world(tmp_path / "world", SMALL, processes=0)
 
 
-def test_labels_are_of_training_pictures_with_one_kind_of_thing(folder):
-    with (folder / "labels.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    seen = {f"train/000/{index:06d}.png": training_example(index) for index in range(SMALL.train)}
-    expected = {name: one.scene.thing.label for name, one in seen.items() if one.scene.other is None}
-    assert {row["path"]: row["label"] for row in rows if row["split"] == "train"} == expected
-    assert {row["split"] for row in rows} <= {"train", "val"}
+def test_attributes_are_what_can_be_seen(folder):
+    with (folder / "attributes.csv").open(encoding="utf-8", newline="") as stream:
+        rows = {row["path"]: row for row in csv.DictReader(stream)}
+    assert len(rows) == SMALL.train + SMALL.val
+    for index in range(SMALL.train):
+        row, scene = rows[f"train/000/{index:06d}.png"], training_example(index).scene
+        seen = {word for thing in scene.things for word in (thing.shape, thing.color, thing.texture)}
+        assert (set(row["label"].split(";")), row["split"]) == (seen, "train")
