@@ -13,7 +13,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from .adapters.attach import fuse as fuse_modules
-from .adapters.pair import AnyTask, has_trained, trained_names
+from .adapters.pair import AnyTask, has_trained
 from .adapters.restore import adapter_folder, check_folder, put_on
 from .adapters.store import has_adapter, read_stored
 from .adapters.task import HEAD, Task, read_head, with_base, write_task
@@ -130,14 +130,6 @@ def _checked(checkpoint: Checkpoint, adapter: Path, options: FuseOptions) -> Any
         vision = config.vision_config if isinstance(config, Aimv2Config) else config
         read_head(adapter, task, vision.hidden_size)
     return task
-
-
-def _has_plain(checkpoint: Checkpoint, adapter: Path) -> bool:
-    """Whether layers that the checkpoint packs were trained as a whole."""
-    if not has_trained(adapter):
-        return has_trunk(adapter)
-    packed = {f"{path}.weight" for path in quantized_paths(checkpoint.outline)}
-    return not packed.isdisjoint(trained_names(adapter))
 
 
 def _origin(checkpoint: Checkpoint) -> Origin:

@@ -19,6 +19,7 @@ from mlx.utils import tree_flatten
 from ..checkpoints.files import inside, open_tensors, read_header, read_json
 from ..checkpoints.fit import check_fit
 from ..checkpoints.origin import Origin, checkpoint_hash
+from ..checkpoints.quantize import unpack_modules
 from ..errors import ConfigError, NotACheckpointError
 from ..processing.image_config import ImageProcessorConfig
 from .attach import TOWERS, adapted
@@ -140,25 +141,18 @@ def trained_tensors(pair: nn.Module) -> dict[str, mx.array]:
 
 
 def load_trained(folder: Path, pair: nn.Module) -> None:
-    """Put trained tensors in place of a pair's own, in the dtype that those have.
+    """Put trained tensors in place of a pair's own, in the dtype that those have; plain ones for packed ones.
 
     Raises:
         MismatchError: a tensor is not the pair's, or has another shape there.
         DamagedFileError: the file is damaged.
     """
     path = inside(folder, TRAINED)
-    tensors, own = open_tensors(read_header((path,))), dict(tree_flatten(pair.parameters()))
+    tensors = open_tensors(read_header((path,)))
+    unpack_modules(pair, pair.vision_model.rms_norm.weight.dtype, tensors)
+    own = dict(tree_flatten(pair.parameters()))
     check_fit({name: own[name] for name in tensors if name in own}, tensors, [], str(path), "the pair")
     pair.load_weights([(name, x.astype(own[name].dtype)) for name, x in tensors.items()], strict=False)
-
-
-def trained_names(folder: Path) -> list[str]:
-    """Names of the tensors that were trained.
-
-    Raises:
-        DamagedFileError: the file is damaged.
-    """
-    return list(read_header((inside(folder, TRAINED),)).tensors)
 
 
 def trained_hash(folder: Path, adapter: str | None) -> str:

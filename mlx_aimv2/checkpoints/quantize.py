@@ -6,7 +6,7 @@ differ, and for each quantized module the tensors `weight` (packed), `scales` an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,22 +141,30 @@ def quantize_modules(model: nn.Module, quantization: Quantization, paths: list[s
     nn.quantize(model, class_predicate=predicate)
 
 
-def unpack_modules(model: nn.Module, dtype: mx.Dtype) -> int:
-    """Replace the quantized layers of ``model`` by plain ones with the same numbers; how many there were."""
-    packed = [
-        (path, module) for path, module in model.named_modules() if isinstance(module, nn.QuantizedLinear)
-    ]
-    plain = []
-    for path, module in packed:
+def unpack_modules(model: nn.Module, dtype: mx.Dtype, weights: Container[str] | None = None) -> None:
+    """Replace quantized layers of ``model`` by plain ones with the same numbers.
+
+    Args:
+        model: is changed.
+        dtype: of the plain weights.
+        weights: names of those to unpack; None for all.
+    """
+    plain: list[tuple[str, nn.Module]] = []
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
+            continue
+        if weights is not None and f"{path}.weight" not in weights:
+            continue
         scheme = Scheme(module.group_size, module.bits, module.mode)
         weight = unpacked(module.weight, module.scales, module.get("biases"), scheme).astype(dtype)
-        linear = nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in module)
-        linear.weight = weight
-        if "bias" in module:
-            linear.bias = module.bias
-        plain.append((path, linear))
+        rows, columns = weight.shape
+        if isinstance(module, nn.QuantizedEmbedding):
+            layer: nn.Module = nn.Embedding(rows, columns)
+        else:
+            layer = nn.Linear(columns, rows, bias="bias" in module)
+        layer.update({"weight": weight} | ({"bias": module.bias} if "bias" in module else {}))
+        plain.append((path, layer))
     model.update_modules(tree_unflatten(plain))
-    return len(packed)
 
 
 def unpacked(weight: mx.array, scales: mx.array, biases: mx.array | None, scheme: Scheme) -> mx.array:

@@ -18,7 +18,6 @@ from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, read_ahead
 from .dataset import Dataset, check_seed
 from .mixing import Mixing, check_smoothing, label_smoothing, multi_hot
-from .options import FinetuneOptions
 
 NATIVE_EDGE = 224  # pixels, near which pictures of native resolution are trained unless told otherwise
 AHEAD_BYTES = 2**27  # of decoded pictures that may wait
@@ -290,25 +289,3 @@ def class_weights(dataset: Dataset) -> np.ndarray:
     """
     counts = np.array(dataset.counts("train"), dtype=np.float64)
     return (counts.sum() / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
-
-
-def batch_options(options: FinetuneOptions) -> BatchOptions:
-    """How training batches are made."""
-    crop, jitter = options.random_resized_crop, options.color_jitter
-    augmentation = Augmentation(
-        random_resized_crop=(crop, 1.0) if crop else None,
-        flip=options.flip,
-        randaugment=options.randaugment,
-        magnitude=options.randaugment_magnitude,
-        brightness=jitter,
-        contrast=jitter,
-        saturation=jitter,
-    )
-    mixing = Mixing(mixup=options.mixup, cutmix=options.cutmix)
-    return BatchOptions(
-        batch_size=options.batch_size,
-        seed=options.seed,
-        augmentation=augmentation if augmentation != Augmentation() else None,
-        mixing=mixing if mixing != Mixing() else None,
-        label_smoothing=options.label_smoothing,
-    )

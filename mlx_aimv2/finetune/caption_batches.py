@@ -12,6 +12,7 @@ from ..models.backend import on_cpu
 from ..processing.processor import Processor
 from .batches import BatchOptions, PictureBatches
 from .captions import CaptionDataset
+from .folders import counted
 
 CAPTION = 4  # the first number of the seed of which caption an epoch takes; see `batches`
 BUCKET = 8  # tokens: on a GPU every new length of a batch is compiled
@@ -47,6 +48,7 @@ class TokenTable:
 
     Attributes:
         numbers: for each caption given, its row in the table: the same for equal captions.
+        longest: tokens that the model takes.
         truncated: how many different captions did not fit the model and lost their end.
     """
 
@@ -72,7 +74,7 @@ class TokenTable:
         self._starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
         self._padding = tokenizer.pad_token_id
         longest = tokenizer.model_max_length
-        self._longest = min(longest, processor.max_text_length or longest)
+        self.longest = min(longest, processor.max_text_length or longest)
 
     def __len__(self) -> int:
         """Different captions."""
@@ -83,7 +85,7 @@ class TokenTable:
         starts, ends = self._starts[numbers], self._starts[numbers + 1]
         width = int((ends - starts).max())
         if not on_cpu():
-            width = min(-(-width // BUCKET) * BUCKET, self._longest)
+            width = min(-(-width // BUCKET) * BUCKET, self.longest)
         ids = np.full((len(numbers), width), self._padding, dtype=np.int32)
         for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
             ids[row, : end - start] = self._ids[start:end]
@@ -129,11 +131,10 @@ class PairBatches(PictureBatches[PairBatch]):
         self._counts, self._first = counts, np.cumsum(counts) - counts  # where each picture's captions begin
         bits = np.random.PCG64([CAPTION, self.options.seed]).random_raw(len(counts))
         self._offsets = (bits % counts.astype(np.uint64)).astype(np.int64)
-        if self.table.truncated:
+        if count := self.table.truncated:
+            captions = f"{counted(count, 'caption')} of {split}"
             on_event(
-                Notice(
-                    f"{self.table.truncated} captions of {split} are longer than the model takes and are cut"
-                )
+                Notice(f"{captions} longer than the {self.table.longest} tokens of the model: cut there")
             )
 
     def captions(self, indices: np.ndarray, epoch: int) -> np.ndarray:

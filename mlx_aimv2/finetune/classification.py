@@ -16,13 +16,13 @@ from ..events import OnEvent
 from ..loading import AnyModel
 from ..models.classifier import Classifier
 from .artifacts import read_best, write_best
-from .batches import Batches, BatchOptions, batch_options, class_weights
+from .batches import Batches, BatchOptions, class_weights
 from .building import build_classifier
 from .dataset import Dataset, read_dataset
 from .loop import Loop, Trained
 from .methods import METHODS
 from .options import FinetuneOptions
-from .prepared import ClassifierRun, make_stepper, validation_metrics
+from .prepared import ClassifierRun, batch_options, make_stepper, validation_metrics
 from .probing import train_probe
 from .record import split_record
 

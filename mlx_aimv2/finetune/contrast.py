@@ -10,6 +10,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..adapters.attach import AdapterConfig, attach
+from ..checkpoints.quantize import unpack_modules
 from ..errors import InputError
 from ..loading import AnyModel
 from ..models.lit import Aimv2Model, normalize
@@ -65,7 +66,7 @@ def build_contrast(model: AnyModel, adapter: AdapterConfig | None, options: Fine
     The projection behind a tower is trained unless the tower is frozen, and the logit scale always.
 
     Raises:
-        InputError: the model is no pair, or has not so many layers, or is packed where it is to be trained.
+        InputError: the model is no pair, or has not so many layers.
     """
     if not isinstance(model, Aimv2Model):
         raise InputError(
@@ -77,15 +78,12 @@ def build_contrast(model: AnyModel, adapter: AdapterConfig | None, options: Fine
         count = len(model[f"{tower}_model"].encoder.layers)
         if states[tower] != FROZEN and options.num_layers is not None and options.num_layers > count:
             raise InputError(f"--num-layers {options.num_layers}: the {tower} encoder has {count} layers")
-    if TRAINED in states.values() and model.origin.quantization is not None:
-        raise InputError(
-            "packed weights cannot be trained themselves: use lora, or dequantize the checkpoint first"
-        )
     model.freeze()
     if adapter is not None:
         attach(model, adapter, [tower for tower, state in states.items() if state == ADAPTED])
     for tower, state in states.items():
         if state == TRAINED:
+            unpack_modules(model[f"{tower}_model"], mx.float32)
             _unfreeze(model[f"{tower}_model"], options.num_layers)
         if state != FROZEN:
             _train_projection(model[PROJECTIONS[tower]])

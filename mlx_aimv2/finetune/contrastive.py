@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
+import mlx.optimizers as optim
 import numpy as np
 
 from ..adapters.attach import AdapterConfig, count_trainable
@@ -17,7 +18,7 @@ from ..events import Notice, OnEvent
 from ..loading import AnyModel
 from ..retrieval import RetrievalEvaluation, evaluate_retrieval, retrieve
 from .artifacts import read_best_pair, write_best_pair
-from .batches import BatchOptions, batch_options
+from .batches import BatchOptions
 from .caption_batches import PairBatches, same_captions
 from .captions import CaptionDataset, read_captions
 from .contrast import Contrast, build_contrast, pair_multipliers, scale_bounds
@@ -25,7 +26,7 @@ from .folders import counted
 from .loop import Loop, Trained
 from .objective import contrastive
 from .options import FinetuneOptions
-from .prepared import Prepared
+from .prepared import Prepared, batch_options
 from .record import relative_path
 from .rows import SPLITS
 from .stepping import OPTIMIZERS, Stepper
@@ -104,10 +105,11 @@ class Contrastive:
 
 
 def make_pair_stepper(model: Contrast, options: FinetuneOptions) -> Stepper:
-    """What makes the steps of a pair."""
+    """What makes the steps of a pair; gains, biases and the logit scale do not decay, as in CLIP (section 2.5)."""
+    make = OPTIMIZERS[options.optimizer]
     return Stepper(
         model,
-        OPTIMIZERS[options.optimizer](options.decay),
+        optim.MultiOptimizer([make(0.0), make(options.decay)], [lambda path, x: x.ndim < 2]),
         contrastive,
         max_grad_norm=options.max_grad_norm,
         multipliers=pair_multipliers(model, options),
@@ -116,8 +118,9 @@ def make_pair_stepper(model: Contrast, options: FinetuneOptions) -> Stepper:
 
 
 def _warn_of_mirrors(run: PairRun, on_event: OnEvent) -> None:
-    sided = sum(any(map(SIDES.search, example.captions)) for example in run.dataset.train)
-    if run.options.flip and sided:
+    if not run.options.flip:
+        return
+    if sided := sum(any(map(SIDES.search, example.captions)) for example in run.dataset.train):
         pictures = counted(sided, "training picture")
         on_event(Notice(f"--flip mirrors pictures, and captions of {pictures} say left or right"))
 

@@ -80,7 +80,11 @@ class FinetuneOptions:
     batch_size: int = option(16, "Pictures computed at once.", TRAINING)
     grad_accumulation_steps: int = option(1, "Batches whose gradients make one step.", TRAINING)
     learning_rate: float | None = option(None, "Highest learning rate. [default: the method's]", TRAINING)
-    head_lr: float | None = option(None, "Learning rate of the head. [default: --learning-rate]", TRAINING)
+    head_lr: float | None = option(
+        None,
+        "Learning rate of the head; of a pair, of what is outside its towers. [default: --learning-rate]",
+        TRAINING,
+    )
     layer_decay: float = option(1.0, "Learning rate of a layer over that of the next one.", TRAINING)
     weight_decay: float | None = option(None, f"Weight decay. [default: {WEIGHT_DECAY}]", TRAINING)
     optimizer: str = option("adamw", f"{', '.join(OPTIMIZERS)}.", TRAINING)

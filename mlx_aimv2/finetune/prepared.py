@@ -15,11 +15,13 @@ from ..adapters.attach import AdapterConfig
 from ..errors import NonFiniteError
 from ..metrics import measure, measure_multi_label
 from ..models.classifier import Classifier
+from ..processing.augment import Augmentation
 from ..processing.processor import Processor
 from .artifacts import base_of
+from .batches import BatchOptions
 from .contrast import Contrast
 from .dataset import Dataset
-from .mixing import multi_hot
+from .mixing import Mixing, multi_hot
 from .objective import binary_cross_entropy, cross_entropy
 from .options import FinetuneOptions
 from .state import RunFolder
@@ -66,6 +68,28 @@ class Prepared(Generic[Data, Model]):
 
 
 ClassifierRun = Prepared[Dataset, Classifier]
+
+
+def batch_options(options: FinetuneOptions) -> BatchOptions:
+    """How training batches are made."""
+    crop, jitter = options.random_resized_crop, options.color_jitter
+    augmentation = Augmentation(
+        random_resized_crop=(crop, 1.0) if crop else None,
+        flip=options.flip,
+        randaugment=options.randaugment,
+        magnitude=options.randaugment_magnitude,
+        brightness=jitter,
+        contrast=jitter,
+        saturation=jitter,
+    )
+    mixing = Mixing(mixup=options.mixup, cutmix=options.cutmix)
+    return BatchOptions(
+        batch_size=options.batch_size,
+        seed=options.seed,
+        augmentation=augmentation if augmentation != Augmentation() else None,
+        mixing=mixing if mixing != Mixing() else None,
+        label_smoothing=options.label_smoothing,
+    )
 
 
 def make_stepper(model: nn.Module, options: FinetuneOptions, multi_label: bool) -> Stepper:

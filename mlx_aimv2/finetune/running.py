@@ -18,7 +18,7 @@ from ..checkpoints.atomic import replacing
 from ..checkpoints.files import read_json
 from ..errors import InputError, OutputError
 from ..evaluation import save_picture, write_report
-from ..events import Notice, OnEvent, ignore, warn
+from ..events import Notice, OnEvent, ignore
 from ..loading import LoadOptions, load
 from ..models.backend import on_cpu
 from ..plots import draw_curves
@@ -63,12 +63,13 @@ class Finished:
     seconds: float
 
 
-def finetune(options: FinetuneOptions, on_event: OnEvent = warn) -> Finished:
+def finetune(options: FinetuneOptions, on_event: OnEvent | None = None) -> Finished:
     """Fine-tune an encoder on labelled pictures, or an image-text pair on captions.
 
     Args:
         options: what on, how, and where to.
-        on_event: called with progress, metrics, notices, and broken pictures; without it notices are warnings.
+        on_event: called with progress, metrics, notices, and broken pictures; if None, what `load` has to say of
+            the checkpoint is a warning.
 
     Returns:
         What was best, where it is, and how good it is.
@@ -81,9 +82,10 @@ def finetune(options: FinetuneOptions, on_event: OnEvent = warn) -> Finished:
     """
     started = time.monotonic()
     run, work = prepare(options, on_event), WORKS[options.task]
-    trained, trainable = work.train(run, on_event)
+    emit = on_event or ignore
+    trained, trainable = work.train(run, emit)
     split = "test" if run.dataset.test else "val"
-    evaluation = work.evaluate(run, split, on_event)
+    evaluation = work.evaluate(run, split, emit)
     write_report(run.folder / REPORT, evaluation)
     if (lines := run.run_folder.read_log()) and trained is not None:
         save_picture(run.folder / REPORT / CURVES, draw_curves(lines))
@@ -97,18 +99,20 @@ def count_parameters(module: nn.Module) -> int:
     return sum(x.size for x in dict(tree_flatten(module.parameters())).values())
 
 
-def prepare(options: FinetuneOptions, on_event: OnEvent = ignore, keep: bool = True) -> Prepared[Any, Any]:
+def prepare(
+    options: FinetuneOptions, on_event: OnEvent | None = None, keep: bool = True
+) -> Prepared[Any, Any]:
     """Read data and checkpoint, find broken pictures, and make what is to be trained.
 
     Args:
         options: what on, how, and where to.
-        on_event: called with progress, notices, and broken pictures.
+        on_event: called with progress, notices, and broken pictures; see `finetune`.
         keep: make the folder of the run; without it nothing is written.
 
     Raises:
         InputError, OutputError, CheckpointError, HubError: see `finetune`.
     """
-    work = WORKS[options.task]
+    work, emit = WORKS[options.task], on_event or ignore
     dataset = work.read(options)
     if not dataset.val:
         raise InputError("there are no pictures for validation: give a --val-fraction, or a folder val/")
@@ -116,13 +120,13 @@ def prepare(options: FinetuneOptions, on_event: OnEvent = ignore, keep: bool = T
     if keep:
         _make_folder(folder)
     if options.resume and not (folder / STATE).is_file():
-        on_event(Notice(f"nothing was saved in {folder} yet: the run begins"))
+        emit(Notice(f"nothing was saved in {folder} yet: the run begins"))
     load_options = LoadOptions(dtype=_dtype(options))
     model, processor = load(options.model, revision=options.revision, options=load_options, on_event=on_event)
     images = sized(processor.image_processor)  # one size for all pictures
     processor = Processor(images, processor.tokenizer, processor.max_text_length)
     adapter = adapter_config(options)
-    dataset = scan(dataset, images, on_event)
+    dataset = scan(dataset, images, emit)
     mx.random.seed(options.seed)
     trainee = work.build(model, dataset, adapter, options)
     if keep:

@@ -13,7 +13,7 @@ from mlx_aimv2.errors import InputError
 from mlx_aimv2.finetune.methods import METHODS
 from mlx_aimv2.finetune.options import FinetuneOptions, make_options, read_config
 
-FULL = {"fine_tune_type": "full"}
+FULL, PAIRS = {"fine_tune_type": "full"}, {"task": "contrastive"}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"fine_tune_type": "qlora"}, "--fine-tune-type 'qlora' is not one of linear, attentive, knn, lora, dora, full"),
     ({"optimizer": "adamax"}, "--optimizer 'adamax' is not one of adamw, adam, sgd, lion, adafactor, muon"),
@@ -57,6 +57,32 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for value in (0.0, 1.5, math.nan)
     ),
     ({"optimizer": "adam", "weight_decay": 0.1}, "--weight-decay 0.1: adam has none: use adamw, or leave it out"),
+    ({"task": "detect"}, "--task 'detect' is not one of classify, contrastive"),
+    ({"vision_tower": "frozen"}, "--task classify has no use for --vision-tower: leave it out"),
+    ({"text_tower": "frozen"}, "--task classify has no use for --text-tower: leave it out"),
+    ({"metric": "recall@1"}, "--metric 'recall@1' is not one of top1, macro_f1, loss, map"),
+    *(
+        ({**PAIRS, name: value}, f"--task contrastive has no use for --{name.replace('_', '-')}: leave it out")
+        for name, value in (
+            ("class_weights", "balanced"), ("pooling", "head"), ("batch_norm", True), ("neighbours", 5),
+            ("mixup", 0.2), ("cutmix", 1.0), ("label_smoothing", 0.1),
+        )
+    ),
+    ({**PAIRS, "fine_tune_type": "knn"}, "--fine-tune-type 'knn' is not one of lora, dora, full for --task"),
+    ({**PAIRS, "metric": "top1"}, "--metric 'top1' is not one of recall@1, recall@5, recall@10, loss"),
+    ({**PAIRS, "vision_tower": "loose"}, "--vision-tower 'loose' is not one of frozen, adapted, trained"),
+    ({**PAIRS, "text_tower": "x"}, "--text-tower 'x' is not one of frozen, adapted, trained"),
+    ({**PAIRS, **FULL, "text_tower": "adapted"}, "--text-tower adapted is for lora and dora, not for full: say"),
+    ({**PAIRS, "vision_tower": "frozen", "text_tower": "frozen"}, "with both towers frozen nothing is trained"),
+    (
+        {**PAIRS, "vision_tower": "trained", "text_tower": "frozen"},
+        "lora has no tower to adapt: use --fine-tune-type full",
+    ),
+    (
+        {**PAIRS, "text_tower": "trained", "dtype": "bfloat16"},
+        "--dtype bfloat16: a tower that is trained changes by less than that can hold: leave it out",
+    ),
+    ({**PAIRS, "batch_size": 1}, "--batch-size 1: captions are told apart within a batch, so give at least 2"),
     ({"sweep": True}, "--sweep is for linear and attentive, not for lora"),
     ({"sweep": True, "fine_tune_type": "knn"}, "--sweep is for linear and attentive, not for knn"),
     ({**FULL, "dtype": "bfloat16"}, "--dtype bfloat16: full changes weights by less than that can hold"),
@@ -80,6 +106,12 @@ def test_a_learning_rate_that_is_not_given_is_the_methods() -> None:
     for name, method in METHODS.items():
         assert FinetuneOptions(fine_tune_type=name).peak_learning_rate == method.learning_rate
     assert FinetuneOptions(learning_rate=0.5).peak_learning_rate == 0.5
+
+
+def test_a_metric_that_is_not_given_is_the_tasks() -> None:
+    assert FinetuneOptions().best_metric == "top1"
+    assert FinetuneOptions(task="contrastive").best_metric == "recall@1"
+    assert FinetuneOptions(task="contrastive", metric="loss").best_metric == "loss"
 
 
 def config(folder: Path, text: str) -> dict[str, Any]:
