@@ -79,6 +79,7 @@ def test_sets_may_be_left_out(tmp_path):
     files = content(write_world(tmp_path / "world", only, processes=1))
     assert sorted(name for name in files if not name.endswith(".png")) == [
         "captions.jsonl",
+        "labels.csv",
         "labels.txt",
         "retrieval/captions.csv",
     ]
@@ -118,3 +119,12 @@ def test_refuses_numbers_out_of_range(change, message):
 def test_refuses_no_processes(tmp_path):
     with pytest.raises(InputError, match="processes is 0, but has to be from 1 to 1,024"):
         write_world(tmp_path / "world", SMALL, processes=0)
+
+
+def test_labels_are_of_training_pictures_with_one_kind_of_thing(folder):
+    with (folder / "labels.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    seen = {f"train/000/{index:06d}.png": training_example(index) for index in range(SMALL.train)}
+    expected = {name: one.scene.thing.label for name, one in seen.items() if one.scene.other is None}
+    assert {row["path"]: row["label"] for row in rows if row["split"] == "train"} == expected
+    assert {row["split"] for row in rows} <= {"train", "val"}
