@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..demo.findings import Tour
 
 SHOWN = 3  # neighbours, and pictures found for a sentence
-LABELS = "red circle,blue star,green triangle"  # of the commands at the end
+LABELS = 6  # of the commands at the end
 
 
 @verb
@@ -86,11 +86,12 @@ def _show_commands(tour: Tour, model: str) -> None:
     """The same by hand, and with Apple's checkpoint on the user's own pictures."""
     pictures = quote(str(tour.folder / "pictures"))
     chosen = f"--model {quote(model)}"
+    labels = ",".join(dict.fromkeys([label for one in tour.pictures for label in one.labels][:LABELS]))
     say("the same, step by step:")
     for command in (
         f"embed {pictures} {chosen} -o vectors.npz",
-        f"embed --text 'a red circle' {chosen}",
-        f"classify {pictures} --labels '{LABELS}' --template '{{}}' {chosen}",
+        f"embed --text {quote(tour.sentences[0].text)} {chosen}",
+        f"classify {pictures} --labels {quote(labels)} --template '{{}}' {chosen}",
     ):
         say(f"  mlx-aimv2 {command}")
     say(f"with Apple's {DEFAULT_MODEL} (1.75 GB to download once, for research use), on pictures of yours:")
