@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from .grammar import SORTED_PAIRS, held_out_scene, training_scene, zero_shot_sce
 from .painting import Conditions, paint
 from .scenes import Scene
 
+ALONE = 2 / 3  # of the pictures to show, the share with one kind of thing
 TRIES = 20  # per retrieval picture, to find a caption that no other has
 
 
@@ -105,6 +107,39 @@ def retrieval_examples(count: int, seed: int = 0) -> list[Example]:
             f"only {len(found):,} different scenes were found for retrieval, not {count:,}: ask for fewer"
         )
     return found
+
+
+def shown_examples(count: int, seed: int = 0) -> list[Example]:
+    """A mixture to look at: held-out combinations, most of them alone, the others beside something else.
+
+    Every caption is the full one. No shape and colour comes twice before all have come.
+
+    Raises:
+        InputError: the count is negative.
+    """
+    _check_count("count", count)
+    rng = random.Random(f"{seed}/shown")
+    alone = round(ALONE * count)
+    rounds = -(-alone // len(SORTED_PAIRS))
+    every = [
+        Example(one.scene, caption(one.scene), one.seed)
+        for one in zero_shot_examples(rounds * len(SORTED_PAIRS), seed)
+    ]
+    found = []
+    for start in range(0, alone, len(SORTED_PAIRS)):
+        several = every[start : start + len(SORTED_PAIRS)]
+        found += rng.sample(several, min(len(several), alone - start))
+    found += _beside_another(count - alone, seed)
+    rng.shuffle(found)
+    return found
+
+
+def _beside_another(count: int, seed: int) -> list[Example]:
+    """Pictures of two kinds of things, the first of a held-out shape and colour."""
+    names = (f"{seed}/beside/{attempt}" for attempt in itertools.count())
+    scenes = ((name, held_out_scene(random.Random(name))) for name in names)
+    found = (Example(scene, caption(scene), name) for name, scene in scenes if scene.other is not None)
+    return list(itertools.islice(found, count))
 
 
 def _check_count(what: str, count: int) -> None:
