@@ -30,7 +30,7 @@ SHARES = {
     "top1": "top-1", "top5": "top-5", "macro_f1": "macro F1", "micro_f1": "micro F1",
     "map": "mean average precision", "exact_match": "all labels right",
     "image_to_text_recall@1": "image to text recall@1", "text_to_image_recall@1": "text to image recall@1",
-    "recall@5": "recall@5", "recall@10": "recall@10",
+    "recall@1": "recall@1", "recall@5": "recall@5", "recall@10": "recall@10",
 }  # fmt: skip
 RATES = {"learning_rate": "learning rate"}
 PANELS = (  # title, the names of what is drawn, whether the axis begins at zero

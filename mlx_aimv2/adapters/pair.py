@@ -23,7 +23,7 @@ from ..checkpoints.quantize import unpack_modules
 from ..errors import ConfigError, NotACheckpointError
 from ..processing.image_config import ImageProcessorConfig
 from .attach import TOWERS, adapted
-from .task import FORMAT, TASK, Task, base_entry, base_of_entry, same_keys
+from .task import FORMAT, TASK, Task, base_entry, base_of_entry, check_types, same_keys
 
 TRAINED = "trained.safetensors"
 CONTRASTIVE = "contrastive"
@@ -58,16 +58,11 @@ class PairTask:
         """
         if self.task != CONTRASTIVE:
             raise ConfigError(f"task is {self.task!r:.80}, which is not {CONTRASTIVE}")
-        for name in ("towers", "preprocessing"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise ConfigError(f"{name} has to be an object, not a {type(getattr(self, name)).__name__}")
+        check_types(self, objects=("towers", "preprocessing"), texts=("method", "version"))
         if set(self.towers) != set(TOWERS) or not set(map(str, self.towers.values())) <= set(STATES):
             raise ConfigError(
                 f"towers has to say of {' and '.join(TOWERS)} whether each was {', '.join(STATES)}"
             )
-        for name in ("method", "version"):
-            if not isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name} has to be a text, not a {type(getattr(self, name)).__name__}")
         self.image_config()
 
     def image_config(self) -> ImageProcessorConfig | None:

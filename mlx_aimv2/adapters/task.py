@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,12 +70,7 @@ class Task:
             raise ConfigError("labels names a class twice")
         if not isinstance(self.multi_label, bool):
             raise ConfigError(f"multi_label is {self.multi_label!r:.80}, but has to be true or false")
-        for name in ("head", "preprocessing"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise ConfigError(f"{name} has to be an object, not a {type(getattr(self, name)).__name__}")
-        for name in ("method", "version"):
-            if not isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name} has to be a text, not a {type(getattr(self, name)).__name__}")
+        check_types(self, objects=("head", "preprocessing"), texts=("method", "version"))
         self.image_config()
 
     def image_config(self) -> ImageProcessorConfig | None:
@@ -109,6 +104,18 @@ class Task:
         if not isinstance(labels, list):
             raise ConfigError(f"labels has to be a list of names, not a {type(labels).__name__}")
         return cls(**values | {"labels": tuple(labels), "base": base})
+
+
+def check_types(task: object, objects: Sequence[str], texts: Sequence[str]) -> None:
+    """Refuse values of a task.json that have the wrong type.
+
+    Raises:
+        ConfigError: one of the fields named is no object, or no text.
+    """
+    for names, kind, words in ((objects, Mapping, "an object"), (texts, str, "a text")):
+        for name in names:
+            if not isinstance(value := getattr(task, name), kind):
+                raise ConfigError(f"{name} has to be {words}, not a {type(value).__name__}")
 
 
 def base_entry(base: Origin) -> dict[str, str | None]:

@@ -51,18 +51,22 @@ def evaluate(
         typer.Option("--model", "-m", help="A folder, a repository, a short name.", rich_help_panel=LABELLED),
     ] = options.DEFAULT,
     split: Annotated[
-        str, typer.Option(help="val, test, train or all of the data.", rich_help_panel=LABELLED)
-    ] = "val",
+        str | None,
+        typer.Option(
+            help="val, test, train or all. \\[default: what training held out; of other data val, test or all]",
+            rich_help_panel=LABELLED,
+        ),
+    ] = None,
     val_fraction: Annotated[
         float | None,
         typer.Option(
-            help="Part that is the validation split, where the data has none. \\[default: as in training]",
+            help="Part to hold out as val, where the data has none.",
             rich_help_panel=LABELLED,
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="What chooses that part. \\[default: as in training]", rich_help_panel=LABELLED),
+        typer.Option(help="What chooses that part.", rich_help_panel=LABELLED),
     ] = None,
     any_base: options.AnyBase = False,
     template: Annotated[
@@ -123,17 +127,17 @@ def evaluate(
     request = None
     if data is not None:
         request = Request(
-            data,
-            adapter_path,
-            model,
-            split,
-            val_fraction,
-            seed,
-            template or None,
-            labels,
-            output,
-            batch_size,
-            any_base,
+            data=data,
+            adapter_path=adapter_path,
+            model=model,
+            split=split,
+            val_fraction=val_fraction,
+            seed=seed,
+            templates=template or None,
+            labels=labels,
+            output=output,
+            batch_size=batch_size,
+            any_base=any_base,
         )
         check_request(request)
     names = pictures(inputs) if inputs else None

@@ -7,7 +7,7 @@ import json as jsonlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .classify import lines_of
@@ -16,16 +16,13 @@ from .ui import Screen, put, say, table
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluation, Labelled
-    from ..finetune.captions import CaptionDataset
-    from ..finetune.dataset import Dataset
+    from ..finetune.measured import Measure
     from ..loading import AnyModel, LoadOptions
     from ..models.classifier import Classifier
     from ..processing.processor import Processor
     from ..retrieval import RetrievalEvaluation
 
-SPLITS = ("val", "test", "train")
-VAL_FRACTION, SEED = 0.2, 0  # where nothing was trained
-ALL = "all"
+SPLITS = ("val", "test", "train", "all")
 DATA_OPTIONS = (
     "adapter_path", "model", "split", "val_fraction", "seed", "template", "labels", "output",
     "batch_size", "any_base",
@@ -40,7 +37,7 @@ class Request:
     data: Path
     adapter_path: Path | None
     model: str
-    split: str
+    split: str | None
     val_fraction: float | None
     seed: int | None
     templates: list[str] | None
@@ -54,10 +51,11 @@ def check_request(request: Request) -> None:
     """Find what is wrong without a model.
 
     Raises:
-        InputError: a split that does not exist, or templates for a model that needs none.
+        InputError: a split that does not exist, templates for a model that needs none, or an adapter's option
+            without an adapter.
     """
-    if request.split not in (*SPLITS, ALL):
-        raise InputError(f"split {request.split!r} is not one of {', '.join((*SPLITS, ALL))}")
+    if request.split not in (None, *SPLITS):
+        raise InputError(f"split {request.split!r} is not one of {', '.join(SPLITS)}")
     if request.any_base and request.adapter_path is None:
         raise InputError("--any-base is for --adapter-path: leave it out")
     given = {"--template": request.templates, "--labels": request.labels}
@@ -95,59 +93,21 @@ def evaluate_data(
         say(f"wrote {', '.join(path.name for path in written)} to {request.output}")
 
 
-def held_out(request: Request) -> tuple[float, int]:
-    """The part that is the validation split, and what chooses it: as given, as it was in training, or as usual.
+def _measure(request: Request) -> Measure:
+    from ..finetune.measured import Measure
 
-    Raises:
-        ConfigError: the record that training left is damaged.
-    """
-    from ..checkpoints.files import read_json
-    from ..finetune.running import SPLITS as RECORD
-
-    path = None if request.adapter_path is None else request.adapter_path.expanduser() / RECORD
-    record = read_json(path) if path is not None and path.is_file() else {}
-    given = {"val_fraction": request.val_fraction, "seed": request.seed}
-    usual = {"val_fraction": VAL_FRACTION, "seed": SEED}
-    chosen: list[Any] = [
-        next(x[name] for x in (given, record, usual) if x.get(name) is not None)
-        for name in ("val_fraction", "seed")
-    ]
-    return chosen[0], chosen[1]
-
-
-def examples_of(dataset: Dataset, split: str) -> list[Labelled]:
-    """The pictures of a split, or of all of them, with the numbers of their labels.
-
-    Raises:
-        InputError: it holds none.
-    """
-    return [(each.path, each.labels) for name in _chosen(dataset, split) for each in dataset.split(name)]
-
-
-def _chosen(dataset: Dataset | CaptionDataset, split: str) -> tuple[str, ...]:
-    """The splits that are meant.
-
-    Raises:
-        InputError: they hold no pictures.
-    """
-    counts = {name: len(dataset.split(name)) for name in SPLITS}
-    names = SPLITS if split == ALL else (split,)
-    if not any(counts[name] for name in names):
-        others = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
-        raise InputError(
-            f"the data has no pictures in the split {split}, only in {others}: choose with --split"
-        )
-    return names
+    return Measure(request.split, request.val_fraction, request.seed)
 
 
 def _labels(request: Request, revision: str | None, settings: LoadOptions, shown: Screen) -> Evaluation:
     from ..evaluation import evaluate_classifier, evaluate_zero_shot
     from ..finetune.dataset import read_dataset
+    from ..finetune.measured import measured
     from ..models.classifier import Classifier
 
-    val_fraction, seed = held_out(request)
-    dataset = read_dataset(request.data, val_fraction=val_fraction, seed=seed)
-    examples, labels = examples_of(dataset, request.split), dataset.labels
+    dataset, splits = measured(read_dataset, request.data, request.adapter_path, _measure(request), shown)
+    examples = [(each.path, each.labels) for name in splits for each in dataset.split(name)]
+    labels = dataset.labels
     if request.labels is not None:
         labels = tuple(lines_of(request.labels))
     model, processor = _load(request, revision, settings, shown)
@@ -198,6 +158,7 @@ def _captions(
     request: Request, revision: str | None, settings: LoadOptions, shown: Screen
 ) -> RetrievalEvaluation:
     from ..finetune.captions import read_captions
+    from ..finetune.measured import measured
     from ..models.classifier import Classifier
     from ..retrieval import evaluate_retrieval
 
@@ -206,9 +167,7 @@ def _captions(
             raise InputError(
                 f"{name} is for labelled pictures, and {request.data} holds captions: leave it out"
             )
-    val_fraction, seed = held_out(request)
-    dataset = read_captions(request.data, val_fraction=val_fraction, seed=seed)
-    chosen = _chosen(dataset, request.split)
+    dataset, splits = measured(read_captions, request.data, request.adapter_path, _measure(request), shown)
     model, processor = _load(request, revision, settings, shown)
     if isinstance(model, Classifier):
         raise InputError(
@@ -218,7 +177,7 @@ def _captions(
     return evaluate_retrieval(
         model,
         processor,
-        [(each.path, each.captions) for name in chosen for each in dataset.split(name)],
+        [(each.path, each.captions) for name in splits for each in dataset.split(name)],
         batch_size=request.batch_size,
         on_event=shown,
     )

@@ -16,8 +16,9 @@ from ..processing.augment import Augmentation
 from ..processing.decode import decode_image
 from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, read_ahead
-from .dataset import Dataset, check_seed
+from .dataset import Dataset
 from .mixing import Mixing, check_smoothing, label_smoothing, multi_hot
+from .splits import check_seed
 
 NATIVE_EDGE = 224  # pixels, near which pictures of native resolution are trained unless told otherwise
 AHEAD_BYTES = 2**27  # of decoded pictures that may wait
@@ -154,8 +155,7 @@ class PictureBatches(Generic[Made]):
         with closing(self._pictures(order[self._start(start_batch) :], decode)) as remaining:
             for batch in range(start_batch, len(self)):
                 chosen = order[self._start(batch) : self._start(batch + 1)]
-                # a CPU that computes has no time to decode meanwhile; and while mlx-data decodes it changes how many
-                # threads the BLAS has, and with that how products are rounded: a run could not be repeated exactly
+                # a CPU that computes has no time to decode meanwhile
                 pictures = self._pictures(chosen, decode) if on_cpu() else islice(remaining, len(chosen))
                 yield self._batch(np.stack(list(pictures)), chosen, number, batch)
 
@@ -241,6 +241,10 @@ class Batches(PictureBatches[Batch]):
                 rng = np.random.default_rng([MIXING, self.options.seed, epoch, number])
                 pixels, targets = self.options.mixing.apply(pixels, targets, rng)
             weights = self._weigh(targets)
+            if (
+                self._weights is not None and not self._multi_label
+            ):  # each part of a mixture counts as its class does
+                targets = targets * self._weights / weights[:, None]
             targets = label_smoothing(targets, self.options.label_smoothing, self._multi_label)
         else:
             weights = self._weigh(targets)

@@ -148,6 +148,10 @@ class PairBatches(PictureBatches[PairBatch]):
         ends = self._first + self._counts
         return [self.table.numbers[a:b].tolist() for a, b in zip(self._first, ends, strict=True)]
 
+    def __len__(self) -> int:
+        """Batches of an epoch; none is of one picture alone, which has nothing to be told apart."""
+        return max(1, min(super().__len__(), len(self._paths) // 2))
+
     def _start(self, batch: int) -> int:
         return batch * len(self._paths) // len(self)
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..sources.paths import pictures_below
-from .dataset import check_seed
 from .folders import counted, subfolders
-from .rows import SPLIT_NAMES, SPLITS, Row
-from .splits import check_fraction, held_out
+from .rows import SPLIT_NAMES, SPLITS, Row, check_split, check_there
+from .splits import by_split, check_fraction, check_seed
 from .tables import READERS, caption_text, names_captions, read_table, split_tables, table_files
 
 CAPTION = "caption"
@@ -60,7 +59,7 @@ class CaptionDataset:
 
 
 def read_captions(
-    data: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0
+    data: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0, training: bool = True
 ) -> CaptionDataset:
     """Pictures with captions of one of these forms.
 
@@ -75,6 +74,7 @@ def read_captions(
         data: the folder or file.
         val_fraction: the part of the pictures that is held out for validation, where the data has no such split.
         seed: what chooses it.
+        training: refuse what nothing could be learned from.
 
     Raises:
         InputError: the data is none of these, or holds a mistake: the message names file and row.
@@ -85,23 +85,13 @@ def read_captions(
     rows = _rows(path)
     root = path.parent if path.is_file() else path
     rows = _joined(rows, root)
-    train = [row for row in rows if row.split in (None, "train")]
-    if not train:
+    if training and not any(row.split in (None, "train") for row in rows):
         raise InputError(f"{path} holds no pictures for training: none of its rows is in the split train")
-    given = any(row.split == "val" for row in rows)
-    out = set() if given else held_out({row.path: () for row in train}, val_fraction, seed)
-
-    def examples(rows: Iterable[Row]) -> tuple[Captioned, ...]:
-        return tuple(Captioned(str(root / row.path), row.labels) for row in rows)
-
-    return CaptionDataset(
-        train=examples(row for row in train if row.path not in out),
-        val=examples(row for row in rows if row.split == "val" or row.path in out),
-        test=examples(row for row in rows if row.split == "test"),
-        root=str(root),
-        val_fraction=None if given else val_fraction,
-        seed=seed,
+    found, fraction = by_split(rows, lambda row: (), val_fraction, seed)
+    train, val, test = (
+        tuple(Captioned(str(root / row.path), row.labels) for row in found[split]) for split in SPLITS
     )
+    return CaptionDataset(train, val, test, root=str(root), val_fraction=fraction, seed=seed)
 
 
 def has_captions(data: Path) -> bool:
@@ -121,13 +111,7 @@ def has_captions(data: Path) -> bool:
 
 def _rows(data: Path) -> list[Row]:
     """What the data holds, whatever its form."""
-    try:
-        data.stat()
-    except (OSError, ValueError) as error:  # also too long a name, or a NUL byte in it
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"{str(data)[:200]}: {reason}: name a .csv or .jsonl file, or a folder of pictures with captions"
-        ) from error
+    check_there(data, "a .csv or .jsonl file, or a folder of pictures with captions")
     if not data.is_dir():
         return read_table(data, value=CAPTION)
     if named := split_tables(data):
@@ -215,11 +199,7 @@ def _joined(rows: Iterable[Row], root: Path) -> list[Row]:
     for row in rows:
         path = os.path.normpath(root.absolute() / row.path)
         other = first.setdefault(path, row)
-        if (other.split or "train") != (row.split or "train"):
-            raise InputError(
-                f"{row.where}: {row.path} is in the split {row.split or 'train'}, but in"
-                f" {other.split or 'train'} too ({other.where}): keep it in one of them"
-            )
+        check_split(row, other)
         captions.setdefault(path, {}).update(dict.fromkeys(row.labels))
     joined = [Row(row.path, tuple(captions[path]), row.split, row.where) for path, row in first.items()]
     return sorted(joined, key=lambda row: row.path)

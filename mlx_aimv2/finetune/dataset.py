@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..errors import InputError
 from .folders import counted, read_folders, subfolders
-from .rows import SPLITS, Row, natural
-from .splits import check_fraction, held_out
+from .rows import SPLITS, Row, check_split, check_there, natural
+from .splits import by_split, check_fraction, check_seed
 from .tables import read_table, split_tables, table_files
 
 
@@ -64,7 +64,9 @@ class Dataset:
         return tuple(counts[label] for label in range(len(self.labels)))
 
 
-def read_dataset(data: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0) -> Dataset:
+def read_dataset(
+    data: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0, training: bool = True
+) -> Dataset:
     """Labelled pictures of one of these forms.
 
     - a folder with a folder per class, or with `train/` (and `val/`, `test/`) each holding a folder per class;
@@ -78,6 +80,7 @@ def read_dataset(data: str | os.PathLike[str], *, val_fraction: float = 0.2, see
         data: the folder or file.
         val_fraction: the part of each class that is held out for validation, where the data has no such split.
         seed: what chooses it.
+        training: refuse what nothing could be learned from.
 
     Raises:
         InputError: the data is none of these, or holds a mistake: the message names file and row.
@@ -89,50 +92,31 @@ def read_dataset(data: str | os.PathLike[str], *, val_fraction: float = 0.2, see
     root = path.parent if path.is_file() else path
     rows = _once(rows, root)
     train = [row for row in rows if row.split in (None, "train")]
-    if not train:
+    if training and not train:
         raise InputError(f"{path} holds no pictures for training: none of its rows is in the split train")
-    labels = _labels(path, rows, train)
+    labels = _labels(path, rows, train) if training else _names(rows)
     numbers = {name: number for number, name in enumerate(labels)}
 
     def example(row: Row) -> Example:
         numbered = tuple(sorted(numbers[name] for name in row.labels))
         return Example(str(root / row.path), numbered)
 
-    given = any(row.split == "val" for row in rows)
-    out: set[str] = set()
-    if not given:
-        out = held_out({row.path: example(row).labels for row in train}, val_fraction, seed)
+    found, fraction = by_split(rows, lambda row: example(row).labels, val_fraction, seed)
     return Dataset(
         labels=labels,
         multi_label=_is_multi_label(rows),
-        train=tuple(example(row) for row in train if row.path not in out),
-        val=tuple(example(row) for row in rows if row.split == "val" or row.path in out),
-        test=tuple(example(row) for row in rows if row.split == "test"),
+        train=tuple(map(example, found["train"])),
+        val=tuple(map(example, found["val"])),
+        test=tuple(map(example, found["test"])),
         root=str(root),
-        val_fraction=None if given else val_fraction,
+        val_fraction=fraction,
         seed=seed,
     )
 
 
-def check_seed(seed: int) -> None:
-    """Refuse a seed that no generator takes.
-
-    Raises:
-        InputError: it is no whole number, or negative.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed is {seed!r}, but has to be a whole number of at least 0")
-
-
 def _rows(data: Path) -> list[Row]:
     """What the data holds, whatever its form."""
-    try:
-        data.stat()
-    except (OSError, ValueError) as error:  # also too long a name, or a NUL byte in it
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"{str(data)[:200]}: {reason}: name a folder of pictures, or a .csv or .jsonl file"
-        ) from error
+    check_there(data, "a folder of pictures, or a .csv or .jsonl file")
     if not data.is_dir():
         return read_table(data)
     folders = subfolders(data)
@@ -164,11 +148,7 @@ def _once(rows: Sequence[Row], root: Path) -> list[Row]:
     first: dict[str, Row] = {}
     for row in rows:
         other = first.setdefault(os.path.normpath(root.absolute() / row.path), row)
-        if (other.split or "train") != (row.split or "train"):
-            raise InputError(
-                f"{row.where}: {row.path} is in the split {row.split or 'train'}, but in"
-                f" {other.split or 'train'} too ({other.where}): keep it in one of them"
-            )
+        check_split(row, other)
         if set(other.labels) != set(row.labels):
             raise InputError(
                 f"{row.where}: {row.path} is labelled {_shown(row.labels)}, but in {other.where}"
@@ -184,7 +164,7 @@ def _labels(data: Path, rows: list[Row], train: list[Row]) -> tuple[str, ...]:
     Raises:
         InputError: there is only one, or validation or test has one that training has not.
     """
-    labels = tuple(sorted({name for row in train for name in row.labels}, key=natural))
+    labels = _names(train)
     multi_label = _is_multi_label(rows)
     if not labels or (len(labels) == 1 and not multi_label):
         hint = f" in {data}: a classifier needs at least two"
@@ -201,6 +181,11 @@ def _labels(data: Path, rows: list[Row], train: list[Row]) -> tuple[str, ...]:
                     f" {_shown(labels)}: correct it, or add training pictures"
                 )
     return labels
+
+
+def _names(rows: Iterable[Row]) -> tuple[str, ...]:
+    """The labels that occur, in their natural order."""
+    return tuple(sorted({name for row in rows for name in row.labels}, key=natural))
 
 
 def _is_multi_label(rows: Iterable[Row]) -> bool:

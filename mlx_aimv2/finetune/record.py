@@ -10,6 +10,7 @@ from ..errors import InputError
 from .dataset import Dataset, Example
 from .rows import SPLITS
 
+RECORD = "splits.json"
 KEYS = {"labels", "multi_label", "seed", "val_fraction", *SPLITS}
 
 

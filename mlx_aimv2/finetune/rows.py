@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
@@ -29,6 +32,32 @@ class Row:
     labels: tuple[str, ...]
     split: str | None
     where: str
+
+
+def check_split(row: Row, other: Row) -> None:
+    """Refuse a picture that two rows put into different splits.
+
+    Raises:
+        InputError: they do.
+    """
+    one, two = (each.split or "train" for each in (row, other))
+    if one != two:
+        raise InputError(
+            f"{row.where}: {row.path} is in the split {one}, but in {two} too ({other.where}): keep it in one of them"
+        )
+
+
+def check_there(data: Path, what: str) -> None:
+    """Refuse data that does not exist; ``what`` says what to name instead.
+
+    Raises:
+        InputError: it does not, or its name is none.
+    """
+    try:
+        data.stat()
+    except (OSError, ValueError) as error:  # also too long a name, or a NUL byte in it
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{str(data)[:200]}: {reason}: name {what}") from error
 
 
 def natural(name: str) -> tuple[tuple[tuple[int, str], ...], str]:

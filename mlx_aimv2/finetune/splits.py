@@ -6,9 +6,10 @@ import hashlib
 import math
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import InputError
+from .rows import SPLITS, Row
 
 NO_LABEL = -1  # pictures without any label are a class of their own here
 
@@ -24,6 +25,38 @@ def check_fraction(val_fraction: float) -> None:
         raise InputError(
             f"val_fraction is {val_fraction!r}, but has to be a number from 0 (none) to below 1: 0.2 is usual"
         )
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that no generator takes.
+
+    Raises:
+        InputError: it is no whole number, or negative.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed is {seed!r}, but has to be a whole number of at least 0")
+
+
+def by_split(
+    rows: Sequence[Row], labels: Callable[[Row], tuple[int, ...]], val_fraction: float, seed: int
+) -> tuple[dict[str, list[Row]], float | None]:
+    """Rows by their split, those for validation chosen where the data names none; and the fraction, if so.
+
+    Args:
+        rows: one for each picture.
+        labels: the numbers of a row's labels, of each of which a part is held out.
+        val_fraction: that part.
+        seed: what chooses it.
+    """
+    given = any(row.split == "val" for row in rows)
+    found: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    for row in rows:
+        found[row.split or "train"].append(row)
+    if not given:
+        out = held_out({row.path: labels(row) for row in found["train"]}, val_fraction, seed)
+        found["val"] = [row for row in found["train"] if row.path in out]
+        found["train"] = [row for row in found["train"] if row.path not in out]
+    return found, None if given else val_fraction
 
 
 def held_out(labels: Mapping[str, tuple[int, ...]], fraction: float, seed: int) -> set[str]:

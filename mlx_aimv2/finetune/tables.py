@@ -61,8 +61,12 @@ def names_captions(file: Path) -> bool:
     Raises:
         InputError: it cannot be read.
     """
-    first = next((line for line in _text(file)[:LONGEST_ROW].splitlines() if line.strip()), "")
-    names = {cell.strip().casefold() for cell in re.split(r'[,;\t"{}:]', first)}
+    first = next((line for line in _text(file).splitlines() if line.strip()), "")[:LONGEST_ROW]
+    try:
+        cells = list(json.loads(first)) if file.suffix.lower() == ".jsonl" else re.split(r'[,;\t"]', first)
+    except (ValueError, TypeError, RecursionError):  # whoever reads it will say so
+        return False
+    names = {str(cell).strip().casefold() for cell in cells}
     return bool(names & set(COLUMNS["caption"])) and not names & set(COLUMNS["label"])
 
 

@@ -12,10 +12,10 @@ import importlib
 import os
 import site
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import BackendError, InputError
 
@@ -27,11 +27,6 @@ OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblaso.so.0", "libop
 BLIS = ("libblis.so.4", "libblis.so.3", "libblis.so")
 MKL = ("libmkl_rt.so.3", "libmkl_rt.so.2", "libmkl_rt.so.1", "libmkl_rt.so")
 DTYPES = ("float32", "float16", "bfloat16")
-THREAD_CONTROLS = (  # functions of OpenBLAS, BLIS, MKL: one says how many threads, one is told
-    ("openblas_get_num_threads", "openblas_set_num_threads"),
-    ("bli_thread_get_num_threads", "bli_thread_set_num_threads"),
-    ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads"),
-)
 NO_BLAS = (
     "no fast BLAS was found, so MLX runs about forty times slower on this CPU: "
     "apt-get install libopenblas0-pthread, or pip install mkl (x86-64)"
@@ -43,7 +38,6 @@ class Blas:
     """The BLAS that MLX's CPU backend uses, as far as this package had a hand in it."""
 
     library: str | None = None  # what was loaded
-    threads: int | None = None  # how many it uses, where it can be asked
     problem: str | None = None  # one line on what to do, where it is slow
 
     def __str__(self) -> str:
@@ -70,8 +64,7 @@ def load_blas() -> Blas:
         return Blas(problem=None if _already_linked() else problem)
     for name in (wish,) if wish else _candidates():
         if _load(name):
-            control = _thread_control(name)
-            return Blas(library=name, threads=int(control[0]()) if control else None)
+            return Blas(library=name)
     return Blas(problem=f"{BLAS_VARIABLE}={wish} is no BLAS library that can be loaded" if wish else NO_BLAS)
 
 
@@ -100,23 +93,6 @@ def _already_linked() -> bool:
     except OSError:
         return False
     return any(f"/{word}" in maps for word in ("libopenblas.so", "libopenblasp", "libblis", "libmkl_rt"))
-
-
-def restore_blas_threads() -> None:
-    """Let the BLAS use as many threads as when it was loaded; mlx-data turns it down to one for the whole process."""
-    if load_blas().threads is not None:
-        get, put = _thread_control(str(load_blas().library)) or (None, None)
-        if get is not None and put is not None and get() != load_blas().threads:
-            put(load_blas().threads)
-
-
-@functools.lru_cache(maxsize=1)
-def _thread_control(library: str) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
-    blas = ctypes.CDLL(library)
-    for get, put in THREAD_CONTROLS:
-        if hasattr(blas, get) and hasattr(blas, put):
-            return getattr(blas, get), getattr(blas, put)
-    return None
 
 
 def require_mlx() -> None:

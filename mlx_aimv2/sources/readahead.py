@@ -1,22 +1,20 @@
 """Pictures decoded ahead of their use, in threads, in order, a bounded number at a time.
 
-mlx-data runs the threads and keeps the order. Its own resize differs from Pillow's, so the function it runs is
-ours, which decodes with Pillow; Pillow releases the interpreter lock while it works.
+Threads are enough: Pillow, which decodes, releases the interpreter lock while it works.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
-import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import Aimv2Error
-from ..models.backend import restore_blas_threads
 
 DEFAULT_THREADS = max(1, min(8, os.cpu_count() or 1))
 Decode = Callable[[Any], np.ndarray]
@@ -51,43 +49,18 @@ def read_ahead(
         return
     if not items:
         return
-    import mlx.data as dx
-
-    failures: dict[int, Exception] = {}
-    unwanted = threading.Event()  # what is still in the queue need not be decoded
-
-    def transform(index: np.ndarray) -> np.ndarray:
-        restore_blas_threads()
-        if unwanted.is_set():
-            return np.zeros((1, 1, 1), dtype=np.float32)
+    with ThreadPoolExecutor(min(threads, len(items)), "decode") as pool:
+        waiting: deque[Future[Decoded]] = deque()
         try:
-            return np.array(decode(items[int(index)]))  # a copy: a read-only array crashes mlx-data
-        except Exception as error:  # noqa: BLE001 - carried over to the caller's thread
-            failures[int(index)] = error
-            return np.zeros((1, 1, 1), dtype=np.float32)
-
-    buffer = dx.buffer_from_vector(  # type: ignore[attr-defined]
-        [{"index": index} for index in range(len(items))]
-    )
-    ahead = min(ahead, len(items))  # with more, mlx-data fetches every item again
-    stream = [iter(buffer.key_transform("index", transform, "pixels").ordered_prefetch(ahead, threads))]
-    atexit.register(stream.clear)  # a thread that still decodes when the interpreter goes away crashes it
-    try:
-        for position in range(len(items)):
-            sample = next(stream[0])
-            restore_blas_threads()
-            error = failures.pop(position, None)
-            if error is None:
-                yield Decoded(position, pixels=sample["pixels"])
-            elif isinstance(error, Aimv2Error):
-                yield Decoded(position, error=error)
-            else:
-                raise error
-    finally:
-        unwanted.set()
-        stream.clear()  # waits for the threads
-        atexit.unregister(stream.clear)
-        restore_blas_threads()
+            for index in range(len(items)):
+                waiting.append(pool.submit(_decode_one, items, index, decode))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:  # nobody wants the rest
+                future.cancel()
 
 
 def _decode_one(items: Sequence[Any], index: int, decode: Decode) -> Decoded:

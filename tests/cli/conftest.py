@@ -1,5 +1,6 @@
 """The command line as its users run it: another process, its output piped."""
 
+import json
 import os
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def write_head(folder, base, data, multi_label=False):
     from mlx_aimv2.adapters.store import write_tensors
     from mlx_aimv2.adapters.task import HEAD, Task, write_task
     from mlx_aimv2.finetune.dataset import read_dataset
+    from mlx_aimv2.finetune.record import RECORD, split_record
     from mlx_aimv2.models.classifier import Classifier, LinearHead
 
     pair, processor = load(base)
@@ -82,6 +84,7 @@ def write_head(folder, base, data, multi_label=False):
     folder.mkdir()
     write_tensors(folder / HEAD, dict(tree_flatten(classifier.head.parameters())), {"format": "mlx"})
     write_task(folder, Task(dataset.labels, pair.origin, "linear-probe", multi_label=multi_label))
+    (folder / RECORD).write_text(json.dumps(split_record(read_dataset(data))))
     return folder
 
 

@@ -137,11 +137,29 @@ def test_splits(cli, pair, probe, shades, split, count):
 
 
 def test_the_split_is_that_of_the_training(cli, pair, probe, shades, tmp_path):
-    adapter = shutil.copytree(probe, tmp_path / "adapter")
-    (adapter / "splits.json").write_text(json.dumps({"val_fraction": 0.5, "seed": 3}))
-    given = ("evaluate", "--data", shades, "--model", pair, "--adapter-path", adapter, "--json")
-    assert json.loads(cli(*given).stdout)["pictures"] == 15
-    assert json.loads(cli(*given, "--val-fraction", "0.1").stdout)["pictures"] == 3
+    """Whatever came to the data since then: nothing that was trained on is measured."""
+    data = shutil.copytree(shades, tmp_path / "data")
+    for picture in list((data / "dark").iterdir()):
+        shutil.copyfile(picture, picture.with_name(f"new-{picture.name}"))
+    given = ("evaluate", "--data", data, "--model", pair, "--adapter-path", probe, "--json")
+    done = cli(*given)
+    assert json.loads(done.stdout)["pictures"] == 6
+    assert (
+        "newer than the training, and in no split of it: 10 pictures; --split all measures all" in done.stderr
+    )
+    assert json.loads(cli(*given, "--split", "all").stdout)["pictures"] == 40
+    assert json.loads(cli(*given, "--val-fraction", "0.1").stdout)["pictures"] == 4
+
+
+def test_other_data_is_measured_as_a_whole(cli, pair, probe, shades, tmp_path):
+    data = shutil.copytree(shades / "dark", tmp_path / "data" / "dark").parent  # one class is enough
+    for picture in list((data / "dark").iterdir()):
+        picture.rename(picture.with_name(f"other-{picture.name}"))
+    done = cli("evaluate", "--data", data, "--model", pair, "--adapter-path", probe, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["pictures"] == 10
+    assert f"{data} is not the data of the training in {probe}: nothing of it was trained on" in done.stderr
+    assert json.loads(cli("evaluate", "--data", shades, "--model", pair, "--json").stdout)["pictures"] == 30
 
 
 def test_tables_name_classes_and_mistakes(cli, pair, probe, shades, tmp_path):
@@ -219,7 +237,10 @@ def test_an_adapter_without_a_head_has_nothing_to_measure(cli, pair, with_adapte
         (["--compare", "a", "b"], "--data and --compare are two questions: ask one at a time"),
         (["--layers"], "--layers is for --compare"),
         (["--split", "best"], "split 'best' is not one of val, test, train, all"),
-        (["--split", "test"], "the data has no pictures in the split test, only in val 6, train 24"),
+        (
+            ["--split", "test"],
+            "the data has no pictures in the split test, only in train 30: choose with --split",
+        ),
         (["--val-fraction", "0"], "the data has no pictures in the split val, only in train 30"),
         (["--any-base"], "--any-base is for --adapter-path: leave it out"),
         (["--template", "x"], "the template 'x' has no {} for the label to go"),

@@ -149,11 +149,14 @@ def test_balanced_weights(dataset: Dataset) -> None:
             np.testing.assert_allclose(batch.weights, weights[labels], rtol=1e-6)
 
 
-def test_weights_are_mixed_like_targets(dataset: Dataset) -> None:
+def test_each_part_of_a_mixture_counts_as_its_class_does(dataset: Dataset) -> None:
     weights = class_weights(dataset)
     options = BatchOptions(4, mixing=Mixing(mixup=1.0))
-    for batch in Batches(dataset, PROCESSOR, options, weights=weights).epoch(0):
-        np.testing.assert_allclose(batch.weights, batch.targets @ weights, rtol=1e-5)
+    plain = list(Batches(dataset, PROCESSOR, options).epoch(0))
+    weighted = list(Batches(dataset, PROCESSOR, options, weights=weights).epoch(0))
+    for one, other in zip(plain, weighted, strict=True):
+        np.testing.assert_allclose(other.targets.sum(axis=1), 1, rtol=1e-5)
+        np.testing.assert_allclose(other.targets * other.weights[:, None], one.targets * weights, rtol=1e-5)
 
 
 def test_several_labels(tmp_path: Path) -> None:
