@@ -57,8 +57,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
     parser.add_argument("--pictures", type=int, default=60_000)
-    parser.add_argument("--attribute-epochs", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--attribute-epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def main():
               pooling="head", metric="map")  # fmt: skip
     if not captioned.exists():
         train(world / "captions.jsonl", labelled, given.work / "captions", given.seed, epochs=given.epochs,
-              task="contrastive")  # fmt: skip
+              task="contrastive", batch_size=128)  # fmt: skip
 
 
 if __name__ == "__main__":  # pictures are drawn by processes that import this file
