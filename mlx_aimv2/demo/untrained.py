@@ -6,12 +6,12 @@ It runs like a real one and knows nothing: its labels are noise.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
-from tokenizers import pre_tokenizers
 
 from ..checkpoints.atomic import new_folder, save_tensors
 from ..checkpoints.eras import original_config
@@ -20,9 +20,10 @@ from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from ..errors import InputError
 from ..loading import make_model
 from ..processing.image_config import write_preprocessor
+from .vocabulary import LEAST, Vocabulary, write_vocabulary
 
 BOS, EOS = "<start_of_text>", "<end_of_text>"
-VOCABULARY = 2 * 256 + 2  # every byte, inside a word and at its end, and the two special tokens
+VOCABULARY = LEAST  # every byte, inside a word and at its end, and the two special tokens
 
 TINY_VISION = Aimv2VisionConfig(
     hidden_size=64,
@@ -57,8 +58,23 @@ def random_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
     return {name: 1.0 + 0.3 * x if "norm" in name else x for name, x in tensors.items()}
 
 
+def initial_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
+    """Canonical tensors of a model that training from scratch begins with, the same for the same seed."""
+    mx.random.seed(seed)
+    tensors = dict(tree_flatten(make_model(config).parameters()))
+    mx.eval(tensors)
+    return tensors
+
+
 def write_checkpoint(
-    folder: Path, config: AnyConfig = TINY, layout: str = "apple", dtype: mx.Dtype = mx.float32, seed: int = 0
+    folder: Path,
+    config: AnyConfig = TINY,
+    layout: str = "apple",
+    dtype: mx.Dtype = mx.float32,
+    seed: int = 0,
+    *,
+    draw: Callable[[AnyConfig, int], dict[str, mx.array]] = random_tensors,
+    vocabulary: Vocabulary | None = None,
 ) -> Path:
     """Write an untrained checkpoint: weights, config.json, preprocessor_config.json, tokenizer files.
 
@@ -68,6 +84,8 @@ def write_checkpoint(
         layout: a name in `mlx_aimv2.checkpoints.layouts.LAYOUTS`.
         dtype: of the stored weights.
         seed: of the weights.
+        draw: makes the weights of a config and a seed.
+        vocabulary: of the tokenizer of a pair; one token for every byte if None.
 
     Returns:
         ``folder``.
@@ -76,7 +94,7 @@ def write_checkpoint(
         InputError: the layout has no place for the model.
         OutputError: the folder exists or cannot be written.
     """
-    canonical = random_tensors(config, seed)
+    canonical = draw(config, seed)
     tensors, unknown = LAYOUTS[layout].from_canonical(canonical)
     if unknown:
         raise InputError(f"the layout {layout} has no place for {unknown[0]} of this model")
@@ -88,25 +106,14 @@ def write_checkpoint(
         _write_json(partial / "config.json", era)
         write_preprocessor(partial, config)
         if isinstance(config, Aimv2Config):
-            write_tokenizer(partial, config.text_config.max_position_embeddings)
+            most = config.text_config.max_position_embeddings
+            write_vocabulary(partial, vocabulary or Vocabulary(bos=BOS, eos=EOS), most)
     return folder
 
 
 def write_tokenizer(folder: Path, max_length: int = 77) -> None:
     """vocab.json, merges.txt and configs of a tokenizer without merges: one token for every byte."""
-    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols), BOS, EOS]
-    special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
-    _write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    _write_json(folder / "special_tokens_map.json", special)
-    tokenizer = {
-        **special,
-        "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": max_length,
-        "errors": "replace",
-    }
-    _write_json(folder / "tokenizer_config.json", tokenizer)
+    write_vocabulary(folder, Vocabulary(bos=BOS, eos=EOS), max_length)
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -1,0 +1,80 @@
+"""Train the checkpoint `demo` from scratch: an image-text pair on pictures that are drawn for it.
+
+Interrupt it whenever you like: it goes on where it was. Everything is kept in --work: pictures, log, curves, report.
+
+    python examples/train_demo.py [--work demo-training] [--pictures 60000] [--epochs 6] [--seed 0]
+"""
+
+import argparse
+from pathlib import Path
+
+from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
+from mlx_aimv2.demo.examples import training_examples
+from mlx_aimv2.demo.untrained import initial_tensors, write_checkpoint
+from mlx_aimv2.demo.vocabulary import learn_vocabulary
+from mlx_aimv2.demo.world import WorldOptions, write_world
+from mlx_aimv2.events import Metric
+from mlx_aimv2.finetune.options import make_options
+from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.fusing import fuse
+
+SIDE, LENGTH = 84, 32  # pixels, tokens
+VISION = Aimv2VisionConfig(
+    hidden_size=256, intermediate_size=704, num_hidden_layers=5, num_attention_heads=2, image_size=SIDE,
+    use_head=True,
+)  # fmt: skip
+TRAINING = {"fine_tune_type": "full", "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 0.05,
+            "warmup": 0.05, "save_every": 200}  # fmt: skip
+
+
+def untrained(folder, seed):
+    """The pair before training: its vocabulary is learned from captions."""
+    vocabulary = learn_vocabulary(example.caption for example in training_examples(20_000, seed))
+    size = len(vocabulary.tokens)
+    text = Aimv2TextConfig(
+        vocab_size=size, hidden_size=192, intermediate_size=512, num_hidden_layers=3, num_attention_heads=3,
+        max_position_embeddings=LENGTH, eos_token_id=size - 1,
+    )  # fmt: skip
+    config = Aimv2Config(VISION, text, projection_dim=192)
+    return write_checkpoint(folder, config, "mlx", seed=seed, draw=initial_tensors, vocabulary=vocabulary)
+
+
+def show(event):
+    """A line for every epoch, and for every fifty steps."""
+    if isinstance(event, Metric) and ("val_loss" in event.values or event.step % 50 == 0):
+        print(event.step, {name: round(x, 4) for name, x in event.values.items()}, flush=True)
+
+
+def train(data, model, run, seed, **options):
+    """Train a stage, or go on with it; the checkpoint that it gives."""
+    given = {**TRAINING, "data": str(data), "model": str(model), "adapter_path": str(run), "seed": seed}
+    finetune(make_options({**given, **options, "resume": run.exists()}), show)
+    return fuse(model, run, run.with_name(f"{run.name}-checkpoint"))
+
+
+def main():
+    """First what can be seen, as labels; then all that can be said of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("demo-training"))
+    parser.add_argument("--pictures", type=int, default=60_000)
+    parser.add_argument("--attribute-epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    world, fresh = given.work / "world", given.work / "fresh"
+    labelled, captioned = given.work / "attributes-checkpoint", given.work / "captions-checkpoint"
+    if not world.exists():
+        write_world(world, WorldOptions(train=given.pictures, side=SIDE, seed=given.seed))
+    if not fresh.exists():
+        untrained(fresh, given.seed)
+    if not labelled.exists():
+        train(world / "attributes.csv", fresh, given.work / "attributes", given.seed, epochs=given.attribute_epochs,
+              pooling="head", metric="map")  # fmt: skip
+    if not captioned.exists():
+        train(world / "captions.jsonl", labelled, given.work / "captions", given.seed, epochs=given.epochs,
+              task="contrastive", batch_size=128)  # fmt: skip
+
+
+if __name__ == "__main__":  # pictures are drawn by processes that import this file
+    main()

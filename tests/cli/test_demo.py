@@ -1,0 +1,129 @@
+"""`mlx-aimv2 demo`, and `--model demo` in the other verbs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mlx_aimv2.checkpoints.bundled import CHECKPOINT
+
+bundled = pytest.mark.skipif(not CHECKPOINT.exists(), reason="the checkpoint is not in this tree")
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """An empty folder to work in."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_tables_on_stdout_and_talk_on_stderr(cli, pair, work):
+    done = cli("demo", "--model", pair, "--count", "4")
+    assert done.returncode == 0, done.stderr
+    tables = [block.splitlines() for block in done.stdout.split("\n\n")]
+    assert [rows[0].split("\t")[0] for rows in tables] == ["picture", "sentence", "picture"]
+    assert [len(rows) for rows in tables] == [5, 4, 5]
+    assert "drew 4 pictures into demo-output/pictures" in done.stderr
+    assert f"mlx-aimv2 embed demo-output/pictures --model {pair} -o vectors.npz" in done.stderr
+    assert "apple/aimv2-large-patch14-224-lit" in done.stderr
+    assert (work / "demo-output" / "contact-sheet.png").exists()
+
+
+def test_json_holds_everything(cli, pair, work):
+    done = cli("demo", "out", "--model", pair, "--count", "4", "--seed", "7", "--json")
+    result = json.loads(done.stdout)
+    assert result["model"] == str(pair)
+    assert len(result["pictures"]) == 4
+    assert set(result["pictures"][0]) == {
+        "path", "caption", "labels", "predictions", "right", "neighbours",
+    }  # fmt: skip
+    assert set(result["sentences"][0]) == {"text", "path", "rank", "pictures"}
+    assert result["top1"] == sum(one["right"] for one in result["pictures"]) / 4
+    assert all((work / one["path"]).exists() for one in result["pictures"])
+    assert (work / result["contact_sheet"]).exists()
+    assert sum(step["seconds"] for step in result["steps"]) > 0
+
+
+def test_a_folder_that_is_not_empty_is_refused_in_one_line(cli, pair, work):
+    (work / "out").mkdir()
+    (work / "out" / "mine.txt").touch()
+    done = cli("demo", "out", "--model", pair)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "mlx-aimv2: error: out is not empty: name another folder, or write into it with --force\n"
+    )
+    assert cli("demo", "out", "--model", pair, "--count", "4", "--force").returncode == 0
+    assert (work / "out" / "mine.txt").exists()
+
+
+def test_a_wrong_count_is_wrong_usage(cli, work):
+    done = cli("demo", "--count", "3")
+    assert done.returncode == 2
+    assert "the count is 3, but has to be from 4 to 60 pictures" in done.stderr
+    assert list(work.iterdir()) == []
+
+
+@bundled
+def test_the_checkpoint_inside_the_package_shows_itself(cli, work):
+    done = cli("demo", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["model"] == "demo"
+    assert len(result["pictures"]) == 12
+
+
+@bundled
+def test_the_checkpoint_inside_the_package_is_mostly_right(cli, work):
+    """Needs the trained weights."""
+    result = json.loads(cli("demo", "--json", "--count", "30").stdout)
+    assert result["top1"] >= 0.8
+    assert all(sentence["rank"] <= 3 for sentence in result["sentences"])
+
+
+@bundled
+def test_models_lists_it_first_with_its_size(cli):
+    first = json.loads(cli("models", "--json").stdout)[0]
+    assert first["name"] == "demo"
+    assert first["repo"] is None
+    assert first["cached"] is True
+    assert first["bytes"] == (CHECKPOINT / "model.safetensors").stat().st_size
+    assert cli("models").stdout.splitlines()[1].startswith("demo\t")
+
+
+@bundled
+def test_info_knows_it_by_its_name(cli, work):
+    facts = json.loads(cli("info", "demo", "--json").stdout)
+    assert facts["source"] == "demo"
+    assert facts["problem"] is None
+
+
+@bundled
+def test_embed_and_classify_take_it(cli, work, photos):
+    done = cli("embed", photos, "--model", "demo", "-o", "v.npz")
+    assert done.returncode == 0, done.stderr
+    done = cli("classify", photos, "--model", "demo", "--labels", "red circle,blue star", "--json")
+    assert len(json.loads(done.stdout)) == 3
+
+
+@bundled
+def test_convert_and_export_take_it(cli, work):
+    done = cli("convert", "--hf-path", "demo", "--mlx-path", "four", "-q", "--q-bits", "4")
+    assert done.returncode == 0, done.stderr
+    done = cli("export", "demo", "out", "--format", "transformers")
+    assert done.returncode == 0, done.stderr
+    assert (work / "out" / "config.json").exists()
+
+
+@bundled
+def test_finetune_evaluate_and_fuse_take_it(cli, work, shades):
+    given = ("--model", "demo", "--adapter-path", "adapters")
+    done = cli("finetune", "--data", shades, "--fine-tune-type", "lora", "--epochs", "1", *given)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((work / "adapters" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "demo"
+    assert json.loads((work / "adapters" / "task.json").read_text())["base"]["name"] == "demo"
+    done = cli("evaluate", "--data", shades, "--split", "all", *given, "--json")
+    assert 0 <= json.loads(done.stdout)["top1"] <= 1
+    done = cli("fuse", *given, "--save-path", "fused")
+    assert done.returncode == 0, done.stderr
