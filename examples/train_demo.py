@@ -2,13 +2,13 @@
 
 Interrupt it whenever you like: it goes on where it was. Everything is kept in --work: pictures, log, curves, report.
 
-    python examples/train_demo.py [--work demo-training] [--pictures 60000] [--epochs 6] [--seed 0]
+    python examples/train_demo.py [--work demo-training] [--pictures 60000] [--epochs 3 4 3] [--seed 0]
 """
 
 import argparse
 from pathlib import Path
 
-from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
+from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, convert
 from mlx_aimv2.demo.examples import training_examples
 from mlx_aimv2.demo.untrained import initial_tensors, write_checkpoint
 from mlx_aimv2.demo.vocabulary import learn_vocabulary
@@ -20,10 +20,10 @@ from mlx_aimv2.fusing import fuse
 
 SIDE, LENGTH = 84, 32  # pixels, tokens
 VISION = Aimv2VisionConfig(
-    hidden_size=256, intermediate_size=704, num_hidden_layers=5, num_attention_heads=2, image_size=SIDE,
+    hidden_size=256, intermediate_size=704, num_hidden_layers=5, num_attention_heads=4, image_size=SIDE,
     use_head=True,
 )  # fmt: skip
-TRAINING = {"fine_tune_type": "full", "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 0.05,
+TRAINING = {"fine_tune_type": "full", "batch_size": 64, "learning_rate": 4e-4, "weight_decay": 0.05,
             "warmup": 0.05, "save_every": 200}  # fmt: skip
 
 
@@ -45,35 +45,41 @@ def show(event):
         print(event.step, {name: round(x, 4) for name, x in event.values.items()}, flush=True)
 
 
-def train(data, model, run, seed, **options):
+def train(data, model, run, seed, options):
     """Train a stage, or go on with it; the checkpoint that it gives."""
-    given = {**TRAINING, "data": str(data), "model": str(model), "adapter_path": str(run), "seed": seed}
-    finetune(make_options({**given, **options, "resume": run.exists()}), show)
-    return fuse(model, run, run.with_name(f"{run.name}-checkpoint"))
+    checkpoint = run.with_name(f"{run.name}-checkpoint")
+    if not checkpoint.exists():
+        given = {**TRAINING, "data": str(data), "model": str(model), "adapter_path": str(run), "seed": seed}
+        finetune(make_options({**given, **options, "resume": run.exists()}), show)
+        fuse(model, run, checkpoint)
+    return checkpoint
 
 
 def main():
-    """First what can be seen, as labels; then all that can be said of it."""
+    """Shapes at their plainest; then all that can be seen, as labels; then all that can be said of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
     parser.add_argument("--pictures", type=int, default=60_000)
-    parser.add_argument("--attribute-epochs", type=int, default=6)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument(
+        "--epochs", type=int, nargs=3, default=[3, 4, 3], metavar=("SHAPES", "LABELS", "CAPTIONS")
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    world, fresh = given.work / "world", given.work / "fresh"
-    labelled, captioned = given.work / "attributes-checkpoint", given.work / "captions-checkpoint"
+    world, fresh, demo = (given.work / name for name in ("world", "fresh", "demo"))
     if not world.exists():
         write_world(world, WorldOptions(train=given.pictures, side=SIDE, seed=given.seed))
-    if not fresh.exists():
-        untrained(fresh, given.seed)
-    if not labelled.exists():
-        train(world / "attributes.csv", fresh, given.work / "attributes", given.seed, epochs=given.attribute_epochs,
-              pooling="head", metric="map")  # fmt: skip
-    if not captioned.exists():
-        train(world / "captions.jsonl", labelled, given.work / "captions", given.seed, epochs=given.epochs,
-              task="contrastive", batch_size=128)  # fmt: skip
+    model = fresh if fresh.exists() else untrained(fresh, given.seed)
+    head = {"pooling": "head"}
+    stages = (
+        ("shapes", "simple", {**head, "val_fraction": 0.05}),
+        ("labels", "attributes.csv", {**head, "metric": "map"}),
+        ("captions", "captions.jsonl", {"task": "contrastive", "batch_size": 128}),
+    )
+    for epochs, (name, data, options) in zip(given.epochs, stages, strict=True):
+        model = train(world / data, model, given.work / name, given.seed, {**options, "epochs": epochs})
+    if not demo.exists():
+        convert(model, demo, dtype="float16", quantize=True, q_bits=8, q_group_size=64)
 
 
 if __name__ == "__main__":  # pictures are drawn by processes that import this file

@@ -11,9 +11,9 @@ from PIL import Image
 
 from ..errors import InputError
 from .captions import caption, varied_caption
-from .grammar import SORTED_PAIRS, held_out_scene, training_scene, zero_shot_scene
+from .grammar import SORTED_PAIRS, held_out_scene, simple_scene, training_scene, zero_shot_scene
 from .painting import Conditions, paint
-from .scenes import Scene
+from .scenes import SHAPES, Scene
 
 ALONE = 2 / 3  # of the pictures to show, the share with one kind of thing
 TRIES = 20  # per retrieval picture, to find a caption that no other has
@@ -64,6 +64,22 @@ def training_examples(count: int, seed: int = 0, split: str = "train") -> Iterat
     """
     _check_count("count", count)
     return (training_example(index, seed, split) for index in range(count))
+
+
+def simple_examples(count: int, seed: int = 0) -> list[Example]:
+    """Single plain dark things on white, to begin with; the caption is the shape, and shapes take turns.
+
+    Raises:
+        InputError: the count is negative.
+    """
+    _check_count("count", count)
+    return [_simple_example(index, seed) for index in range(count)]
+
+
+def _simple_example(index: int, seed: int) -> Example:
+    name = f"{seed}/simple/{index}"
+    scene = simple_scene(SHAPES[index % len(SHAPES)], random.Random(name))
+    return Example(scene, scene.thing.shape, name)
 
 
 def zero_shot_examples(count: int, seed: int = 0) -> list[Example]:

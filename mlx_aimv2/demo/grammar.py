@@ -27,6 +27,14 @@ ALONE, SEVERAL = (
     0.25,
 )  # shares of scenes with a single thing and with several alike; the others have two kinds
 SORTED_PAIRS = sorted(HELD_OUT_PAIRS)
+DARK = ("black", "brown", "blue", "purple")
+
+
+def simple_scene(shape: str, rng: random.Random) -> Scene:
+    """A plain dark thing on white, of a shape and colour that are not held out."""
+    color = rng.choice([color for color in DARK if (shape, color) not in HELD_OUT_PAIRS])
+    thing = Thing(shape, color, size=rng.choice(SIZES))
+    return Scene(thing, Ground("white"), position=rng.choice(POSITIONS))
 
 
 def training_scene(rng: random.Random) -> Scene:

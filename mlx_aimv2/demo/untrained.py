@@ -19,6 +19,7 @@ from ..checkpoints.layouts import LAYOUTS
 from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from ..errors import InputError
 from ..loading import make_model
+from ..models.vision import sine_cosine_positions
 from ..processing.image_config import write_preprocessor
 from .vocabulary import LEAST, Vocabulary, write_vocabulary
 
@@ -59,9 +60,19 @@ def random_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
 
 
 def initial_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
-    """Canonical tensors of a model that training from scratch begins with, the same for the same seed."""
+    """Canonical tensors of a model that training from scratch begins with, the same for the same seed.
+
+    A vision encoder's table of positions begins as the sines and cosines of native resolution: from random positions,
+    which say nothing of neighbours, shapes are learned much more slowly.
+    """
     mx.random.seed(seed)
-    tensors = dict(tree_flatten(make_model(config).parameters()))
+    model = make_model(config)
+    vision = model.vision_model if isinstance(config, Aimv2Config) else model
+    if "position_embedding" in vision.embeddings:
+        h = w = vision.config.grid
+        positions = sine_cosine_positions(h, w, vision.config.hidden_size)
+        vision.embeddings.position_embedding.weight = positions
+    tensors = dict(tree_flatten(model.parameters()))
     mx.eval(tensors)
     return tensors
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..checkpoints.atomic import new_folder
 from ..errors import InputError
 from ..events import OnEvent, Progress, ignore
-from .examples import Example, retrieval_examples, training_examples, zero_shot_examples
+from .examples import Example, retrieval_examples, simple_examples, training_examples, zero_shot_examples
 from .painting import LARGEST, SMALLEST, Conditions
 from .scenes import LABELS, Scene
 
@@ -34,6 +34,7 @@ class WorldOptions:
 
     Attributes:
         train: pictures to train on.
+        simple: pictures of plain dark things on white, sorted by shape, to begin with.
         val: pictures of the same kinds of scenes to validate on.
         zero_shot: pictures of held-out shapes and colours, sorted by label.
         retrieval: pictures with held-out combinations and a full caption each.
@@ -46,6 +47,7 @@ class WorldOptions:
     """
 
     train: int = 60_000
+    simple: int = 8_000
     val: int = 1_000
     zero_shot: int = 2_000
     retrieval: int = 1_000
@@ -54,7 +56,7 @@ class WorldOptions:
     conditions: Conditions = field(default_factory=Conditions)
 
     def __post_init__(self) -> None:
-        for name in ("train", "val", "zero_shot", "retrieval"):
+        for name in ("train", "simple", "val", "zero_shot", "retrieval"):
             _check(name, getattr(self, name), int(name == "train"), MOST)
         _check("side", self.side, SMALLEST, LARGEST)
 
@@ -70,6 +72,7 @@ def write_world(
     - `captions.jsonl`: path, caption and split (train, val) of what is below `train/` and `val/`.
     - `attributes.csv`: path, label and split of the same; labels are shapes, colours and textures, as in
       `star;red;striped`.
+    - `simple/`: a folder for each shape.
     - `labels.txt`: all 120 labels, one in a line.
     - `zeroshot/`: a folder for each held-out label, such as `red triangle/0000.png`.
     - `retrieval/captions.csv`: path and caption of the pictures beside it.
@@ -95,9 +98,10 @@ def write_world(
     _check("processes", processes, 1, 1024)
     with new_folder(folder) as unfinished:
         seen = _training_jobs(options)
-        labelled = _zero_shot_jobs(options)
+        begun = _sorted_jobs("simple", simple_examples(options.simple, options.seed))
+        labelled = _sorted_jobs("zeroshot", zero_shot_examples(options.zero_shot, options.seed))
         described = _retrieval_jobs(options)
-        _draw(unfinished, [*seen, *labelled, *described], options, processes, on_event)
+        _draw(unfinished, [*seen, *begun, *labelled, *described], options, processes, on_event)
         _write_captions(unfinished / "captions.jsonl", seen)
         _write_attributes(unfinished / "attributes.csv", seen)
         (unfinished / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
@@ -114,10 +118,10 @@ def _training_jobs(options: WorldOptions) -> list[Job]:
     ]
 
 
-def _zero_shot_jobs(options: WorldOptions) -> list[Job]:
-    examples = zero_shot_examples(options.zero_shot, options.seed)
+def _sorted_jobs(folder: str, examples: Sequence[Example]) -> list[Job]:
+    """Each example in a folder of its caption."""
     return [
-        (f"zeroshot/{example.caption}/{index:04d}.png", example) for index, example in enumerate(examples)
+        (f"{folder}/{example.caption}/{index:04d}.png", example) for index, example in enumerate(examples)
     ]
 
 
