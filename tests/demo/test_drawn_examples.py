@@ -12,11 +12,12 @@ from mlx_aimv2.demo.captions import caption
 from mlx_aimv2.demo.combinations import HELD_OUT_LABELS, HELD_OUT_TEXTURES, is_for_training, is_held_out_pair
 from mlx_aimv2.demo.examples import (
     retrieval_examples,
+    simple_examples,
     training_example,
     training_examples,
     zero_shot_examples,
 )
-from mlx_aimv2.demo.scenes import LABELS
+from mlx_aimv2.demo.scenes import LABELS, SHAPES
 from mlx_aimv2.errors import InputError
 
 
@@ -42,6 +43,15 @@ def test_training_never_shows_or_names_what_is_held_out():
     assert sum(text.strip() in LABELS for text in told) > 100  # bare labels are frequent
 
 
+def test_simple_examples_take_turns_and_hold_out_the_same():
+    found = simple_examples(480)
+    assert found[:30] == simple_examples(30)
+    assert [example.caption for example in found[:12]] == list(SHAPES)
+    for example in found:
+        assert example.scene.thing.shape == example.caption
+        assert is_for_training(example.scene)
+
+
 def test_zero_shot_examples_take_turns_and_have_one_right_label():
     found = zero_shot_examples(45, seed=1)
     assert found == zero_shot_examples(60, seed=1)[:45]
@@ -64,7 +74,7 @@ def test_retrieval_examples_are_of_different_held_out_scenes():
 
 
 def test_refuses_counts_that_cannot_be():
-    for make in (training_examples, zero_shot_examples, retrieval_examples):
+    for make in (training_examples, simple_examples, zero_shot_examples, retrieval_examples):
         with pytest.raises(InputError, match="the count is -1, but has to be 0 or more"):
             make(-1)
 

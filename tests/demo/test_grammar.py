@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 from mlx_aimv2.demo.combinations import HELD_OUT_PAIRS, is_for_training, is_held_out_pair
-from mlx_aimv2.demo.grammar import held_out_scene, training_scene, zero_shot_scene
+from mlx_aimv2.demo.grammar import held_out_scene, simple_scene, training_scene, zero_shot_scene
 from mlx_aimv2.demo.scenes import (
     COLORS,
     COUNTS,
@@ -72,3 +72,14 @@ def test_held_out_scenes_hold_a_held_out_pair():
     scenes = [held_out_scene(rng) for _ in range(500)]
     assert all(is_held_out_pair(scene.thing) for scene in scenes)
     assert {bool(scene.other) for scene in scenes} == {True, False}
+
+
+def test_simple_scenes_hold_one_plain_dark_thing_on_white():
+    rng = random.Random(5)
+    scenes = [simple_scene("ring", rng) for _ in range(300)]
+    assert all(is_for_training(scene) for scene in scenes)
+    assert {(scene.thing.texture, scene.thing.count, scene.ground.color) for scene in scenes} == {
+        ("plain", 1, "white")
+    }
+    assert {scene.position for scene in scenes} == set(POSITIONS)
+    assert all(goes_on(scene.thing, scene.ground) for scene in scenes)

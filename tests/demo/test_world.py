@@ -14,13 +14,13 @@ from mlx_aimv2.demo import world
 from mlx_aimv2.demo.combinations import HELD_OUT_LABELS
 from mlx_aimv2.demo.examples import training_example
 from mlx_aimv2.demo.painting import Conditions
-from mlx_aimv2.demo.scenes import LABELS
+from mlx_aimv2.demo.scenes import LABELS, SHAPES
 from mlx_aimv2.demo.world import WorldOptions, write_world
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import Progress
 from mlx_aimv2.finetune.folders import read_folders
 
-SMALL = WorldOptions(train=12, val=3, zero_shot=15, retrieval=5, side=28)
+SMALL = WorldOptions(train=12, simple=24, val=3, zero_shot=15, retrieval=5, side=28)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -42,6 +42,11 @@ def test_captions_name_the_pictures_of_training(folder):
             assert picture.tobytes() == example.picture(28).tobytes()
 
 
+def test_simple_pictures_lie_in_folders_of_their_shapes(folder):
+    rows = read_folders(folder / "simple")
+    assert sorted(row.labels[0] for row in rows) == sorted(SHAPES * 2)
+
+
 def test_zero_shot_pictures_lie_in_folders_of_their_labels(folder):
     assert tuple((folder / "labels.txt").read_text().splitlines()) == LABELS
     rows = read_folders(folder / "zeroshot")
@@ -61,7 +66,7 @@ def test_processes_do_not_change_the_files(folder, tmp_path, monkeypatch):
     seen = []
     again = write_world(tmp_path / "again", SMALL, processes=2, on_event=seen.append)
     assert content(again) == content(folder)
-    assert seen[0] == Progress("drawing", 0, 35) and seen[-1] == Progress("drawing", 35, 35)
+    assert seen[0] == Progress("drawing", 0, 59) and seen[-1] == Progress("drawing", 59, 59)
     assert [event.done for event in seen] == sorted(event.done for event in seen)
 
 
@@ -75,7 +80,7 @@ def test_seed_and_conditions_change_the_files(folder, tmp_path):
 
 
 def test_sets_may_be_left_out(tmp_path):
-    only = replace(SMALL, val=0, zero_shot=0, retrieval=0)
+    only = replace(SMALL, simple=0, val=0, zero_shot=0, retrieval=0)
     files = content(write_world(tmp_path / "world", only, processes=1))
     assert sorted(name for name in files if not name.endswith(".png")) == [
         "attributes.csv",
