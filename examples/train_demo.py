@@ -2,7 +2,7 @@
 
 Interrupt it whenever you like: it goes on where it was. Everything is kept in --work: pictures, log, curves, report.
 
-    python examples/train_demo.py [--work demo-training] [--pictures 60000] [--epochs 3 4 3] [--seed 0]
+    python examples/train_demo.py [--work demo-training] [--pictures 60000] [--epochs 3 3 3] [--seed 0]
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main():
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
     parser.add_argument("--pictures", type=int, default=60_000)
     parser.add_argument(
-        "--epochs", type=int, nargs=3, default=[3, 4, 3], metavar=("SHAPES", "LABELS", "CAPTIONS")
+        "--epochs", type=int, nargs=3, default=[3, 3, 3], metavar=("SHAPES", "LABELS", "CAPTIONS")
     )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
