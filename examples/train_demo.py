@@ -1,11 +1,15 @@
 """Train the checkpoint `demo` from scratch: an image-text pair on pictures that are drawn for it.
 
-Interrupt it whenever you like: it goes on where it was. Everything is kept in --work: pictures, log, curves, report.
+Interrupt it whenever you like: it goes on where it was. Everything is kept in --work: pictures, logs, curves, the
+checkpoint of every stage, and `demo`, the last one in 8 bits, as it lies in mlx_aimv2/demo/checkpoint (with a card
+and a licence of its own). benchmarks/demo.py measures what it can do.
 
     python examples/train_demo.py [--work demo-training] [--pictures 60000] [--epochs 3 3 3] [--seed 0]
 """
 
 import argparse
+import json
+import sys
 from pathlib import Path
 
 from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, convert
@@ -55,6 +59,14 @@ def train(data, model, run, seed, options):
     return checkpoint
 
 
+def check_same(path, given):
+    """A folder of work belongs to one choice of arguments."""
+    told = {name: value for name, value in given.items() if name != "work"}
+    if path.exists() and json.loads(path.read_text()) != told:
+        sys.exit(f"{path.parent} was begun with {path.read_text().strip()}: name another folder with --work")
+    path.write_text(json.dumps(told) + "\n")
+
+
 def main():
     """Shapes at their plainest; then all that can be seen, as labels; then all that can be said of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -66,9 +78,11 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
+    check_same(given.work / "arguments.json", vars(given))
     world, fresh, demo = (given.work / name for name in ("world", "fresh", "demo"))
     if not world.exists():
-        write_world(world, WorldOptions(train=given.pictures, side=SIDE, seed=given.seed))
+        simple = given.pictures * 2 // 15
+        write_world(world, WorldOptions(given.pictures, simple, side=SIDE, seed=given.seed))
     model = fresh if fresh.exists() else untrained(fresh, given.seed)
     head = {"pooling": "head"}
     stages = (

@@ -15,6 +15,7 @@ from .errors import InputError
 
 DEFAULT_MODEL = "apple/aimv2-large-patch14-224-lit"
 DEMO_MODEL = "demo"  # inside the package: see `checkpoints.bundled`
+BITS_FLOAT32 = 32.0  # as the weights are published
 BITS_FLOAT16 = 16.0
 BITS_AFFINE_4 = 4.5  # 4 bits, and a float16 scale and bias for each group of 64 weights
 

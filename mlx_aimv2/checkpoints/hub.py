@@ -157,6 +157,8 @@ def _local_folder(text: str) -> Path | None:
     path = Path(os.path.expanduser(text))
     if os.path.isdir(path):
         return path
+    if is_demo(text):
+        return None  # whatever else has this name, such as a file
     if os.path.lexists(path):
         raise InputError(f"{path} is not a folder: give the folder that holds it, {path.parent}")
     if not text.isprintable():

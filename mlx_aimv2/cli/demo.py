@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..presets import DEFAULT_MODEL, DEMO_MODEL
+from ..presets import BITS_FLOAT32, DEFAULT_MODEL, DEMO_MODEL, find
 from .options import Device, Json, Model
 from .ui import put, say, screen, table, verb
-from .words import duration
+from .words import duration, size
 
 if TYPE_CHECKING:
     from ..demo.findings import Tour
 
 SHOWN = 3  # neighbours, and pictures found for a sentence
-LABELS = 6  # of the commands at the end
 
 
 @verb
@@ -83,18 +82,26 @@ def _show(tour: Tour) -> None:
 
 
 def _show_commands(tour: Tour, model: str) -> None:
-    """The same by hand, and with Apple's checkpoint on the user's own pictures."""
-    pictures = quote(str(tour.folder / "pictures"))
+    """The same by hand; after `demo` with Apple's checkpoint too, on the user's own pictures."""
+    from ..checkpoints.bundled import is_demo
+    from ..demo.findings import LABELS_FILE, PICTURES
+    from ..demo.tour import TEMPLATES
+
+    pictures, labels = (quote(str(tour.folder / name)) for name in (PICTURES, LABELS_FILE))
     chosen = f"--model {quote(model)}"
-    labels = ",".join(dict.fromkeys([label for one in tour.pictures for label in one.labels][:LABELS]))
+    templates = " ".join(f"--template {quote(template)}" for template in TEMPLATES)
     say("the same, step by step:")
     for command in (
         f"embed {pictures} {chosen} -o vectors.npz",
         f"embed --text {quote(tour.sentences[0].text)} {chosen}",
-        f"classify {pictures} --labels {quote(labels)} --template '{{}}' {chosen}",
+        f"classify {pictures} --labels-file {labels} {templates} {chosen}",
     ):
         say(f"  mlx-aimv2 {command}")
-    say(f"with Apple's {DEFAULT_MODEL} (1.75 GB to download once, for research use), on pictures of yours:")
+    if not is_demo(model):
+        return
+    apple = find(DEFAULT_MODEL)
+    download = f" ({size(apple.bytes_at(BITS_FLOAT32))} to download once, for research use)" if apple else ""
+    say(f"with Apple's {DEFAULT_MODEL}{download}, on pictures of yours:")
     for command in (
         "embed photos/ -o photos.npz",
         "embed --text 'a dog on a beach'",

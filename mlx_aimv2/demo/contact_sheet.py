@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..canvas import MUTED, SCALE, TEXT, Canvas, Color, length
 from .findings import Picture, Sentence, Tour
+from .scenes import LABELS
 
 COLUMNS, SIDE, THUMB = 4, 208, 104
 MARGIN, GAP, FRAME = 28, 20, 4
@@ -51,7 +52,7 @@ def _header(canvas: Canvas, tour: Tour) -> None:
     canvas.text((MARGIN, MARGIN + 10), f"{tour.right} of {len(tour.pictures)} labels are right", size=BIG)
     canvas.text(
         (MARGIN, MARGIN + 36),
-        f"zero-shot by {Path(tour.model).name}, out of 120 labels, on drawings of combinations it was not trained on",
+        f"zero-shot by {Path(tour.model).name}, out of {len(LABELS)}; right is a label that names a thing on the drawing",
         color=MUTED,
         width=WIDTH - 2 * MARGIN,
     )

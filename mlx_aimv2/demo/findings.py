@@ -9,7 +9,7 @@ from typing import Any
 from ..zeroshot import Prediction
 from .examples import Example
 
-PICTURES, VECTORS, SHEET = "pictures", "vectors.npz", "contact-sheet.png"
+PICTURES, LABELS_FILE, VECTORS, SHEET = "pictures", "labels.txt", "vectors.npz", "contact-sheet.png"
 KEPT = 5  # pictures that are told of each sentence
 
 
@@ -88,7 +88,7 @@ class Tour:
 
     @property
     def right(self) -> int:
-        """How many pictures have the right label."""
+        """Of how many pictures the best prediction names a thing that is there."""
         return sum(picture.is_right for picture in self.pictures)
 
     def to_dict(self) -> dict[str, Any]:

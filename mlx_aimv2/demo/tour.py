@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..canvas import save_picture
 from ..embedding import Embedder
 from ..errors import InputError, OutputError
-from ..evaluation import save_picture
 from ..events import Notice, OnEvent, ignore
 from ..loading import load
 from ..presets import DEMO_MODEL
@@ -20,13 +21,15 @@ from ..vectors import write
 from ..zeroshot import ZeroShotClassifier
 from .contact_sheet import draw_contact_sheet
 from .examples import Example, shown_examples
-from .findings import KEPT, PICTURES, SHEET, VECTORS, Picture, Sentence, Step, Tour
+from .findings import KEPT, LABELS_FILE, PICTURES, SHEET, VECTORS, Picture, Sentence, Step, Tour
 from .scenes import LABELS
 
 SIDE = 224  # of the pictures, in pixels
 FEWEST, MOST = 4, 60
 TEMPLATES = ("{}", "a {}")  # as the captions of the drawn world put it
 SENTENCES = 3
+_LABEL = f"(?:{'|'.join(label.replace(' ', '-') for label in LABELS)})"
+_DRAWN = re.compile(rf"\d\d-{_LABEL}(?:-{_LABEL})?\.png")  # the files of an earlier tour
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,10 @@ class _Steps:
 
 
 def take_tour(folder: Path, options: TourOptions | None = None, on_event: OnEvent = ignore) -> Tour:
-    """Draw pictures of what `demo` has never seen, and let a model embed, label, find and compare them.
+    """Draw pictures with things that `demo` has never seen, and let a model embed, label, find and compare them.
 
     Args:
-        folder: for `pictures/`, `vectors.npz` and `contact-sheet.png`.
+        folder: for `pictures/`, `labels.txt`, `vectors.npz` and `contact-sheet.png`.
         options: which model, which pictures.
         on_event: called with what is done, and how long it took.
 
@@ -106,25 +109,36 @@ def take_tour(folder: Path, options: TourOptions | None = None, on_event: OnEven
 
 
 def _check_folder(folder: Path, force: bool) -> None:
-    if folder.exists() and not folder.is_dir():
+    with _writing(folder):
+        other = folder.exists() and not folder.is_dir()
+        full = folder.is_dir() and any(folder.iterdir())
+    if other:
         raise OutputError(f"{folder} is not a folder: name another")
-    if not force and folder.exists() and any(folder.iterdir()):
+    if full and not force:
         raise OutputError(f"{folder} is not empty: name another folder, or write into it with --force")
 
 
-def _draw(folder: Path, examples: list[Example]) -> list[Path]:
-    """Write the pictures in place of those of an earlier tour; their files."""
-    paths = []
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
     try:
-        (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-        for earlier in (folder / PICTURES).glob("[0-9][0-9]-*.png"):
-            earlier.unlink()
-        for number, example in enumerate(examples):
-            words = "-".join(thing.label.replace(" ", "-") for thing in example.scene.things)
-            paths.append(folder / PICTURES / f"{number:02d}-{words}.png")
-            example.picture(SIDE).save(paths[-1])
+        yield
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def _draw(folder: Path, examples: list[Example]) -> list[Path]:
+    """Write the labels, and the pictures in place of those of an earlier tour; the files of the pictures."""
+    with _writing(folder):
+        (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+        for earlier in (folder / PICTURES).iterdir():
+            if _DRAWN.fullmatch(earlier.name):
+                earlier.unlink()
+        (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in LABELS), encoding="utf-8")
+    paths = []
+    for number, example in enumerate(examples):
+        words = "-".join(thing.label.replace(" ", "-") for thing in example.scene.things)
+        paths.append(folder / PICTURES / f"{number:02d}-{words}.png")
+        save_picture(paths[-1], example.picture(SIDE))
     return paths
 
 

@@ -67,11 +67,11 @@ def initial_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
     """
     mx.random.seed(seed)
     model = make_model(config)
-    vision = model.vision_model if isinstance(config, Aimv2Config) else model
-    if "position_embedding" in vision.embeddings:
-        h = w = vision.config.grid
-        positions = sine_cosine_positions(h, w, vision.config.hidden_size)
-        vision.embeddings.position_embedding.weight = positions
+    vision = config.vision_config if isinstance(config, Aimv2Config) else config
+    embeddings = (model.vision_model if isinstance(config, Aimv2Config) else model).embeddings
+    if "position_embedding" in embeddings:
+        positions = sine_cosine_positions(vision.grid, vision.grid, vision.hidden_size)
+        embeddings.position_embedding.weight = positions
     tensors = dict(tree_flatten(model.parameters()))
     mx.eval(tensors)
     return tensors

@@ -49,6 +49,11 @@ def test_a_folder_of_that_name_comes_first_and_is_told_of(inside, tmp_path):
     assert told == [Notice("the folder demo is used, and not the checkpoint inside the package")]
 
 
+def test_a_file_of_that_name_does_not_matter(inside, tmp_path):
+    (tmp_path / "work" / "demo").touch()
+    assert resolve("demo").bundled
+
+
 def test_it_has_no_revision(inside):
     with pytest.raises(InputError) as caught:
         resolve("demo", "main")
@@ -102,7 +107,7 @@ def test_a_conversion_of_it_says_what_it_came_from(inside, tmp_path):
     card = (
         convert("demo", tmp_path / "out", quantize=True, q_bits=4, q_group_size=32) / "README.md"
     ).read_text()
-    assert "from the checkpoint `demo` inside the package" in card
+    assert "from the checkpoint `demo` inside the package mlx-aimv2" in card
     assert str(inside.parent) not in card
 
 

@@ -1,6 +1,7 @@
 """`mlx-aimv2 demo`, and `--model demo` in the other verbs."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def test_tables_on_stdout_and_talk_on_stderr(cli, pair, work):
     assert [len(rows) for rows in tables] == [5, 4, 5]
     assert "drew 4 pictures into demo-output/pictures" in done.stderr
     assert f"mlx-aimv2 embed demo-output/pictures --model {pair} -o vectors.npz" in done.stderr
-    assert "apple/aimv2-large-patch14-224-lit" in done.stderr
+    assert "--labels-file demo-output/labels.txt --template '{}' --template 'a {}'" in done.stderr
+    assert "with Apple's" not in done.stderr  # the advice to those who used `demo`
     assert (work / "demo-output" / "contact-sheet.png").exists()
 
 
@@ -71,6 +73,19 @@ def test_the_checkpoint_inside_the_package_shows_itself(cli, work):
     result = json.loads(done.stdout)
     assert result["model"] == "demo"
     assert len(result["pictures"]) == 12
+    assert "with Apple's apple/aimv2-large-patch14-224-lit (1.75 GB to download once" in done.stderr
+
+
+@bundled
+def test_the_commands_at_its_end_say_the_same(cli, work):
+    tour = json.loads((done := cli("demo", "--json")).stdout)
+    (command,) = [
+        line for line in done.stderr.splitlines() if line.startswith("  mlx-aimv2 classify demo-output")
+    ]
+    again = json.loads(cli(*shlex.split(command)[1:], "--json").stdout)
+    assert [one["labels"][0]["label"] for one in again] == [
+        one["predictions"][0]["label"] for one in tour["pictures"]
+    ]
 
 
 @bundled

@@ -59,7 +59,8 @@ def test_a_negative_count_is_refused():
 
 def test_it_leaves_pictures_vectors_and_a_sheet(tour):
     names = sorted(path.name for path in tour.folder.iterdir())
-    assert names == ["contact-sheet.png", "pictures", "vectors.npz"]
+    assert names == ["contact-sheet.png", "labels.txt", "pictures", "vectors.npz"]
+    assert tuple((tour.folder / "labels.txt").read_text().splitlines()) == LABELS
     assert sorted((tour.folder / "pictures").iterdir()) == [one.path for one in tour.pictures]
     with np.load(tour.folder / "vectors.npz") as file:
         assert file["embeddings"].shape[0] == 6
@@ -120,10 +121,12 @@ def test_a_folder_with_something_in_it_is_left_alone(model, tmp_path):
 
 def test_force_replaces_what_an_earlier_tour_left_and_nothing_else(model, tmp_path):
     take_tour(tmp_path, TourOptions(model, count=5, seed=1))
-    (tmp_path / "pictures" / "mine.png").touch()
+    own = {"mine.png", "01-holiday.png", "02-red-circle-and-i.png"}
+    for name in own:
+        (tmp_path / "pictures" / name).touch()
     tour = take_tour(tmp_path, TourOptions(model, count=4, force=True))
     left = {path.name for path in (tmp_path / "pictures").iterdir()}
-    assert left == {"mine.png"} | {one.path.name for one in tour.pictures}
+    assert left == own | {one.path.name for one in tour.pictures}
 
 
 def test_a_file_is_not_a_folder(model, tmp_path):
@@ -136,6 +139,11 @@ def test_a_folder_that_cannot_be_written(model, tmp_path):
     (tmp_path / "pictures").touch()
     with pytest.raises(OutputError, match=f"{tmp_path} cannot be written: File exists"):
         take_tour(tmp_path, TourOptions(model, force=True))
+
+
+def test_a_name_that_no_folder_can_have(model, tmp_path):
+    with pytest.raises(OutputError, match="cannot be written: File name too long"):
+        take_tour(tmp_path / ("long" * 100), TourOptions(model))
 
 
 @pytest.mark.parametrize("count", [3, 61])
