@@ -68,12 +68,12 @@ def check_same(path, given):
 
 
 def main():
-    """Shapes at their plainest; then all that can be seen, as labels; then all that can be said of it."""
+    """Single dark things on white; then everything of one kind, as labels; then all that can be said."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
     parser.add_argument("--pictures", type=int, default=60_000)
     parser.add_argument(
-        "--epochs", type=int, nargs=3, default=[3, 3, 3], metavar=("SHAPES", "LABELS", "CAPTIONS")
+        "--epochs", type=int, nargs=3, default=[3, 3, 3], metavar=("SIMPLE", "LABELS", "CAPTIONS")
     )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -84,10 +84,10 @@ def main():
         simple = given.pictures * 2 // 15
         write_world(world, WorldOptions(given.pictures, simple, side=SIDE, seed=given.seed))
     model = fresh if fresh.exists() else untrained(fresh, given.seed)
-    head = {"pooling": "head"}
+    labels = {"pooling": "head", "head_lr": 2e-3, "metric": "top1"}
     stages = (
-        ("shapes", "simple", {**head, "val_fraction": 0.05}),
-        ("labels", "attributes.csv", {**head, "metric": "map"}),
+        ("simple", "simple", {**labels, "val_fraction": 0.05}),
+        ("labels", "labels.csv", labels),
         ("captions", "captions.jsonl", {"task": "contrastive", "batch_size": 128}),
     )
     for epochs, (name, data, options) in zip(given.epochs, stages, strict=True):
