@@ -46,9 +46,9 @@ def test_training_never_shows_or_names_what_is_held_out():
 def test_simple_examples_take_turns_and_hold_out_the_same():
     found = simple_examples(480)
     assert found[:30] == simple_examples(30)
-    assert [example.caption for example in found[:12]] == list(SHAPES)
+    assert [example.scene.thing.shape for example in found[:12]] == list(SHAPES)
     for example in found:
-        assert example.scene.thing.shape == example.caption
+        assert example.scene.thing.label == example.caption
         assert is_for_training(example.scene)
 
 

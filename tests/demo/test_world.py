@@ -42,9 +42,18 @@ def test_captions_name_the_pictures_of_training(folder):
             assert picture.tobytes() == example.picture(28).tobytes()
 
 
-def test_simple_pictures_lie_in_folders_of_their_shapes(folder):
+def test_simple_pictures_lie_in_folders_of_their_labels(folder):
     rows = read_folders(folder / "simple")
-    assert sorted(row.labels[0] for row in rows) == sorted(SHAPES * 2)
+    assert sorted(row.labels[0].split()[1] for row in rows) == sorted(SHAPES * 2)
+
+
+def test_labels_are_those_of_pictures_of_one_kind(folder):
+    with (folder / "labels.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    shown = {f"train/000/{k:06d}.png": training_example(k).scene for k in range(12)}
+    alone = {name: scene.thing.label for name, scene in shown.items() if scene.other is None}
+    assert {row["path"]: row["label"] for row in rows if row["split"] == "train"} == alone
+    assert 0 < len(alone) < 12
 
 
 def test_zero_shot_pictures_lie_in_folders_of_their_labels(folder):
@@ -83,8 +92,8 @@ def test_sets_may_be_left_out(tmp_path):
     only = replace(SMALL, simple=0, val=0, zero_shot=0, retrieval=0)
     files = content(write_world(tmp_path / "world", only, processes=1))
     assert sorted(name for name in files if not name.endswith(".png")) == [
-        "attributes.csv",
         "captions.jsonl",
+        "labels.csv",
         "labels.txt",
         "retrieval/captions.csv",
     ]
@@ -124,13 +133,3 @@ def test_refuses_numbers_out_of_range(change, message):
 def test_refuses_no_processes(tmp_path):
     with pytest.raises(InputError, match="processes is 0, but has to be from 1 to 1,024"):
         write_world(tmp_path / "world", SMALL, processes=0)
-
-
-def test_attributes_are_what_can_be_seen(folder):
-    with (folder / "attributes.csv").open(encoding="utf-8", newline="") as stream:
-        rows = {row["path"]: row for row in csv.DictReader(stream)}
-    assert len(rows) == SMALL.train + SMALL.val
-    for index in range(SMALL.train):
-        row, scene = rows[f"train/000/{index:06d}.png"], training_example(index).scene
-        seen = {word for thing in scene.things for word in (thing.shape, thing.color, thing.texture)}
-        assert (set(row["label"].split(";")), row["split"]) == (seen, "train")
