@@ -52,7 +52,7 @@ def _header(canvas: Canvas, tour: Tour) -> None:
     canvas.text((MARGIN, MARGIN + 10), f"{tour.right} of {len(tour.pictures)} labels are right", size=BIG)
     canvas.text(
         (MARGIN, MARGIN + 36),
-        f"zero-shot by {Path(tour.model).name}, out of {len(LABELS)}; right is a label that names a thing on the drawing",
+        f"zero-shot by {Path(tour.model).name}, out of {len(LABELS)}; right: the label names a thing on the drawing",
         color=MUTED,
         width=WIDTH - 2 * MARGIN,
     )

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..events import OnEvent, Progress, ignore
 from .examples import Example, retrieval_examples, simple_examples, training_examples, zero_shot_examples
 from .painting import LARGEST, SMALLEST, Conditions
-from .scenes import LABELS, Scene
+from .scenes import LABELS
 
 STAGE = "drawing"
 CHUNK = 250  # pictures that a process draws before it reports
