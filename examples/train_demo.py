@@ -4,7 +4,7 @@ Interrupt it whenever you like: it goes on where it was. Everything is kept in -
 checkpoint of every stage, and `demo`, the last one in 8 bits, as it lies in mlx_aimv2/demo/checkpoint (with a card
 and a licence of its own). benchmarks/demo.py measures what it can do.
 
-    python examples/train_demo.py [--work demo-training] [--pictures 60000] [--epochs 3 3 3] [--seed 0]
+    python examples/train_demo.py [--work demo-training] [--pictures 60000] [--seed 0]
 """
 
 import argparse
@@ -24,11 +24,21 @@ from mlx_aimv2.fusing import fuse
 
 SIDE, LENGTH = 84, 32  # pixels, tokens
 VISION = Aimv2VisionConfig(
-    hidden_size=256, intermediate_size=704, num_hidden_layers=5, num_attention_heads=4, image_size=SIDE,
+    hidden_size=256, intermediate_size=704, num_hidden_layers=5, num_attention_heads=8, image_size=SIDE,
     use_head=True,
 )  # fmt: skip
 TRAINING = {"fine_tune_type": "full", "batch_size": 64, "learning_rate": 4e-4, "weight_decay": 0.05,
             "warmup": 0.05, "save_every": 200}  # fmt: skip
+
+SHAPES = {"pooling": "head", "head_lr": 2e-3, "metric": "top1"}
+CAPTIONS = {"task": "contrastive", "batch_size": 128}
+STAGES = (  # what each learns from, and how
+    ("simple", "simple", {**SHAPES, "epochs": 2, "batch_size": 32, "learning_rate": 3e-4, "warmup": 0.2,
+                          "schedule": "constant", "val_fraction": 0.05}),
+    ("shapes", "shapes.csv", {**SHAPES, "epochs": 2}),
+    ("words", "captions.jsonl", {**CAPTIONS, "epochs": 1, "vision_tower": "frozen", "text_tower": "trained"}),
+    ("captions", "captions.jsonl", {**CAPTIONS, "epochs": 3}),
+)  # fmt: skip
 
 
 def untrained(folder, seed):
@@ -68,13 +78,10 @@ def check_same(path, given):
 
 
 def main():
-    """Single dark things on white; then everything of one kind, as labels; then all that can be said."""
+    """Shapes at their plainest; shapes in all colours and textures; their names; then all that can be said."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
     parser.add_argument("--pictures", type=int, default=60_000)
-    parser.add_argument(
-        "--epochs", type=int, nargs=3, default=[3, 3, 3], metavar=("SIMPLE", "LABELS", "CAPTIONS")
-    )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -84,14 +91,8 @@ def main():
         simple = given.pictures * 2 // 15
         write_world(world, WorldOptions(given.pictures, simple, side=SIDE, seed=given.seed))
     model = fresh if fresh.exists() else untrained(fresh, given.seed)
-    labels = {"pooling": "head", "head_lr": 2e-3, "metric": "top1"}
-    stages = (
-        ("simple", "simple", {**labels, "val_fraction": 0.05}),
-        ("labels", "labels.csv", labels),
-        ("captions", "captions.jsonl", {"task": "contrastive", "batch_size": 128}),
-    )
-    for epochs, (name, data, options) in zip(given.epochs, stages, strict=True):
-        model = train(world / data, model, given.work / name, given.seed, {**options, "epochs": epochs})
+    for name, data, options in STAGES:
+        model = train(world / data, model, given.work / name, given.seed, options)
     if not demo.exists():
         convert(model, demo, dtype="float16", quantize=True, q_bits=8, q_group_size=64)
 

@@ -14,21 +14,20 @@ from mlx_aimv2.checkpoints.bundled import bundled_folder
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, str(ROOT / "examples" / "train_demo.py"), "--work", "work", "--pictures", "1500"]
-EPOCHS = ["--epochs", "1", "1", "1"]
 ENVIRONMENT = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on_to_a_checkpoint_like_the_one_in_the_package(tmp_path):
-    started = subprocess.Popen([*COMMAND, *EPOCHS], cwd=tmp_path, env=ENVIRONMENT)
-    log = tmp_path / "work" / "labels" / "metrics.jsonl"
+    started = subprocess.Popen(COMMAND, cwd=tmp_path, env=ENVIRONMENT)
+    log = tmp_path / "work" / "shapes" / "metrics.jsonl"
     while not (log.exists() and log.stat().st_size):
         assert started.poll() is None
         time.sleep(0.1)
     os.kill(started.pid, signal.SIGKILL)
     started.wait()
 
-    done = subprocess.run([*COMMAND, *EPOCHS], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines() if '"loss"' in line]
     assert sorted(set(steps)) == list(range(1, max(steps) + 1))

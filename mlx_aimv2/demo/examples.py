@@ -67,7 +67,7 @@ def training_examples(count: int, seed: int = 0, split: str = "train") -> Iterat
 
 
 def simple_examples(count: int, seed: int = 0) -> list[Example]:
-    """Single plain dark things on white, to begin with; the caption is the label, and shapes take turns.
+    """Single plain dark things on white, to begin with; the caption is the shape, and shapes take turns.
 
     Raises:
         InputError: the count is negative.
@@ -79,7 +79,7 @@ def simple_examples(count: int, seed: int = 0) -> list[Example]:
 def _simple_example(index: int, seed: int) -> Example:
     name = f"{seed}/simple/{index}"
     scene = simple_scene(SHAPES[index % len(SHAPES)], random.Random(name))
-    return Example(scene, scene.thing.label, name)
+    return Example(scene, scene.thing.shape, name)
 
 
 def zero_shot_examples(count: int, seed: int = 0) -> list[Example]:

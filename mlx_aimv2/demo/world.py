@@ -34,7 +34,7 @@ class WorldOptions:
 
     Attributes:
         train: pictures to train on.
-        simple: pictures of plain dark things on white, sorted by label, to begin with.
+        simple: pictures of plain dark things on white, sorted by shape, to begin with.
         val: pictures of the same kinds of scenes to validate on.
         zero_shot: pictures of held-out shapes and colours, sorted by label.
         retrieval: pictures with held-out combinations and a full caption each.
@@ -70,8 +70,8 @@ def write_world(
     """Draw the world into a folder, which appears when it is complete.
 
     - `captions.jsonl`: path, caption and split (train, val) of what is below `train/` and `val/`.
-    - `labels.csv`: path, label (such as `red triangle`) and split of those that show one kind of thing.
-    - `simple/`: a folder for each label.
+    - `shapes.csv`: path, label (a shape) and split of those that show one kind of thing.
+    - `simple/`: a folder for each shape.
     - `labels.txt`: all 120 labels, one in a line.
     - `zeroshot/`: a folder for each held-out label, such as `red triangle/0000.png`.
     - `retrieval/captions.csv`: path and caption of the pictures beside it.
@@ -102,7 +102,7 @@ def write_world(
         described = _retrieval_jobs(options)
         _draw(unfinished, [*seen, *begun, *labelled, *described], options, processes, on_event)
         _write_captions(unfinished / "captions.jsonl", seen)
-        _write_labels(unfinished / "labels.csv", seen)
+        _write_shapes(unfinished / "shapes.csv", seen)
         (unfinished / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
         told = [(Path(name).name, example.caption) for name, example in described]
         _write_table(unfinished / "retrieval" / "captions.csv", ("path", "caption"), told)
@@ -171,9 +171,9 @@ def _write_captions(path: Path, jobs: Sequence[Job]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _write_labels(path: Path, jobs: Sequence[Job]) -> None:
-    alone = ((name, example.scene.thing.label) for name, example in jobs if example.scene.other is None)
-    rows = [(name, label, name.split("/")[0]) for name, label in alone]
+def _write_shapes(path: Path, jobs: Sequence[Job]) -> None:
+    alone = ((name, example.scene.thing.shape) for name, example in jobs if example.scene.other is None)
+    rows = [(name, shape, name.split("/")[0]) for name, shape in alone]
     _write_table(path, ("path", "label", "split"), rows)
 
 

@@ -48,7 +48,7 @@ def test_simple_examples_take_turns_and_hold_out_the_same():
     assert found[:30] == simple_examples(30)
     assert [example.scene.thing.shape for example in found[:12]] == list(SHAPES)
     for example in found:
-        assert example.scene.thing.label == example.caption
+        assert example.scene.thing.shape == example.caption
         assert is_for_training(example.scene)
 
 

@@ -42,16 +42,16 @@ def test_captions_name_the_pictures_of_training(folder):
             assert picture.tobytes() == example.picture(28).tobytes()
 
 
-def test_simple_pictures_lie_in_folders_of_their_labels(folder):
+def test_simple_pictures_lie_in_folders_of_their_shapes(folder):
     rows = read_folders(folder / "simple")
-    assert sorted(row.labels[0].split()[1] for row in rows) == sorted(SHAPES * 2)
+    assert sorted(row.labels[0] for row in rows) == sorted(SHAPES * 2)
 
 
-def test_labels_are_those_of_pictures_of_one_kind(folder):
-    with (folder / "labels.csv").open(newline="") as stream:
+def test_shapes_are_those_of_pictures_of_one_kind(folder):
+    with (folder / "shapes.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     shown = {f"train/000/{k:06d}.png": training_example(k).scene for k in range(12)}
-    alone = {name: scene.thing.label for name, scene in shown.items() if scene.other is None}
+    alone = {name: scene.thing.shape for name, scene in shown.items() if scene.other is None}
     assert {row["path"]: row["label"] for row in rows if row["split"] == "train"} == alone
     assert 0 < len(alone) < 12
 
@@ -93,9 +93,9 @@ def test_sets_may_be_left_out(tmp_path):
     files = content(write_world(tmp_path / "world", only, processes=1))
     assert sorted(name for name in files if not name.endswith(".png")) == [
         "captions.jsonl",
-        "labels.csv",
         "labels.txt",
         "retrieval/captions.csv",
+        "shapes.csv",
     ]
 
 
