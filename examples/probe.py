@@ -1,6 +1,6 @@
 """A linear probe: features of the frozen encoder, computed once, and one layer trained on them in a moment.
 
-The question is how many things there are, which a probe on raw pixels cannot tell.
+The question is how many things there are.
 """
 
 import csv

@@ -1,7 +1,4 @@
-"""Vectors for an app with many threads: one thread owns the model, the others hand it pictures through a queue.
-
-MLX's streams belong to threads, so one thread loads the model and runs it, and takes what waits as one batch.
-"""
+"""Vectors for an app with many threads. MLX's streams belong to threads, so one of them owns the model."""
 
 import queue
 import threading
@@ -12,47 +9,50 @@ from mlx_aimv2.demo.examples import shown_examples
 
 
 class EmbeddingService:
-    """Give it pictures from any thread; it gives futures of their vectors."""
+    """Inside its `with`, give it pictures from any thread; it gives futures of vectors, computed in batches."""
 
     def __init__(self, model="demo", most=16):
-        """Load the model, or raise why not; at most so many pictures are computed at once."""
-        self.model, self.most, self.waiting, ready = model, most, queue.Queue(), Future()
-        self.thread = threading.Thread(target=self._work, args=[ready])
-        self.thread.start()
-        ready.result()
+        self.model, self.most, self.waiting = model, most, queue.Queue()
+        self.owner, self.lock = ThreadPoolExecutor(1), threading.Lock()
 
-    def embed(self, picture):
-        """The future of a picture's vector, or of the reason why there is none."""
-        self.waiting.put((picture, future := Future()))
-        return future
+    def __enter__(self):
+        loading = self.owner.submit(lambda: Embedder(*load(self.model)))
+        if loading.exception():
+            self.__exit__()
+        self.embedder = loading.result()
+        return self
 
-    def close(self):
-        """Finish what is waiting, and end."""
-        self.waiting.put(None)
-        self.thread.join()
-
-    def _work(self, ready):
+    def __exit__(self, *_):
         import mlx.core as mx  # after mlx_aimv2, which has looked for a fast BLAS
 
+        with self.lock:  # behind what waits: streams left to the end of the process can crash it
+            self.owner.submit(mx.clear_streams)
+            self.owner.shutdown(wait=False)  # from here on nothing is taken
+        self.owner.shutdown()
+
+    def embed(self, picture):
+        """The future of a picture's vector, or of the reason why there is none; raises when the `with` has ended."""
+        with self.lock:
+            self.waiting.put((picture, future := Future()))
+            self.owner.submit(self._compute)
+        return future
+
+    def _compute(self):
+        """What waits, as one batch; often an earlier call has taken it all."""
+        jobs = [self.waiting.get() for _ in range(min(self.most, self.waiting.qsize()))]
+        jobs = [job for job in jobs if job[1].set_running_or_notify_cancel()]
         try:
-            embedder, jobs = Embedder(*load(self.model)), []
-        except Exception as error:  # noqa: BLE001 - it is raised where the service is made
-            return ready.set_exception(error)
-        ready.set_result(None)
-        while None not in jobs:
-            jobs = [self.waiting.get()]
-            while jobs[-1] and len(jobs) < self.most and not self.waiting.empty():
-                jobs.append(self.waiting.get())  # what waits behind it; None, the end, is the last
-            for item in embedder.stream([job[0] for job in jobs if job]):
+            for item in self.embedder.stream([picture for picture, _ in jobs]):
                 future = jobs[item.index][1]
                 future.set_exception(item.error) if item.error else future.set_result(item.vector)
-        mx.clear_streams()  # this thread's: left to the end of the process, they can crash it
+        except Exception as error:  # noqa: BLE001 - that of the batch, and the next may be fine
+            for _, future in jobs:
+                if not future.done():
+                    future.set_exception(error)
 
 
-service = EmbeddingService()
 pictures = [example.picture(224) for example in shown_examples(40)]
-with ThreadPoolExecutor(8) as clients:
+with EmbeddingService() as service, ThreadPoolExecutor(8) as clients:
     vectors = list(clients.map(lambda picture: service.embed(picture).result(), pictures))
-print(f"{len(vectors)} vectors of {len(vectors[0])} numbers, asked for by 8 threads")
-print("a broken picture:", service.embed(b"no picture").exception())
-service.close()
+    print(f"{len(vectors)} vectors of {len(vectors[0])} numbers, asked for by 8 threads")
+    print("a broken picture:", service.embed(b"no picture").exception())

@@ -56,13 +56,16 @@ def bundled_folder() -> Path:
 
 
 def bundled_sizes() -> BundledSizes | None:
-    """How large the checkpoint is, from the headers of its files; None where the installation lacks it."""
+    """How large the checkpoint is, from the headers of its files; None where it is missing or damaged."""
+    try:
+        return _sizes(bundled_folder())
+    except Exception:  # noqa: BLE001 - damaged files raise anything, and loading it says what is wrong with them
+        return None
+
+
+def _sizes(folder: Path) -> BundledSizes:
     from safetensors import safe_open
 
-    try:
-        folder = bundled_folder()
-    except NotACheckpointError:
-        return None
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     bits = config.get("quantization", {}).get("bits", PACKED_IN)
     with safe_open(folder / SINGLE, framework="numpy") as file:

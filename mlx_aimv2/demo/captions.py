@@ -26,7 +26,7 @@ ALTERNATIVES = (  # other words for the same
     ("right of", "to the right of"),
     ("below", "under"),
 )
-AN = ("arrow", "hourglass")  # the only words with a vowel in front
+AN = ("arrow", "hourglass")  # the words that take `an`
 OTHER_WORDS = 0.2  # the share of words with an alternative that are replaced, in a reworded caption
 SHORT, PARTIAL = 0.35, 0.3  # the shares of captions that say only what there is, and that leave something out
 
@@ -60,7 +60,7 @@ def caption(scene: Scene) -> str:
     """The one sentence that tells all of a scene.
 
     Such as `a small striped red triangle left of a large plain blue circle on a grey background`. Two scenes have
-    the same only if they are equal, or each other's ``reversed`` told alike.
+    the same caption only if they are equal.
     """
     return " ".join(_parts(scene, FULL))
 

@@ -13,6 +13,7 @@ from ..errors import InputError
 from .captions import caption, varied_caption
 from .grammar import SORTED_PAIRS, held_out_scene, simple_scene, training_scene, zero_shot_scene
 from .painting import Conditions, paint
+from .ranges import check_range
 from .scenes import SHAPES, Scene
 
 ALONE = 2 / 3  # of the pictures to show, the share with one kind of thing
@@ -62,7 +63,7 @@ def training_examples(count: int, seed: int = 0, split: str = "train") -> Iterat
     Raises:
         InputError: the count is negative.
     """
-    _check_count("count", count)
+    check_range("the count", count, 0)
     return (training_example(index, seed, split) for index in range(count))
 
 
@@ -72,7 +73,7 @@ def simple_examples(count: int, seed: int = 0) -> list[Example]:
     Raises:
         InputError: the count is negative.
     """
-    _check_count("count", count)
+    check_range("the count", count, 0)
     return [_simple_example(index, seed) for index in range(count)]
 
 
@@ -90,7 +91,7 @@ def zero_shot_examples(count: int, seed: int = 0) -> list[Example]:
     Raises:
         InputError: the count is negative.
     """
-    _check_count("count", count)
+    check_range("the count", count, 0)
     return [_zero_shot_example(index, seed) for index in range(count)]
 
 
@@ -106,7 +107,7 @@ def retrieval_examples(count: int, seed: int = 0) -> list[Example]:
     Raises:
         InputError: the count is negative, or larger than there are different scenes to be found.
     """
-    _check_count("count", count)
+    check_range("the count", count, 0)
     found: list[Example] = []
     told: set[str] = set()
     for attempt in range(TRIES * count):
@@ -133,7 +134,7 @@ def shown_examples(count: int, seed: int = 0) -> list[Example]:
     Raises:
         InputError: the count is negative.
     """
-    _check_count("count", count)
+    check_range("the count", count, 0)
     rng = random.Random(f"{seed}/shown")
     alone = round(ALONE * count)
     rounds = -(-alone // len(SORTED_PAIRS))
@@ -156,8 +157,3 @@ def _beside_another(count: int, seed: int) -> list[Example]:
     scenes = ((name, held_out_scene(random.Random(name))) for name in names)
     found = (Example(scene, caption(scene), name) for name, scene in scenes if scene.other is not None)
     return list(itertools.islice(found, count))
-
-
-def _check_count(what: str, count: int) -> None:
-    if count < 0:
-        raise InputError(f"the {what} is {count!r}, but has to be 0 or more")

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from ..errors import InputError
 from .outlines import shape_mask
 from .placement import Place, places
+from .ranges import check_range
 from .scenes import Scene
 from .surfaces import (
     GREY,
@@ -56,11 +56,9 @@ class Conditions:
     occlusion: float = 0.2
 
     def __post_init__(self) -> None:
-        limits = {"turn": 180.0, "light": 0.5, "blur": 5.0, "noise": 64.0, "occlusion": 1.0}
+        limits = {"turn": 180, "light": 0.5, "blur": 5, "noise": 64, "occlusion": 1}
         for name, limit in limits.items():
-            value = getattr(self, name)
-            if not 0 <= value <= limit:
-                raise InputError(f"{name} is {value!r}, but has to be from 0 to {limit:g}")
+            check_range(name, getattr(self, name), 0, limit)
 
 
 def paint(scene: Scene, side: int, seed: int | str, conditions: Conditions | None = None) -> Image.Image:
@@ -75,8 +73,7 @@ def paint(scene: Scene, side: int, seed: int | str, conditions: Conditions | Non
     Raises:
         InputError: the side is out of range.
     """
-    if not SMALLEST <= side <= LARGEST:
-        raise InputError(f"the side is {side!r}, but has to be from {SMALLEST} to {LARGEST} pixels")
+    check_range("the side", side, SMALLEST, LARGEST)
     conditions = conditions or Conditions()
     rng = random.Random(f"paint/{seed}")
     canvas = ground_pixels(scene.ground, side, rng)  # (H, W, 3)
@@ -120,9 +117,9 @@ def _stamp(canvas: Pixels, place: Place, scene: Scene, conditions: Conditions, r
     """Paint one thing, and perhaps what covers a part of it, into the picture."""
     side = canvas.shape[0]
     patch = _patch(place, side, rng.uniform(-conditions.turn, conditions.turn))
-    paint, ink = (jittered(x, rng) for x in (PAINTS[place.thing.color], ink_for(place.thing, scene.ground)))
+    fill, ink = (jittered(x, rng) for x in (PAINTS[place.thing.color], ink_for(place.thing, scene.ground)))
     inked = texture_ink(place.thing, patch.x, patch.y, rng) & patch.mask
-    layers: list[tuple[NDArray[np.bool_], Color]] = [(patch.mask, paint), (inked, ink)]
+    layers: list[tuple[NDArray[np.bool_], Color]] = [(patch.mask, fill), (inked, ink)]
     if rng.random() < conditions.occlusion:
         layers.append((_cover(patch, rng), mix(GROUNDS[scene.ground.color], GREY, 0.5)))
     region = canvas[patch.top : patch.top + patch.pixels, patch.left : patch.left + patch.pixels]

@@ -5,8 +5,8 @@ It runs like a real one and knows nothing: its labels are noise.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ from mlx.utils import tree_flatten, tree_map
 from ..checkpoints.atomic import new_folder, save_tensors
 from ..checkpoints.eras import original_config
 from ..checkpoints.layouts import LAYOUTS
+from ..companions import write_json
 from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from ..errors import InputError
 from ..loading import make_model
+from ..models.lit import Aimv2Model
 from ..models.vision import sine_cosine_positions
 from ..processing.image_config import write_preprocessor
 from .vocabulary import LEAST, Vocabulary, write_vocabulary
 
-BOS, EOS = "<start_of_text>", "<end_of_text>"
 VOCABULARY = LEAST  # every byte, inside a word and at its end, and the two special tokens
 
 TINY_VISION = Aimv2VisionConfig(
@@ -65,16 +66,30 @@ def initial_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
     A vision encoder's table of positions begins as the sines and cosines of native resolution: from random positions,
     which say nothing of neighbours, shapes are learned much more slowly.
     """
-    mx.random.seed(seed)
-    model = make_model(config)
-    vision = config.vision_config if isinstance(config, Aimv2Config) else config
-    embeddings = (model.vision_model if isinstance(config, Aimv2Config) else model).embeddings
-    if "position_embedding" in embeddings:
-        positions = sine_cosine_positions(vision.grid, vision.grid, vision.hidden_size)
-        embeddings.position_embedding.weight = positions
+    with _seeded(seed):
+        model = make_model(config)
+    vision = model.vision_model if isinstance(model, Aimv2Model) else model
+    if "position_embedding" in vision.embeddings:
+        h = w = vision.config.grid
+        positions = sine_cosine_positions(h, w, vision.config.hidden_size)
+        vision.embeddings.position_embedding.weight = positions
     tensors = dict(tree_flatten(model.parameters()))
     mx.eval(tensors)
     return tensors
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """MLX's generator from a seed on, as its initializers use no other; behind the block it goes on as before."""
+    state: Any = mx.random.state
+    high, low = state[0].tolist()
+    mx.random.seed(seed)
+    try:
+        yield
+    finally:
+        mx.random.seed(
+            high << 32 | low
+        )  # the state is the halves of a seed, and cannot be set in another way
 
 
 def write_checkpoint(
@@ -114,18 +129,9 @@ def write_checkpoint(
         stored = {name: mx.contiguous(x.astype(dtype)) for name, x in tensors.items()}
         note = "mlx" if layout in ("mlx", "apple-mlx") else "pt"
         save_tensors(partial / "model.safetensors", stored, note)
-        _write_json(partial / "config.json", era)
+        write_json(partial / "config.json", era)
         write_preprocessor(partial, config)
         if isinstance(config, Aimv2Config):
             most = config.text_config.max_position_embeddings
-            write_vocabulary(partial, vocabulary or Vocabulary(bos=BOS, eos=EOS), most)
+            write_vocabulary(partial, vocabulary or Vocabulary(), most)
     return folder
-
-
-def write_tokenizer(folder: Path, max_length: int = 77) -> None:
-    """vocab.json, merges.txt and configs of a tokenizer without merges: one token for every byte."""
-    write_vocabulary(folder, Vocabulary(bos=BOS, eos=EOS), max_length)
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

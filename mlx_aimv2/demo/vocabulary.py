@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenizers import pre_tokenizers, trainers
 
+from ..companions import write_json
 from ..errors import InputError
 from ..processing import tokenizer_files
 
@@ -81,17 +81,13 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary, max_length: int = 77)
     special = {"bos_token": vocabulary.bos, "eos_token": end, "unk_token": end, "pad_token": end}
     ids = {token: number for number, token in enumerate(vocabulary.tokens)}
     merges = "".join(f"{first} {second}\n" for first, second in vocabulary.merges)
-    _write_json(folder / "vocab.json", ids)
+    write_json(folder / "vocab.json", ids)
     (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
-    _write_json(folder / "special_tokens_map.json", special)
+    write_json(folder / "special_tokens_map.json", special)
     tokenizer = {
         **special,
         "tokenizer_class": "CLIPTokenizer",
         "model_max_length": max_length,
         "errors": "replace",
     }
-    _write_json(folder / "tokenizer_config.json", tokenizer)
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "tokenizer_config.json", tokenizer)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from ..checkpoints.atomic import new_folder
-from ..errors import InputError
+from ..errors import OutputError
 from ..events import OnEvent, Progress, ignore
 from .examples import Example, retrieval_examples, simple_examples, training_examples, zero_shot_examples
 from .painting import LARGEST, SMALLEST, Conditions
+from .ranges import check_range
 from .scenes import LABELS
 
 STAGE = "drawing"
@@ -57,8 +60,8 @@ class WorldOptions:
 
     def __post_init__(self) -> None:
         for name in ("train", "simple", "val", "zero_shot", "retrieval"):
-            _check(name, getattr(self, name), int(name == "train"), MOST)
-        _check("side", self.side, SMALLEST, LARGEST)
+            check_range(name, getattr(self, name), int(name == "train"), MOST)
+        check_range("side", self.side, SMALLEST, LARGEST)
 
 
 def write_world(
@@ -90,11 +93,11 @@ def write_world(
 
     Raises:
         InputError: the number of processes is less than 1.
-        OutputError: the folder exists or cannot be written.
+        OutputError: the folder exists or cannot be written, or a process ended before it had drawn its pictures.
     """
     options = options or WorldOptions()
     processes = _processor_count() if processes is None else processes
-    _check("processes", processes, 1, 1024)
+    check_range("processes", processes, 1, 1024)
     with new_folder(folder) as unfinished:
         seen = _training_jobs(options)
         begun = _sorted_jobs("simple", simple_examples(options.simple, options.seed))
@@ -137,22 +140,29 @@ def _draw(
     draw_chunk = partial(_draw_chunk, folder, options.side, options.conditions)
     done = 0
     on_event(Progress(STAGE, done, len(jobs)))
-    for count in _counts(draw_chunk, chunks, processes):
-        done += count
-        on_event(Progress(STAGE, done, len(jobs)))
+    with contextlib.closing(_counts(draw_chunk, chunks, processes)) as counts:
+        for count in counts:
+            done += count
+            on_event(Progress(STAGE, done, len(jobs)))
 
 
-def _counts(draw_chunk: partial[int], chunks: Sequence[Sequence[Job]], processes: int) -> Iterator[int]:
+def _counts(
+    draw_chunk: partial[int], chunks: Sequence[Sequence[Job]], processes: int
+) -> Generator[int, None, None]:
     """The number of pictures of each chunk, as it is done."""
     if min(processes, len(chunks)) == 1:
         yield from map(draw_chunk, chunks)
         return
     spawn = multiprocessing.get_context("spawn")  # threads of MLX do not survive a fork
     with ProcessPoolExecutor(min(processes, len(chunks)), spawn) as pool:
-        futures = [pool.submit(draw_chunk, chunk) for chunk in chunks]
         try:
-            for future in as_completed(futures):
+            for future in as_completed([pool.submit(draw_chunk, chunk) for chunk in chunks]):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise OutputError(
+                "a process that draws pictures ended early: it was killed, as for lack of memory, or the script does"
+                ' not call this under `if __name__ == "__main__":` (processes=1 needs no other process)'
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -188,8 +198,3 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str
 def _processor_count() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check(what: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise InputError(f"{what} is {value!r}, but has to be from {least:,} to {most:,}")

@@ -10,7 +10,7 @@ from mlx_aimv2.checkpoints import bundled
 from mlx_aimv2.checkpoints.hub import Resolved, resolve
 from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.diagnosis import describe_checkpoint
-from mlx_aimv2.errors import InputError, NotACheckpointError
+from mlx_aimv2.errors import CheckpointError, InputError, NotACheckpointError
 from mlx_aimv2.events import Notice
 from mlx_aimv2.loading import inspect
 
@@ -70,6 +70,15 @@ def test_an_installation_without_it_says_so_in_one_line(inside, missing):
         " or name another model (mlx-aimv2 models)"
     )
     assert bundled.bundled_sizes() is None
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 64])
+def test_a_damaged_one_has_no_sizes_and_loading_it_says_why(inside, name, content):
+    (inside / name).write_bytes(content)
+    assert bundled.bundled_sizes() is None
+    with pytest.raises(CheckpointError):
+        load("demo")
 
 
 def test_nothing_made_with_it_names_a_folder(inside):

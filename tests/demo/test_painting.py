@@ -69,7 +69,7 @@ def test_at_most_a_quarter_of_a_thing_is_covered(shape):
 
 @pytest.mark.parametrize("side", [0, 27, 1025])
 def test_refuses_a_side_out_of_range(side):
-    with pytest.raises(InputError, match=f"the side is {side}, but has to be from 28 to 1024 pixels"):
+    with pytest.raises(InputError, match=f"the side is {side}, but has to be from 28 to 1,024"):
         paint(SCENE, side, 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,19 @@ def test_leaves_nothing_half_written(tmp_path, monkeypatch, processes):
 
     with pytest.raises(KeyboardInterrupt):
         write_world(tmp_path / "world", SMALL, processes, stop)
+    assert not list(tmp_path.iterdir())
+
+
+def die(*_):
+    os._exit(1)
+
+
+def test_a_process_that_dies_is_told_of_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(world, "CHUNK", 12)
+    monkeypatch.setattr(world, "_draw_chunk", die)
+    with pytest.raises(OutputError, match=r'ended early: .* under `if __name__ == "__main__":`') as caught:
+        write_world(tmp_path / "world", SMALL, processes=2)
+    assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
