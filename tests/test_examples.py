@@ -11,17 +11,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mlx_aimv2.checkpoints.bundled import CHECKPOINT
-
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
-TRAINING = "train_demo.py"  # hours of it: its parts have tests of their own
+TRAINING = "train_demo.py"  # an hour of it: tests/test_train_demo.py runs it on little
 SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.name != TRAINING)
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 LONGEST = 60  # lines
 LEFT = {"patches.py": {"patches.png"}}  # the files that an example leaves; the others leave none
 SLOW = "ignore:no fast BLAS was found:UserWarning"  # as in pyproject.toml: such a machine runs them too
-bundled = pytest.mark.skipif(not CHECKPOINT.exists(), reason="the checkpoint is not in this tree")
 
 
 def run(script, *arguments, folder):
@@ -53,7 +50,6 @@ def code_cells(path):
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
-@bundled
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_an_example_runs(script, example):
     done, folder = example(script.name)
@@ -63,7 +59,6 @@ def test_an_example_runs(script, example):
     assert {path.name for path in folder.iterdir()} == LEFT.get(script.name, set())
 
 
-@bundled
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path):
     (tmp_path / "cells.py").write_text("\n".join(code_cells(notebook)), encoding="utf-8")
@@ -94,7 +89,6 @@ def test_an_example_is_short_and_the_readme_names_it(path):
     assert f"examples/{path.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@bundled
 def test_the_patches_are_a_picture(example):
     _, folder = example("patches.py")
     with Image.open(folder / "patches.png") as picture:
@@ -114,7 +108,6 @@ def test_a_label_is_told_by_colour_and_shape_together(label, caption, told):
     assert is_told(label, caption) == told
 
 
-@bundled
 def test_labels_of_the_zero_shot_example_are_mostly_right(example):
     """Needs the trained weights."""
     done, _ = example("zero_shot.py")
@@ -127,7 +120,6 @@ def test_labels_of_the_zero_shot_example_are_mostly_right(example):
     assert sum(is_told(label, caption) for caption, label in found) >= 6
 
 
-@bundled
 def test_fine_tuning_examples_learn_something(example):
     """Needs the trained weights: chance is a quarter for both."""
     done, _ = example("lora.py")

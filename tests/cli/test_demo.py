@@ -8,8 +8,6 @@ import pytest
 
 from mlx_aimv2.checkpoints.bundled import CHECKPOINT
 
-bundled = pytest.mark.skipif(not CHECKPOINT.exists(), reason="the checkpoint is not in this tree")
-
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
@@ -66,7 +64,6 @@ def test_a_wrong_count_is_wrong_usage(cli, work):
     assert list(work.iterdir()) == []
 
 
-@bundled
 def test_the_checkpoint_inside_the_package_shows_itself(cli, work):
     done = cli("demo", "--json")
     assert done.returncode == 0, done.stderr
@@ -76,7 +73,6 @@ def test_the_checkpoint_inside_the_package_shows_itself(cli, work):
     assert "with Apple's apple/aimv2-large-patch14-224-lit (1.75 GB to download once" in done.stderr
 
 
-@bundled
 def test_the_commands_at_its_end_say_the_same(cli, work):
     tour = json.loads((done := cli("demo", "--json")).stdout)
     (command,) = [
@@ -88,7 +84,6 @@ def test_the_commands_at_its_end_say_the_same(cli, work):
     ]
 
 
-@bundled
 def test_the_checkpoint_inside_the_package_is_mostly_right(cli, work):
     """Needs the trained weights."""
     result = json.loads(cli("demo", "--json", "--count", "30").stdout)
@@ -96,7 +91,6 @@ def test_the_checkpoint_inside_the_package_is_mostly_right(cli, work):
     assert all(sentence["rank"] <= 3 for sentence in result["sentences"])
 
 
-@bundled
 def test_models_lists_it_first_with_its_size(cli):
     first = json.loads(cli("models", "--json").stdout)[0]
     assert first["name"] == "demo"
@@ -106,14 +100,12 @@ def test_models_lists_it_first_with_its_size(cli):
     assert cli("models").stdout.splitlines()[1].startswith("demo\t")
 
 
-@bundled
 def test_info_knows_it_by_its_name(cli, work):
     facts = json.loads(cli("info", "demo", "--json").stdout)
     assert facts["source"] == "demo"
     assert facts["problem"] is None
 
 
-@bundled
 def test_embed_and_classify_take_it(cli, work, photos):
     done = cli("embed", photos, "--model", "demo", "-o", "v.npz")
     assert done.returncode == 0, done.stderr
@@ -121,7 +113,6 @@ def test_embed_and_classify_take_it(cli, work, photos):
     assert len(json.loads(done.stdout)) == 3
 
 
-@bundled
 def test_convert_and_export_take_it(cli, work):
     done = cli("convert", "--hf-path", "demo", "--mlx-path", "four", "-q", "--q-bits", "4")
     assert done.returncode == 0, done.stderr
@@ -130,7 +121,6 @@ def test_convert_and_export_take_it(cli, work):
     assert (work / "out" / "config.json").exists()
 
 
-@bundled
 def test_finetune_evaluate_and_fuse_take_it(cli, work, shades):
     given = ("--model", "demo", "--adapter-path", "adapters")
     done = cli("finetune", "--data", shades, "--fine-tune-type", "lora", "--epochs", "1", *given)
