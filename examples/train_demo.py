@@ -33,11 +33,11 @@ TRAINING = {"fine_tune_type": "full", "batch_size": 64, "learning_rate": 4e-4, "
 SHAPES = {"pooling": "head", "head_lr": 2e-3, "metric": "top1"}
 CAPTIONS = {"task": "contrastive", "batch_size": 128}
 STAGES = (  # what each learns from, and how
-    ("simple", "simple", {**SHAPES, "epochs": 2, "batch_size": 32, "learning_rate": 3e-4, "warmup": 0.2,
+    ("simple", "world/simple", {**SHAPES, "epochs": 2, "batch_size": 32, "learning_rate": 3e-4, "warmup": 0.2,
                           "schedule": "constant", "val_fraction": 0.05}),
-    ("shapes", "shapes.csv", {**SHAPES, "epochs": 2}),
-    ("words", "captions.jsonl", {**CAPTIONS, "epochs": 1, "vision_tower": "frozen", "text_tower": "trained"}),
-    ("captions", "captions.jsonl", {**CAPTIONS, "epochs": 3}),
+    ("shapes", "world/shapes.csv", {**SHAPES, "epochs": 2}),
+    ("words", "world/captions.jsonl", {**CAPTIONS, "iters": 250, "vision_tower": "frozen", "text_tower": "trained"}),
+    ("captions", "more/captions.jsonl", {**CAPTIONS, "epochs": 1}),
 )  # fmt: skip
 
 
@@ -86,13 +86,16 @@ def main():
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     check_same(given.work / "arguments.json", vars(given))
-    world, fresh, demo = (given.work / name for name in ("world", "fresh", "demo"))
+    world, more, fresh, demo = (given.work / name for name in ("world", "more", "fresh", "demo"))
     if not world.exists():
         simple = given.pictures * 2 // 15
         write_world(world, WorldOptions(given.pictures, simple, side=SIDE, seed=given.seed))
+    if not more.exists():
+        count = given.pictures * 5 // 2
+        write_world(more, WorldOptions(count, 0, zero_shot=0, retrieval=0, side=SIDE, seed=given.seed + 1))
     model = fresh if fresh.exists() else untrained(fresh, given.seed)
     for name, data, options in STAGES:
-        model = train(world / data, model, given.work / name, given.seed, options)
+        model = train(given.work / data, model, given.work / name, given.seed, options)
     if not demo.exists():
         convert(model, demo, dtype="float16", quantize=True, q_bits=8, q_group_size=64)
 
