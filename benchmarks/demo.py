@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from mlx_aimv2 import convert
+from mlx_aimv2.checkpoints.hub import resolve
 from mlx_aimv2.demo.tour import TEMPLATES
 from mlx_aimv2.demo.world import WorldOptions, write_world
 from mlx_aimv2.presets import DEMO_MODEL
@@ -42,7 +43,7 @@ def evaluate(model, data, *options):
 
 def measure(name, model, world):
     """One line about a checkpoint."""
-    size = (Path(model) / "model.safetensors").stat().st_size if Path(model).is_dir() else None
+    size = (resolve(str(model)).folder / "model.safetensors").stat().st_size
     templates = [part for template in TEMPLATES for part in ("--template", template)]
     labelled = evaluate(model, world / "zeroshot", "--labels", world / "labels.txt", *templates)
     found = evaluate(model, world / "retrieval" / "captions.csv")

@@ -16,7 +16,7 @@ EACH = 24  # pictures of each class
 
 def draw(folder):
     """A folder for each texture, with pictures of it."""
-    examples = (training_example(index, seed=1) for index in itertools.count())
+    examples = (training_example(index, split="textures") for index in itertools.count())
     alone = (one for one in examples if one.scene.other is None and one.scene.thing.size == "large")
     left = dict.fromkeys(("plain", "striped", "dotted", "checkered"), EACH)
     while any(left.values()):

@@ -17,7 +17,7 @@ with tempfile.TemporaryDirectory() as work:
     with (folder / "labels.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("path", "label"))
-        for number, example in enumerate(training_examples(300, seed=2)):
+        for number, example in enumerate(training_examples(300, split="numbers")):
             if example.scene.other is None:
                 example.picture(112).save(folder / f"{number}.png")
                 table.writerow((f"{number}.png", NUMBERS.get(example.scene.thing.count, "one")))

@@ -1,4 +1,4 @@
-"""Convert a checkpoint to 4 bits, and see what that changed."""
+"""Convert a checkpoint to fewer bits, and see what that changed: `demo` itself comes with 8."""
 
 import tempfile
 from pathlib import Path
@@ -11,7 +11,7 @@ pictures = [example.picture(224) for example in shown_examples(24)]
 
 
 def look(name):
-    """Bytes of the weights, and the vectors of the pictures."""
+    """The vectors of the pictures."""
     model, processor = load(name, on_event=ignore)
     return Embedder(model, processor).images(pictures)
 

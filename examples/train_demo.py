@@ -72,9 +72,10 @@ def train(data, model, run, seed, options):
 def check_same(path, given):
     """A folder of work belongs to one choice of arguments."""
     told = {name: value for name, value in given.items() if name != "work"}
+    told = json.loads(json.dumps({**told, "training": TRAINING, "stages": STAGES}))
     if path.exists() and json.loads(path.read_text()) != told:
-        sys.exit(f"{path.parent} was begun with {path.read_text().strip()}: name another folder with --work")
-    path.write_text(json.dumps(told) + "\n")
+        sys.exit(f"{path.parent} was begun with other arguments, see {path}: name another folder with --work")
+    path.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def main():

@@ -103,8 +103,8 @@ def _show_commands(tour: Tour, model: str) -> None:
     download = f" ({size(apple.bytes_at(BITS_FLOAT32))} to download once, for research use)" if apple else ""
     say(f"with Apple's {DEFAULT_MODEL}{download}, on pictures of yours:")
     for command in (
-        "embed photos/ -o photos.npz",
-        "embed --text 'a dog on a beach'",
-        "classify photos/ --labels 'a dog,a cat,a horse'",
+        "embed photos/ --model lit -o photos.npz",
+        "embed --text 'a dog on a beach' --model lit",
+        "classify photos/ --labels 'a dog,a cat,a horse' --model lit",
     ):
         say(f"  mlx-aimv2 {command}")

@@ -4,6 +4,7 @@ import json
 
 import huggingface_hub
 import pytest
+from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Embedder, convert, load
 from mlx_aimv2.checkpoints import bundled
@@ -129,3 +130,7 @@ def test_the_real_one_is_small_and_complete():
     assert facts["problem"] is None
     assert facts["missing_files"] == []
     assert facts["kind"] == "image-text pair"
+    vision = load("demo")[0].vision_model
+    assert vision.config.patch_size == 14
+    assert vision.config.use_head
+    assert 4e6 <= sum(x.size for _, x in tree_flatten(vision.parameters())) <= 8e6
