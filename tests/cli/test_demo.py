@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 from mlx_aimv2.checkpoints.bundled import CHECKPOINT
+from mlx_aimv2.demo.tour import TEMPLATES
+from mlx_aimv2.demo.world import WorldOptions, write_world
+
+LEAST_TOP1, LEAST_RECALL = 0.9, 0.45
 
 
 @pytest.fixture
@@ -131,4 +135,35 @@ def test_finetune_evaluate_and_fuse_take_it(cli, work, shades):
     done = cli("evaluate", "--data", shades, "--split", "all", *given, "--json")
     assert 0 <= json.loads(done.stdout)["top1"] <= 1
     done = cli("fuse", *given, "--save-path", "fused")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_what_it_can_do_with_combinations_it_has_never_seen(cli, tmp_path):
+    """Somewhat less than its card says: see benchmarks/demo.py."""
+    world = write_world(tmp_path / "world", WorldOptions(train=1, simple=0, val=0, side=84), processes=1)
+    templates = [part for template in TEMPLATES for part in ("--template", template)]
+    labels = ("--labels", world / "labels.txt", *templates)
+    done = cli("evaluate", "--data", world / "zeroshot", "--model", "demo", "--json", *labels)
+    assert json.loads(done.stdout)["top1"] >= LEAST_TOP1
+    done = cli("evaluate", "--data", world / "retrieval" / "captions.csv", "--model", "demo", "--json")
+    found = json.loads(done.stdout)
+    assert found["image_to_text_recall@1"] >= LEAST_RECALL
+    assert found["text_to_image_recall@1"] >= LEAST_RECALL
+
+
+def test_contrastive_training_retrieval_and_comparison_take_it(cli, work):
+    write_world(work / "world", WorldOptions(16, 0, val=8, zero_shot=0, retrieval=4, side=84), processes=1)
+    captions, retrieval = "world/captions.jsonl", "world/retrieval/captions.csv"
+    given = ("--model", "demo", "--adapter-path", "words")
+    done = cli(
+        "finetune", "--task", "contrastive", "--data", captions, "--iters", "1", "--batch-size", "8", *given
+    )
+    assert done.returncode == 0, done.stderr
+    done = cli("evaluate", "--data", retrieval, *given, "--json")
+    assert 0 <= json.loads(done.stdout)["recall@1"] <= 1
+    done = cli("embed", "--text", "a red circle", "--model", "demo")
+    assert len(json.loads(done.stdout)["embedding"]) == 192
+    assert cli("convert", "--hf-path", "demo", "--mlx-path", "four", "-q", "--q-bits", "4").returncode == 0
+    done = cli("evaluate", "--compare", "demo", "four", "world/retrieval", "--json")
     assert done.returncode == 0, done.stderr
