@@ -32,7 +32,7 @@ with tempfile.TemporaryDirectory() as work:
     pictures, adapter = Path(work, "pictures"), Path(work, "adapter")
     draw(pictures)
     options = FinetuneOptions(
-        data=str(pictures), model="demo", adapter_path=str(adapter), fine_tune_type="lora", epochs=4,
+        data=str(pictures), model="demo", adapter_path=str(adapter), fine_tune_type="lora", epochs=12,
         learning_rate=2e-3,
     )  # fmt: skip
     finished = finetune(options)
