@@ -52,14 +52,16 @@ WAYS = {
 }
 
 
-def write_digits(folder, classes):
-    """The digits as PNGs of 24 pixels, a folder per class."""
+def write_digits(folder, classes, side=24):
+    """The digits as PNGs of so many pixels, a folder per class."""
     digits = load_digits()
     for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         if label in classes:
             (folder / str(label)).mkdir(parents=True, exist_ok=True)
             picture = Image.fromarray((pixels * 255 / 16).astype("uint8"))
-            picture.resize((24, 24), Image.Resampling.BICUBIC).save(folder / str(label) / f"{number:04d}.png")
+            picture.resize((side, side), Image.Resampling.BICUBIC).save(
+                folder / str(label) / f"{number:04d}.png"
+            )
     return folder
 
 

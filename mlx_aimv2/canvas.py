@@ -8,8 +8,11 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+
+from .checkpoints.atomic import replacing
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Points = Sequence[tuple[float, float]]
@@ -226,3 +229,13 @@ def number(value: float) -> str:
     if abs(value) >= 1e6:
         return f"{value / 1e6:.6g}M"
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+
+
+def save_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture as PNG, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(path) as partial:
+        picture.save(partial, format="PNG")

@@ -58,6 +58,7 @@ class CardFacts:
         fidelity: a section in Markdown that compares result and source; None where nothing was measured.
         version: of this package.
         training: a sentence on what was trained since the source; None for nothing.
+        source: what to call a source that is no repository.
     """
 
     name: str
@@ -77,6 +78,7 @@ class CardFacts:
     unpacked_from: str | None = None
     fidelity: str | None = None
     training: str | None = None
+    source: str = "a local folder"
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,7 @@ def _what(config: AnyConfig, parameters: int) -> str:
 
 
 def _made(facts: CardFacts, bases: tuple[str, ...]) -> str:
-    source = f"[{facts.repo}]({HUB}/{facts.repo})" if facts.repo else "a local folder"
+    source = f"[{facts.repo}]({HUB}/{facts.repo})" if facts.repo else facts.source
     source += f" at revision `{facts.revision}`" if facts.repo and facts.revision else ""
     if bases and bases != (facts.repo,):
         source += " (made from " + ", ".join(f"[{base}]({HUB}/{base})" for base in bases) + ")"

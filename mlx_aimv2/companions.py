@@ -64,6 +64,9 @@ def source_facts(checkpoint: Checkpoint, name: str, parameters: int, nbytes: int
         revision=resolved.revision,
         source_card=read_card(resolved.folder),
         license_files=tuple(one for one in small_files(names) if one.startswith("LICENSE")),
+        source=f"the checkpoint `{resolved.name}` inside the package mlx-aimv2"
+        if resolved.bundled
+        else "a local folder",
     )
 
 

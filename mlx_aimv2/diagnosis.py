@@ -36,7 +36,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
     for info in header.tensors.values():
         dtypes[info.dtype] = dtypes.get(info.dtype, 0) + 1
     return {
-        "source": checkpoint.resolved.repo or str(checkpoint.resolved.folder),
+        "source": checkpoint.resolved.name,
         "folder": str(checkpoint.resolved.folder),
         "revision": checkpoint.resolved.revision,
         "files": [path.name for path in header.files],

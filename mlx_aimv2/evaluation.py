@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from .canvas import save_picture
 from .checkpoints.atomic import replacing
 from .classification import check_count, logit_stream
 from .errors import InputError, NonFiniteError, OutputError
@@ -282,13 +283,3 @@ def write_report(folder: Path, evaluation: Reported) -> list[Path]:
         text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
         partial.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return [folder / name for name in (*pictures, "evaluation.json")]
-
-
-def save_picture(path: Path, picture: Image.Image) -> None:
-    """Write a picture as PNG, whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    with replacing(path) as partial:
-        picture.save(partial, format="PNG")

@@ -137,7 +137,8 @@ def load(
 
     Args:
         path_or_repo: a checkpoint folder in any published layout, a repository such as
-            `apple/aimv2-large-patch14-224`, or a short name such as `large-224`, `native`, `lit`.
+            `apple/aimv2-large-patch14-224`, or a short name such as `large-224`, `native`, `lit`; or
+            `demo`, which lies inside the package.
         dtype: what to compute in: float32, float16, bfloat16; None for float32 on a CPU and float16 on a GPU.
         revision: a branch, tag or commit of the repository.
         adapter_path: a folder with an adapter, as PEFT or this package writes it, with a trained head, or with both;
@@ -222,11 +223,9 @@ def build_model(
     model, unpacks = make_model(checkpoint.config), on_cpu() and not keep_quantized
     if quantization is not None and unpacks:
         tensors = dequantize(tensors, quantization, dtype)
-        on_event(
-            Notice(
-                f"{quantization} weights were unpacked to {dtype_name(dtype)}: packed ones are slow on a CPU"
-            )
-        )
+        if not checkpoint.resolved.bundled:  # whose weights are packed for the size of the package only
+            told = f"{quantization} weights were unpacked to {dtype_name(dtype)}"
+            on_event(Notice(f"{told}: packed ones are slow on a CPU"))
     elif quantization is not None:
         quantize_modules(model, quantization, quantized_paths(tensors))
     check_fit(dict(tree_flatten(model.parameters())), tensors, checkpoint.unknown, str(source))
@@ -244,7 +243,7 @@ def build_model(
 def origin_of(checkpoint: Checkpoint, dtype: mx.Dtype) -> Origin:
     """The identity of the model that a checkpoint gives when it is computed in ``dtype``."""
     return Origin(
-        name=checkpoint.resolved.repo or str(checkpoint.resolved.folder),
+        name=checkpoint.resolved.name,
         revision=checkpoint.resolved.revision,
         checkpoint=checkpoint_hash(checkpoint.header),
         layout=checkpoint.layout.name,

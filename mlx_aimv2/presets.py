@@ -14,6 +14,8 @@ from typing import Literal
 from .errors import InputError
 
 DEFAULT_MODEL = "apple/aimv2-large-patch14-224-lit"
+DEMO_MODEL = "demo"  # inside the package: see `checkpoints.bundled`
+BITS_FLOAT32 = 32.0  # as the weights are published
 BITS_FLOAT16 = 16.0
 BITS_AFFINE_4 = 4.5  # 4 bits, and a float16 scale and bias for each group of 64 weights
 
@@ -219,6 +221,7 @@ def find(name: str) -> Preset | None:
 
 
 def suggest(name: str) -> list[str]:
-    """Short names of up to three presets whose names resemble ``name``, best first; for error messages."""
-    close = difflib.get_close_matches(name.strip().lower(), _BY_ALIAS, n=6, cutoff=0.6)
-    return list(dict.fromkeys(_BY_ALIAS[alias].name for alias in close))[:3]
+    """Up to three short names that resemble ``name``, best first; for error messages."""
+    known = {alias: preset.name for alias, preset in _BY_ALIAS.items()} | {DEMO_MODEL: DEMO_MODEL}
+    close = difflib.get_close_matches(name.strip().lower(), known, n=6, cutoff=0.6)
+    return list(dict.fromkeys(known[alias] for alias in close))[:3]

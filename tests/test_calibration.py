@@ -9,7 +9,7 @@ import pytest
 from mlx_aimv2 import Embedder, LoadOptions, convert, load
 from mlx_aimv2.calibration import PICTURES, _mix, read_pictures, through_layer
 from mlx_aimv2.checkpoints.quantize import Scheme
-from mlx_aimv2.demo.drawing import draw, write_drawings
+from mlx_aimv2.demo.drawing import draw
 from mlx_aimv2.demo.untrained import TINY, TINY_VISION, write_checkpoint
 from mlx_aimv2.errors import InputError, NonFiniteError
 from mlx_aimv2.events import Notice, Progress, Skipped, ignore
@@ -29,7 +29,8 @@ KINDS = {
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
-    write_drawings(folder, 24, seed=1)
+    for number, drawing in enumerate(draw(24, seed=1)):
+        drawing.picture.save(folder / f"{number:02d}.png")
     return folder
 
 

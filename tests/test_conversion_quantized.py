@@ -15,7 +15,7 @@ from mlx_aimv2 import LoadOptions, convert, load
 from mlx_aimv2.checkpoints.files import find_weights, read_header
 from mlx_aimv2.checkpoints.quantize import VALID, Scheme
 from mlx_aimv2.conversion import _converted
-from mlx_aimv2.demo.drawing import write_drawings
+from mlx_aimv2.demo.drawing import draw
 from mlx_aimv2.demo.untrained import TINY, write_checkpoint
 from mlx_aimv2.errors import ConfigError, InputError, NonFiniteError, OutputError
 from mlx_aimv2.events import Notice, ignore
@@ -230,7 +230,9 @@ def test_a_weight_of_nan_is_not_rounded_away(source, tmp_path, calibrated):
     tensors[name][3, 5] = float("nan")
     mx.eval(tensors)
     mx.save_safetensors(str(broken / "model.safetensors"), tensors, metadata={"format": "pt"})
-    write_drawings(tmp_path / "pictures", 2)
+    (tmp_path / "pictures").mkdir()
+    for number, drawing in enumerate(draw(2)):
+        drawing.picture.save(tmp_path / "pictures" / f"{number}.png")
     options = ConvertOptions(scheme=Scheme(), calibrate=(str(tmp_path / "pictures"),) if calibrated else ())
     with pytest.raises(NonFiniteError, match=f"{name} holds NaN or infinity"):
         convert(broken, tmp_path / "out", options=options)

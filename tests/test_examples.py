@@ -1,27 +1,131 @@
-"""Every example, and the script at the top of the repository, as their users run them."""
+"""Every example, the notebook, and the script at the top of the repository, as their users run them."""
 
+import functools
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = ROOT / "examples"
+TRAINING = "train_demo.py"  # an hour of it: tests/test_train_demo.py runs it on little
+SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.name != TRAINING)
+NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+LONGEST = 60  # lines
+LEFT = {"patches.py": {"patches.png"}}  # the files that an example leaves; the others leave none
+SLOW = "ignore:no fast BLAS was found:UserWarning"  # as in pyproject.toml: such a machine runs them too
 
 
 def run(script, *arguments, folder):
-    environment = {**os.environ, "MLX_AIMV2_DEVICE": "cpu"}
-    command = [sys.executable, str(script), *map(str, arguments)]
+    environment = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error::UserWarning", "-W", SLOW, str(script), *map(str, arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment)
 
 
-@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_runs(script, tmp_path):
-    done = run(script, folder=tmp_path)
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    """Gives, by the name of an example, what became of it and the folder that it ran in; each runs once."""
+
+    @functools.cache
+    def once(name):
+        folder = tmp_path_factory.mktemp(name.removesuffix(".py"))
+        return run(EXAMPLES / name, folder=folder), folder
+
+    return once
+
+
+def is_told(label, caption):
+    """Whether a caption tells of a thing, or of several, with just this colour and shape."""
+    return re.search(rf"\b{label}(s|es)?\b", caption) is not None
+
+
+def code_cells(path):
+    """The sources of the code cells of a notebook."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_an_example_runs(script, example):
+    done, folder = example(script.name)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+    assert not done.stderr
+    assert {path.name for path in folder.iterdir()} == LEFT.get(script.name, set())
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path):
+    (tmp_path / "cells.py").write_text("\n".join(code_cells(notebook)), encoding="utf-8")
+    done = run(tmp_path / "cells.py", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_is_valid_and_holds_no_output(notebook):
+    data = json.loads(notebook.read_text(encoding="utf-8"))
+    assert (data["nbformat"], data["nbformat_minor"]) == (4, 5)
+    assert data["metadata"]["kernelspec"]["name"] == "python3"
+    ids = [cell["id"] for cell in data["cells"]]
+    assert len(set(ids)) == len(ids)
+    for cell in data["cells"]:
+        assert set(cell) - {"execution_count", "outputs"} == {"cell_type", "id", "metadata", "source"}
+        assert all(line.endswith("\n") for line in cell["source"][:-1])
+        if cell["cell_type"] == "code":
+            assert cell["execution_count"] is None
+            assert cell["outputs"] == []
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *NOTEBOOKS], ids=lambda path: path.name)
+def test_an_example_is_short_and_the_readme_names_it(path):
+    source = path.read_text(encoding="utf-8") if path.suffix == ".py" else "\n".join(code_cells(path))
+    assert len(source.splitlines()) < LONGEST
+    assert f"examples/{path.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_patches_are_a_picture(example):
+    _, folder = example("patches.py")
+    with Image.open(folder / "patches.png") as picture:
+        assert picture.size == (6 * 224, 2 * 224)
+
+
+@pytest.mark.parametrize(
+    ("label", "caption", "told"),
+    [
+        ("red circle", "a small plain red circle on the left on a grey background", True),
+        ("red cross", "three dotted red crosses on a white background", True),
+        ("red circle", "a plain red semicircle at the top on a grey background", False),
+        ("red circle", "a plain blue circle left of a plain red star on a grey background", False),
+    ],
+)
+def test_a_label_is_told_by_colour_and_shape_together(label, caption, told):
+    assert is_told(label, caption) == told
+
+
+def test_labels_of_the_zero_shot_example_are_better_than_chance(example):
+    """Needs the trained weights."""
+    done, _ = example("zero_shot.py")
+    lines = done.stdout.splitlines()
+    found = [
+        (caption, re.match(r" +(.+?) \d+%", best)[1])
+        for caption, best in zip(lines[::2], lines[1::2], strict=True)
+    ]
+    assert len(found) == 8
+    assert sum(is_told(label, caption) for caption, label in found) >= 3
+
+
+def test_fine_tuning_examples_learn_something(example):
+    """Needs the trained weights: four textures at chance, and numbers of which one is the most frequent."""
+    done, _ = example("lora.py")
+    assert int(re.search(r"not trained on: (\d+)%", done.stdout)[1]) >= 45
+    done, _ = example("probe.py")
+    assert float(re.search(r"macro F1: ([\d.]+)%", done.stdout)[1]) >= 35
 
 
 def test_the_script_converts(tiny_pair, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlx_aimv2 import load
-from mlx_aimv2.demo.untrained import write_tokenizer
+from mlx_aimv2.demo.vocabulary import Vocabulary, write_vocabulary
 
 FILES = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
 TOLERANCE = 2e-5  # of the largest value
@@ -30,7 +30,7 @@ def golden(tmp_path_factory):
             folder = tmp_path_factory.mktemp(name)
             mx.save_safetensors(str(folder / "model.safetensors"), part(tensors, "checkpoint."))
             (folder / "config.json").write_text(json.dumps(json.loads(metadata["made"])["config"]))
-            write_tokenizer(folder, 12)
+            write_vocabulary(folder, Vocabulary(), 12)
             model, _ = load(folder, dtype="float32")
             assert model.origin.layout == "transformers"
             expected = {key: np.array(x) for key, x in part(tensors, "expected.").items()}

@@ -91,7 +91,12 @@ def test_other_words_are_no_preset(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("word", "first"),
-    [("large224", "large-224"), ("litt", "lit"), ("apple/aimv2-huge-patch14-338", "huge-336")],
+    [
+        ("large224", "large-224"),
+        ("litt", "lit"),
+        ("apple/aimv2-huge-patch14-338", "huge-336"),
+        ("demmo", "demo"),
+    ],
 )
 def test_suggestions_for_misspelled_names(word: str, first: str) -> None:
     assert suggest(word)[0] == first

@@ -20,7 +20,8 @@ from ..errors import (
     RepositoryNotFoundError,
 )
 from ..events import Notice, OnEvent, ignore
-from ..presets import find, suggest
+from ..presets import DEMO_MODEL, find, suggest
+from .bundled import bundled_folder, is_demo
 from .fetch import Download, Listing, is_complete
 
 _REPO = re.compile(r"(?=.{3,96}\Z)(?!.*(?:--|\.\.))(?!.*\.git\Z)\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
@@ -58,6 +59,13 @@ class Resolved:
     """Hub repository, ``owner/name``; None for a local folder."""
     revision: str | None
     """Commit hash; None for a local folder."""
+    bundled: bool = False
+    """Whether it is the checkpoint inside the package, whose folder is another on every machine."""
+
+    @property
+    def name(self) -> str:
+        """What to call it: the repository, `demo`, or the path of the folder."""
+        return DEMO_MODEL if self.bundled else self.repo or str(self.folder)
 
 
 @dataclass(frozen=True)
@@ -80,11 +88,12 @@ def resolve(
 ) -> Resolved:
     """The folder of a checkpoint, downloaded from the Hub where it is not there yet.
 
-    An existing folder is taken as it is. Everything else that does not look like a path is a short name of
-    ``presets``, or a repository. Without a network, or with ``HF_HUB_OFFLINE=1``, the cache has to hold it.
+    An existing folder is taken as it is. Everything else that does not look like a path is `demo`, which lies inside
+    the package, a short name of ``presets``, or a repository. Without a network, or with ``HF_HUB_OFFLINE=1``, the
+    cache has to hold a repository.
 
     Args:
-        path_or_repo: Folder, short name (``large-224``) or repository (``apple/aimv2-large-patch14-224``).
+        path_or_repo: Folder, short name (``demo``, ``large-224``) or repository (``apple/aimv2-large-patch14-224``).
         revision: Branch, tag or commit on the Hub; None is its main branch.
         on_event: Gets one ``Notice`` with the licence before a download, and ``Progress`` in bytes of the
             weights during it, partly from another thread.
@@ -92,7 +101,8 @@ def resolve(
 
     Raises:
         InputError: An argument has a wrong form, is a file, or names nothing known.
-        NotACheckpointError: There is no such folder, or the repository holds no usable checkpoint.
+        NotACheckpointError: There is no such folder, the repository holds no usable checkpoint, or the installation
+            lacks `demo`.
         PickleRefusedError: The repository has only pickled weights.
         DamagedFileError: The list of weight shards is damaged.
         HubError: The Hub, the network or the cache fails; the subclasses tell the common cases apart.
@@ -100,9 +110,17 @@ def resolve(
     text = _checked_text(path_or_repo)
     folder = _local_folder(text)
     if folder is not None:
+        if is_demo(text):
+            on_event(Notice(f"the folder {folder} is used, and not the checkpoint inside the package"))
         if revision is not None:
             raise InputError(f"{folder} is a local folder, which has no revision {revision!r}: leave it out")
         return Resolved(folder, None, None)
+    if is_demo(text):
+        if revision is not None:
+            raise InputError(
+                f"{DEMO_MODEL} lies inside the package and has no revision {revision!r}: leave it out"
+            )
+        return Resolved(bundled_folder(), None, None, bundled=True)
     if revision is not None and not _REVISION.fullmatch(revision):
         raise InputError(f"{revision!r} is not the name of a branch or tag, nor a commit")
     if weights is not None and not _WEIGHTS.fullmatch(weights):
@@ -139,6 +157,8 @@ def _local_folder(text: str) -> Path | None:
     path = Path(os.path.expanduser(text))
     if os.path.isdir(path):
         return path
+    if is_demo(text):
+        return None  # whatever else has this name, such as a file
     if os.path.lexists(path):
         raise InputError(f"{path} is not a folder: give the folder that holds it, {path.parent}")
     if not text.isprintable():

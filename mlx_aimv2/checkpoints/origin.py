@@ -16,7 +16,7 @@ class Origin:
     """Where a model came from.
 
     Attributes:
-        name: the repository, or the folder's path.
+        name: the repository, `demo`, or the folder's path.
         revision: the commit, for a repository.
         checkpoint: `checkpoint_hash` of the files.
         layout: the name of the layout found.

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import classify, convert, embed, evaluate, export, finetune, fuse, info, models, upload
+from . import classify, convert, demo, embed, evaluate, export, finetune, fuse, info, models, upload
 from .ui import DEBUG_VARIABLE, NAME, leave, report, show_warning
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.command("embed")(embed.embed)
 app.command("classify")(classify.classify)
+app.command("demo")(demo.demo)
 app.command("models")(models.models)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)

@@ -17,7 +17,9 @@ COMPUTING = "Computing"
 Model = Annotated[
     str,
     typer.Option(
-        "--model", "-m", help="A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`)."
+        "--model",
+        "-m",
+        help="A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`); demo needs no download.",
     ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")]

@@ -1,1 +1,1 @@
-"""Things to try the package on without a network: drawn pictures and an untrained checkpoint."""
+"""Things to try the package on without a network: a world of drawn pictures, a checkpoint, a tour."""

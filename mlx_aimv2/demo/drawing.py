@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, ImageDraw
-
-from ..errors import OutputError
 
 COLORS = {"red": "#d62828", "green": "#2a9d4a", "blue": "#2563c9", "yellow": "#f2c230", "purple": "#7b3fb5"}
 GROUNDS = ("#f4f1ea", "#d8dee6", "#e9e2d0", "#cfd8cf")
@@ -43,21 +40,3 @@ def _draw_one(rng: random.Random, color: str, shape: str, size: tuple[int, int])
         sides = 4 if shape == "square" else 3
         pen.regular_polygon((x, y, radius), sides, rotation=rng.randrange(360), fill=COLORS[color])
     return Drawing(picture, f"a {color} {shape}")
-
-
-def write_drawings(folder: Path, count: int, seed: int = 0) -> list[tuple[Path, str]]:
-    """Draw into ``folder`` as PNGs; the files and their captions.
-
-    Raises:
-        OutputError: the folder cannot be written to.
-    """
-    written = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, drawing in enumerate(draw(count, seed)):
-            path = folder / f"{number:02d}-{drawing.caption.replace(' ', '-')}.png"
-            drawing.picture.save(path)
-            written.append((path, drawing.caption))
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
-    return written

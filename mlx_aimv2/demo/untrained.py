@@ -5,24 +5,27 @@ It runs like a real one and knows nothing: its labels are noise.
 
 from __future__ import annotations
 
-import json
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
-from tokenizers import pre_tokenizers
 
 from ..checkpoints.atomic import new_folder, save_tensors
 from ..checkpoints.eras import original_config
 from ..checkpoints.layouts import LAYOUTS
+from ..companions import write_json
 from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from ..errors import InputError
 from ..loading import make_model
+from ..models.lit import Aimv2Model
+from ..models.vision import sine_cosine_positions
 from ..processing.image_config import write_preprocessor
+from .vocabulary import LEAST, Vocabulary, write_vocabulary
 
-BOS, EOS = "<start_of_text>", "<end_of_text>"
-VOCABULARY = 2 * 256 + 2  # every byte, inside a word and at its end, and the two special tokens
+VOCABULARY = LEAST  # every byte, inside a word and at its end, and the two special tokens
 
 TINY_VISION = Aimv2VisionConfig(
     hidden_size=64,
@@ -57,8 +60,47 @@ def random_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
     return {name: 1.0 + 0.3 * x if "norm" in name else x for name, x in tensors.items()}
 
 
+def initial_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
+    """Canonical tensors of a model that training from scratch begins with, the same for the same seed.
+
+    A vision encoder's table of positions begins as the sines and cosines of native resolution: from random positions,
+    which say nothing of neighbours, shapes are learned much more slowly.
+    """
+    with _seeded(seed):
+        model = make_model(config)
+    vision = model.vision_model if isinstance(model, Aimv2Model) else model
+    if "position_embedding" in vision.embeddings:
+        h = w = vision.config.grid
+        positions = sine_cosine_positions(h, w, vision.config.hidden_size)
+        vision.embeddings.position_embedding.weight = positions
+    tensors = dict(tree_flatten(model.parameters()))
+    mx.eval(tensors)
+    return tensors
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """MLX's generator from a seed on, as its initializers use no other; behind the block it goes on as before."""
+    state: Any = mx.random.state
+    high, low = state[0].tolist()
+    mx.random.seed(seed)
+    try:
+        yield
+    finally:
+        mx.random.seed(
+            high << 32 | low
+        )  # the state is the halves of a seed, and cannot be set in another way
+
+
 def write_checkpoint(
-    folder: Path, config: AnyConfig = TINY, layout: str = "apple", dtype: mx.Dtype = mx.float32, seed: int = 0
+    folder: Path,
+    config: AnyConfig = TINY,
+    layout: str = "apple",
+    dtype: mx.Dtype = mx.float32,
+    seed: int = 0,
+    *,
+    draw: Callable[[AnyConfig, int], dict[str, mx.array]] = random_tensors,
+    vocabulary: Vocabulary | None = None,
 ) -> Path:
     """Write an untrained checkpoint: weights, config.json, preprocessor_config.json, tokenizer files.
 
@@ -68,6 +110,8 @@ def write_checkpoint(
         layout: a name in `mlx_aimv2.checkpoints.layouts.LAYOUTS`.
         dtype: of the stored weights.
         seed: of the weights.
+        draw: makes the weights of a config and a seed.
+        vocabulary: of the tokenizer of a pair; one token for every byte if None.
 
     Returns:
         ``folder``.
@@ -76,7 +120,7 @@ def write_checkpoint(
         InputError: the layout has no place for the model.
         OutputError: the folder exists or cannot be written.
     """
-    canonical = random_tensors(config, seed)
+    canonical = draw(config, seed)
     tensors, unknown = LAYOUTS[layout].from_canonical(canonical)
     if unknown:
         raise InputError(f"the layout {layout} has no place for {unknown[0]} of this model")
@@ -85,29 +129,9 @@ def write_checkpoint(
         stored = {name: mx.contiguous(x.astype(dtype)) for name, x in tensors.items()}
         note = "mlx" if layout in ("mlx", "apple-mlx") else "pt"
         save_tensors(partial / "model.safetensors", stored, note)
-        _write_json(partial / "config.json", era)
+        write_json(partial / "config.json", era)
         write_preprocessor(partial, config)
         if isinstance(config, Aimv2Config):
-            write_tokenizer(partial, config.text_config.max_position_embeddings)
+            most = config.text_config.max_position_embeddings
+            write_vocabulary(partial, vocabulary or Vocabulary(), most)
     return folder
-
-
-def write_tokenizer(folder: Path, max_length: int = 77) -> None:
-    """vocab.json, merges.txt and configs of a tokenizer without merges: one token for every byte."""
-    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols), BOS, EOS]
-    special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
-    _write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    _write_json(folder / "special_tokens_map.json", special)
-    tokenizer = {
-        **special,
-        "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": max_length,
-        "errors": "replace",
-    }
-    _write_json(folder / "tokenizer_config.json", tokenizer)
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

@@ -16,10 +16,11 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..adapters.task import TASK
+from ..canvas import save_picture
 from ..checkpoints.atomic import replacing
 from ..checkpoints.files import read_json
 from ..errors import InputError, OutputError
-from ..evaluation import save_picture, write_report
+from ..evaluation import write_report
 from ..events import Notice, OnEvent, ignore
 from ..loading import LoadOptions, load
 from ..models.backend import on_cpu

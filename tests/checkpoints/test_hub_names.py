@@ -95,7 +95,7 @@ def test_home_is_expanded(work: Path) -> None:
             "https://hf.co/apple/x",
             "https://hf.co/apple/x is a web address: give the repository as OWNER/NAME",
         ),
-        ("demo", f"'demo' is neither a folder nor a known model: {OTHERS}"),
+        ("xyzzy", f"'xyzzy' is neither a folder nor a known model: {OTHERS}"),
         ("litt", f"'litt' is neither a folder nor a known model: did you mean lit? {OTHERS}"),
         ("a--b/c", f"'a--b/c' is not a valid repository name: {OTHERS}"),
     ],

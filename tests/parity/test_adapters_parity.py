@@ -83,11 +83,11 @@ def vision(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """The folder of an image-text pair that transformers wrote."""
-    from mlx_aimv2.demo.untrained import write_tokenizer
+    from mlx_aimv2.demo.vocabulary import Vocabulary, write_vocabulary
 
     folder = tmp_path_factory.mktemp("pair")
     pair_model().save_pretrained(folder)
-    write_tokenizer(folder, TEXT["max_position_embeddings"])
+    write_vocabulary(folder, Vocabulary(), TEXT["max_position_embeddings"])
     return folder
 
 

@@ -50,7 +50,7 @@ STEPS, RATE = 8, 1e-3
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """The folder of an image-text pair that transformers wrote."""
-    from mlx_aimv2.demo.untrained import write_tokenizer
+    from mlx_aimv2.demo.vocabulary import Vocabulary, write_vocabulary
 
     folder = tmp_path_factory.mktemp("pair")
     config = transformers.Aimv2Config(
@@ -63,7 +63,7 @@ def pair(tmp_path_factory):
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.copy_(noise * parameter[0].numel() ** -0.5)
     model.save_pretrained(folder)
-    write_tokenizer(folder, TEXT["max_position_embeddings"])
+    write_vocabulary(folder, Vocabulary(), TEXT["max_position_embeddings"])
     return folder
 
 

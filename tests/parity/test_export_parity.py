@@ -10,7 +10,8 @@ import pytest
 
 from mlx_aimv2 import Aimv2VisionConfig, convert, load
 from mlx_aimv2.checkpoints.quantize import Scheme
-from mlx_aimv2.demo.untrained import VOCABULARY, write_checkpoint, write_tokenizer
+from mlx_aimv2.demo.untrained import VOCABULARY, write_checkpoint
+from mlx_aimv2.demo.vocabulary import Vocabulary, write_vocabulary
 from mlx_aimv2.exporting import export
 from mlx_aimv2.loading import LoadOptions
 from mlx_aimv2.preparation import ConvertOptions
@@ -179,7 +180,7 @@ def write_as(folder, layout, variant):
         tensors = apple_vision(state, channels_last=layout == "apple-mlx")
         write(folder, tensors, apple_vision_config(theirs.config))
     if variant == "lit":
-        write_tokenizer(folder, TEXT["max_position_embeddings"])
+        write_vocabulary(folder, Vocabulary(), TEXT["max_position_embeddings"])
     return folder
 
 

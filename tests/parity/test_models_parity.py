@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from mlx_aimv2 import load
-from mlx_aimv2.demo.untrained import VOCABULARY, write_tokenizer
+from mlx_aimv2.demo.untrained import VOCABULARY
+from mlx_aimv2.demo.vocabulary import Vocabulary, write_vocabulary
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -169,7 +170,7 @@ def pair(tmp_path_factory):
     """Their pair, ours from the checkpoint it wrote, and that checkpoint."""
     folder, theirs = tmp_path_factory.mktemp("pair"), pair_model()
     theirs.save_pretrained(folder)
-    write_tokenizer(folder, TEXT["max_position_embeddings"])
+    write_vocabulary(folder, Vocabulary(), TEXT["max_position_embeddings"])
     return theirs, loaded(folder), folder
 
 
@@ -409,7 +410,7 @@ def test_pair_in_another_layout(pair, layout, tmp_path):
     theirs, _, _ = pair
     tensors = apple_pair(theirs.state_dict(), channels_last=layout == "apple-mlx")
     write(tmp_path, tensors, apple_pair_config(theirs.config))
-    write_tokenizer(tmp_path, TEXT["max_position_embeddings"])
+    write_vocabulary(tmp_path, Vocabulary(), TEXT["max_position_embeddings"])
     ours = loaded(tmp_path)
     assert ours.origin.layout == layout
     (pixels, x), (ids, mask) = pictures(theirs.config.vision_config), texts()

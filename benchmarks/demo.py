@@ -1,0 +1,77 @@
+"""What the checkpoint `demo` can do with combinations it has never seen, as `mlx-aimv2 evaluate` measures it.
+
+2,000 pictures are labelled among 120 shapes and colours, and 1,000 captions and their pictures are looked for in
+each other. One line for each version of the checkpoint: as given, and what fewer bits make of it.
+
+    python benchmarks/demo.py [--original demo-training/captions-checkpoint] [--seed 0] [--work FOLDER]
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from mlx_aimv2 import convert
+from mlx_aimv2.checkpoints.hub import resolve
+from mlx_aimv2.demo.tour import TEMPLATES
+from mlx_aimv2.demo.world import WorldOptions, write_world
+from mlx_aimv2.presets import DEMO_MODEL
+
+SIDE = 84  # pixels, as in training
+TOLD = ("recall@1", "text_to_image_recall@1", "image_to_text_recall@1", "recall@5", "recall@10")
+
+
+def evaluate(model, data, *options):
+    """What `mlx-aimv2 evaluate` says of a model on pictures."""
+    command = [
+        sys.executable,
+        "-m",
+        "mlx_aimv2",
+        "evaluate",
+        "--data",
+        data,
+        "--model",
+        model,
+        "--json",
+        *options,
+    ]
+    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def measure(name, model, world):
+    """One line about a checkpoint."""
+    size = (resolve(str(model)).folder / "model.safetensors").stat().st_size
+    templates = [part for template in TEMPLATES for part in ("--template", template)]
+    labelled = evaluate(model, world / "zeroshot", "--labels", world / "labels.txt", *templates)
+    found = evaluate(model, world / "retrieval" / "captions.csv")
+    result = {"version": name, "bytes": size, "top1": labelled["top1"], "top5": labelled.get("top5")}
+    print(json.dumps({**result, **{key: found.get(key) for key in TOLD}}), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--original", default=DEMO_MODEL, help="what fewer bits are made of")
+    parser.add_argument("--seed", type=int, default=0, help="of the pictures")
+    parser.add_argument("--work", type=Path, help="where the pictures stay; otherwise they are removed")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = given.work or Path(temporary)
+        world, shown = work / "world", WorldOptions(train=1, simple=0, val=0, side=SIDE, seed=given.seed)
+        if not world.exists():
+            write_world(world, shown)
+        measure("in the package", DEMO_MODEL, world)
+        if given.original != DEMO_MODEL:
+            measure("original, float32", given.original, world)
+        for bits in (8, 6, 4, 3):
+            made = Path(temporary) / f"{bits}-bit"
+            convert(given.original, made, dtype="float16", quantize=True, q_bits=bits, q_group_size=64)
+            measure(f"{bits} bits", made, world)
+
+
+if __name__ == "__main__":  # pictures are drawn by processes that import this file
+    main()

@@ -1,0 +1,26 @@
+"""What each patch of a picture is like: the grid of features, its three main directions as red, green and blue."""
+
+import numpy as np
+from PIL import Image
+
+from mlx_aimv2 import Embedder, load
+from mlx_aimv2.demo.examples import shown_examples
+
+SIDE, COUNT = 224, 6
+
+pictures = [example.picture(SIDE) for example in shown_examples(COUNT)]
+grids = Embedder(*load("demo"), pooling="tokens").images(pictures)  # (N, h, w, D)
+count, h, w, width = grids.shape
+
+tokens = grids.reshape(-1, width)
+_, _, directions = np.linalg.svd(tokens - tokens.mean(axis=0), full_matrices=False)
+main = (tokens - tokens.mean(axis=0)) @ directions[:3].T  # (N h w, 3)
+low, high = np.percentile(main, (2, 98), axis=0)
+colors = (np.clip((main - low) / (high - low), 0, 1) * 255).astype(np.uint8).reshape(count, h, w, 3)
+
+sheet = Image.new("RGB", (COUNT * SIDE, 2 * SIDE), "white")
+for k in range(COUNT):
+    sheet.paste(pictures[k], (k * SIDE, 0))
+    sheet.paste(Image.fromarray(colors[k]).resize((SIDE, SIDE), Image.Resampling.NEAREST), (k * SIDE, SIDE))
+sheet.save("patches.png")
+print(f"{count} grids of {h} x {w} features, {width} wide: see patches.png")

@@ -1,0 +1,58 @@
+"""Vectors for an app with many threads. MLX's streams belong to threads, so one of them owns the model."""
+
+import queue
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from mlx_aimv2 import Embedder, load
+from mlx_aimv2.demo.examples import shown_examples
+
+
+class EmbeddingService:
+    """Inside its `with`, give it pictures from any thread; it gives futures of vectors, computed in batches."""
+
+    def __init__(self, model="demo", most=16):
+        self.model, self.most, self.waiting = model, most, queue.Queue()
+        self.owner, self.lock = ThreadPoolExecutor(1), threading.Lock()
+
+    def __enter__(self):
+        loading = self.owner.submit(lambda: Embedder(*load(self.model)))
+        if loading.exception():
+            self.__exit__()
+        self.embedder = loading.result()
+        return self
+
+    def __exit__(self, *_):
+        import mlx.core as mx  # after mlx_aimv2, which has looked for a fast BLAS
+
+        with self.lock:  # behind what waits: streams left to the end of the process can crash it
+            self.owner.submit(mx.clear_streams)
+            self.owner.shutdown(wait=False)  # from here on nothing is taken
+        self.owner.shutdown()
+
+    def embed(self, picture):
+        """The future of a picture's vector, or of the reason why there is none; raises when the `with` has ended."""
+        with self.lock:
+            self.waiting.put((picture, future := Future()))
+            self.owner.submit(self._compute)
+        return future
+
+    def _compute(self):
+        """What waits, as one batch; often an earlier call has taken it all."""
+        jobs = [self.waiting.get() for _ in range(min(self.most, self.waiting.qsize()))]
+        jobs = [job for job in jobs if job[1].set_running_or_notify_cancel()]
+        try:
+            for item in self.embedder.stream([picture for picture, _ in jobs]):
+                future = jobs[item.index][1]
+                future.set_exception(item.error) if item.error else future.set_result(item.vector)
+        except Exception as error:  # noqa: BLE001 - that of the batch, and the next may be fine
+            for _, future in jobs:
+                if not future.done():
+                    future.set_exception(error)
+
+
+pictures = [example.picture(224) for example in shown_examples(40)]
+with EmbeddingService() as service, ThreadPoolExecutor(8) as clients:
+    vectors = list(clients.map(lambda picture: service.embed(picture).result(), pictures))
+    print(f"{len(vectors)} vectors of {len(vectors[0])} numbers, asked for by 8 threads")
+    print("a broken picture:", service.embed(b"no picture").exception())

@@ -1,0 +1,105 @@
+"""Train the checkpoint `demo` from scratch: an image-text pair on pictures that are drawn for it.
+
+Interrupt it whenever you like: it goes on where it was. Everything is kept in --work: pictures, logs, curves, the
+checkpoint of every stage, and `demo`, the last one in 8 bits, as it lies in mlx_aimv2/demo/checkpoint (with a card
+and a licence of its own). benchmarks/demo.py measures what it can do.
+
+    python examples/train_demo.py [--work demo-training] [--pictures 60000] [--seed 0]
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, convert
+from mlx_aimv2.demo.examples import training_examples
+from mlx_aimv2.demo.untrained import initial_tensors, write_checkpoint
+from mlx_aimv2.demo.vocabulary import learn_vocabulary
+from mlx_aimv2.demo.world import WorldOptions, write_world
+from mlx_aimv2.events import Metric
+from mlx_aimv2.finetune.options import make_options
+from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.fusing import fuse
+
+SIDE, LENGTH = 84, 32  # pixels, tokens
+VISION = Aimv2VisionConfig(
+    hidden_size=256, intermediate_size=704, num_hidden_layers=5, num_attention_heads=8, image_size=SIDE,
+    use_head=True,
+)  # fmt: skip
+TRAINING = {"fine_tune_type": "full", "batch_size": 64, "learning_rate": 4e-4, "weight_decay": 0.05,
+            "warmup": 0.05, "save_every": 200}  # fmt: skip
+
+SHAPES = {"pooling": "head", "head_lr": 2e-3, "metric": "top1"}
+CAPTIONS = {"task": "contrastive", "batch_size": 128}
+STAGES = (  # what each learns from, and how
+    ("simple", "world/simple", {**SHAPES, "epochs": 2, "batch_size": 32, "learning_rate": 3e-4, "warmup": 0.2,
+                          "schedule": "constant", "val_fraction": 0.05}),
+    ("shapes", "world/shapes.csv", {**SHAPES, "epochs": 2}),
+    ("words", "world/captions.jsonl", {**CAPTIONS, "iters": 250, "vision_tower": "frozen", "text_tower": "trained"}),
+    ("captions", "more/captions.jsonl", {**CAPTIONS, "epochs": 1}),
+)  # fmt: skip
+
+
+def untrained(folder, seed):
+    """The pair before training: its vocabulary is learned from captions."""
+    vocabulary = learn_vocabulary(example.caption for example in training_examples(20_000, seed))
+    size = len(vocabulary.tokens)
+    text = Aimv2TextConfig(
+        vocab_size=size, hidden_size=192, intermediate_size=512, num_hidden_layers=3, num_attention_heads=3,
+        max_position_embeddings=LENGTH, eos_token_id=size - 1,
+    )  # fmt: skip
+    config = Aimv2Config(VISION, text, projection_dim=192)
+    return write_checkpoint(folder, config, "mlx", seed=seed, draw=initial_tensors, vocabulary=vocabulary)
+
+
+def show(event):
+    """A line for every epoch, and for every fifty steps."""
+    if isinstance(event, Metric) and ("val_loss" in event.values or event.step % 50 == 0):
+        print(event.step, {name: round(x, 4) for name, x in event.values.items()}, flush=True)
+
+
+def train(data, model, run, seed, options):
+    """Train a stage, or go on with it; the checkpoint that it gives."""
+    checkpoint = run.with_name(f"{run.name}-checkpoint")
+    if not checkpoint.exists():
+        given = {**TRAINING, "data": str(data), "model": str(model), "adapter_path": str(run), "seed": seed}
+        finetune(make_options({**given, **options, "resume": run.exists()}), show)
+        fuse(model, run, checkpoint)
+    return checkpoint
+
+
+def check_same(path, given):
+    """A folder of work belongs to one choice of arguments."""
+    told = {name: value for name, value in given.items() if name != "work"}
+    told = json.loads(json.dumps({**told, "training": TRAINING, "stages": STAGES}))
+    if path.exists() and json.loads(path.read_text()) != told:
+        sys.exit(f"{path.parent} was begun with other arguments, see {path}: name another folder with --work")
+    path.write_text(json.dumps(told, indent=2) + "\n")
+
+
+def main():
+    """Shapes at their plainest; shapes in all colours and textures; their names; then all that can be said."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("demo-training"))
+    parser.add_argument("--pictures", type=int, default=60_000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    check_same(given.work / "arguments.json", vars(given))
+    world, more, fresh, demo = (given.work / name for name in ("world", "more", "fresh", "demo"))
+    if not world.exists():
+        simple = given.pictures * 2 // 15
+        write_world(world, WorldOptions(given.pictures, simple, side=SIDE, seed=given.seed))
+    if not more.exists():
+        count = given.pictures * 5 // 2
+        write_world(more, WorldOptions(count, 0, zero_shot=0, retrieval=0, side=SIDE, seed=given.seed + 1))
+    model = fresh if fresh.exists() else untrained(fresh, given.seed)
+    for name, data, options in STAGES:
+        model = train(given.work / data, model, given.work / name, given.seed, options)
+    if not demo.exists():
+        convert(model, demo, dtype="float16", quantize=True, q_bits=8, q_group_size=64)
+
+
+if __name__ == "__main__":  # pictures are drawn by processes that import this file
+    main()

@@ -1,0 +1,78 @@
+"""The checkpoint `demo`, which lies inside the package: small, trained on drawn pictures, there without a network."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import NotACheckpointError
+from ..presets import DEMO_MODEL
+from .selection import CONFIG, SINGLE
+
+CHECKPOINT = Path(__file__).parent.parent / "demo" / "checkpoint"
+PACKED_IN = 32  # bits of the integers that quantized weights are packed into
+
+
+@dataclass(frozen=True)
+class BundledSizes:
+    """How large the checkpoint is.
+
+    Attributes:
+        parameters: weights of both towers.
+        quantizable: those of them that are stored packed.
+        num_patches: tokens of a picture.
+        nbytes: of the file of weights.
+    """
+
+    parameters: int
+    quantizable: int
+    num_patches: int
+    nbytes: int
+
+    def bytes_at(self, bits: float) -> int:
+        """Memory that the weights take with so many bits for a packed one, and 16 for the others."""
+        return round((self.quantizable * bits + (self.parameters - self.quantizable) * 16) / 8)
+
+
+def is_demo(name: str) -> bool:
+    """Whether a name, in upper or lower case, is that of the checkpoint inside the package."""
+    return name.strip().lower() == DEMO_MODEL
+
+
+def bundled_folder() -> Path:
+    """The folder of the checkpoint.
+
+    Raises:
+        NotACheckpointError: this installation lacks it.
+    """
+    if not all((CHECKPOINT / name).is_file() for name in (CONFIG, SINGLE)):
+        raise NotACheckpointError(
+            f"this installation lacks the checkpoint {DEMO_MODEL}, which comes with the package: install mlx-aimv2"
+            " again, or name another model (mlx-aimv2 models)"
+        )
+    return CHECKPOINT
+
+
+def bundled_sizes() -> BundledSizes | None:
+    """How large the checkpoint is, from the headers of its files; None where it is missing or damaged."""
+    try:
+        return _sizes(bundled_folder())
+    except Exception:  # noqa: BLE001 - damaged files raise anything, and loading it says what is wrong with them
+        return None
+
+
+def _sizes(folder: Path) -> BundledSizes:
+    from safetensors import safe_open
+
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    bits = config.get("quantization", {}).get("bits", PACKED_IN)
+    with safe_open(folder / SINGLE, framework="numpy") as file:
+        counts = {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    packed = {name.removesuffix(".scales") for name in counts if name.endswith(".scales")}
+    quantizable = sum(counts[f"{path}.weight"] for path in packed) * PACKED_IN // bits
+    plain = sum(count for name, count in counts.items() if name.rpartition(".")[0] not in packed)
+    vision = config["vision_config"]
+    patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    return BundledSizes(quantizable + plain, quantizable, patches, (folder / SINGLE).stat().st_size)

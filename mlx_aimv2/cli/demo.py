@@ -1,0 +1,110 @@
+"""`mlx-aimv2 demo`: everything once, on drawn pictures, with the checkpoint inside the package."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..presets import BITS_FLOAT32, DEFAULT_MODEL, DEMO_MODEL, find
+from .options import Device, Json, Model
+from .ui import put, say, screen, table, verb
+from .words import duration, size
+
+if TYPE_CHECKING:
+    from ..demo.findings import Tour
+
+SHOWN = 3  # neighbours, and pictures found for a sentence
+
+
+@verb
+def demo(
+    output: Annotated[Path, typer.Argument(help="The folder to write.")] = Path("demo-output"),
+    model: Model = DEMO_MODEL,
+    seed: Annotated[int, typer.Option(help="Of the pictures.")] = 0,
+    count: Annotated[int, typer.Option(help="How many pictures.")] = 12,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write into a folder that holds something already.")
+    ] = False,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Draw a dozen pictures, embed them, label them, find them by sentences; all on one contact sheet. Offline."""
+    from ..models.backend import require_mlx, use_device
+
+    require_mlx()
+    from ..demo.tour import TourOptions, take_tour
+
+    options = TourOptions(model, seed, count, force)
+    if device:
+        use_device(device)
+    with screen() as shown:
+        shown.start_clock()
+        tour = take_tour(output.expanduser(), options, shown)
+        seconds = shown.seconds
+    if json:
+        put(jsonlib.dumps(tour.to_dict(), indent=2))
+    else:
+        _show(tour)
+    say(f"{tour.right} of {len(tour.pictures)} labels are right; {duration(seconds)} in all")
+    _show_commands(tour, model)
+
+
+def _show(tour: Tour) -> None:
+    """Three tables: labels, sentences, neighbours."""
+    pictures = tour.pictures
+    rows = [
+        (
+            one.path.name,
+            " + ".join(one.labels),
+            one.predictions[0][0],
+            f"{one.predictions[0][1]:.1%}",
+            "right" if one.is_right else "wrong",
+        )
+        for one in pictures
+    ]
+    table(("picture", "truth", "label", "probability", "result"), rows)
+    put("")
+    found = [
+        (one.text, str(one.rank), ", ".join(pictures[k].path.name for k, _ in one.ranking[:SHOWN]))
+        for one in tour.sentences
+    ]
+    table(("sentence", "rank of its picture", "pictures found, best first"), found)
+    put("")
+    near = [
+        (one.path.name, ", ".join(f"{pictures[k].path.name} {x:.2f}" for k, x in one.neighbours[:SHOWN]))
+        for one in pictures
+    ]
+    table(("picture", "nearest, with cosine"), near)
+
+
+def _show_commands(tour: Tour, model: str) -> None:
+    """The same by hand; after `demo` with Apple's checkpoint too, on the user's own pictures."""
+    from ..checkpoints.bundled import is_demo
+    from ..demo.findings import LABELS_FILE, PICTURES
+    from ..demo.tour import TEMPLATES
+
+    pictures, labels = (quote(str(tour.folder / name)) for name in (PICTURES, LABELS_FILE))
+    chosen = f"--model {quote(model)}"
+    templates = " ".join(f"--template {quote(template)}" for template in TEMPLATES)
+    say("the same, step by step:")
+    for command in (
+        f"embed {pictures} {chosen} -o vectors.npz",
+        f"embed --text {quote(tour.sentences[0].text)} {chosen}",
+        f"classify {pictures} --labels-file {labels} {templates} {chosen}",
+    ):
+        say(f"  mlx-aimv2 {command}")
+    if not is_demo(model):
+        return
+    apple = find(DEFAULT_MODEL)
+    download = f" ({size(apple.bytes_at(BITS_FLOAT32))} to download once, for research use)" if apple else ""
+    say(f"with Apple's {DEFAULT_MODEL}{download}, on pictures of yours:")
+    for command in (
+        "embed photos/ --model lit -o photos.npz",
+        "embed --text 'a dog on a beach' --model lit",
+        "classify photos/ --labels 'a dog,a cat,a horse' --model lit",
+    ):
+        say(f"  mlx-aimv2 {command}")

@@ -1,0 +1,18 @@
+"""Numbers that have to be in a range."""
+
+from __future__ import annotations
+
+import math
+
+from ..errors import InputError
+
+
+def check_range(what: str, value: float, least: float, most: float = math.inf) -> None:
+    """Refuse a number out of its range.
+
+    Raises:
+        InputError: it is not from ``least`` to ``most``.
+    """
+    if not least <= value <= most:
+        rule = f"{least:,} or more" if most == math.inf else f"from {least:,} to {most:,}"
+        raise InputError(f"{what} is {value!r}, but has to be {rule}")

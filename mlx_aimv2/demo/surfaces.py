@@ -1,0 +1,166 @@
+"""Colours, and what is done with them: textures of things, finishes of grounds."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .scenes import FINISHES, Ground, Thing
+
+Color = tuple[float, float, float]  # red, green, blue, each 0 to 255
+Pixels = NDArray[np.float32]
+
+PAINTS: dict[str, Color] = {
+    "red": (214, 36, 40),
+    "yellow": (246, 214, 36),
+    "green": (40, 150, 60),
+    "cyan": (50, 205, 220),
+    "blue": (36, 80, 215),
+    "purple": (128, 46, 175),
+    "pink": (247, 130, 192),
+    "brown": (122, 72, 34),
+    "black": (22, 22, 24),
+    "white": (250, 250, 250),
+}
+GROUNDS: dict[str, Color] = {
+    "white": (246, 246, 243),
+    "grey": (152, 152, 154),
+    "black": (20, 20, 22),
+    "beige": (226, 205, 168),
+    "navy": (24, 36, 88),
+    "mint": (178, 230, 200),
+}
+INKS: tuple[Color, ...] = ((250, 250, 250), (20, 20, 20))
+GREY: Color = (122, 122, 122)  # the ink on black and white, or one could pass for the other
+FADE = 0.5  # how much of its colour a fading ground has lost at its far side
+LEAST_CONTRAST = 75.0  # distance in RGB of a thing from every part of its ground
+JITTER = 9.0  # by how much a channel of a colour differs from picture to picture
+GRAIN = 28.0  # of a speckled ground, at most
+GRAINS = 32  # along its side
+
+
+def distance(one: Color, two: Color) -> float:
+    """The distance of two colours in RGB, 0 to 442."""
+    return math.dist(one, two)
+
+
+def ground_colors(ground: Ground) -> tuple[Color, Color]:
+    """The colours at the two sides of a ground."""
+    near = GROUNDS[ground.color]
+    if ground.finish != "fading":
+        return near, near
+    far = INKS[0] if sum(near) < 200 else INKS[1]  # dark ones get lighter
+    return near, mix(near, far, FADE)
+
+
+def goes_on(thing: Thing, ground: Ground) -> bool:
+    """Whether a thing can be told from its ground."""
+    paint = PAINTS[thing.color]
+    return all(distance(paint, color) >= LEAST_CONTRAST for color in ground_colors(ground))
+
+
+def mix(one: Color, two: Color, share: float) -> Color:
+    """A colour with ``share`` of the second, 0 to 1."""
+    red, green, blue = (a + share * (b - a) for a, b in zip(one, two, strict=True))
+    return red, green, blue
+
+
+def jittered(color: Color, rng: random.Random) -> Color:
+    """Nearly the same colour."""
+    red, green, blue = (min(max(x + rng.uniform(-JITTER, JITTER), 0), 255) for x in color)
+    return red, green, blue
+
+
+def ink_for(thing: Thing, ground: Ground) -> Color:
+    """The second colour of a texture: the neutral one that is told best from the thing and its ground."""
+    if thing.color in ("black", "white"):
+        return GREY
+    others = (PAINTS[thing.color], *ground_colors(ground))
+    return max(INKS, key=lambda ink: min(distance(ink, other) for other in others))
+
+
+def _striped(u: Pixels, v: Pixels) -> NDArray[np.bool_]:
+    return u % 1 < 0.42
+
+
+def _dotted(u: Pixels, v: Pixels) -> NDArray[np.bool_]:
+    return (u % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.095
+
+
+def _checkered(u: Pixels, v: Pixels) -> NDArray[np.bool_]:
+    return (u % 1 < 0.5) ^ (v % 1 < 0.5)
+
+
+INKED: dict[str, Callable[[Pixels, Pixels], NDArray[np.bool_]]] = {
+    "striped": _striped,
+    "dotted": _dotted,
+    "checkered": _checkered,
+}
+PERIODS = {
+    "striped": 0.22,
+    "dotted": 0.25,
+    "checkered": 0.33,
+}  # in diameters of the thing, if it is of medium size
+COARSER = {"small": 1.25, "medium": 1.0, "large": 0.85}  # so that small ones show theirs too
+
+
+def texture_ink(thing: Thing, x: Pixels, y: Pixels, rng: random.Random) -> NDArray[np.bool_]:
+    """Where the ink of a thing's texture goes.
+
+    Args:
+        thing: what is textured.
+        x: (1, n), rightwards from the middle of the thing, in its diameters.
+        y: (n, 1), downwards.
+        rng: of the texture's angle and offset.
+
+    Returns:
+        (n, n), true where the ink goes.
+    """
+    if thing.texture not in INKED:
+        return np.zeros((y.size, x.size), dtype=bool)
+    angle = rng.uniform(0, math.pi)
+    scale = 1 / (PERIODS[thing.texture] * COARSER[thing.size])
+    cosine, sine = math.cos(angle) * scale, math.sin(angle) * scale
+    u: Pixels = x * np.float32(cosine) + y * np.float32(sine) + np.float32(rng.random())
+    v: Pixels = y * np.float32(cosine) - x * np.float32(sine) + np.float32(rng.random())
+    return INKED[thing.texture](u, v)
+
+
+def ground_pixels(ground: Ground, side: int, rng: random.Random) -> Pixels:
+    """A ground without things.
+
+    Args:
+        ground: its colour and finish.
+        side: of the picture, in pixels.
+        rng: of what is not told of it.
+
+    Returns:
+        (side, side, 3) float32, 0 to 255, a little beyond where it is speckled.
+    """
+    near, far = (np.asarray(jittered(color, rng), np.float32) for color in ground_colors(ground))
+    pixels = np.empty((side, side, 3), np.float32)
+    pixels[:] = near
+    if ground.finish == FINISHES[1]:
+        pixels += slope(side, rng.uniform(0, 2 * math.pi))[..., None] * (far - near)
+    elif ground.finish == FINISHES[2]:
+        pixels += _grain(side, rng)[..., None]
+    return pixels
+
+
+def slope(side: int, angle: float) -> Pixels:
+    """(side, side) from 0 to 1 along a direction, in radians."""
+    line = np.linspace(-0.5, 0.5, side, dtype=np.float32)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    reach = abs(cosine) + abs(sine)
+    return (line[None, :] * cosine + line[:, None] * sine) / np.float32(reach) + np.float32(0.5)
+
+
+def _grain(side: int, rng: random.Random) -> Pixels:
+    """(side, side) of grains that are larger than the noise of a camera."""
+    noise = np.random.default_rng(rng.getrandbits(64)).random((GRAINS, GRAINS), np.float32)
+    places = np.arange(side) * GRAINS // side
+    return (noise[np.ix_(places, places)] - np.float32(0.5)) * np.float32(2 * GRAIN)

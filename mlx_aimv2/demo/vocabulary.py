@@ -1,0 +1,93 @@
+"""The vocabulary of a byte-level BPE as CLIP has it: learnt from captions, or of bytes alone; and its files."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import pre_tokenizers, trainers
+
+from ..companions import write_json
+from ..errors import InputError
+from ..processing import tokenizer_files
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+END_OF_WORD = "</w>"
+SYMBOLS = tuple(sorted(pre_tokenizers.ByteLevel.alphabet()))  # one for each byte
+LEAST = 2 * len(SYMBOLS) + 2  # every byte, inside a word and at its end, and the two special tokens
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a tokenizer knows.
+
+    Attributes:
+        merges: pairs of tokens that are joined, the first first.
+        bos: the token in front of every text.
+        eos: the token behind it, with the highest id, which is also padding.
+    """
+
+    merges: tuple[tuple[str, str], ...] = ()
+    bos: str = BOS
+    eos: str = EOS
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """All tokens in the order of their ids: bytes, bytes that end a word, merged ones, special ones."""
+        ends = (f"{symbol}{END_OF_WORD}" for symbol in SYMBOLS)
+        return (*SYMBOLS, *ends, *map("".join, self.merges), self.bos, self.eos)
+
+
+def learn_vocabulary(texts: Iterable[str], most: int = 1024) -> Vocabulary:
+    """The vocabulary that byte pair encoding finds in some texts, the same for the same texts.
+
+    Any text can be encoded with it, as every byte is a token.
+
+    Args:
+        texts: to learn from, such as captions.
+        most: tokens, the 514 for bytes and ends included. There are fewer if every word of the texts is one.
+
+    Raises:
+        InputError: there is not even room for the bytes.
+    """
+    if most < LEAST:
+        raise InputError(f"a vocabulary of {most} tokens has no room for every byte: allow {LEAST} or more")
+    with tempfile.TemporaryDirectory() as folder:
+        write_vocabulary(Path(folder), Vocabulary())
+        backend = tokenizer_files.read(Path(folder)).backend  # with the split into words that is used later
+    trainer = trainers.BpeTrainer(
+        vocab_size=most - len(SYMBOLS) - 2,  # it has no use for the bytes that end no word of the texts
+        initial_alphabet=list(SYMBOLS),
+        end_of_word_suffix=END_OF_WORD,
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    merges = json.loads(backend.to_str())["model"]["merges"]
+    return Vocabulary(tuple((first, second) for first, second in merges))
+
+
+def write_vocabulary(folder: Path, vocabulary: Vocabulary, max_length: int = 77) -> None:
+    """Write vocab.json, merges.txt, special_tokens_map.json and tokenizer_config.json.
+
+    Args:
+        folder: that exists.
+        vocabulary: what to write.
+        max_length: the most tokens of a text, BOS and EOS included; the text tower's positions.
+    """
+    end = vocabulary.eos
+    special = {"bos_token": vocabulary.bos, "eos_token": end, "unk_token": end, "pad_token": end}
+    ids = {token: number for number, token in enumerate(vocabulary.tokens)}
+    merges = "".join(f"{first} {second}\n" for first, second in vocabulary.merges)
+    write_json(folder / "vocab.json", ids)
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
+    write_json(folder / "special_tokens_map.json", special)
+    tokenizer = {
+        **special,
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": max_length,
+        "errors": "replace",
+    }
+    write_json(folder / "tokenizer_config.json", tokenizer)

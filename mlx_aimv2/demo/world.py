@@ -1,0 +1,200 @@
+"""The drawn world as files: pictures and captions to train on, and held-out combinations to measure on."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import multiprocessing
+import os
+from collections.abc import Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ..checkpoints.atomic import new_folder
+from ..errors import OutputError
+from ..events import OnEvent, Progress, ignore
+from .examples import Example, retrieval_examples, simple_examples, training_examples, zero_shot_examples
+from .painting import LARGEST, SMALLEST, Conditions
+from .ranges import check_range
+from .scenes import LABELS
+
+STAGE = "drawing"
+CHUNK = 250  # pictures that a process draws before it reports
+PER_FOLDER = 1000
+COMPRESSION = 1  # of PNG: noise hardly gets smaller, only slower
+MOST = 10_000_000
+
+Job = tuple[str, Example]  # the file, relative to the folder, and what it shows
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """What ``write_world`` writes.
+
+    Attributes:
+        train: pictures to train on.
+        simple: pictures of plain dark things on white, sorted by shape, to begin with.
+        val: pictures of the same kinds of scenes to validate on.
+        zero_shot: pictures of held-out shapes and colours, sorted by label.
+        retrieval: pictures with held-out combinations and a full caption each.
+        side: width and height of every picture in pixels.
+        seed: of everything; which combinations are held out does not depend on it.
+        conditions: how hard the pictures are made.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    train: int = 60_000
+    simple: int = 8_000
+    val: int = 1_000
+    zero_shot: int = 2_000
+    retrieval: int = 1_000
+    side: int = 112
+    seed: int = 0
+    conditions: Conditions = field(default_factory=Conditions)
+
+    def __post_init__(self) -> None:
+        for name in ("train", "simple", "val", "zero_shot", "retrieval"):
+            check_range(name, getattr(self, name), int(name == "train"), MOST)
+        check_range("side", self.side, SMALLEST, LARGEST)
+
+
+def write_world(
+    folder: Path,
+    options: WorldOptions | None = None,
+    processes: int | None = None,
+    on_event: OnEvent = ignore,
+) -> Path:
+    """Draw the world into a folder, which appears when it is complete.
+
+    - `captions.jsonl`: path, caption and split (train, val) of what is below `train/` and `val/`.
+    - `shapes.csv`: path, label (a shape) and split of those that show one kind of thing.
+    - `simple/`: a folder for each shape.
+    - `labels.txt`: all 120 labels, one in a line.
+    - `zeroshot/`: a folder for each held-out label, such as `red triangle/0000.png`.
+    - `retrieval/captions.csv`: path and caption of the pictures beside it.
+
+    The files do not depend on the number of processes. These are spawned, so a script has to call this under
+    `if __name__ == "__main__":` unless it asks for one.
+
+    Args:
+        folder: what to write; it must not exist.
+        options: how much and how large; None for the usual.
+        processes: that draw at once; None for as many as there are processors.
+        on_event: called with progress.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        InputError: the number of processes is less than 1.
+        OutputError: the folder exists or cannot be written, or a process ended before it had drawn its pictures.
+    """
+    options = options or WorldOptions()
+    processes = _processor_count() if processes is None else processes
+    check_range("processes", processes, 1, 1024)
+    with new_folder(folder) as unfinished:
+        seen = _training_jobs(options)
+        begun = _sorted_jobs("simple", simple_examples(options.simple, options.seed))
+        labelled = _sorted_jobs("zeroshot", zero_shot_examples(options.zero_shot, options.seed))
+        described = _retrieval_jobs(options)
+        _draw(unfinished, [*seen, *begun, *labelled, *described], options, processes, on_event)
+        _write_captions(unfinished / "captions.jsonl", seen)
+        _write_shapes(unfinished / "shapes.csv", seen)
+        (unfinished / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
+        told = [(Path(name).name, example.caption) for name, example in described]
+        _write_table(unfinished / "retrieval" / "captions.csv", ("path", "caption"), told)
+    return folder
+
+
+def _training_jobs(options: WorldOptions) -> list[Job]:
+    return [
+        (f"{split}/{index // PER_FOLDER:03d}/{index:06d}.png", example)
+        for split, count in (("train", options.train), ("val", options.val))
+        for index, example in enumerate(training_examples(count, options.seed, split))
+    ]
+
+
+def _sorted_jobs(folder: str, examples: Sequence[Example]) -> list[Job]:
+    """Each example in a folder of its caption."""
+    return [
+        (f"{folder}/{example.caption}/{index:04d}.png", example) for index, example in enumerate(examples)
+    ]
+
+
+def _retrieval_jobs(options: WorldOptions) -> list[Job]:
+    examples = retrieval_examples(options.retrieval, options.seed)
+    return [(f"retrieval/{index:04d}.png", example) for index, example in enumerate(examples)]
+
+
+def _draw(
+    folder: Path, jobs: Sequence[Job], options: WorldOptions, processes: int, on_event: OnEvent
+) -> None:
+    """Write all pictures, in chunks, and tell how many there are."""
+    chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
+    draw_chunk = partial(_draw_chunk, folder, options.side, options.conditions)
+    done = 0
+    on_event(Progress(STAGE, done, len(jobs)))
+    with contextlib.closing(_counts(draw_chunk, chunks, processes)) as counts:
+        for count in counts:
+            done += count
+            on_event(Progress(STAGE, done, len(jobs)))
+
+
+def _counts(
+    draw_chunk: partial[int], chunks: Sequence[Sequence[Job]], processes: int
+) -> Generator[int, None, None]:
+    """The number of pictures of each chunk, as it is done."""
+    if min(processes, len(chunks)) == 1:
+        yield from map(draw_chunk, chunks)
+        return
+    spawn = multiprocessing.get_context("spawn")  # threads of MLX do not survive a fork
+    with ProcessPoolExecutor(min(processes, len(chunks)), spawn) as pool:
+        try:
+            for future in as_completed([pool.submit(draw_chunk, chunk) for chunk in chunks]):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise OutputError(
+                "a process that draws pictures ended early: it was killed, as for lack of memory, or the script does"
+                ' not call this under `if __name__ == "__main__":` (processes=1 needs no other process)'
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _draw_chunk(folder: Path, side: int, conditions: Conditions, jobs: Sequence[Job]) -> int:
+    """Write some pictures; how many."""
+    for name, example in jobs:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        example.picture(side, conditions).save(path, compress_level=COMPRESSION)
+    return len(jobs)
+
+
+def _write_captions(path: Path, jobs: Sequence[Job]) -> None:
+    rows = ({"path": name, "caption": example.caption, "split": name.split("/")[0]} for name, example in jobs)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _write_shapes(path: Path, jobs: Sequence[Job]) -> None:
+    alone = ((name, example.scene.thing.shape) for name, example in jobs if example.scene.other is None)
+    rows = [(name, shape, name.split("/")[0]) for name, shape in alone]
+    _write_table(path, ("path", "label", "split"), rows)
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _processor_count() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,84 @@
+"""Full captions identify their scene; other wordings say nothing that is not so."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reading import read_caption
+
+from mlx_aimv2.demo.captions import ALTERNATIVES, Said, caption, varied_caption, words_of_things
+from mlx_aimv2.demo.grammar import held_out_scene, training_scene
+from mlx_aimv2.demo.scenes import COLORS, SHAPES, TEXTURES, Ground, Scene, Thing
+
+SEEDS = st.integers(0, 2**64)
+GROUND = Ground("grey")
+
+
+@pytest.mark.parametrize(
+    ("scene", "text"),
+    [
+        (
+            Scene(
+                Thing("triangle", "red", "striped", "small"),
+                GROUND,
+                relation="left of",
+                other=Thing("circle", "blue", size="large"),
+            ),
+            "a small striped red triangle left of a large plain blue circle on a grey background",
+        ),
+        (
+            Scene(Thing("cross", "green", "dotted", count=3), Ground("white", "speckled")),
+            "three dotted green crosses on a speckled white background",
+        ),
+        (
+            Scene(Thing("ring", "purple", size="large"), Ground("black", "fading"), "top left"),
+            "a large plain purple ring in the top left on a fading black background",
+        ),
+    ],
+)
+def test_full_captions(scene, text):
+    assert caption(scene) == text
+    assert read_caption(text) == scene
+
+
+@given(SEEDS)
+def test_a_full_caption_identifies_its_scene(seed):
+    for make in (training_scene, held_out_scene):
+        scene = make(random.Random(seed))
+        assert read_caption(caption(scene)) == scene
+        assert read_caption(caption(scene.reversed())) == scene.reversed()
+
+
+@given(SEEDS)
+def test_other_wordings_are_true(seed):
+    """Every word of a shape, colour, texture, ground or number is one of the full caption."""
+    rng = random.Random(seed)
+    scene = training_scene(rng)
+    words = varied_caption(scene, rng)
+    for usual, other in ALTERNATIVES:
+        words = words.replace(other, usual)
+    told = set(caption(scene).split()) | set(caption(scene.reversed()).split())
+    allowed = told | {"a", "an", "and", "with", "on"} | {thing.shape for thing in scene.things}
+    assert {word.strip(",") for word in words.split()} <= allowed
+
+
+def test_wordings_vary_and_often_are_bare():
+    rng = random.Random(3)
+    scene = Scene(Thing("triangle", "red", "striped", "small"), GROUND, "left")
+    found = [varied_caption(scene, rng) for _ in range(600)]
+    assert len(set(found)) > 40
+    for text in ("a red triangle", "red triangle", caption(scene)):
+        assert found.count(text) > 60
+    assert "a grey background with a little striped red triangle on the left" in found
+
+
+def test_articles_and_plurals_are_english():
+    bare = Said(texture=False, color=False)
+    assert words_of_things(Thing("arrow", "red"), bare) == "an arrow"
+    assert words_of_things(Thing("hourglass", "red"), bare) == "an hourglass"
+    assert words_of_things(Thing("hourglass", "red", count=2), bare) == "two hourglasses"
+    names = [*SHAPES, *COLORS, *TEXTURES]
+    assert [name for name in names if name[0] in "aeiouh"] == ["heart", "arrow", "hourglass"]

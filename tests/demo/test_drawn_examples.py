@@ -1,0 +1,87 @@
+"""Examples come from their own seeds, and held-out ones are held out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reading import read_caption
+
+from mlx_aimv2.demo import examples
+from mlx_aimv2.demo.captions import caption
+from mlx_aimv2.demo.combinations import HELD_OUT_LABELS, HELD_OUT_TEXTURES, is_for_training, is_held_out_pair
+from mlx_aimv2.demo.examples import (
+    retrieval_examples,
+    simple_examples,
+    training_example,
+    training_examples,
+    zero_shot_examples,
+)
+from mlx_aimv2.demo.scenes import LABELS, SHAPES
+from mlx_aimv2.errors import InputError
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**64), st.integers(0, 10_000_000))
+def test_an_example_depends_on_seed_split_and_index_alone(seed, index):
+    example = training_example(index, seed)
+    again = training_example(index, seed)
+    assert example == again and example.picture(32).tobytes() == again.picture(32).tobytes()
+    assert len({example, training_example(index, seed, "val"), training_example(index, seed + 1)}) == 3
+
+
+def test_training_never_shows_or_names_what_is_held_out():
+    told = []
+    for example in training_examples(2000, seed=5):
+        assert is_for_training(example.scene)
+        told.append(f"{example.caption} ".replace("spotted", "dotted").replace("chequered", "checkered"))
+    for label in HELD_OUT_LABELS:
+        plural = f"{label}es" if label.endswith("s") else f"{label}s"
+        assert not any(f" {name} " in f" {text}" for text in told for name in (label, plural))
+    for shape, texture in HELD_OUT_TEXTURES:
+        assert not any(f"{texture} {shape}" in text for text in told)
+    assert sum(text.strip() in LABELS for text in told) > 100  # bare labels are frequent
+
+
+def test_simple_examples_take_turns_and_hold_out_the_same():
+    found = simple_examples(480)
+    assert found[:30] == simple_examples(30)
+    assert [example.scene.thing.shape for example in found[:12]] == list(SHAPES)
+    for example in found:
+        assert example.scene.thing.shape == example.caption
+        assert is_for_training(example.scene)
+
+
+def test_zero_shot_examples_take_turns_and_have_one_right_label():
+    found = zero_shot_examples(45, seed=1)
+    assert found == zero_shot_examples(60, seed=1)[:45]
+    assert sorted(example.caption for example in found) == sorted(HELD_OUT_LABELS * 3)
+    for example in found:
+        assert example.scene.things == (example.scene.thing,)
+        assert example.caption == example.scene.thing.label and is_held_out_pair(example.scene.thing)
+
+
+def test_retrieval_examples_are_of_different_held_out_scenes():
+    found = retrieval_examples(300)
+    assert found == retrieval_examples(310)[:300]
+    told = {example.caption for example in found}
+    assert len(
+        told | {caption(example.scene.reversed()) for example in found if example.scene.other}
+    ) == 300 + sum(example.scene.other is not None for example in found)
+    for example in found:
+        assert read_caption(example.caption) == example.scene
+        assert is_held_out_pair(example.scene.thing)
+
+
+def test_refuses_counts_that_cannot_be():
+    for make in (training_examples, simple_examples, zero_shot_examples, retrieval_examples):
+        with pytest.raises(InputError, match="the count is -1, but has to be 0 or more"):
+            make(-1)
+
+
+def test_refuses_more_retrieval_examples_than_there_are_scenes(monkeypatch):
+    monkeypatch.setattr(examples, "held_out_scene", lambda rng: training_example(0).scene)
+    with pytest.raises(
+        InputError, match="only 1 different scenes were found for retrieval, not 3: ask for fewer"
+    ):
+        retrieval_examples(3)

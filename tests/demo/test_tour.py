@@ -1,0 +1,158 @@
+"""The tour: what it draws, says and leaves; on a small untrained pair, so that nothing has to be right."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlx_aimv2.demo.combinations import is_held_out_pair
+from mlx_aimv2.demo.contact_sheet import RIGHT, WRONG, draw_contact_sheet
+from mlx_aimv2.demo.examples import shown_examples
+from mlx_aimv2.demo.scenes import LABELS
+from mlx_aimv2.demo.tour import TourOptions, take_tour
+from mlx_aimv2.demo.untrained import write_checkpoint
+from mlx_aimv2.errors import InputError, OutputError
+from mlx_aimv2.events import Notice
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(write_checkpoint(tmp_path_factory.mktemp("tour") / "pair"))
+
+
+@pytest.fixture(scope="module")
+def told():
+    return []
+
+
+@pytest.fixture(scope="module")
+def tour(model, told, tmp_path_factory):
+    return take_tour(tmp_path_factory.mktemp("tour") / "out", TourOptions(model, count=6), told.append)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 12, 40])
+def test_the_pictures_show_held_out_combinations_of_every_kind(count):
+    examples = shown_examples(count)
+    assert len(examples) == count
+    assert all(is_held_out_pair(one.scene.thing) for one in examples)
+    assert sum(one.scene.other is not None for one in examples) == count - round(2 / 3 * count)
+    assert len({one.seed for one in examples}) == count
+    assert shown_examples(count) == examples
+
+
+def test_shapes_and_colours_come_twice_only_when_all_have_come():
+    alone = [one.scene.thing.label for one in shown_examples(18) if one.scene.other is None]
+    assert len(set(alone)) == len(alone) == 12
+    alone = [one.scene.thing.label for one in shown_examples(45) if one.scene.other is None]
+    assert sorted({alone.count(label) for label in alone}) == [2]
+
+
+def test_another_seed_shows_others():
+    assert shown_examples(6, 1) != shown_examples(6, 0)
+
+
+def test_a_negative_count_is_refused():
+    with pytest.raises(InputError, match="the count is -1, but has to be 0 or more"):
+        shown_examples(-1)
+
+
+def test_it_leaves_pictures_vectors_and_a_sheet(tour):
+    names = sorted(path.name for path in tour.folder.iterdir())
+    assert names == ["contact-sheet.png", "labels.txt", "pictures", "vectors.npz"]
+    assert tuple((tour.folder / "labels.txt").read_text().splitlines()) == LABELS
+    assert sorted((tour.folder / "pictures").iterdir()) == [one.path for one in tour.pictures]
+    with np.load(tour.folder / "vectors.npz") as file:
+        assert file["embeddings"].shape[0] == 6
+        assert list(file["paths"]) == [str(one.path) for one in tour.pictures]
+
+
+def test_every_picture_has_labels_and_neighbours(tour):
+    for number, one in enumerate(tour.pictures):
+        assert len(one.predictions) == len(one.neighbours) == 5
+        assert {label for label, _ in one.predictions} <= set(LABELS)
+        assert number not in dict(one.neighbours)
+        assert one.is_right == (one.predictions[0][0] in one.labels)
+
+
+def test_every_sentence_is_about_one_picture_and_ranks_all(tour):
+    assert len({one.own for one in tour.sentences}) == 3
+    for one in tour.sentences:
+        assert one.text == tour.pictures[one.own].example.caption
+        assert sorted(number for number, _ in one.ranking) == list(range(6))
+        assert one.ranking[one.rank - 1][0] == one.own
+
+
+def test_every_step_is_told_with_its_time(tour, told):
+    assert [step.name for step in tour.steps] == [
+        "load", "label", "draw", "embed", "classify", "rank", "sheet",
+    ]  # fmt: skip
+    steps = [event.message for event in told if isinstance(event, Notice) and event.message.endswith(" s)")]
+    assert len(steps) == 7
+
+
+def test_the_sheet_shows_right_and_wrong(tour):
+    first = tour.pictures[0]
+    right = replace(first, predictions=[(first.labels[0], 0.9)])
+    wrong = replace(first, predictions=[("no such thing", 0.9)])
+
+    def colors(picture):
+        sheet = draw_contact_sheet(replace(tour, pictures=(picture, *[wrong] * 5), sentences=()))
+        return {color for _, color in sheet.getcolors(sheet.width * sheet.height)}
+
+    assert {RIGHT, WRONG} <= colors(right)
+    assert RIGHT not in colors(wrong)
+
+
+def test_the_sheet_is_a_picture(tour):
+    with Image.open(tour.folder / "contact-sheet.png") as sheet:
+        assert sheet.size[0] == 948
+
+
+def test_a_folder_with_something_in_it_is_left_alone(model, tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(OutputError) as caught:
+        take_tour(tmp_path, TourOptions(model))
+    assert str(caught.value) == (
+        f"{tmp_path} is not empty: name another folder, or write into it with --force"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_force_replaces_what_an_earlier_tour_left_and_nothing_else(model, tmp_path):
+    take_tour(tmp_path, TourOptions(model, count=5, seed=1))
+    own = {"mine.png", "01-holiday.png", "02-red-circle-and-i.png"}
+    for name in own:
+        (tmp_path / "pictures" / name).touch()
+    tour = take_tour(tmp_path, TourOptions(model, count=4, force=True))
+    left = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert left == own | {one.path.name for one in tour.pictures}
+
+
+def test_a_file_is_not_a_folder(model, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file is not a folder: name another"):
+        take_tour(tmp_path / "file", TourOptions(model))
+
+
+def test_a_folder_that_cannot_be_written(model, tmp_path):
+    (tmp_path / "pictures").touch()
+    with pytest.raises(OutputError, match=f"{tmp_path} cannot be written: File exists"):
+        take_tour(tmp_path, TourOptions(model, force=True))
+
+
+def test_a_name_that_no_folder_can_have(model, tmp_path):
+    with pytest.raises(OutputError, match="cannot be written: File name too long"):
+        take_tour(tmp_path / ("long" * 100), TourOptions(model))
+
+
+@pytest.mark.parametrize("count", [3, 61])
+def test_too_few_or_too_many_pictures(count):
+    with pytest.raises(InputError, match=f"the count is {count}, but has to be from 4 to 60 pictures"):
+        TourOptions(count=count)
+
+
+def test_a_vision_encoder_alone_is_refused_before_anything_is_drawn(tiny_vision, tmp_path):
+    with pytest.raises(InputError, match="zero-shot labels need the image-text pair"):
+        take_tour(tmp_path, TourOptions(str(tiny_vision)))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,149 @@
+"""The files of the world."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mlx_aimv2.demo import world
+from mlx_aimv2.demo.combinations import HELD_OUT_LABELS
+from mlx_aimv2.demo.examples import training_example
+from mlx_aimv2.demo.painting import Conditions
+from mlx_aimv2.demo.scenes import LABELS, SHAPES
+from mlx_aimv2.demo.world import WorldOptions, write_world
+from mlx_aimv2.errors import InputError, OutputError
+from mlx_aimv2.events import Progress
+from mlx_aimv2.finetune.folders import read_folders
+
+SMALL = WorldOptions(train=12, simple=24, val=3, zero_shot=15, retrieval=5, side=28)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("demo") / "world", SMALL, processes=1)
+
+
+def test_captions_name_the_pictures_of_training(folder):
+    rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    assert [row["split"] for row in rows] == ["train"] * 12 + ["val"] * 3
+    for index, row in enumerate(rows[:12]):
+        example = training_example(index)
+        assert row["caption"] == example.caption
+        with Image.open(folder / row["path"]) as picture:
+            assert picture.tobytes() == example.picture(28).tobytes()
+
+
+def test_simple_pictures_lie_in_folders_of_their_shapes(folder):
+    rows = read_folders(folder / "simple")
+    assert sorted(row.labels[0] for row in rows) == sorted(SHAPES * 2)
+
+
+def test_shapes_are_those_of_pictures_of_one_kind(folder):
+    with (folder / "shapes.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    shown = {f"train/000/{k:06d}.png": training_example(k).scene for k in range(12)}
+    alone = {name: scene.thing.shape for name, scene in shown.items() if scene.other is None}
+    assert {row["path"]: row["label"] for row in rows if row["split"] == "train"} == alone
+    assert 0 < len(alone) < 12
+
+
+def test_zero_shot_pictures_lie_in_folders_of_their_labels(folder):
+    assert tuple((folder / "labels.txt").read_text().splitlines()) == LABELS
+    rows = read_folders(folder / "zeroshot")
+    assert sorted(row.labels[0] for row in rows) == sorted(HELD_OUT_LABELS)
+
+
+def test_retrieval_pictures_have_their_captions(folder):
+    with (folder / "retrieval" / "captions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["path", "caption"]
+    assert len({row["caption"] for row in rows}) == 5
+    assert all((folder / "retrieval" / row["path"]).is_file() for row in rows)
+
+
+def test_processes_do_not_change_the_files(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(world, "CHUNK", 12)
+    seen = []
+    again = write_world(tmp_path / "again", SMALL, processes=2, on_event=seen.append)
+    assert content(again) == content(folder)
+    assert seen[0] == Progress("drawing", 0, 59) and seen[-1] == Progress("drawing", 59, 59)
+    assert [event.done for event in seen] == sorted(event.done for event in seen)
+
+
+def test_seed_and_conditions_change_the_files(folder, tmp_path):
+    clear = Conditions(0, 0, 0, 0, 0)
+    for name, options in {"seed": replace(SMALL, seed=1), "clear": replace(SMALL, conditions=clear)}.items():
+        other = content(write_world(tmp_path / name, options, processes=1))
+        one = "train/000/000000.png"
+        assert other[one] != content(folder)[one]
+        assert (other["captions.jsonl"] == content(folder)["captions.jsonl"]) == (name == "clear")
+
+
+def test_sets_may_be_left_out(tmp_path):
+    only = replace(SMALL, simple=0, val=0, zero_shot=0, retrieval=0)
+    files = content(write_world(tmp_path / "world", only, processes=1))
+    assert sorted(name for name in files if not name.endswith(".png")) == [
+        "captions.jsonl",
+        "labels.txt",
+        "retrieval/captions.csv",
+        "shapes.csv",
+    ]
+
+
+def test_refuses_a_folder_that_exists(tmp_path):
+    with pytest.raises(OutputError, match="exists already: name another folder, or remove it"):
+        write_world(tmp_path, SMALL)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_leaves_nothing_half_written(tmp_path, monkeypatch, processes):
+    monkeypatch.setattr(world, "CHUNK", 12)
+
+    def stop(event):
+        if event.done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_world(tmp_path / "world", SMALL, processes, stop)
+    assert not list(tmp_path.iterdir())
+
+
+def die(*_):
+    os._exit(1)
+
+
+def test_a_process_that_dies_is_told_of_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(world, "CHUNK", 12)
+    monkeypatch.setattr(world, "_draw_chunk", die)
+    with pytest.raises(OutputError, match=r'ended early: .* under `if __name__ == "__main__":`') as caught:
+        write_world(tmp_path / "world", SMALL, processes=2)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": 0}, "train is 0, but has to be from 1 to 10,000,000"),
+        ({"val": -1}, "val is -1, but has to be from 0 to 10,000,000"),
+        ({"side": 20}, "side is 20, but has to be from 28 to 1,024"),
+    ],
+)
+def test_refuses_numbers_out_of_range(change, message):
+    with pytest.raises(InputError, match=message):
+        replace(SMALL, **change)
+
+
+def test_refuses_no_processes(tmp_path):
+    with pytest.raises(InputError, match="processes is 0, but has to be from 1 to 1,024"):
+        write_world(tmp_path / "world", SMALL, processes=0)
