@@ -4,7 +4,7 @@ Interrupt it whenever you like: it goes on where it was. Everything is kept in -
 checkpoint of every stage, and `demo`, the last one in 8 bits, as it lies in mlx_aimv2/demo/checkpoint (with a card
 and a licence of its own). benchmarks/demo.py measures what it can do.
 
-    python examples/train_demo.py [--work demo-training] [--pictures 60000] [--seed 0]
+    python examples/train_demo.py [--work demo-training] [--pictures 200000] [--seed 0]
 """
 
 import argparse
@@ -35,9 +35,9 @@ CAPTIONS = {"task": "contrastive", "batch_size": 128}
 STAGES = (  # what each learns from, and how
     ("simple", "world/simple", {**SHAPES, "epochs": 2, "batch_size": 32, "learning_rate": 3e-4, "warmup": 0.2,
                           "schedule": "constant", "val_fraction": 0.05}),
-    ("shapes", "world/shapes.csv", {**SHAPES, "epochs": 2}),
+    ("shapes", "world/shapes.csv", {**SHAPES, "epochs": 1}),
     ("words", "world/captions.jsonl", {**CAPTIONS, "iters": 250, "vision_tower": "frozen", "text_tower": "trained"}),
-    ("captions", "more/captions.jsonl", {**CAPTIONS, "epochs": 1}),
+    ("captions", "world/captions.jsonl", {**CAPTIONS, "epochs": 1}),
 )  # fmt: skip
 
 
@@ -82,18 +82,15 @@ def main():
     """Shapes at their plainest; shapes in all colours and textures; their names; then all that can be said."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
-    parser.add_argument("--pictures", type=int, default=60_000)
+    parser.add_argument("--pictures", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     check_same(given.work / "arguments.json", vars(given))
-    world, more, fresh, demo = (given.work / name for name in ("world", "more", "fresh", "demo"))
+    world, fresh, demo = (given.work / name for name in ("world", "fresh", "demo"))
     if not world.exists():
-        simple = given.pictures * 2 // 15
+        simple = given.pictures // 25
         write_world(world, WorldOptions(given.pictures, simple, side=SIDE, seed=given.seed))
-    if not more.exists():
-        count = given.pictures * 5 // 2
-        write_world(more, WorldOptions(count, 0, zero_shot=0, retrieval=0, side=SIDE, seed=given.seed + 1))
     model = fresh if fresh.exists() else untrained(fresh, given.seed)
     for name, data, options in STAGES:
         model = train(given.work / data, model, given.work / name, given.seed, options)

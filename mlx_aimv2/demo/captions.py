@@ -54,6 +54,7 @@ class Said:
 
 FULL = Said()
 NAMES = Said(size=False, texture=False, count=False, place=False, ground=False)
+SHAPES_ALONE = Said(size=False, texture=False, color=False, count=False, place=False, ground=False)
 
 
 def caption(scene: Scene) -> str:
@@ -118,12 +119,16 @@ def _parts(scene: Scene, said: Said) -> list[str]:
 
 
 def _short(scene: Scene, rng: random.Random) -> str:
-    """Colours and shapes, and at most the number; for a single kind of thing often its bare label."""
+    """Colours and shapes, and at most the number; for a single kind of thing often its bare label or shape."""
     if scene.other is not None:
         phrases = [words_of_things(thing, NAMES) for thing in scene.things]
         rng.shuffle(phrases)
         return " and ".join(phrases) if rng.random() < 0.7 else phrases[0]
-    forms = [scene.thing.label, words_of_things(scene.thing, NAMES)]
+    forms = [
+        scene.thing.label,
+        words_of_things(scene.thing, NAMES),
+        words_of_things(scene.thing, SHAPES_ALONE),
+    ]
     if scene.thing.count > 1:
         forms += [words_of_things(scene.thing, Said(size=False, texture=False, place=False, ground=False))]
     return rng.choice(forms)

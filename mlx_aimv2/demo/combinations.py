@@ -6,7 +6,7 @@ seen, only not together with each other one.
 
 from __future__ import annotations
 
-from .scenes import COLORS, SHAPES, TEXTURES, Scene, Thing
+from .scenes import COLORS, SHAPES, TEXTURES, Thing
 
 
 def _held_out_pairs() -> frozenset[tuple[str, str]]:
@@ -23,7 +23,6 @@ def _held_out_textures() -> frozenset[tuple[str, str]]:
 
 HELD_OUT_PAIRS = _held_out_pairs()  # (shape, colour)
 HELD_OUT_TEXTURES = _held_out_textures()  # (shape, texture)
-HELD_OUT_LABELS = tuple(f"{color} {shape}" for shape, color in sorted(HELD_OUT_PAIRS))
 
 
 def is_held_out_pair(thing: Thing) -> bool:
@@ -34,8 +33,3 @@ def is_held_out_pair(thing: Thing) -> bool:
 def is_held_out(thing: Thing) -> bool:
     """Whether training never shows such a thing, for its colour or for its texture."""
     return is_held_out_pair(thing) or (thing.shape, thing.texture) in HELD_OUT_TEXTURES
-
-
-def is_for_training(scene: Scene) -> bool:
-    """Whether a scene shows no held-out combination."""
-    return not any(map(is_held_out, scene.things))

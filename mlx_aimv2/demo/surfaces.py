@@ -36,8 +36,8 @@ GROUNDS: dict[str, Color] = {
 }
 INKS: tuple[Color, ...] = ((250, 250, 250), (20, 20, 20))
 GREY: Color = (122, 122, 122)  # the ink on black and white, or one could pass for the other
-FADE = 0.5  # how much of its colour a fading ground has lost at its far side
-LEAST_CONTRAST = 75.0  # distance in RGB of a thing from every part of its ground
+FADE = 0.3  # how much of its colour a fading ground has lost at its far side
+LEAST_CONTRAST = 160.0  # distance in RGB of a thing from every part of its ground
 JITTER = 9.0  # by how much a channel of a colour differs from picture to picture
 GRAIN = 28.0  # of a speckled ground, at most
 GRAINS = 32  # along its side

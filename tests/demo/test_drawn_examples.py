@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from held_out import HELD_OUT_LABELS, is_for_training
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import read_caption
 
 from mlx_aimv2.demo import examples
 from mlx_aimv2.demo.captions import caption
-from mlx_aimv2.demo.combinations import HELD_OUT_LABELS, HELD_OUT_TEXTURES, is_for_training, is_held_out_pair
+from mlx_aimv2.demo.combinations import HELD_OUT_TEXTURES, is_held_out_pair
 from mlx_aimv2.demo.examples import (
     retrieval_examples,
     simple_examples,
@@ -85,3 +87,26 @@ def test_refuses_more_retrieval_examples_than_there_are_scenes(monkeypatch):
         InputError, match="only 1 different scenes were found for retrieval, not 3: ask for fewer"
     ):
         retrieval_examples(3)
+
+
+def test_the_world_stays_the_one_that_the_checkpoint_was_trained_on():
+    """Change these with new weights alone."""
+    drawn = [*training_examples(4), *zero_shot_examples(2)]
+    assert [example.caption for example in drawn] == [
+        "a heart",
+        "on a grainy beige background, a big chequered cyan triangle below a small plain cyan crescent",
+        "a green star",
+        "a purple hourglass",
+        "brown arrow",
+        "purple circle",
+    ]
+    means = np.array([np.asarray(example.picture(84), float).mean((0, 1)) for example in drawn])
+    expected = [
+        (35.5, 52.3, 99.2),
+        (222.8, 222.7, 180.0),
+        (226.5, 234.4, 225.4),
+        (206.8, 179.4, 156.9),
+        (201.5, 176.9, 148.6),
+        (47.9, 39.1, 52.9),
+    ]
+    np.testing.assert_allclose(means, expected, atol=0.5)  # another Pillow may blur a little differently

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from mlx_aimv2.demo.combinations import HELD_OUT_PAIRS, is_for_training, is_held_out_pair
+from held_out import is_for_training
+
+from mlx_aimv2.demo.combinations import HELD_OUT_PAIRS, is_held_out_pair
 from mlx_aimv2.demo.grammar import held_out_scene, simple_scene, training_scene, zero_shot_scene
 from mlx_aimv2.demo.scenes import (
     COLORS,

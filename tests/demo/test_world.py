@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from held_out import HELD_OUT_LABELS
 from PIL import Image
 
 from mlx_aimv2.demo import world
-from mlx_aimv2.demo.combinations import HELD_OUT_LABELS
 from mlx_aimv2.demo.examples import training_example
 from mlx_aimv2.demo.painting import Conditions
 from mlx_aimv2.demo.scenes import LABELS, SHAPES
