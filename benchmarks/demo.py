@@ -61,7 +61,7 @@ def main():
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
-        world, shown = work / "world", WorldOptions(train=1, simple=0, val=0, side=SIDE, seed=given.seed)
+        world, shown = work / "world", WorldOptions(train=1, near=0, val=0, side=SIDE, seed=given.seed)
         if not world.exists():
             write_world(world, shown)
         measure("in the package", DEMO_MODEL, world)

@@ -12,9 +12,9 @@ import json
 import sys
 from pathlib import Path
 
-from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, convert
+from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, convert, load
 from mlx_aimv2.demo.examples import training_examples
-from mlx_aimv2.demo.untrained import initial_tensors, write_checkpoint
+from mlx_aimv2.demo.untrained import enlarged_tensors, initial_tensors, write_checkpoint
 from mlx_aimv2.demo.vocabulary import learn_vocabulary
 from mlx_aimv2.demo.world import WorldOptions, write_world
 from mlx_aimv2.events import Metric
@@ -23,34 +23,39 @@ from mlx_aimv2.finetune.running import finetune
 from mlx_aimv2.fusing import fuse
 
 SIDE, LENGTH = 84, 32  # pixels, tokens
-VISION = Aimv2VisionConfig(
-    hidden_size=256, intermediate_size=704, num_hidden_layers=5, num_attention_heads=8, image_size=SIDE,
-    use_head=True,
+TRAINING = {"fine_tune_type": "full", "epochs": 1, "weight_decay": 0.05, "warmup": 0.05, "val_fraction": 0.01,
+            "save_every": 200}  # fmt: skip
+CAPTIONS = {**TRAINING, "task": "contrastive", "batch_size": 128}
+NEAR_STAGES = (  # on close-ups of things, which take a quarter of the time: what each learns from, and how
+    ("shapes", "world/near/shapes.csv", {**TRAINING, "pooling": "head", "head_lr": 2e-3, "metric": "top1",
+                                         "batch_size": 64, "learning_rate": 6e-4}),
+    ("words", "world/near/captions.jsonl", {**CAPTIONS, "learning_rate": 4e-4}),
 )  # fmt: skip
-TRAINING = {"fine_tune_type": "full", "batch_size": 64, "learning_rate": 4e-4, "weight_decay": 0.05,
-            "warmup": 0.05, "save_every": 200}  # fmt: skip
-
-SHAPES = {"pooling": "head", "head_lr": 2e-3, "metric": "top1"}
-CAPTIONS = {"task": "contrastive", "batch_size": 128}
-STAGES = (  # what each learns from, and how
-    ("simple", "world/simple", {**SHAPES, "epochs": 2, "batch_size": 32, "learning_rate": 3e-4, "warmup": 0.2,
-                          "schedule": "constant", "val_fraction": 0.05}),
-    ("shapes", "world/shapes.csv", {**SHAPES, "epochs": 1}),
-    ("words", "world/captions.jsonl", {**CAPTIONS, "iters": 250, "vision_tower": "frozen", "text_tower": "trained"}),
-    ("captions", "world/captions.jsonl", {**CAPTIONS, "epochs": 1}),
-)  # fmt: skip
+STAGES = (("captions", "world/captions.jsonl", {**CAPTIONS, "learning_rate": 4e-4}),)  # on whole pictures
 
 
-def untrained(folder, seed):
-    """The pair before training: its vocabulary is learned from captions."""
-    vocabulary = learn_vocabulary(example.caption for example in training_examples(20_000, seed))
+def pair(image_size, vocabulary):
+    """The configuration of the pair for pictures of a size."""
+    vision = Aimv2VisionConfig(
+        hidden_size=256, intermediate_size=704, num_hidden_layers=5, num_attention_heads=8, image_size=image_size,
+        use_head=True,
+    )  # fmt: skip
     size = len(vocabulary.tokens)
     text = Aimv2TextConfig(
         vocab_size=size, hidden_size=192, intermediate_size=512, num_hidden_layers=3, num_attention_heads=3,
         max_position_embeddings=LENGTH, eos_token_id=size - 1,
     )  # fmt: skip
-    config = Aimv2Config(VISION, text, projection_dim=192)
-    return write_checkpoint(folder, config, "mlx", seed=seed, draw=initial_tensors, vocabulary=vocabulary)
+    return Aimv2Config(vision, text, projection_dim=192)
+
+
+def write(folder, image_size, vocabulary, draw):
+    """A checkpoint for pictures of a size, unless it is there; what it holds, ``draw`` says."""
+    config = pair(image_size, vocabulary)
+    return (
+        folder
+        if folder.exists()
+        else write_checkpoint(folder, config, "mlx", draw=draw, vocabulary=vocabulary)
+    )
 
 
 def show(event):
@@ -63,23 +68,30 @@ def train(data, model, run, seed, options):
     """Train a stage, or go on with it; the checkpoint that it gives."""
     checkpoint = run.with_name(f"{run.name}-checkpoint")
     if not checkpoint.exists():
-        given = {**TRAINING, "data": str(data), "model": str(model), "adapter_path": str(run), "seed": seed}
+        given = {"data": str(data), "model": str(model), "adapter_path": str(run), "seed": seed}
         finetune(make_options({**given, **options, "resume": run.exists()}), show)
         fuse(model, run, checkpoint)
     return checkpoint
 
 
+def train_all(stages, model, given):
+    """One stage after the other; the checkpoint that the last one gives."""
+    for name, data, options in stages:
+        model = train(given.work / data, model, given.work / name, given.seed, options)
+    return model
+
+
 def check_same(path, given):
     """A folder of work belongs to one choice of arguments."""
     told = {name: value for name, value in given.items() if name != "work"}
-    told = json.loads(json.dumps({**told, "training": TRAINING, "stages": STAGES}))
+    told = json.loads(json.dumps({**told, "near": NEAR_STAGES, "stages": STAGES}))
     if path.exists() and json.loads(path.read_text()) != told:
         sys.exit(f"{path.parent} was begun with other arguments, see {path}: name another folder with --work")
     path.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def main():
-    """Shapes at their plainest; shapes in all colours and textures; their names; then all that can be said."""
+    """Shapes from nearby; then whole pictures: the words for them, and all that can be said."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
     parser.add_argument("--pictures", type=int, default=200_000)
@@ -87,13 +99,17 @@ def main():
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     check_same(given.work / "arguments.json", vars(given))
-    world, fresh, demo = (given.work / name for name in ("world", "fresh", "demo"))
+    world, demo = given.work / "world", given.work / "demo"
     if not world.exists():
-        simple = given.pictures // 25
-        write_world(world, WorldOptions(given.pictures, simple, side=SIDE, seed=given.seed))
-    model = fresh if fresh.exists() else untrained(fresh, given.seed)
-    for name, data, options in STAGES:
-        model = train(given.work / data, model, given.work / name, given.seed, options)
+        write_world(world, WorldOptions(given.pictures, given.pictures, side=SIDE, seed=given.seed))
+    captions = (example.caption for example in training_examples(20_000, given.seed))
+    vocabulary = learn_vocabulary(captions)
+    begun = write(
+        given.work / "begun", SIDE // 2, vocabulary, lambda config, _: initial_tensors(config, given.seed)
+    )
+    near = train_all(NEAR_STAGES, begun, given)
+    larger = write(given.work / "larger", SIDE, vocabulary, lambda *_: enlarged_tensors(load(near)[0], SIDE))
+    model = train_all(STAGES, larger, given)
     if not demo.exists():
         convert(model, demo, dtype="float16", quantize=True, q_bits=8, q_group_size=64)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .scenes import Ground, Scene, Thing
+from .scenes import POSITIONS, Ground, Scene, Thing
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 PLACES = {
@@ -73,10 +73,23 @@ def varied_caption(scene: Scene, rng: random.Random) -> str:
         return _short(scene, rng)
     said = FULL
     if chance < SHORT + PARTIAL:
-        said = Said(*(rng.random() < 0.5 for _ in vars(FULL)))
+        said = _some(rng)
     if rng.random() < 0.5:
         return " ".join(_parts(scene, said))
     return _reworded(scene, said, rng)
+
+
+def near_caption(scene: Scene, rng: random.Random) -> str:
+    """A true sentence about a close-up of one of the things of a scene with one kind."""
+    alone = Scene(replace(scene.thing, count=1), scene.ground, position=POSITIONS[4])
+    if rng.random() < SHORT:
+        return _short(alone, rng)
+    return " ".join(_parts(alone, replace(_some(rng), place=False)))
+
+
+def _some(rng: random.Random) -> Said:
+    """Some of the attributes, each as likely as not."""
+    return Said(*(rng.random() < 0.5 for _ in vars(FULL)))
 
 
 def words_of_things(thing: Thing, said: Said = FULL) -> str:

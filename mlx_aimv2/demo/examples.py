@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from PIL import Image
 
 from ..errors import InputError
-from .captions import caption, varied_caption
-from .grammar import SORTED_PAIRS, held_out_scene, simple_scene, training_scene, zero_shot_scene
-from .painting import Conditions, paint
+from .captions import caption, near_caption, varied_caption
+from .grammar import SORTED_PAIRS, held_out_scene, one_kind_scene, training_scene, zero_shot_scene
+from .painting import Conditions, close_up, paint
 from .ranges import check_range
-from .scenes import SHAPES, Scene
+from .scenes import Scene
 
 ALONE = 2 / 3  # of the pictures to show, the share with one kind of thing
 TRIES = 20  # per retrieval picture, to find a caption that no other has
@@ -28,19 +28,21 @@ class Example:
         scene: what it shows.
         caption: a sentence about it; in the zero-shot set its label.
         seed: of all that the scene does not say.
+        near: whether the picture is a close-up of one of the things.
     """
 
     scene: Scene
     caption: str
     seed: str
+    near: bool = False
 
     def picture(self, side: int, conditions: Conditions | None = None) -> Image.Image:
-        """The picture, ``side`` pixels wide and high, the same at every call.
+        """The picture, ``side`` pixels wide and high, or half of that from nearby; the same at every call.
 
         Raises:
             InputError: the side is out of range.
         """
-        return paint(self.scene, side, self.seed, conditions)
+        return (close_up if self.near else paint)(self.scene, side, self.seed, conditions)
 
 
 def training_example(index: int, seed: int = 0, split: str = "train") -> Example:
@@ -67,20 +69,21 @@ def training_examples(count: int, seed: int = 0, split: str = "train") -> Iterat
     return (training_example(index, seed, split) for index in range(count))
 
 
-def simple_examples(count: int, seed: int = 0) -> list[Example]:
-    """Single plain dark things on white, to begin with; the caption is the shape, and shapes take turns.
+def close_up_examples(count: int, seed: int = 0) -> list[Example]:
+    """Things from nearby, without held-out combinations, to begin with.
 
     Raises:
         InputError: the count is negative.
     """
     check_range("the count", count, 0)
-    return [_simple_example(index, seed) for index in range(count)]
+    return [_close_up_example(index, seed) for index in range(count)]
 
 
-def _simple_example(index: int, seed: int) -> Example:
-    name = f"{seed}/simple/{index}"
-    scene = simple_scene(SHAPES[index % len(SHAPES)], random.Random(name))
-    return Example(scene, scene.thing.shape, name)
+def _close_up_example(index: int, seed: int) -> Example:
+    name = f"{seed}/near/{index}"
+    rng = random.Random(name)
+    scene = one_kind_scene(rng)
+    return Example(scene, near_caption(scene, rng), name, near=True)
 
 
 def zero_shot_examples(count: int, seed: int = 0) -> list[Example]:

@@ -22,19 +22,13 @@ from .scenes import (
 )
 from .surfaces import goes_on
 
-ALONE, SEVERAL = (
-    0.4,
-    0.25,
-)  # shares of scenes with a single thing and with several alike; the others have two kinds
+ALONE, SEVERAL = 0.4, 0.25  # shares of scenes with one thing and with several alike; others have two kinds
 SORTED_PAIRS = sorted(HELD_OUT_PAIRS)
-DARK = ("black", "brown", "blue", "purple")
 
 
-def simple_scene(shape: str, rng: random.Random) -> Scene:
-    """A plain dark thing on white, of a shape and colour that are not held out."""
-    color = rng.choice([color for color in DARK if (shape, color) not in HELD_OUT_PAIRS])
-    thing = Thing(shape, color, size=rng.choice(SIZES))
-    return Scene(thing, Ground("white"), position=rng.choice(POSITIONS))
+def one_kind_scene(rng: random.Random) -> Scene:
+    """A scene with one kind of thing, alone or several alike, without a held-out combination."""
+    return _around(_training_thing(rng), rng, rng.uniform(0, ALONE + SEVERAL))
 
 
 def training_scene(rng: random.Random) -> Scene:

@@ -73,13 +73,48 @@ def paint(scene: Scene, side: int, seed: int | str, conditions: Conditions | Non
     Raises:
         InputError: the side is out of range.
     """
+    picture, _ = _painted(scene, side, seed, conditions)
+    return picture
+
+
+def close_up(scene: Scene, side: int, seed: int | str, conditions: Conditions | None = None) -> Image.Image:
+    """A square cut out of the same picture, half as wide and high, with one of its things whole in it.
+
+    Args:
+        scene: what is on the picture.
+        side: width and height of the picture that it is cut out of, in pixels, 28 to 1024.
+        seed: of everything that the scene does not say.
+        conditions: None for the usual ones.
+
+    Raises:
+        InputError: the side is out of range.
+    """
+    picture, found = _painted(scene, side, seed, conditions)
+    rng = random.Random(f"close up/{seed}")
+    place = rng.choice(found)
+    left, top = (_cut(middle, place.diameter, side, rng) for middle in (place.x, place.y))
+    return picture.crop((left, top, left + side // 2, top + side // 2))
+
+
+def _cut(middle: float, diameter: float, side: int, rng: random.Random) -> int:
+    """Where half a side may begin, in pixels, for a thing to be whole in it."""
+    first = max(0, math.ceil((middle + diameter / 2) * side) - side // 2)
+    last = min(side - side // 2, math.floor((middle - diameter / 2) * side))
+    return rng.randint(first, max(first, last))  # the largest things may lose a part of a pixel
+
+
+def _painted(
+    scene: Scene, side: int, seed: int | str, conditions: Conditions | None
+) -> tuple[Image.Image, list[Place]]:
+    """The picture, and where the things on it lie."""
     check_range("the side", side, SMALLEST, LARGEST)
     conditions = conditions or Conditions()
     rng = random.Random(f"paint/{seed}")
     canvas = ground_pixels(scene.ground, side, rng)  # (H, W, 3)
-    for place in places(scene, rng):
+    found = places(scene, rng)
+    for place in found:
         _stamp(canvas, place, scene, conditions, rng)
-    return _photographed(canvas, conditions, rng)
+    return _photographed(canvas, conditions, rng), found
 
 
 @dataclass(frozen=True)

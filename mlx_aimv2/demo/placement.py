@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from .scenes import POSITIONS, Scene, Thing
 
 DIAMETERS = {
-    "small": (0.29, 0.31),
-    "medium": (0.375, 0.395),
+    "small": (0.31, 0.33),
+    "medium": (0.385, 0.405),
     "large": (0.46, 0.48),
 }  # in sides of the picture
 MARGIN = 0.02  # that stays free at the edges, in sides of the picture

@@ -35,7 +35,8 @@ GROUNDS: dict[str, Color] = {
     "mint": (178, 230, 200),
 }
 INKS: tuple[Color, ...] = ((250, 250, 250), (20, 20, 20))
-GREY: Color = (122, 122, 122)  # the ink on black and white, or one could pass for the other
+GREY: Color = (122, 122, 122)  # in place of these on black and white, or one could pass for the other
+TINT = 0.5  # how much of that a texture shows, so that the thing keeps its colour
 FADE = 0.3  # how much of its colour a fading ground has lost at its far side
 LEAST_CONTRAST = 160.0  # distance in RGB of a thing from every part of its ground
 JITTER = 9.0  # by how much a channel of a colour differs from picture to picture
@@ -76,11 +77,12 @@ def jittered(color: Color, rng: random.Random) -> Color:
 
 
 def ink_for(thing: Thing, ground: Ground) -> Color:
-    """The second colour of a texture: the neutral one that is told best from the thing and its ground."""
+    """The second colour of a texture: the thing's own, darker or lighter, as is told best from it and its ground."""
+    paint = PAINTS[thing.color]
     if thing.color in ("black", "white"):
-        return GREY
-    others = (PAINTS[thing.color], *ground_colors(ground))
-    return max(INKS, key=lambda ink: min(distance(ink, other) for other in others))
+        return mix(paint, GREY, TINT)
+    others = (paint, *ground_colors(ground))
+    return mix(paint, max(INKS, key=lambda ink: min(distance(ink, other) for other in others)), TINT)
 
 
 def _striped(u: Pixels, v: Pixels) -> NDArray[np.bool_]:

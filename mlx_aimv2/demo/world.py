@@ -7,7 +7,7 @@ import csv
 import json
 import multiprocessing
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from pathlib import Path
 from ..checkpoints.atomic import new_folder
 from ..errors import OutputError
 from ..events import OnEvent, Progress, ignore
-from .examples import Example, retrieval_examples, simple_examples, training_examples, zero_shot_examples
+from .examples import Example, close_up_examples, retrieval_examples, training_examples, zero_shot_examples
 from .painting import LARGEST, SMALLEST, Conditions
 from .ranges import check_range
 from .scenes import LABELS
@@ -37,7 +37,7 @@ class WorldOptions:
 
     Attributes:
         train: pictures to train on.
-        simple: pictures of plain dark things on white, sorted by shape, to begin with.
+        near: close-ups of single things, half as wide and high, to begin with.
         val: pictures of the same kinds of scenes to validate on.
         zero_shot: pictures of held-out shapes and colours, sorted by label.
         retrieval: pictures with held-out combinations and a full caption each.
@@ -50,7 +50,7 @@ class WorldOptions:
     """
 
     train: int = 60_000
-    simple: int = 8_000
+    near: int = 60_000
     val: int = 1_000
     zero_shot: int = 2_000
     retrieval: int = 1_000
@@ -59,7 +59,7 @@ class WorldOptions:
     conditions: Conditions = field(default_factory=Conditions)
 
     def __post_init__(self) -> None:
-        for name in ("train", "simple", "val", "zero_shot", "retrieval"):
+        for name in ("train", "near", "val", "zero_shot", "retrieval"):
             check_range(name, getattr(self, name), int(name == "train"), MOST)
         check_range("side", self.side, SMALLEST, LARGEST)
 
@@ -73,8 +73,7 @@ def write_world(
     """Draw the world into a folder, which appears when it is complete.
 
     - `captions.jsonl`: path, caption and split (train, val) of what is below `train/` and `val/`.
-    - `shapes.csv`: path, label (a shape) and split of those that show one kind of thing.
-    - `simple/`: a folder for each shape.
+    - `near/shapes.csv`, `near/captions.jsonl`: the close-ups below `near/`, each with a label (a shape) or caption.
     - `labels.txt`: all 120 labels, one in a line.
     - `zeroshot/`: a folder for each held-out label, such as `red triangle/0000.png`.
     - `retrieval/captions.csv`: path and caption of the pictures beside it.
@@ -100,12 +99,12 @@ def write_world(
     check_range("processes", processes, 1, 1024)
     with new_folder(folder) as unfinished:
         seen = _training_jobs(options)
-        begun = _sorted_jobs("simple", simple_examples(options.simple, options.seed))
+        begun = _numbered_jobs("near", close_up_examples(options.near, options.seed))
         labelled = _sorted_jobs("zeroshot", zero_shot_examples(options.zero_shot, options.seed))
         described = _retrieval_jobs(options)
         _draw(unfinished, [*seen, *begun, *labelled, *described], options, processes, on_event)
         _write_captions(unfinished / "captions.jsonl", seen)
-        _write_shapes(unfinished / "shapes.csv", seen)
+        _write_near(unfinished / "near", begun)
         (unfinished / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
         told = [(Path(name).name, example.caption) for name, example in described]
         _write_table(unfinished / "retrieval" / "captions.csv", ("path", "caption"), told)
@@ -114,9 +113,16 @@ def write_world(
 
 def _training_jobs(options: WorldOptions) -> list[Job]:
     return [
-        (f"{split}/{index // PER_FOLDER:03d}/{index:06d}.png", example)
+        job
         for split, count in (("train", options.train), ("val", options.val))
-        for index, example in enumerate(training_examples(count, options.seed, split))
+        for job in _numbered_jobs(split, training_examples(count, options.seed, split))
+    ]
+
+
+def _numbered_jobs(folder: str, examples: Iterable[Example]) -> list[Job]:
+    return [
+        (f"{folder}/{index // PER_FOLDER:03d}/{index:06d}.png", example)
+        for index, example in enumerate(examples)
     ]
 
 
@@ -178,13 +184,21 @@ def _draw_chunk(folder: Path, side: int, conditions: Conditions, jobs: Sequence[
 
 def _write_captions(path: Path, jobs: Sequence[Job]) -> None:
     rows = ({"path": name, "caption": example.caption, "split": name.split("/")[0]} for name, example in jobs)
+    _write_lines(path, rows)
+
+
+def _write_near(folder: Path, jobs: Sequence[Job]) -> None:
+    """The two tables of the close-ups, with paths relative to their folder."""
+    named = [(name.partition("/")[2], example) for name, example in jobs]
+    shapes = [(name, example.scene.thing.shape) for name, example in named]
+    _write_table(folder / "shapes.csv", ("path", "label"), shapes)
+    _write_lines(
+        folder / "captions.jsonl", ({"path": name, "caption": example.caption} for name, example in named)
+    )
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def _write_shapes(path: Path, jobs: Sequence[Job]) -> None:
-    alone = ((name, example.scene.thing.shape) for name, example in jobs if example.scene.other is None)
-    rows = [(name, shape, name.split("/")[0]) for name, shape in alone]
-    _write_table(path, ("path", "label", "split"), rows)
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

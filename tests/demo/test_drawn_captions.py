@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reading import read_caption
 
-from mlx_aimv2.demo.captions import ALTERNATIVES, Said, caption, varied_caption, words_of_things
-from mlx_aimv2.demo.grammar import held_out_scene, training_scene
+from mlx_aimv2.demo.captions import (
+    ALTERNATIVES,
+    Said,
+    caption,
+    near_caption,
+    varied_caption,
+    words_of_things,
+)
+from mlx_aimv2.demo.grammar import held_out_scene, one_kind_scene, training_scene
 from mlx_aimv2.demo.scenes import COLORS, SHAPES, TEXTURES, Ground, Scene, Thing
 
 SEEDS = st.integers(0, 2**64)
@@ -73,6 +81,14 @@ def test_wordings_vary_and_often_are_bare():
     for text in ("a triangle", "a red triangle", "red triangle", caption(scene)):
         assert found.count(text) > 40
     assert "a grey background with a little striped red triangle on the left" in found
+
+
+@given(SEEDS)
+def test_captions_of_close_ups_are_true_of_one_thing(seed):
+    rng = random.Random(seed)
+    scene = one_kind_scene(rng)
+    told = set(caption(replace(scene, thing=replace(scene.thing, count=1), position="centre")).split())
+    assert set(near_caption(scene, rng).split()) <= told | {"a", "an"}
 
 
 def test_articles_and_plurals_are_english():

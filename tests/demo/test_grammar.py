@@ -8,7 +8,7 @@ from collections import Counter
 from held_out import is_for_training
 
 from mlx_aimv2.demo.combinations import HELD_OUT_PAIRS, is_held_out_pair
-from mlx_aimv2.demo.grammar import held_out_scene, simple_scene, training_scene, zero_shot_scene
+from mlx_aimv2.demo.grammar import held_out_scene, one_kind_scene, training_scene, zero_shot_scene
 from mlx_aimv2.demo.scenes import (
     COLORS,
     COUNTS,
@@ -76,12 +76,9 @@ def test_held_out_scenes_hold_a_held_out_pair():
     assert {bool(scene.other) for scene in scenes} == {True, False}
 
 
-def test_simple_scenes_hold_one_plain_dark_thing_on_white():
+def test_scenes_of_one_kind_hold_out_the_same():
     rng = random.Random(5)
-    scenes = [simple_scene("ring", rng) for _ in range(300)]
-    assert all(is_for_training(scene) for scene in scenes)
-    assert {(scene.thing.texture, scene.thing.count, scene.ground.color) for scene in scenes} == {
-        ("plain", 1, "white")
-    }
-    assert {scene.position for scene in scenes} == set(POSITIONS)
-    assert all(goes_on(scene.thing, scene.ground) for scene in scenes)
+    scenes = [one_kind_scene(rng) for _ in range(500)]
+    assert all(is_for_training(scene) and scene.other is None for scene in scenes)
+    assert {scene.thing.count for scene in scenes} == set(COUNTS)
+    assert {scene.thing.shape for scene in scenes} == set(SHAPES)

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_aimv2.demo import painting
-from mlx_aimv2.demo.grammar import training_scene
-from mlx_aimv2.demo.painting import COVERED, Conditions, paint
-from mlx_aimv2.demo.placement import Place
+from mlx_aimv2.demo.grammar import one_kind_scene, training_scene
+from mlx_aimv2.demo.painting import COVERED, Conditions, close_up, paint
+from mlx_aimv2.demo.placement import Place, places
 from mlx_aimv2.demo.scenes import COLORS, SHAPES, SIZES, TEXTURES, Ground, Scene, Thing
-from mlx_aimv2.demo.surfaces import PAINTS
+from mlx_aimv2.demo.surfaces import PAINTS, ground_pixels
 from mlx_aimv2.errors import InputError
 
 CLEAR = Conditions(turn=0, light=0, blur=0, noise=0, occlusion=0)
@@ -36,6 +36,27 @@ def test_the_same_seed_gives_the_same_pixels(seed, side):
     assert first.tobytes() != paint(scene, side, seed + 1).tobytes()
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**64))
+def test_a_close_up_is_cut_out_of_the_picture_with_a_whole_thing_in_it(seed):
+    scene = one_kind_scene(random.Random(seed))
+    whole, near = pixels(scene, seed=seed), np.asarray(close_up(scene, 84, seed, CLEAR), dtype=np.float32)
+    assert near.shape == (42, 42, 3)
+    cuts = [(top, left) for top in range(43) for left in range(43)]
+    (top, left), *_ = [at for at in cuts if (whole[at[0] : at[0] + 42, at[1] : at[1] + 42] == near).all()]
+    rng = random.Random(f"paint/{seed}")
+    ground_pixels(scene.ground, 84, rng)
+    found = places(scene, rng)
+    inside = [
+        left - 1 <= (place.x - place.diameter / 2) * 84
+        and (place.x + place.diameter / 2) * 84 <= left + 43
+        and top - 1 <= (place.y - place.diameter / 2) * 84
+        and (place.y + place.diameter / 2) * 84 <= top + 43
+        for place in found
+    ]
+    assert any(inside)
+
+
 @pytest.mark.parametrize("color", COLORS)
 def test_a_thing_has_its_colour(color):
     ground = Ground("mint" if color == "white" else "white")
@@ -48,7 +69,7 @@ def test_shapes_textures_and_sizes_are_seen():
         seen = [pixels(replace(SCENE, thing=replace(SCENE.thing, **{field: name}))) for name in names]
         for number, one in enumerate(seen):
             for two in seen[:number]:
-                assert (np.abs(one - two).max(axis=2) > 60).mean() > 0.015, field
+                assert (np.abs(one - two).max(axis=2) > 60).mean() > 0.01, field
 
 
 @pytest.mark.parametrize("name", ["turn", "light", "blur", "noise", "occlusion"])

@@ -8,17 +8,22 @@ from PIL import Image
 
 from mlx_aimv2.demo.combinations import is_held_out_pair
 from mlx_aimv2.demo.contact_sheet import RIGHT, WRONG, draw_contact_sheet
-from mlx_aimv2.demo.examples import shown_examples
+from mlx_aimv2.demo.examples import shown_examples, training_examples
 from mlx_aimv2.demo.scenes import LABELS
 from mlx_aimv2.demo.tour import TourOptions, take_tour
-from mlx_aimv2.demo.untrained import write_checkpoint
+from mlx_aimv2.demo.untrained import TINY, TINY_TEXT, write_checkpoint
+from mlx_aimv2.demo.vocabulary import learn_vocabulary
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import Notice
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return str(write_checkpoint(tmp_path_factory.mktemp("tour") / "pair"))
+    vocabulary = learn_vocabulary(example.caption for example in training_examples(1000))
+    size = len(vocabulary.tokens)
+    config = replace(TINY, text_config=replace(TINY_TEXT, vocab_size=size, eos_token_id=size - 1))
+    folder = tmp_path_factory.mktemp("tour") / "pair"
+    return str(write_checkpoint(folder, config, vocabulary=vocabulary))
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,15 @@ from held_out import HELD_OUT_LABELS
 from PIL import Image
 
 from mlx_aimv2.demo import world
-from mlx_aimv2.demo.examples import training_example
+from mlx_aimv2.demo.examples import close_up_examples, training_example
 from mlx_aimv2.demo.painting import Conditions
-from mlx_aimv2.demo.scenes import LABELS, SHAPES
+from mlx_aimv2.demo.scenes import LABELS
 from mlx_aimv2.demo.world import WorldOptions, write_world
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import Progress
 from mlx_aimv2.finetune.folders import read_folders
 
-SMALL = WorldOptions(train=12, simple=24, val=3, zero_shot=15, retrieval=5, side=28)
+SMALL = WorldOptions(train=12, near=24, val=3, zero_shot=15, retrieval=5, side=28)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -43,18 +43,18 @@ def test_captions_name_the_pictures_of_training(folder):
             assert picture.tobytes() == example.picture(28).tobytes()
 
 
-def test_simple_pictures_lie_in_folders_of_their_shapes(folder):
-    rows = read_folders(folder / "simple")
-    assert sorted(row.labels[0] for row in rows) == sorted(SHAPES * 2)
-
-
-def test_shapes_are_those_of_pictures_of_one_kind(folder):
-    with (folder / "shapes.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    shown = {f"train/000/{k:06d}.png": training_example(k).scene for k in range(12)}
-    alone = {name: scene.thing.shape for name, scene in shown.items() if scene.other is None}
-    assert {row["path"]: row["label"] for row in rows if row["split"] == "train"} == alone
-    assert 0 < len(alone) < 12
+def test_close_ups_have_a_shape_and_a_caption_each(folder):
+    near = folder / "near"
+    with (near / "shapes.csv").open(newline="") as stream:
+        shapes = [(row["path"], row["label"]) for row in csv.DictReader(stream)]
+    captions = [json.loads(line) for line in (near / "captions.jsonl").read_text().splitlines()]
+    examples = close_up_examples(24)
+    assert shapes == [(f"000/{k:06d}.png", one.scene.thing.shape) for k, one in enumerate(examples)]
+    assert captions == [
+        {"path": f"000/{k:06d}.png", "caption": one.caption} for k, one in enumerate(examples)
+    ]
+    with Image.open(near / shapes[3][0]) as picture:
+        assert picture.size == (14, 14) and picture.tobytes() == examples[3].picture(28).tobytes()
 
 
 def test_zero_shot_pictures_lie_in_folders_of_their_labels(folder):
@@ -90,13 +90,14 @@ def test_seed_and_conditions_change_the_files(folder, tmp_path):
 
 
 def test_sets_may_be_left_out(tmp_path):
-    only = replace(SMALL, simple=0, val=0, zero_shot=0, retrieval=0)
+    only = replace(SMALL, near=0, val=0, zero_shot=0, retrieval=0)
     files = content(write_world(tmp_path / "world", only, processes=1))
     assert sorted(name for name in files if not name.endswith(".png")) == [
         "captions.jsonl",
         "labels.txt",
+        "near/captions.jsonl",
+        "near/shapes.csv",
         "retrieval/captions.csv",
-        "shapes.csv",
     ]
 
 
