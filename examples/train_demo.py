@@ -23,15 +23,16 @@ from mlx_aimv2.finetune.running import finetune
 from mlx_aimv2.fusing import fuse
 
 SIDE, LENGTH = 84, 32  # pixels, tokens
-TRAINING = {"fine_tune_type": "full", "epochs": 1, "weight_decay": 0.05, "warmup": 0.05, "val_fraction": 0.01,
-            "save_every": 200}  # fmt: skip
+VALIDATION = 0.01  # of the pictures
+TRAINING = {"fine_tune_type": "full", "weight_decay": 0.05, "warmup": 0.05, "val_fraction": VALIDATION,
+            "save_every": 50}  # fmt: skip
 CAPTIONS = {**TRAINING, "task": "contrastive", "batch_size": 128}
-NEAR_STAGES = (  # on close-ups of things, which take a quarter of the time: what each learns from, and how
-    ("shapes", "world/near/shapes.csv", {**TRAINING, "pooling": "head", "head_lr": 2e-3, "metric": "top1",
-                                         "batch_size": 64, "learning_rate": 6e-4}),
-    ("words", "world/near/captions.jsonl", {**CAPTIONS, "learning_rate": 4e-4}),
+NEAR_STAGES = (  # on close-ups, which take a quarter of the time: the data, how often it is gone over, and how
+    ("shapes", "world/near/shapes.csv", 1, {**TRAINING, "pooling": "head", "head_lr": 2e-3, "metric": "top1",
+                                            "batch_size": 64, "learning_rate": 6e-4}),
+    ("words", "world/near/captions.jsonl", 0.5, {**CAPTIONS, "learning_rate": 4e-4}),
 )  # fmt: skip
-STAGES = (("captions", "world/captions.jsonl", {**CAPTIONS, "learning_rate": 4e-4}),)  # on whole pictures
+STAGES = (("captions", "world/captions.jsonl", 1, {**CAPTIONS, "learning_rate": 4e-4}),)  # on whole pictures
 
 
 def pair(image_size, vocabulary):
@@ -49,13 +50,9 @@ def pair(image_size, vocabulary):
 
 
 def write(folder, image_size, vocabulary, draw):
-    """A checkpoint for pictures of a size, unless it is there; what it holds, ``draw`` says."""
-    config = pair(image_size, vocabulary)
-    return (
-        folder
-        if folder.exists()
-        else write_checkpoint(folder, config, "mlx", draw=draw, vocabulary=vocabulary)
-    )
+    """Write a checkpoint for pictures of a size, unless it is there; what it holds, ``draw`` says."""
+    if not folder.exists():
+        write_checkpoint(folder, pair(image_size, vocabulary), "mlx", draw=draw, vocabulary=vocabulary)
 
 
 def show(event):
@@ -64,11 +61,11 @@ def show(event):
         print(event.step, {name: round(x, 4) for name, x in event.values.items()}, flush=True)
 
 
-def train(data, model, run, seed, options):
+def train(data, model, run, options):
     """Train a stage, or go on with it; the checkpoint that it gives."""
     checkpoint = run.with_name(f"{run.name}-checkpoint")
     if not checkpoint.exists():
-        given = {"data": str(data), "model": str(model), "adapter_path": str(run), "seed": seed}
+        given = {"data": str(data), "model": str(model), "adapter_path": str(run)}
         finetune(make_options({**given, **options, "resume": run.exists()}), show)
         fuse(model, run, checkpoint)
     return checkpoint
@@ -76,8 +73,10 @@ def train(data, model, run, seed, options):
 
 def train_all(stages, model, given):
     """One stage after the other; the checkpoint that the last one gives."""
-    for name, data, options in stages:
-        model = train(given.work / data, model, given.work / name, given.seed, options)
+    for name, data, times, options in stages:
+        steps = max(1, int(times * (1 - VALIDATION) * given.pictures / options["batch_size"]))
+        options = {**options, "seed": given.seed, "iters": steps}
+        model = train(given.work / data, model, given.work / name, options)
     return model
 
 
@@ -104,11 +103,10 @@ def main():
         write_world(world, WorldOptions(given.pictures, given.pictures, side=SIDE, seed=given.seed))
     captions = (example.caption for example in training_examples(20_000, given.seed))
     vocabulary = learn_vocabulary(captions)
-    begun = write(
-        given.work / "begun", SIDE // 2, vocabulary, lambda config, _: initial_tensors(config, given.seed)
-    )
+    begun, larger = given.work / "begun", given.work / "larger"
+    write(begun, SIDE // 2, vocabulary, lambda config, _: initial_tensors(config, given.seed))
     near = train_all(NEAR_STAGES, begun, given)
-    larger = write(given.work / "larger", SIDE, vocabulary, lambda *_: enlarged_tensors(load(near)[0], SIDE))
+    write(larger, SIDE, vocabulary, lambda *_: enlarged_tensors(load(near)[0], SIDE))
     model = train_all(STAGES, larger, given)
     if not demo.exists():
         convert(model, demo, dtype="float16", quantize=True, q_bits=8, q_group_size=64)

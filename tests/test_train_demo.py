@@ -13,15 +13,15 @@ import pytest
 from mlx_aimv2.checkpoints.bundled import bundled_folder
 
 ROOT = Path(__file__).parent.parent
-COMMAND = [sys.executable, str(ROOT / "examples" / "train_demo.py"), "--work", "work", "--pictures", "1500"]
+COMMAND = [sys.executable, str(ROOT / "examples" / "train_demo.py"), "--work", "work", "--pictures", "7000"]
 ENVIRONMENT = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on_to_a_checkpoint_like_the_one_in_the_package(tmp_path):
     started = subprocess.Popen(COMMAND, cwd=tmp_path, env=ENVIRONMENT)
-    log = tmp_path / "work" / "words" / "metrics.jsonl"
-    while not (log.exists() and '"step": 205' in log.read_text()):  # a state was saved at step 200
+    log = tmp_path / "work" / "shapes" / "metrics.jsonl"
+    while not (log.exists() and '"step": 55' in log.read_text()):  # a state was saved at step 50
         assert started.poll() is None
         time.sleep(0.1)
     os.kill(started.pid, signal.SIGKILL)
@@ -30,7 +30,7 @@ def test_a_killed_training_goes_on_to_a_checkpoint_like_the_one_in_the_package(t
     done = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines() if '"loss"' in line]
-    assert sorted(set(steps)) == list(range(1, 251))
+    assert sorted(set(steps)) == list(range(1, 109))
     made, shipped = tmp_path / "work" / "demo", bundled_folder()
     for name in (
         "config.json",
