@@ -32,7 +32,11 @@ NEAR_STAGES = (  # on close-ups, which take a quarter of the time: the data, how
                                             "batch_size": 64, "learning_rate": 6e-4}),
     ("words", "world/near/captions.jsonl", 0.5, {**CAPTIONS, "learning_rate": 4e-4}),
 )  # fmt: skip
-STAGES = (("captions", "world/captions.jsonl", 1, {**CAPTIONS, "learning_rate": 4e-4}),)  # on whole pictures
+STAGES = (  # on whole pictures
+    ("captions", "world/captions.jsonl", 1, {**CAPTIONS, "learning_rate": 4e-4}),
+    ("names", "world/names.jsonl", 0.2, {**CAPTIONS, "learning_rate": 2e-4, "vision_tower": "trained",
+                                         "text_tower": "frozen"}),
+)  # fmt: skip
 
 
 def pair(image_size, vocabulary):

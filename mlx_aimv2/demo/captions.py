@@ -87,6 +87,11 @@ def near_caption(scene: Scene, rng: random.Random) -> str:
     return " ".join(_parts(alone, replace(_some(rng), place=False)))
 
 
+def naming_caption(scene: Scene, rng: random.Random) -> str:
+    """Little more than colour and shape where there is one kind of thing; of two kinds all there is to say."""
+    return _short(scene, rng) if scene.other is None else caption(scene)
+
+
 def _some(rng: random.Random) -> Said:
     """Some of the attributes, each as likely as not."""
     return Said(*(rng.random() < 0.5 for _ in vars(FULL)))

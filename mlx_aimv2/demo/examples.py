@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
 from ..errors import InputError
-from .captions import caption, near_caption, varied_caption
+from .captions import caption, naming_caption, near_caption, varied_caption
 from .grammar import SORTED_PAIRS, held_out_scene, one_kind_scene, training_scene, zero_shot_scene
 from .painting import Conditions, close_up, paint
 from .ranges import check_range
@@ -35,6 +35,10 @@ class Example:
     caption: str
     seed: str
     near: bool = False
+
+    def named(self) -> Example:
+        """The same picture, called by little more than colour and shape where it shows one kind of thing."""
+        return replace(self, caption=naming_caption(self.scene, random.Random(f"{self.seed}/names")))
 
     def picture(self, side: int, conditions: Conditions | None = None) -> Image.Image:
         """The picture, ``side`` pixels wide and high, or half of that from nearby; the same at every call.

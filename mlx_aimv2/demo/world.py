@@ -73,6 +73,7 @@ def write_world(
     """Draw the world into a folder, which appears when it is complete.
 
     - `captions.jsonl`: path, caption and split (train, val) of what is below `train/` and `val/`.
+    - `names.jsonl`: the same pictures to train on, called by colour and shape where there is one kind of thing.
     - `near/shapes.csv`, `near/captions.jsonl`: the close-ups below `near/`, each with a label (a shape) or caption.
     - `labels.txt`: all 120 labels, one in a line.
     - `zeroshot/`: a folder for each held-out label, such as `red triangle/0000.png`.
@@ -104,6 +105,7 @@ def write_world(
         described = _retrieval_jobs(options)
         _draw(unfinished, [*seen, *begun, *labelled, *described], options, processes, on_event)
         _write_captions(unfinished / "captions.jsonl", seen)
+        _write_captions(unfinished / "names.jsonl", [(name, example.named()) for name, example in seen])
         _write_near(unfinished / "near", begun)
         (unfinished / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
         told = [(Path(name).name, example.caption) for name, example in described]

@@ -14,6 +14,7 @@ from mlx_aimv2.demo.captions import (
     ALTERNATIVES,
     Said,
     caption,
+    naming_caption,
     near_caption,
     varied_caption,
     words_of_things,
@@ -89,6 +90,18 @@ def test_captions_of_close_ups_are_true_of_one_thing(seed):
     scene = one_kind_scene(rng)
     told = set(caption(replace(scene, thing=replace(scene.thing, count=1), position="centre")).split())
     assert set(near_caption(scene, rng).split()) <= told | {"a", "an"}
+
+
+@given(SEEDS)
+def test_naming_captions_tell_of_two_kinds_all_there_is(seed):
+    rng = random.Random(seed)
+    scene = training_scene(rng)
+    words = naming_caption(scene, rng)
+    if scene.other is not None:
+        assert read_caption(words) == scene
+    else:
+        assert set(words.split()) <= {*caption(scene).split(), scene.thing.shape, "a", "an"}
+        assert "background" not in words
 
 
 def test_articles_and_plurals_are_english():

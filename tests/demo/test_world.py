@@ -43,6 +43,15 @@ def test_captions_name_the_pictures_of_training(folder):
             assert picture.tobytes() == example.picture(28).tobytes()
 
 
+def test_names_are_of_the_same_pictures(folder):
+    told, named = (
+        [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for name in ("captions.jsonl", "names.jsonl")
+    )
+    assert [(row["path"], row["split"]) for row in named] == [(row["path"], row["split"]) for row in told]
+    assert [row["caption"] for row in named[:12]] == [training_example(k).named().caption for k in range(12)]
+
+
 def test_close_ups_have_a_shape_and_a_caption_each(folder):
     near = folder / "near"
     with (near / "shapes.csv").open(newline="") as stream:
@@ -95,6 +104,7 @@ def test_sets_may_be_left_out(tmp_path):
     assert sorted(name for name in files if not name.endswith(".png")) == [
         "captions.jsonl",
         "labels.txt",
+        "names.jsonl",
         "near/captions.jsonl",
         "near/shapes.csv",
         "retrieval/captions.csv",
