@@ -15,24 +15,24 @@ EACH = 24  # pictures of each class
 
 
 def draw(folder):
-    """A folder for each texture, with pictures of it."""
-    examples = (training_example(index, split="textures") for index in itertools.count())
-    alone = (one for one in examples if one.scene.other is None and one.scene.thing.size == "large")
-    left = dict.fromkeys(("plain", "striped", "dotted", "checkered"), EACH)
+    """A folder for each of four shapes, with pictures of it."""
+    examples = (training_example(index, split="shapes") for index in itertools.count())
+    alone = (one for one in examples if one.scene.other is None)
+    left = dict.fromkeys(("ring", "star", "heart", "arrow"), EACH)
     while any(left.values()):
         example = next(alone)
-        texture = example.scene.thing.texture
-        if left[texture]:
-            left[texture] -= 1
-            (folder / texture).mkdir(parents=True, exist_ok=True)
-            example.picture(112).save(folder / texture / f"{left[texture]}.png")
+        shape = example.scene.thing.shape
+        if left.get(shape):
+            left[shape] -= 1
+            (folder / shape).mkdir(parents=True, exist_ok=True)
+            example.picture(112).save(folder / shape / f"{left[shape]}.png")
 
 
 with tempfile.TemporaryDirectory() as work:
     pictures, adapter = Path(work, "pictures"), Path(work, "adapter")
     draw(pictures)
     options = FinetuneOptions(
-        data=str(pictures), model="demo", adapter_path=str(adapter), fine_tune_type="lora", epochs=12,
+        data=str(pictures), model="demo", adapter_path=str(adapter), fine_tune_type="lora", epochs=8,
         learning_rate=2e-3,
     )  # fmt: skip
     finished = finetune(options)

@@ -94,7 +94,7 @@ def check_same(path, given):
 
 
 def main():
-    """Shapes from nearby; then whole pictures: the words for them, and all that can be said."""
+    """Shapes and words from nearby; then, of whole pictures, all that can be said, and last the names alone."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
     parser.add_argument("--pictures", type=int, default=200_000)
@@ -110,7 +110,7 @@ def main():
     begun, larger = given.work / "begun", given.work / "larger"
     write(begun, SIDE // 2, vocabulary, lambda config, _: initial_tensors(config, given.seed))
     near = train_all(NEAR_STAGES, begun, given)
-    write(larger, SIDE, vocabulary, lambda *_: enlarged_tensors(load(near)[0], SIDE))
+    write(larger, SIDE, vocabulary, lambda *_: enlarged_tensors(load(near, "float32")[0], SIDE))
     model = train_all(STAGES, larger, given)
     if not demo.exists():
         convert(model, demo, dtype="float16", quantize=True, q_bits=8, q_group_size=64)

@@ -13,7 +13,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
-TRAINING = "train_demo.py"  # an hour of it: tests/test_train_demo.py runs it on little
+TRAINING = "train_demo.py"  # hours of it: tests/test_train_demo.py runs it on little
 SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.name != TRAINING)
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 LONGEST = 60  # lines
@@ -121,9 +121,9 @@ def test_labels_of_the_zero_shot_example_are_better_than_chance(example):
 
 
 def test_fine_tuning_examples_learn_something(example):
-    """Needs the trained weights: four textures at chance, and numbers of which one is the most frequent."""
+    """Needs the trained weights: four shapes at chance, and numbers of which one is the most frequent."""
     done, _ = example("lora.py")
-    assert int(re.search(r"not trained on: (\d+)%", done.stdout)[1]) >= 45
+    assert int(re.search(r"not trained on: (\d+)%", done.stdout)[1]) >= 70
     done, _ = example("probe.py")
     assert float(re.search(r"macro F1: ([\d.]+)%", done.stdout)[1]) >= 35
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from .scenes import POSITIONS, Ground, Scene, Thing
+from .scenes import Ground, Scene, Thing
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 PLACES = {
@@ -54,7 +54,7 @@ class Said:
 
 FULL = Said()
 NAMES = Said(size=False, texture=False, count=False, place=False, ground=False)
-SHAPES_ALONE = Said(size=False, texture=False, color=False, count=False, place=False, ground=False)
+SHAPES_ALONE = replace(NAMES, color=False)
 
 
 def caption(scene: Scene) -> str:
@@ -81,7 +81,7 @@ def varied_caption(scene: Scene, rng: random.Random) -> str:
 
 def near_caption(scene: Scene, rng: random.Random) -> str:
     """A true sentence about a close-up of one of the things of a scene with one kind."""
-    alone = Scene(replace(scene.thing, count=1), scene.ground, position=POSITIONS[4])
+    alone = Scene(replace(scene.thing, count=1), scene.ground, position="centre")  # any: it is not told
     if rng.random() < SHORT:
         return _short(alone, rng)
     return " ".join(_parts(alone, replace(_some(rng), place=False)))

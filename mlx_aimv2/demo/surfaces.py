@@ -36,7 +36,7 @@ GROUNDS: dict[str, Color] = {
 }
 INKS: tuple[Color, ...] = ((250, 250, 250), (20, 20, 20))
 GREY: Color = (122, 122, 122)  # in place of these on black and white, or one could pass for the other
-TINT = 0.5  # how much of that a texture shows, so that the thing keeps its colour
+TINT = 0.5  # how much of that a texture shows, so that most of the thing's own colour stays
 FADE = 0.3  # how much of its colour a fading ground has lost at its far side
 LEAST_CONTRAST = 160.0  # distance in RGB of a thing from every part of its ground
 JITTER = 9.0  # by how much a channel of a colour differs from picture to picture

@@ -26,7 +26,7 @@ from ..models.vision import sine_cosine_positions
 from ..processing.image_config import write_preprocessor
 from .vocabulary import LEAST, Vocabulary, write_vocabulary
 
-POSITIONS = "vision_model.embeddings.position_embedding.weight"
+POSITION_TABLE = "vision_model.embeddings.position_embedding.weight"
 VOCABULARY = LEAST  # every byte, inside a word and at its end, and the two special tokens
 
 TINY_VISION = Aimv2VisionConfig(
@@ -97,7 +97,7 @@ def enlarged_tensors(model: Aimv2Model, image_size: int) -> dict[str, mx.array]:
     begun = sine_cosine_positions(config.grid, config.grid, config.hidden_size)
     moved = (table - begun).mean(axis=0)  # (D,)
     positions = sine_cosine_positions(larger.grid, larger.grid, config.hidden_size) + moved
-    return {**dict(tree_flatten(model.parameters())), POSITIONS: positions}
+    return {**dict(tree_flatten(model.parameters())), POSITION_TABLE: positions}
 
 
 @contextlib.contextmanager
@@ -124,7 +124,7 @@ def write_checkpoint(
     draw: Callable[[AnyConfig, int], dict[str, mx.array]] = random_tensors,
     vocabulary: Vocabulary | None = None,
 ) -> Path:
-    """Write an untrained checkpoint: weights, config.json, preprocessor_config.json, tokenizer files.
+    """Write a checkpoint: the weights that ``draw`` gives, config.json, preprocessor_config.json, tokenizer files.
 
     Args:
         folder: what to write; it must not exist.

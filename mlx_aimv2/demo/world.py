@@ -37,11 +37,11 @@ class WorldOptions:
 
     Attributes:
         train: pictures to train on.
-        near: close-ups of single things, half as wide and high, to begin with.
+        near: cut-outs with one thing whole in each, half as wide and high, to begin with.
         val: pictures of the same kinds of scenes to validate on.
         zero_shot: pictures of held-out shapes and colours, sorted by label.
         retrieval: pictures with held-out combinations and a full caption each.
-        side: width and height of every picture in pixels.
+        side: width and height of a whole picture in pixels.
         seed: of everything; which combinations are held out does not depend on it.
         conditions: how hard the pictures are made.
 
@@ -73,7 +73,7 @@ def write_world(
     """Draw the world into a folder, which appears when it is complete.
 
     - `captions.jsonl`: path, caption and split (train, val) of what is below `train/` and `val/`.
-    - `names.jsonl`: the same pictures to train on, called by colour and shape where there is one kind of thing.
+    - `names.jsonl`: the same, with little more than colour and shape told where there is one kind of thing.
     - `near/shapes.csv`, `near/captions.jsonl`: the close-ups below `near/`, each with a label (a shape) or caption.
     - `labels.txt`: all 120 labels, one in a line.
     - `zeroshot/`: a folder for each held-out label, such as `red triangle/0000.png`.
@@ -100,13 +100,13 @@ def write_world(
     check_range("processes", processes, 1, 1024)
     with new_folder(folder) as unfinished:
         seen = _training_jobs(options)
-        begun = _numbered_jobs("near", close_up_examples(options.near, options.seed))
+        close_ups = _numbered_jobs("near", close_up_examples(options.near, options.seed))
         labelled = _sorted_jobs("zeroshot", zero_shot_examples(options.zero_shot, options.seed))
         described = _retrieval_jobs(options)
-        _draw(unfinished, [*seen, *begun, *labelled, *described], options, processes, on_event)
+        _draw(unfinished, [*seen, *close_ups, *labelled, *described], options, processes, on_event)
         _write_captions(unfinished / "captions.jsonl", seen)
         _write_captions(unfinished / "names.jsonl", [(name, example.named()) for name, example in seen])
-        _write_near(unfinished / "near", begun)
+        _write_near(unfinished / "near", close_ups)
         (unfinished / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
         told = [(Path(name).name, example.caption) for name, example in described]
         _write_table(unfinished / "retrieval" / "captions.csv", ("path", "caption"), told)

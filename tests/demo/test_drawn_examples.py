@@ -50,8 +50,7 @@ def test_close_ups_show_one_kind_of_thing_and_hold_out_the_same():
     assert found[:30] == close_up_examples(30)
     for example in found:
         assert example.scene.other is None and is_for_training(example.scene)
-        assert example.scene.thing.shape in example.caption
-        assert not any(word in example.caption for word in ("two", "left", "top", "centre"))
+        assert example.scene.thing.shape in example.caption.split()
     assert found[0].picture(84).size == (42, 42)
 
 
@@ -92,12 +91,14 @@ def test_refuses_more_retrieval_examples_than_there_are_scenes(monkeypatch):
 
 def test_the_world_stays_the_one_that_the_checkpoint_was_trained_on():
     """Change these with new weights alone."""
-    drawn = [*training_examples(4), *zero_shot_examples(2)]
+    drawn = [*training_examples(4), *close_up_examples(2), *zero_shot_examples(2)]
     assert [example.caption for example in drawn] == [
         "a heart",
         "on a grainy beige background, a big chequered cyan triangle below a small plain cyan crescent",
         "a green star",
         "a purple hourglass",
+        "a purple star",
+        "a black crescent",
         "brown arrow",
         "purple circle",
     ]
@@ -107,6 +108,8 @@ def test_the_world_stays_the_one_that_the_checkpoint_was_trained_on():
         (222.4, 225.2, 182.9),
         (224.2, 233.0, 223.2),
         (206.6, 179.1, 156.9),
+        (223.0, 181.9, 179.9),
+        (142.4, 180.2, 149.9),
         (203.9, 177.4, 147.7),
         (43.5, 31.7, 50.2),
     ]
