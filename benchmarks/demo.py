@@ -3,7 +3,7 @@
 2,000 pictures are labelled among 120 shapes and colours, and 1,000 captions and their pictures are looked for in
 each other. One line for each version of the checkpoint: as given, and what fewer bits make of it.
 
-    python benchmarks/demo.py [--original demo-training/captions-checkpoint] [--seed 0] [--work FOLDER]
+    python benchmarks/demo.py [--original demo-training/names-checkpoint] [--seed 0] [--work FOLDER]
 """
 
 import argparse
