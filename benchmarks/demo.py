@@ -2,14 +2,15 @@
 
 2,000 pictures are labelled among 120 shapes and colours, and 1,000 captions and their pictures are looked for in
 each other. One line for each version of the checkpoint: as given, and what fewer bits make of it; and what the one in
-the package gets right of colours, of shapes, and of each label. `--hard` turns, blurs and covers things more than
-training did.
+the package gets right of colours, of shapes, of each label, and of pairs that training shows. `--hard` turns, blurs
+and covers things more than training did.
 
     python benchmarks/demo.py [--original demo-training/names-checkpoint] [--seed 0] [--hard] [--work FOLDER]
 """
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,8 @@ from statistics import mean
 
 from mlx_aimv2 import ZeroShotClassifier, convert, load
 from mlx_aimv2.checkpoints.hub import resolve
-from mlx_aimv2.demo.painting import Conditions
+from mlx_aimv2.demo.grammar import one_kind_scene
+from mlx_aimv2.demo.painting import Conditions, paint
 from mlx_aimv2.demo.tour import TEMPLATES
 from mlx_aimv2.demo.world import WorldOptions, write_world
 from mlx_aimv2.presets import DEMO_MODEL
@@ -57,15 +59,24 @@ def measure(name, model, world):
     print(json.dumps({**result, **{key: found.get(key) for key in TOLD}}), flush=True)
 
 
-def breakdown(world):
-    """One line about the parts of labels: their colour, their shape, and the labels that are right least often."""
+def breakdown(world, conditions, seed):
+    """One line: what is right of colours, shapes and each held-out label, and of pairs that training shows."""
     paths = sorted((world / "zeroshot").rglob("*.png"))
     labels = (world / "labels.txt").read_text().splitlines()
-    found = ZeroShotClassifier(*load(DEMO_MODEL), labels, TEMPLATES)(paths)
-    told = [(path.parent.name, predictions[0][0]) for path, predictions in zip(paths, found, strict=True)]
+    classifier = ZeroShotClassifier(*load(DEMO_MODEL), labels, TEMPLATES)
+    told = [(path.parent.name, best(found)) for path, found in zip(paths, classifier(paths), strict=True)]
     right = {part: mean(one.split()[k] == other.split()[k] for one, other in told) for k, part in PARTS}
     each = {label: mean(label == other for one, other in told if one == label) for label, _ in told}
+    scenes = [one_kind_scene(random.Random(f"{seed}/shown pairs/{k}")) for k in range(len(paths))]
+    pictures = [paint(scene, SIDE, f"{seed}/shown pairs/{k}", conditions) for k, scene in enumerate(scenes)]
+    found = zip(scenes, classifier(pictures), strict=True)
+    right["pairs that training shows"] = mean(scene.thing.label == best(one) for scene, one in found)
     print(json.dumps({**right, "labels": dict(sorted(each.items(), key=lambda one: one[1]))}), flush=True)
+
+
+def best(predictions):
+    """The label with the highest probability."""
+    return predictions[0][0]
 
 
 def main():
@@ -79,21 +90,12 @@ def main():
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
-        world, shown = (
-            work / "world",
-            WorldOptions(
-                train=1,
-                near=0,
-                val=0,
-                side=SIDE,
-                seed=given.seed,
-                conditions=HARD if given.hard else Conditions(),
-            ),
-        )
+        world, conditions = work / "world", HARD if given.hard else Conditions()
+        shown = WorldOptions(train=1, near=0, val=0, side=SIDE, seed=given.seed, conditions=conditions)
         if not world.exists():
             write_world(world, shown)
         measure("in the package", DEMO_MODEL, world)
-        breakdown(world)
+        breakdown(world, conditions, given.seed)
         if given.original != DEMO_MODEL:
             measure("original, float32", given.original, world)
         for bits in (8, 6, 4, 3):

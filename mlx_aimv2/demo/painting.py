@@ -80,6 +80,8 @@ def paint(scene: Scene, side: int, seed: int | str, conditions: Conditions | Non
 def close_up(scene: Scene, side: int, seed: int | str, conditions: Conditions | None = None) -> Image.Image:
     """A square cut out of the same picture, half as wide and high, with one of its things whole in it.
 
+    The largest things may lose a part of a pixel at an edge.
+
     Args:
         scene: what is on the picture.
         side: width and height of the picture that it is cut out of, in pixels, 28 to 1024.
@@ -100,7 +102,7 @@ def _cut(middle: float, diameter: float, side: int, rng: random.Random) -> int:
     """Where half a side may begin, in pixels, for a thing to be whole in it."""
     first = max(0, math.ceil((middle + diameter / 2) * side) - side // 2)
     last = min(side - side // 2, math.floor((middle - diameter / 2) * side))
-    return rng.randint(first, max(first, last))  # the largest things may lose a part of a pixel
+    return rng.randint(first, max(first, last))  # the largest have no room to move
 
 
 def _painted(
