@@ -91,7 +91,9 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
         world, conditions = work / "world", HARD if given.hard else Conditions()
-        shown = WorldOptions(train=1, near=0, val=0, side=SIDE, seed=given.seed, conditions=conditions)
+        shown = WorldOptions(
+            train=1, near=0, dyed=0, val=0, side=SIDE, seed=given.seed, conditions=conditions
+        )
         if not world.exists():
             write_world(world, shown)
         measure("in the package", DEMO_MODEL, world)

@@ -24,6 +24,7 @@ from mlx_aimv2.fusing import fuse
 
 SIDE, LENGTH = 84, 32  # pixels, tokens
 VALIDATION = 0.01  # of the pictures
+DYED = 0.35  # as many as the others, times this, are in any colour
 TRAINING = {"fine_tune_type": "full", "weight_decay": 0.05, "warmup": 0.05, "val_fraction": VALIDATION,
             "save_every": 50}  # fmt: skip
 CAPTIONS = {**TRAINING, "task": "contrastive", "batch_size": 128}
@@ -34,8 +35,8 @@ NEAR_STAGES = (  # on close-ups, which take a quarter of the time: the data, how
 )  # fmt: skip
 STAGES = (  # on whole pictures
     ("captions", "world/captions.jsonl", 1, {**CAPTIONS, "learning_rate": 4e-4}),
-    ("names", "world/names.jsonl", 0.2, {**CAPTIONS, "learning_rate": 2e-4, "vision_tower": "trained",
-                                         "text_tower": "frozen"}),
+    ("names", "world/names.jsonl", 2 * DYED, {**CAPTIONS, "learning_rate": 3e-4, "vision_tower": "trained",
+                                              "text_tower": "frozen"}),
 )  # fmt: skip
 
 
@@ -104,7 +105,8 @@ def main():
     check_same(given.work / "arguments.json", vars(given))
     world, demo = given.work / "world", given.work / "demo"
     if not world.exists():
-        write_world(world, WorldOptions(given.pictures, given.pictures, side=SIDE, seed=given.seed))
+        count, dyed = given.pictures, int(DYED * given.pictures)
+        write_world(world, WorldOptions(count, count, dyed, side=SIDE, seed=given.seed))
     captions = (example.caption for example in training_examples(20_000, given.seed))
     vocabulary = learn_vocabulary(captions)
     begun, larger = given.work / "begun", given.work / "larger"

@@ -29,6 +29,7 @@ ALTERNATIVES = (  # other words for the same
 AN = ("arrow", "hourglass")  # the words that take `an`
 OTHER_WORDS = 0.2  # the share of words with an alternative that are replaced, in a reworded caption
 SHORT, PARTIAL = 0.35, 0.3  # the shares of captions that say only what there is, and that leave something out
+NAMED = 2 / 3  # the share of captions to end with, of one kind of thing, that say only what there is
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,17 @@ def near_caption(scene: Scene, rng: random.Random) -> str:
     return " ".join(_parts(alone, replace(_some(rng), place=False)))
 
 
-def naming_caption(scene: Scene, rng: random.Random) -> str:
-    """Little more than colour and shape where there is one kind of thing; of two kinds all there is to say."""
-    return _short(scene, rng) if scene.other is None else caption(scene)
+def naming_caption(scene: Scene, rng: random.Random, colors: bool = True) -> str:
+    """Mostly little more than colour and shape where there is one kind of thing, otherwise all there is to say.
+
+    Args:
+        scene: what it is about.
+        rng: what chooses.
+        colors: whether it may name the colours of things.
+    """
+    if scene.other is None and rng.random() < NAMED:
+        return _short(scene, rng, colors)
+    return " ".join(_parts(scene, replace(FULL, color=colors)))
 
 
 def _some(rng: random.Random) -> Said:
@@ -136,19 +145,16 @@ def _parts(scene: Scene, said: Said) -> list[str]:
     return parts
 
 
-def _short(scene: Scene, rng: random.Random) -> str:
+def _short(scene: Scene, rng: random.Random, colors: bool = True) -> str:
     """Colours and shapes, and at most the number; for a single kind of thing often its bare label or shape."""
     if scene.other is not None:
-        phrases = [words_of_things(thing, NAMES) for thing in scene.things]
+        phrases = [words_of_things(thing, replace(NAMES, color=colors)) for thing in scene.things]
         rng.shuffle(phrases)
         return " and ".join(phrases) if rng.random() < 0.7 else phrases[0]
-    forms = [
-        scene.thing.label,
-        words_of_things(scene.thing, NAMES),
-        words_of_things(scene.thing, SHAPES_ALONE),
-    ]
+    named = [scene.thing.label, words_of_things(scene.thing, NAMES)] if colors else [scene.thing.shape]
+    forms = [*named, words_of_things(scene.thing, SHAPES_ALONE)]
     if scene.thing.count > 1:
-        forms += [words_of_things(scene.thing, Said(size=False, texture=False, place=False, ground=False))]
+        forms += [words_of_things(scene.thing, replace(NAMES, color=colors, count=True))]
     return rng.choice(forms)
 
 

@@ -29,16 +29,19 @@ class Example:
         caption: a sentence about it; in the zero-shot set its label.
         seed: of all that the scene does not say.
         near: whether the picture is a close-up of one of the things.
+        dyed: whether things have any colour, with or without a name, and the caption none.
     """
 
     scene: Scene
     caption: str
     seed: str
     near: bool = False
+    dyed: bool = False
 
     def named(self) -> Example:
-        """The same picture, called by little more than colour and shape where it shows one kind of thing."""
-        return replace(self, caption=naming_caption(self.scene, random.Random(f"{self.seed}/names")))
+        """The same picture, mostly called by little more than colour and shape where it shows one kind of thing."""
+        rng = random.Random(f"{self.seed}/names")
+        return replace(self, caption=naming_caption(self.scene, rng, not self.dyed))
 
     def picture(self, side: int, conditions: Conditions | None = None) -> Image.Image:
         """The picture, ``side`` pixels wide and high, or half of that from nearby; the same at every call.
@@ -46,6 +49,8 @@ class Example:
         Raises:
             InputError: the side is out of range.
         """
+        if self.dyed:
+            conditions = replace(conditions or Conditions(), dyed=True)
         return (close_up if self.near else paint)(self.scene, side, self.seed, conditions)
 
 
@@ -71,6 +76,23 @@ def training_examples(count: int, seed: int = 0, split: str = "train") -> Iterat
     """
     check_range("the count", count, 0)
     return (training_example(index, seed, split) for index in range(count))
+
+
+def dyed_examples(count: int, seed: int = 0) -> list[Example]:
+    """Things of any colour, so that a shape is not known by its colours; the caption names none.
+
+    Held-out combinations are left out, and every colour that comes near to that of one.
+
+    Raises:
+        InputError: the count is negative.
+    """
+    check_range("the count", count, 0)
+    return [_dyed_example(index, seed) for index in range(count)]
+
+
+def _dyed_example(index: int, seed: int) -> Example:
+    name = f"{seed}/dyed/{index}"
+    return Example(training_scene(random.Random(name)), "", name, dyed=True).named()
 
 
 def close_up_examples(count: int, seed: int = 0) -> list[Example]:

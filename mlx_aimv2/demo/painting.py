@@ -13,13 +13,14 @@ from PIL import Image, ImageFilter
 from .outlines import shape_mask
 from .placement import Place, places
 from .ranges import check_range
-from .scenes import Scene
+from .scenes import Ground, Scene, Thing
 from .surfaces import (
     GREY,
     GROUNDS,
     PAINTS,
     Color,
     Pixels,
+    dye,
     ground_pixels,
     ink_for,
     jittered,
@@ -44,6 +45,7 @@ class Conditions:
         blur: radius at most, in hundredths of the side; half of the pictures are sharp.
         noise: standard deviation at most, in steps of 255; half of the pictures have none.
         occlusion: the share of things of which something covers a part, a quarter at most.
+        dyed: whether things have any colour, with or without a name, in place of their own.
 
     Raises:
         InputError: a value is out of range.
@@ -54,6 +56,7 @@ class Conditions:
     blur: float = 0.6
     noise: float = 7.0
     occlusion: float = 0.2
+    dyed: bool = False
 
     def __post_init__(self) -> None:
         limits = {"turn": 180, "light": 0.5, "blur": 5, "noise": 64, "occlusion": 1}
@@ -114,9 +117,19 @@ def _painted(
     rng = random.Random(f"paint/{seed}")
     canvas = ground_pixels(scene.ground, side, rng)  # (H, W, 3)
     found = places(scene, rng)
+    colors = _colors(scene, seed, conditions)
     for place in found:
-        _stamp(canvas, place, scene, conditions, rng)
+        _stamp(canvas, place, scene.ground, colors[place.thing], conditions, rng)
     return _photographed(canvas, conditions, rng), found
+
+
+def _colors(scene: Scene, seed: int | str, conditions: Conditions) -> dict[Thing, Color]:
+    """The colour of each kind of thing."""
+    rng = random.Random(f"dye/{seed}")
+    return {
+        thing: dye(thing.shape, scene.ground, rng) if conditions.dyed else PAINTS[thing.color]
+        for thing in scene.things
+    }
 
 
 @dataclass(frozen=True)
@@ -150,15 +163,22 @@ def _patch(place: Place, side: int, turn: float) -> _Patch:
     return _Patch(left, top, pixels, np.asarray(mask) > 0, x[None, :], y[:, None])
 
 
-def _stamp(canvas: Pixels, place: Place, scene: Scene, conditions: Conditions, rng: random.Random) -> None:
+def _stamp(
+    canvas: Pixels,
+    place: Place,
+    ground: Ground,
+    color: Color,
+    conditions: Conditions,
+    rng: random.Random,
+) -> None:
     """Paint one thing, and perhaps what covers a part of it, into the picture."""
     side = canvas.shape[0]
     patch = _patch(place, side, rng.uniform(-conditions.turn, conditions.turn))
-    fill, ink = (jittered(x, rng) for x in (PAINTS[place.thing.color], ink_for(place.thing, scene.ground)))
+    fill, ink = (jittered(x, rng) for x in (color, ink_for(color, ground)))
     inked = texture_ink(place.thing, patch.x, patch.y, rng) & patch.mask
     layers: list[tuple[NDArray[np.bool_], Color]] = [(patch.mask, fill), (inked, ink)]
     if rng.random() < conditions.occlusion:
-        layers.append((_cover(patch, rng), mix(GROUNDS[scene.ground.color], GREY, 0.5)))
+        layers.append((_cover(patch, rng), mix(GROUNDS[ground.color], GREY, 0.5)))
     region = canvas[patch.top : patch.top + patch.pixels, patch.left : patch.left + patch.pixels]
     for where, color in layers:
         share = _reduced(where)[..., None]

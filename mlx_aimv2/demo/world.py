@@ -17,7 +17,14 @@ from pathlib import Path
 from ..checkpoints.atomic import new_folder
 from ..errors import OutputError
 from ..events import OnEvent, Progress, ignore
-from .examples import Example, close_up_examples, retrieval_examples, training_examples, zero_shot_examples
+from .examples import (
+    Example,
+    close_up_examples,
+    dyed_examples,
+    retrieval_examples,
+    training_examples,
+    zero_shot_examples,
+)
 from .painting import LARGEST, SMALLEST, Conditions
 from .ranges import check_range
 from .scenes import LABELS
@@ -38,6 +45,7 @@ class WorldOptions:
     Attributes:
         train: pictures to train on.
         near: cut-outs with one thing whole in each, half as wide and high, to begin with.
+        dyed: pictures of things in any colour, to end with, beside as many of those to train on.
         val: pictures of the same kinds of scenes to validate on.
         zero_shot: pictures of held-out shapes and colours, sorted by label.
         retrieval: pictures with held-out combinations and a full caption each.
@@ -51,6 +59,7 @@ class WorldOptions:
 
     train: int = 60_000
     near: int = 60_000
+    dyed: int = 20_000
     val: int = 1_000
     zero_shot: int = 2_000
     retrieval: int = 1_000
@@ -59,7 +68,7 @@ class WorldOptions:
     conditions: Conditions = field(default_factory=Conditions)
 
     def __post_init__(self) -> None:
-        for name in ("train", "near", "val", "zero_shot", "retrieval"):
+        for name in ("train", "near", "dyed", "val", "zero_shot", "retrieval"):
             check_range(name, getattr(self, name), int(name == "train"), MOST)
         check_range("side", self.side, SMALLEST, LARGEST)
 
@@ -73,7 +82,8 @@ def write_world(
     """Draw the world into a folder, which appears when it is complete.
 
     - `captions.jsonl`: path, caption and split (train, val) of what is below `train/` and `val/`.
-    - `names.jsonl`: the same, with little more than colour and shape told where there is one kind of thing.
+    - `names.jsonl`: things in any colour, below `dyed/`, and as many of the others, with mostly little more than
+      colour and shape told where there is one kind of thing, and of those in any colour no colour.
     - `near/shapes.csv`, `near/captions.jsonl`: the close-ups below `near/`, each with a label (a shape) or caption.
     - `labels.txt`: all 120 labels, one in a line.
     - `zeroshot/`: a folder for each held-out label, such as `red triangle/0000.png`.
@@ -100,12 +110,13 @@ def write_world(
     check_range("processes", processes, 1, 1024)
     with new_folder(folder) as unfinished:
         seen = _training_jobs(options)
+        dyed = _numbered_jobs("dyed", dyed_examples(options.dyed, options.seed))
         close_ups = _numbered_jobs("near", close_up_examples(options.near, options.seed))
         labelled = _sorted_jobs("zeroshot", zero_shot_examples(options.zero_shot, options.seed))
         described = _retrieval_jobs(options)
-        _draw(unfinished, [*seen, *close_ups, *labelled, *described], options, processes, on_event)
+        _draw(unfinished, [*seen, *dyed, *close_ups, *labelled, *described], options, processes, on_event)
         _write_captions(unfinished / "captions.jsonl", seen)
-        _write_captions(unfinished / "names.jsonl", [(name, example.named()) for name, example in seen])
+        _write_captions(unfinished / "names.jsonl", _named(seen, dyed))
         _write_near(unfinished / "near", close_ups)
         (unfinished / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
         told = [(Path(name).name, example.caption) for name, example in described]
@@ -119,6 +130,12 @@ def _training_jobs(options: WorldOptions) -> list[Job]:
         for split, count in (("train", options.train), ("val", options.val))
         for job in _numbered_jobs(split, training_examples(count, options.seed, split))
     ]
+
+
+def _named(seen: Sequence[Job], dyed: Sequence[Job]) -> list[Job]:
+    """Those in any colour, as many of the others, and those to validate on, each with its naming caption."""
+    shown, kept = ([job for job in seen if job[0].startswith(f"{split}/")] for split in ("train", "val"))
+    return [(name, example.named()) for name, example in (*dyed, *shown[: len(dyed)], *kept)]
 
 
 def _numbered_jobs(folder: str, examples: Iterable[Example]) -> list[Job]:
@@ -185,7 +202,10 @@ def _draw_chunk(folder: Path, side: int, conditions: Conditions, jobs: Sequence[
 
 
 def _write_captions(path: Path, jobs: Sequence[Job]) -> None:
-    rows = ({"path": name, "caption": example.caption, "split": name.split("/")[0]} for name, example in jobs)
+    rows = (
+        {"path": name, "caption": example.caption, "split": "val" if name.startswith("val/") else "train"}
+        for name, example in jobs
+    )
     _write_lines(path, rows)
 
 

@@ -139,7 +139,9 @@ def test_finetune_evaluate_and_fuse_take_it(cli, work, shades):
 @pytest.mark.slow
 def test_what_it_can_do_with_combinations_it_has_never_seen(cli, tmp_path):
     """Somewhat less than its card says: see benchmarks/demo.py."""
-    world = write_world(tmp_path / "world", WorldOptions(train=1, near=0, val=0, side=84), processes=1)
+    world = write_world(
+        tmp_path / "world", WorldOptions(train=1, near=0, dyed=0, val=0, side=84), processes=1
+    )
     templates = [part for template in TEMPLATES for part in ("--template", template)]
     labels = ("--labels", world / "labels.txt", *templates)
     done = cli("evaluate", "--data", world / "zeroshot", "--model", "demo", "--json", *labels)
@@ -151,7 +153,7 @@ def test_what_it_can_do_with_combinations_it_has_never_seen(cli, tmp_path):
 
 
 def test_contrastive_training_retrieval_and_comparison_take_it(cli, work):
-    write_world(work / "world", WorldOptions(16, 0, val=8, zero_shot=0, retrieval=4, side=84), processes=1)
+    write_world(work / "world", WorldOptions(16, 0, 0, val=8, zero_shot=0, retrieval=4, side=84), processes=1)
     captions, retrieval = "world/captions.jsonl", "world/retrieval/captions.csv"
     given = ("--model", "demo", "--adapter-path", "words")
     done = cli(

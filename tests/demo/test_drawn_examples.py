@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from held_out import HELD_OUT_LABELS, is_for_training
@@ -14,12 +16,14 @@ from mlx_aimv2.demo.captions import caption
 from mlx_aimv2.demo.combinations import HELD_OUT_TEXTURES, is_held_out_pair
 from mlx_aimv2.demo.examples import (
     close_up_examples,
+    dyed_examples,
     retrieval_examples,
     training_example,
     training_examples,
     zero_shot_examples,
 )
-from mlx_aimv2.demo.scenes import LABELS
+from mlx_aimv2.demo.painting import Conditions
+from mlx_aimv2.demo.scenes import COLORS, LABELS, SHAPES
 from mlx_aimv2.errors import InputError
 
 
@@ -54,6 +58,31 @@ def test_close_ups_show_one_kind_of_thing_and_hold_out_the_same():
     assert found[0].picture(84).size == (42, 42)
 
 
+def test_dyed_examples_hold_out_the_same_and_name_no_colour():
+    found = dyed_examples(480)
+    assert found[:30] == dyed_examples(30) and len({example.seed for example in found}) == 480
+    for example in found:
+        assert is_for_training(example.scene)
+        things = example.caption.partition(" on a ")[0].split()
+        assert not set(things) & set(COLORS)
+    bare = sum(example.caption in {*SHAPES, *(f"a {shape}" for shape in SHAPES)} for example in found)
+    assert 50 < bare < 300
+
+
+def test_things_of_one_kind_are_dyed_alike_and_elsewhere_they_keep_their_colour():
+    example = next(one for one in dyed_examples(200) if one.scene.thing.count == 4)
+    plain = replace(
+        example, scene=replace(example.scene, thing=replace(example.scene.thing, texture="plain"))
+    )
+    clear = Conditions(0, 0, 0, 0, 0)
+    (dyed, named) = (np.asarray(one.picture(84, clear), int) for one in (plain, replace(plain, dyed=False)))
+    changed = np.abs(dyed - named).max(axis=2) > 20
+    colors = dyed[changed]
+    assert 0.05 < changed.mean() < 0.6
+    middle = np.median(colors, axis=0)
+    assert (np.abs(colors - middle).max(axis=1) < 24).mean() > 0.7  # the rest are edges
+
+
 def test_zero_shot_examples_take_turns_and_have_one_right_label():
     found = zero_shot_examples(45, seed=1)
     assert found == zero_shot_examples(60, seed=1)[:45]
@@ -76,7 +105,7 @@ def test_retrieval_examples_are_of_different_held_out_scenes():
 
 
 def test_refuses_counts_that_cannot_be():
-    for make in (training_examples, close_up_examples, zero_shot_examples, retrieval_examples):
+    for make in (training_examples, close_up_examples, dyed_examples, zero_shot_examples, retrieval_examples):
         with pytest.raises(InputError, match="the count is -1, but has to be 0 or more"):
             make(-1)
 

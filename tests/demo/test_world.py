@@ -13,7 +13,7 @@ from held_out import HELD_OUT_LABELS
 from PIL import Image
 
 from mlx_aimv2.demo import world
-from mlx_aimv2.demo.examples import close_up_examples, training_example
+from mlx_aimv2.demo.examples import close_up_examples, dyed_examples, training_example
 from mlx_aimv2.demo.painting import Conditions
 from mlx_aimv2.demo.scenes import LABELS
 from mlx_aimv2.demo.world import WorldOptions, write_world
@@ -21,7 +21,7 @@ from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import Progress
 from mlx_aimv2.finetune.folders import read_folders
 
-SMALL = WorldOptions(train=12, near=24, val=3, zero_shot=15, retrieval=5, side=28)
+SMALL = WorldOptions(train=12, near=24, dyed=8, val=3, zero_shot=15, retrieval=5, side=28)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -43,13 +43,16 @@ def test_captions_name_the_pictures_of_training(folder):
             assert picture.tobytes() == example.picture(28).tobytes()
 
 
-def test_names_are_of_the_same_pictures(folder):
-    told, named = (
-        [json.loads(line) for line in (folder / name).read_text().splitlines()]
-        for name in ("captions.jsonl", "names.jsonl")
-    )
-    assert [(row["path"], row["split"]) for row in named] == [(row["path"], row["split"]) for row in told]
-    assert [row["caption"] for row in named[:12]] == [training_example(k).named().caption for k in range(12)]
+def test_names_are_of_things_in_any_colour_and_as_many_others(folder):
+    named = [json.loads(line) for line in (folder / "names.jsonl").read_text().splitlines()]
+    dyed, shown = named[:8], named[8:16]
+    assert [row["path"] for row in dyed] == [f"dyed/000/{k:06d}.png" for k in range(8)]
+    assert [row["path"] for row in shown] == [f"train/000/{k:06d}.png" for k in range(8)]
+    assert [row["split"] for row in named] == ["train"] * 16 + ["val"] * 3
+    assert [row["caption"] for row in dyed] == [example.caption for example in dyed_examples(8)]
+    assert [row["caption"] for row in shown] == [training_example(k).named().caption for k in range(8)]
+    with Image.open(folder / dyed[5]["path"]) as picture:
+        assert picture.tobytes() == dyed_examples(8)[5].picture(28).tobytes()
 
 
 def test_close_ups_have_a_shape_and_a_caption_each(folder):
@@ -85,7 +88,7 @@ def test_processes_do_not_change_the_files(folder, tmp_path, monkeypatch):
     seen = []
     again = write_world(tmp_path / "again", SMALL, processes=2, on_event=seen.append)
     assert content(again) == content(folder)
-    assert seen[0] == Progress("drawing", 0, 59) and seen[-1] == Progress("drawing", 59, 59)
+    assert seen[0] == Progress("drawing", 0, 67) and seen[-1] == Progress("drawing", 67, 67)
     assert [event.done for event in seen] == sorted(event.done for event in seen)
 
 
@@ -99,7 +102,7 @@ def test_seed_and_conditions_change_the_files(folder, tmp_path):
 
 
 def test_sets_may_be_left_out(tmp_path):
-    only = replace(SMALL, near=0, val=0, zero_shot=0, retrieval=0)
+    only = replace(SMALL, near=0, dyed=0, val=0, zero_shot=0, retrieval=0)
     files = content(write_world(tmp_path / "world", only, processes=1))
     assert sorted(name for name in files if not name.endswith(".png")) == [
         "captions.jsonl",
