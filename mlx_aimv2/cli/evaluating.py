@@ -124,7 +124,7 @@ def _labels(request: Request, revision: str | None, settings: LoadOptions, shown
         )
     if request.adapter_path is not None and not is_trained_pair(request.adapter_path):
         raise InputError(f"{request.adapter_path} holds no head to evaluate: it was not trained to classify")
-    if isinstance(model, Aimv2VisionModel):
+    if isinstance(model, Aimv2VisionModel) or not (request.templates or request.labels):
         check_head_is_named(request.model, request.adapter_path)
     return evaluate_zero_shot(
         model,

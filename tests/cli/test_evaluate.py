@@ -221,6 +221,18 @@ def test_a_class_the_head_does_not_know(cli, pair, probe, shades, tmp_path):
     assert "the classifier does not know 'red': it was trained on 'bright', 'dark', 'grey_ish'" in done.stderr
 
 
+def test_the_head_of_a_fused_checkpoint_is_pointed_out_unless_labels_are_to_be_words(
+    cli, pair, shades, tmp_path
+):
+    fused = shutil.copytree(pair, tmp_path / "fused")
+    (fused / "head.safetensors").touch()
+    done = cli("evaluate", "--data", shades, "--model", fused)
+    message = f"{fused} has a trained head beside it: add --adapter-path {fused}\n"
+    assert (done.returncode, done.stderr.splitlines(True)[-1]) == (2, f"mlx-aimv2: error: {message}")
+    done = cli("evaluate", "--data", shades, "--model", fused, "--template", "a {}", "--json")
+    assert done.returncode == 0 and "top1" in json.loads(done.stdout)
+
+
 def test_an_adapter_without_a_head_has_nothing_to_measure(cli, pair, with_adapter, shades, tmp_path):
     with_adapter(pair, tmp_path / "a")
     for arguments in (("evaluate", "--data", shades), ("classify", shades / "dark")):
