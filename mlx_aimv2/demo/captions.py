@@ -146,9 +146,12 @@ def _parts(scene: Scene, said: Said) -> list[str]:
 
 
 def _short(scene: Scene, rng: random.Random, colors: bool = True) -> str:
-    """Colours and shapes, and at most the number; for a single kind of thing often its bare label or shape."""
+    """Colours and shapes, and at most the number; for a single kind of thing often its bare label or shape.
+
+    Without ``colors`` the colour of a single kind of thing is not told.
+    """
     if scene.other is not None:
-        phrases = [words_of_things(thing, replace(NAMES, color=colors)) for thing in scene.things]
+        phrases = [words_of_things(thing, NAMES) for thing in scene.things]
         rng.shuffle(phrases)
         return " and ".join(phrases) if rng.random() < 0.7 else phrases[0]
     named = [scene.thing.label, words_of_things(scene.thing, NAMES)] if colors else [scene.thing.shape]

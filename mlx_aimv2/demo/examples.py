@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..errors import InputError
 from .captions import caption, naming_caption, near_caption, varied_caption
+from .dyes import dyes
 from .grammar import SORTED_PAIRS, held_out_scene, one_kind_scene, training_scene, zero_shot_scene
 from .painting import Conditions, close_up, paint
 from .ranges import check_range
@@ -25,11 +26,11 @@ class Example:
     """A picture that is drawn when asked for, and what is said of it.
 
     Attributes:
-        scene: what it shows.
+        scene: what it shows, but for the colours of things where these are dyed.
         caption: a sentence about it; in the zero-shot set its label.
         seed: of all that the scene does not say.
         near: whether the picture is a close-up of one of the things.
-        dyed: whether things have any colour, with or without a name, and the caption none.
+        dyed: whether things have any colour, with or without a name, and the caption names none; not from nearby.
     """
 
     scene: Scene
@@ -49,9 +50,10 @@ class Example:
         Raises:
             InputError: the side is out of range.
         """
-        if self.dyed:
-            conditions = replace(conditions or Conditions(), dyed=True)
-        return (close_up if self.near else paint)(self.scene, side, self.seed, conditions)
+        if self.near:
+            return close_up(self.scene, side, self.seed, conditions)
+        colors = dyes(self.scene, self.seed) if self.dyed else {}
+        return paint(self.scene, side, self.seed, conditions, colors)
 
 
 def training_example(index: int, seed: int = 0, split: str = "train") -> Example:
@@ -81,7 +83,7 @@ def training_examples(count: int, seed: int = 0, split: str = "train") -> Iterat
 def dyed_examples(count: int, seed: int = 0) -> list[Example]:
     """Things of any colour, so that a shape is not known by its colours; the caption names none.
 
-    Held-out combinations are left out, and every colour that comes near to that of one.
+    Held-out combinations are left out, and every colour that comes near to that of one: see `dyes`.
 
     Raises:
         InputError: the count is negative.

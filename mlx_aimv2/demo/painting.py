@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,6 @@ from .surfaces import (
     PAINTS,
     Color,
     Pixels,
-    dye,
     ground_pixels,
     ink_for,
     jittered,
@@ -45,7 +46,6 @@ class Conditions:
         blur: radius at most, in hundredths of the side; half of the pictures are sharp.
         noise: standard deviation at most, in steps of 255; half of the pictures have none.
         occlusion: the share of things of which something covers a part, a quarter at most.
-        dyed: whether things have any colour, with or without a name, in place of their own.
 
     Raises:
         InputError: a value is out of range.
@@ -56,7 +56,6 @@ class Conditions:
     blur: float = 0.6
     noise: float = 7.0
     occlusion: float = 0.2
-    dyed: bool = False
 
     def __post_init__(self) -> None:
         limits = {"turn": 180, "light": 0.5, "blur": 5, "noise": 64, "occlusion": 1}
@@ -64,7 +63,13 @@ class Conditions:
             check_range(name, getattr(self, name), 0, limit)
 
 
-def paint(scene: Scene, side: int, seed: int | str, conditions: Conditions | None = None) -> Image.Image:
+def paint(
+    scene: Scene,
+    side: int,
+    seed: int | str,
+    conditions: Conditions | None = None,
+    colors: Mapping[Thing, Color] = MappingProxyType({}),
+) -> Image.Image:
     """The picture of a scene, the same for the same seed.
 
     Args:
@@ -72,11 +77,12 @@ def paint(scene: Scene, side: int, seed: int | str, conditions: Conditions | Non
         side: its width and height in pixels, 28 to 1024.
         seed: of everything that the scene does not say.
         conditions: None for the usual ones.
+        colors: of things, in place of their own.
 
     Raises:
         InputError: the side is out of range.
     """
-    picture, _ = _painted(scene, side, seed, conditions)
+    picture, _ = _painted(scene, side, seed, conditions, colors)
     return picture
 
 
@@ -94,7 +100,7 @@ def close_up(scene: Scene, side: int, seed: int | str, conditions: Conditions | 
     Raises:
         InputError: the side is out of range.
     """
-    picture, found = _painted(scene, side, seed, conditions)
+    picture, found = _painted(scene, side, seed, conditions, {})
     rng = random.Random(f"close up/{seed}")
     place = rng.choice(found)
     left, top = (_cut(middle, place.diameter, side, rng) for middle in (place.x, place.y))
@@ -109,7 +115,11 @@ def _cut(middle: float, diameter: float, side: int, rng: random.Random) -> int:
 
 
 def _painted(
-    scene: Scene, side: int, seed: int | str, conditions: Conditions | None
+    scene: Scene,
+    side: int,
+    seed: int | str,
+    conditions: Conditions | None,
+    colors: Mapping[Thing, Color],
 ) -> tuple[Image.Image, list[Place]]:
     """The picture, and where the things on it lie."""
     check_range("the side", side, SMALLEST, LARGEST)
@@ -117,19 +127,10 @@ def _painted(
     rng = random.Random(f"paint/{seed}")
     canvas = ground_pixels(scene.ground, side, rng)  # (H, W, 3)
     found = places(scene, rng)
-    colors = _colors(scene, seed, conditions)
     for place in found:
-        _stamp(canvas, place, scene.ground, colors[place.thing], conditions, rng)
+        color = colors.get(place.thing, PAINTS[place.thing.color])
+        _stamp(canvas, place, scene.ground, color, conditions, rng)
     return _photographed(canvas, conditions, rng), found
-
-
-def _colors(scene: Scene, seed: int | str, conditions: Conditions) -> dict[Thing, Color]:
-    """The colour of each kind of thing."""
-    rng = random.Random(f"dye/{seed}")
-    return {
-        thing: dye(thing.shape, scene.ground, rng) if conditions.dyed else PAINTS[thing.color]
-        for thing in scene.things
-    }
 
 
 @dataclass(frozen=True)
@@ -180,9 +181,9 @@ def _stamp(
     if rng.random() < conditions.occlusion:
         layers.append((_cover(patch, rng), mix(GROUNDS[ground.color], GREY, 0.5)))
     region = canvas[patch.top : patch.top + patch.pixels, patch.left : patch.left + patch.pixels]
-    for where, color in layers:
+    for where, painted in layers:
         share = _reduced(where)[..., None]
-        region += share * (np.asarray(color, np.float32) - region)
+        region += share * (np.asarray(painted, np.float32) - region)
 
 
 def _reduced(mask: NDArray[np.bool_]) -> Pixels:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from .combinations import HELD_OUT_PAIRS
 from .scenes import FINISHES, Ground, Thing
 
 Color = tuple[float, float, float]  # red, green, blue, each 0 to 255
@@ -41,7 +39,6 @@ GREY: Color = (122, 122, 122)  # in place of these on black and white, or one co
 TINT = 0.5  # how much of that a texture shows, so that most of the thing's own colour stays
 FADE = 0.3  # how much of its colour a fading ground has lost at its far side
 LEAST_CONTRAST = 160.0  # distance in RGB of a thing from every part of its ground
-DYED_CONTRAST = 110.0  # the same of a thing in any colour, which is harder: only training shows such
 JITTER = 9.0  # by how much a channel of a colour differs from picture to picture
 GRAIN = 28.0  # of a speckled ground, at most
 GRAINS = 32  # along its side
@@ -50,9 +47,6 @@ GRAINS = 32  # along its side
 def distance(one: Color, two: Color) -> float:
     """The distance of two colours in RGB, 0 to 442."""
     return math.dist(one, two)
-
-
-APART = min(distance(*two) for two in itertools.combinations(PAINTS.values(), 2))  # of the paints least apart
 
 
 def ground_colors(ground: Ground) -> tuple[Color, Color]:
@@ -66,25 +60,12 @@ def ground_colors(ground: Ground) -> tuple[Color, Color]:
 
 def goes_on(thing: Thing, ground: Ground) -> bool:
     """Whether a thing can be told from its ground."""
-    return _stands_out(PAINTS[thing.color], ground, LEAST_CONTRAST)
+    return stands_out(PAINTS[thing.color], ground, LEAST_CONTRAST)
 
 
-def _stands_out(color: Color, ground: Ground, least: float) -> bool:
+def stands_out(color: Color, ground: Ground, least: float) -> bool:
+    """Whether a colour is at least so far from every part of a ground, in RGB."""
     return all(distance(color, other) >= least for other in ground_colors(ground))
-
-
-def dye(shape: str, ground: Ground, rng: random.Random) -> Color:
-    """Any colour for a shape, with or without a name, that can just be told from the ground.
-
-    It is at least as far from those that training never shows the shape in as two paints are from each other.
-    """
-    never = [PAINTS[color] for held_out, color in HELD_OUT_PAIRS if held_out == shape]
-    while True:
-        color = (rng.uniform(0, 255), rng.uniform(0, 255), rng.uniform(0, 255))
-        if _stands_out(color, ground, DYED_CONTRAST) and all(
-            distance(color, other) >= APART for other in never
-        ):
-            return color
 
 
 def mix(one: Color, two: Color, share: float) -> Color:
@@ -99,12 +80,15 @@ def jittered(color: Color, rng: random.Random) -> Color:
     return red, green, blue
 
 
-def ink_for(paint: Color, ground: Ground) -> Color:
-    """The second colour of a texture: the thing's own, darker or lighter, as is told best from it and its ground."""
-    if paint in (PAINTS["black"], PAINTS["white"]):
-        return mix(paint, GREY, TINT)
-    others = (paint, *ground_colors(ground))
-    return mix(paint, max(INKS, key=lambda ink: min(distance(ink, other) for other in others)), TINT)
+def ink_for(color: Color, ground: Ground) -> Color:
+    """The second colour of a texture: the thing's own, darker or lighter, as is told best from it and its ground.
+
+    The paints black and white have only one side to go to.
+    """
+    if color in (PAINTS["black"], PAINTS["white"]):
+        return mix(color, GREY, TINT)
+    others = (color, *ground_colors(ground))
+    return mix(color, max(INKS, key=lambda ink: min(distance(ink, other) for other in others)), TINT)
 
 
 def _striped(u: Pixels, v: Pixels) -> NDArray[np.bool_]:

@@ -82,7 +82,8 @@ def write_world(
     """Draw the world into a folder, which appears when it is complete.
 
     - `captions.jsonl`: path, caption and split (train, val) of what is below `train/` and `val/`.
-    - `names.jsonl`: things in any colour, below `dyed/`, and as many of the others, with mostly little more than
+    - `names.jsonl`: things in any colour, below `dyed/`, and as many of the others (without any, all),
+      with mostly little more than
       colour and shape told where there is one kind of thing, and of those in any colour no colour.
     - `near/shapes.csv`, `near/captions.jsonl`: the close-ups below `near/`, each with a label (a shape) or caption.
     - `labels.txt`: all 120 labels, one in a line.
@@ -109,14 +110,20 @@ def write_world(
     processes = _processor_count() if processes is None else processes
     check_range("processes", processes, 1, 1024)
     with new_folder(folder) as unfinished:
-        seen = _training_jobs(options)
+        train, val = (
+            _numbered_jobs(split, training_examples(count, options.seed, split))
+            for split, count in (("train", options.train), ("val", options.val))
+        )
         dyed = _numbered_jobs("dyed", dyed_examples(options.dyed, options.seed))
         close_ups = _numbered_jobs("near", close_up_examples(options.near, options.seed))
         labelled = _sorted_jobs("zeroshot", zero_shot_examples(options.zero_shot, options.seed))
         described = _retrieval_jobs(options)
-        _draw(unfinished, [*seen, *dyed, *close_ups, *labelled, *described], options, processes, on_event)
-        _write_captions(unfinished / "captions.jsonl", seen)
-        _write_captions(unfinished / "names.jsonl", _named(seen, dyed))
+        _draw(
+            unfinished, [*train, *val, *dyed, *close_ups, *labelled, *described], options, processes, on_event
+        )
+        _write_captions(unfinished / "captions.jsonl", train, val)
+        named = _named(train[: len(dyed)] if dyed else train)
+        _write_captions(unfinished / "names.jsonl", [*dyed, *named], _named(val))
         _write_near(unfinished / "near", close_ups)
         (unfinished / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
         told = [(Path(name).name, example.caption) for name, example in described]
@@ -124,18 +131,8 @@ def write_world(
     return folder
 
 
-def _training_jobs(options: WorldOptions) -> list[Job]:
-    return [
-        job
-        for split, count in (("train", options.train), ("val", options.val))
-        for job in _numbered_jobs(split, training_examples(count, options.seed, split))
-    ]
-
-
-def _named(seen: Sequence[Job], dyed: Sequence[Job]) -> list[Job]:
-    """Those in any colour, as many of the others, and those to validate on, each with its naming caption."""
-    shown, kept = ([job for job in seen if job[0].startswith(f"{split}/")] for split in ("train", "val"))
-    return [(name, example.named()) for name, example in (*dyed, *shown[: len(dyed)], *kept)]
+def _named(jobs: Sequence[Job]) -> list[Job]:
+    return [(name, example.named()) for name, example in jobs]
 
 
 def _numbered_jobs(folder: str, examples: Iterable[Example]) -> list[Job]:
@@ -201,9 +198,10 @@ def _draw_chunk(folder: Path, side: int, conditions: Conditions, jobs: Sequence[
     return len(jobs)
 
 
-def _write_captions(path: Path, jobs: Sequence[Job]) -> None:
+def _write_captions(path: Path, train: Sequence[Job], val: Sequence[Job]) -> None:
     rows = (
-        {"path": name, "caption": example.caption, "split": "val" if name.startswith("val/") else "train"}
+        {"path": name, "caption": example.caption, "split": split}
+        for split, jobs in (("train", train), ("val", val))
         for name, example in jobs
     )
     _write_lines(path, rows)

@@ -229,8 +229,10 @@ def test_the_head_of_a_fused_checkpoint_is_pointed_out_unless_labels_are_to_be_w
     done = cli("evaluate", "--data", shades, "--model", fused)
     message = f"{fused} has a trained head beside it: add --adapter-path {fused}\n"
     assert (done.returncode, done.stderr.splitlines(True)[-1]) == (2, f"mlx-aimv2: error: {message}")
-    done = cli("evaluate", "--data", shades, "--model", fused, "--template", "a {}", "--json")
-    assert done.returncode == 0 and "top1" in json.loads(done.stdout)
+    (tmp_path / "labels").write_text("bright\ndark\ngrey_ish\n")
+    for words in (("--template", "a {}"), ("--labels", tmp_path / "labels")):
+        done = cli("evaluate", "--data", shades, "--model", fused, *words, "--json")
+        assert done.returncode == 0 and "top1" in json.loads(done.stdout)
 
 
 def test_an_adapter_without_a_head_has_nothing_to_measure(cli, pair, with_adapter, shades, tmp_path):

@@ -112,6 +112,8 @@ def test_sets_may_be_left_out(tmp_path):
         "near/shapes.csv",
         "retrieval/captions.csv",
     ]
+    named = [json.loads(line)["path"] for line in files["names.jsonl"].decode().splitlines()]
+    assert named == [f"train/000/{k:06d}.png" for k in range(12)]
 
 
 def test_refuses_a_folder_that_exists(tmp_path):
