@@ -2,7 +2,8 @@
 
 The same logistic regression on raw pixels, on the mean of the frozen encoder's tokens and on all of its tokens; its
 strength is chosen on training digits alone. Then LoRA and full fine-tuning of the encoder, 10 epochs each, top-1 of
-the best epoch on the fifth that is held out. One line for each, for every seed.
+the best epoch. Each is measured on a held-out fifth; that of the regressions holds other digits than that of the
+trainings. One line for each, for every seed.
 
     pip install scikit-learn
     python benchmarks/transfer.py [--model demo] [--seeds 0 1 2]

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, convert, load
+from mlx_aimv2.checkpoints.atomic import replacing
 from mlx_aimv2.demo.examples import training_examples
 from mlx_aimv2.demo.untrained import enlarged_tensors, initial_tensors, write_checkpoint
 from mlx_aimv2.demo.vocabulary import learn_vocabulary
@@ -91,7 +92,9 @@ def check_same(path, given):
     told = json.loads(json.dumps({**told, "near": NEAR_STAGES, "stages": STAGES}))
     if path.exists() and json.loads(path.read_text()) != told:
         sys.exit(f"{path.parent} was begun with other arguments, see {path}: name another folder with --work")
-    path.write_text(json.dumps(told, indent=2) + "\n")
+    if not path.exists():
+        with replacing(path) as unfinished:
+            unfinished.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def main():

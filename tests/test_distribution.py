@@ -11,7 +11,7 @@ import hatchling.build
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LARGEST = 8_000_000  # bytes that the checkpoint may add
+LARGEST = 8_000_000  # bytes that the checkpoint may add, and that the whole wheel may have
 NEEDED = {
     "config.json",
     "model.safetensors",
@@ -39,13 +39,15 @@ def backend(monkeypatch):
 
 
 def test_the_wheel_holds_the_checkpoint(backend, tmp_path):
-    with zipfile.ZipFile(tmp_path / backend.build_wheel(str(tmp_path))) as wheel:
+    built = tmp_path / backend.build_wheel(str(tmp_path))
+    with zipfile.ZipFile(built) as wheel:
         inside = "mlx_aimv2/demo/checkpoint/"
         entries = {
             one.filename.removeprefix(inside): one for one in wheel.infolist() if inside in one.filename
         }
     assert set(entries) >= NEEDED
     assert sum(one.compress_size for one in entries.values()) <= LARGEST
+    assert built.stat().st_size <= LARGEST
 
 
 def test_the_source_archive_holds_the_checkpoint(backend, tmp_path):
@@ -63,7 +65,12 @@ def test_the_installed_wheel_shows_itself_without_a_network(backend, tmp_path):
     python = str(tmp_path / "venv" / "bin" / "python")
     subprocess.run([python, "-m", "pip", "install", "--quiet", f"{wheel}[cpu]"], check=True)
     (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
-    (packages / "sitecustomize.py").write_text(NO_NETWORK)
+    (packages / "no_network.py").write_text(NO_NETWORK)
+    (packages / "no_network.pth").write_text("import no_network\n")
+    asked = subprocess.run(
+        [python, "-c", "import socket; socket.getaddrinfo('pypi.org', 443)"], capture_output=True, text=True
+    )
+    assert "the network was used" in asked.stderr
     (tmp_path / "bin").mkdir()  # no compiler there
     environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
     command = [str(tmp_path / "venv" / "bin" / "mlx-aimv2"), "demo", "--json"]

@@ -123,7 +123,13 @@ def test_refuses_more_retrieval_examples_than_there_are_scenes(monkeypatch):
 
 def test_the_world_stays_the_one_that_the_checkpoint_was_trained_on():
     """Change these with new weights alone."""
-    drawn = [*training_examples(4), *close_up_examples(2), *zero_shot_examples(2)]
+    drawn = [
+        *training_examples(4),
+        *close_up_examples(2),
+        *zero_shot_examples(2),
+        *dyed_examples(3),
+        training_example(1).named(),
+    ]
     assert [example.caption for example in drawn] == [
         "a heart",
         "on a grainy beige background, a big chequered cyan triangle below a small plain cyan crescent",
@@ -133,6 +139,10 @@ def test_the_world_stays_the_one_that_the_checkpoint_was_trained_on():
         "a black crescent",
         "brown arrow",
         "purple circle",
+        "a large dotted arrow in the top right on a fading mint background",
+        "triangle",
+        "three large striped squares on a navy background",
+        "a large checkered cyan triangle below a small plain cyan crescent on a speckled beige background",
     ]
     means = np.array([np.asarray(example.picture(84), float).mean((0, 1)) for example in drawn])
     expected = [
@@ -144,5 +154,9 @@ def test_the_world_stays_the_one_that_the_checkpoint_was_trained_on():
         (142.4, 180.2, 149.9),
         (203.9, 177.4, 147.7),
         (43.5, 31.7, 50.2),
+        (148.7, 199.2, 178.2),
+        (167.4, 213.3, 180.3),
+        (88.0, 69.5, 147.5),
+        (222.4, 225.2, 182.9),
     ]
     np.testing.assert_allclose(means, expected, atol=0.5)  # another Pillow may blur a little differently

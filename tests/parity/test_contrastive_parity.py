@@ -116,11 +116,15 @@ def our_name(name):
     return name.removeprefix("trunk.")
 
 
-def test_loss_and_every_gradient_are_those_of_transformers(pair, data):
-    given = options(data)
+@pytest.mark.parametrize("frozen", [None, "vision", "text"])
+def test_loss_and_every_gradient_are_those_of_transformers(pair, data, frozen):
+    """Of a whole pair, and of one with a frozen tower, as LiT has it."""
+    given = options(data, **({f"{frozen}_tower": "frozen"} if frozen else {}))
     model, batches = our_batches(pair, data, given)
     contrast = build_contrast(model, None, given)
     stepper, theirs = make_pair_stepper(contrast, given), theirs_of(pair).train()
+    if frozen:
+        getattr(theirs, f"{frozen}_model").requires_grad_(False)
     contrast.train()
     batch = next(batches.epoch())
     arrays = tuple(map(mx.array, batch.inputs))
@@ -129,13 +133,30 @@ def test_loss_and_every_gradient_are_those_of_transformers(pair, data):
     expected.backward()
     assert abs((loss / weight).item() - expected.item()) < 1e-5
     found = {our_name(name): np.array(x / weight) for name, x in tree_flatten(gradients)}
-    wanted = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
+    wanted = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.requires_grad}
     assert set(found) == set(wanted)
     largest = max(np.abs(x).max() for x in wanted.values())
     for name, x in wanted.items():
         if x.ndim == 4:
             x = x.transpose(0, 2, 3, 1)
         assert np.abs(found[name] - x).max() < 1e-5 * largest, name
+
+
+def test_of_different_captions_the_loss_is_the_reference_formula(pair, data):
+    given = options(data)
+    model, batches = our_batches(pair, data, given)
+    contrast = build_contrast(model, None, given)
+    batch = next(each for each in batches.epoch() if (each.targets == np.eye(len(each.targets))).all())
+    arrays = tuple(map(mx.array, batch.inputs))
+    (loss, weight), _ = make_pair_stepper(contrast, given)._compute(
+        arrays, mx.array(batch.targets), mx.array(batch.weights)
+    )
+    pixels, ids = torch.tensor(batch.pixels).permute(0, 3, 1, 2), torch.tensor(batch.input_ids).long()
+    with torch.no_grad():
+        logits = theirs_of(pair)(ids, pixels, mask_of(batch)).logits_per_image
+    right, cross_entropy = torch.arange(len(logits)), torch.nn.functional.cross_entropy
+    expected = (cross_entropy(logits, right) + cross_entropy(logits.T, right)) / 2
+    assert abs((loss / weight).item() - expected.item()) < 1e-5
 
 
 def test_losses_of_a_training_are_those_of_pytorch(pair, data):
