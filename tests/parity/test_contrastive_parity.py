@@ -45,6 +45,7 @@ TEXT = {
     "eos_token_id": 513,
 }
 STEPS, RATE = 8, 1e-3
+PROJECTIONS = {"vision": "visual_projection", "text": "text_projection"}
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,7 @@ def test_loss_and_every_gradient_are_those_of_transformers(pair, data, frozen):
     stepper, theirs = make_pair_stepper(contrast, given), theirs_of(pair).train()
     if frozen:
         getattr(theirs, f"{frozen}_model").requires_grad_(False)
+        getattr(theirs, PROJECTIONS[frozen]).requires_grad_(False)
     contrast.train()
     batch = next(batches.epoch())
     arrays = tuple(map(mx.array, batch.inputs))
@@ -146,6 +148,7 @@ def test_of_different_captions_the_loss_is_the_reference_formula(pair, data):
     given = options(data)
     model, batches = our_batches(pair, data, given)
     contrast = build_contrast(model, None, given)
+    contrast.train()
     batch = next(each for each in batches.epoch() if (each.targets == np.eye(len(each.targets))).all())
     arrays = tuple(map(mx.array, batch.inputs))
     (loss, weight), _ = make_pair_stepper(contrast, given)._compute(
