@@ -82,9 +82,8 @@ def write_world(
     """Draw the world into a folder, which appears when it is complete.
 
     - `captions.jsonl`: path, caption and split (train, val) of what is below `train/` and `val/`.
-    - `names.jsonl`: things in any colour, below `dyed/`, and as many of the others (without any, all),
-      with mostly little more than
-      colour and shape told where there is one kind of thing, and of those in any colour no colour.
+    - `names.jsonl`: the same of things in any colour, below `dyed/`, which it does not name, and of as many others
+      (of all without any): of one kind mostly little more than shape and colour, of two all there is to say.
     - `near/shapes.csv`, `near/captions.jsonl`: the close-ups below `near/`, each with a label (a shape) or caption.
     - `labels.txt`: all 120 labels, one in a line.
     - `zeroshot/`: a folder for each held-out label, such as `red triangle/0000.png`.
@@ -110,24 +109,20 @@ def write_world(
     processes = _processor_count() if processes is None else processes
     check_range("processes", processes, 1, 1024)
     with new_folder(folder) as unfinished:
-        train, val = (
-            _numbered_jobs(split, training_examples(count, options.seed, split))
-            for split, count in (("train", options.train), ("val", options.val))
-        )
+        train = _numbered_jobs("train", training_examples(options.train, options.seed))
+        val = _numbered_jobs("val", training_examples(options.val, options.seed, "val"))
         dyed = _numbered_jobs("dyed", dyed_examples(options.dyed, options.seed))
         close_ups = _numbered_jobs("near", close_up_examples(options.near, options.seed))
         labelled = _sorted_jobs("zeroshot", zero_shot_examples(options.zero_shot, options.seed))
         described = _retrieval_jobs(options)
-        _draw(
-            unfinished, [*train, *val, *dyed, *close_ups, *labelled, *described], options, processes, on_event
-        )
+        every = [*train, *val, *dyed, *close_ups, *labelled, *described]
+        _draw(unfinished, every, options, processes, on_event)
         _write_captions(unfinished / "captions.jsonl", train, val)
         named = _named(train[: len(dyed)] if dyed else train)
         _write_captions(unfinished / "names.jsonl", [*dyed, *named], _named(val))
         _write_near(unfinished / "near", close_ups)
         (unfinished / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
-        told = [(Path(name).name, example.caption) for name, example in described]
-        _write_table(unfinished / "retrieval" / "captions.csv", ("path", "caption"), told)
+        _write_retrieval(unfinished / "retrieval", described)
     return folder
 
 
@@ -215,6 +210,11 @@ def _write_near(folder: Path, jobs: Sequence[Job]) -> None:
     _write_lines(
         folder / "captions.jsonl", ({"path": name, "caption": example.caption} for name, example in named)
     )
+
+
+def _write_retrieval(folder: Path, jobs: Sequence[Job]) -> None:
+    told = [(Path(name).name, example.caption) for name, example in jobs]
+    _write_table(folder / "captions.csv", ("path", "caption"), told)
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
