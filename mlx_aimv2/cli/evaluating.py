@@ -111,6 +111,8 @@ def _labels(request: Request, revision: str | None, settings: LoadOptions, shown
     labels = dataset.labels
     if request.labels is not None:
         labels = tuple(lines_of(request.labels))
+    if not (request.templates or request.labels):
+        check_head_is_named(request.model, request.adapter_path, "--template")
     model, processor = _load(request, revision, settings, shown)
     if isinstance(model, Classifier):
         return evaluate_classifier(
@@ -124,7 +126,7 @@ def _labels(request: Request, revision: str | None, settings: LoadOptions, shown
         )
     if request.adapter_path is not None and not is_trained_pair(request.adapter_path):
         raise InputError(f"{request.adapter_path} holds no head to evaluate: it was not trained to classify")
-    if isinstance(model, Aimv2VisionModel) or not (request.templates or request.labels):
+    if isinstance(model, Aimv2VisionModel):
         check_head_is_named(request.model, request.adapter_path)
     return evaluate_zero_shot(
         model,

@@ -9,14 +9,21 @@ from pathlib import Path
 from ..errors import InputError
 
 
-def check_head_is_named(model: str, adapter_path: Path | None) -> None:
+def check_head_is_named(model: str, adapter_path: Path | None, zero_shot: str = "") -> None:
     """Say where the head of a fused checkpoint is, to whom would ask it for zero-shot labels.
+
+    Args:
+        model: the checkpoint.
+        adapter_path: what was named beside it.
+        zero_shot: the option that asks a pair for zero-shot labels all the same, where there is one.
 
     Raises:
         InputError: the checkpoint has a head beside it, and no adapter was named.
     """
     if adapter_path is None and (Path(model).expanduser() / "head.safetensors").is_file():
-        raise InputError(f"{model} has a trained head beside it: add --adapter-path {shlex.quote(model)}")
+        otherwise = f", or {zero_shot} for zero-shot labels of a pair" if zero_shot else ""
+        head = f"--adapter-path {shlex.quote(model)}"
+        raise InputError(f"{model} has a trained head beside it: add {head}{otherwise}")
 
 
 def is_trained_pair(adapter_path: Path | None) -> bool:
