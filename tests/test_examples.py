@@ -132,3 +132,27 @@ def test_the_script_converts(tiny_pair, tmp_path):
     done = run(ROOT / "convert.py", "--hf-path", tiny_pair, "--mlx-path", "out", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+FAILING = """
+with EmbeddingService() as service:
+    stream = service.embedder.stream
+    service.embedder.stream = lambda pictures: 1 / 0
+    print(service.embed(pictures[0]).exception())
+    service.embedder.stream = stream
+    print(len(service.embed(pictures[0]).result()))
+try:
+    service.embed(pictures[0])
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def test_the_service_tells_of_a_batch_that_fails_and_goes_on(tmp_path):
+    source = (EXAMPLES / "service.py").read_text(encoding="utf-8")
+    (tmp_path / "failing.py").write_text(source + FAILING, encoding="utf-8")
+    done = run(tmp_path / "failing.py", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    *_, error, numbers, ended = done.stdout.splitlines()
+    assert (error, numbers) == ("division by zero", "192")
+    assert "after shutdown" in ended
