@@ -136,11 +136,9 @@ def test_the_scale_stays_within_its_bounds_and_keeps_its_gradient(tiny_pair, sta
     contrast.trunk.logit_scale = mx.array(start)
     stepper = make_pair_stepper(contrast, options)
     largest = math.log(contrast.trunk.config.max_logit_scale)
-    stepper._apply({"trunk": {"logit_scale": mx.array(0.0)}}, mx.array(1.0))
+    stepper.optimizer.learning_rate = mx.array(1.0)
     for pull in (-5.0, 5.0):
-        contrast.trunk.logit_scale = stepper._bounded({"trunk": {"logit_scale": mx.array(start + pull)}})[
-            "trunk"
-        ]["logit_scale"]
+        stepper._apply({"trunk": {"logit_scale": mx.array(-pull)}}, mx.array(1.0))
         assert 0 <= contrast.trunk.logit_scale.item() < largest
     slope = mx.grad(lambda x: mx.exp(mx.clip(x, 0.0, largest)))(contrast.trunk.logit_scale)
     assert slope.item() > 0
