@@ -112,7 +112,7 @@ def _labels(request: Request, revision: str | None, settings: LoadOptions, shown
     if request.labels is not None:
         labels = tuple(lines_of(request.labels))
     if not (request.templates or request.labels):
-        check_head_is_named(request.model, request.adapter_path, "--template")
+        check_head_is_named(request.model, request.adapter_path, "--template or --labels")
     model, processor = _load(request, revision, settings, shown)
     if isinstance(model, Classifier):
         return evaluate_classifier(

@@ -15,7 +15,7 @@ def check_head_is_named(model: str, adapter_path: Path | None, zero_shot: str = 
     Args:
         model: the checkpoint.
         adapter_path: what was named beside it.
-        zero_shot: the option that asks a pair for zero-shot labels all the same, where there is one.
+        zero_shot: the options that ask a pair for zero-shot labels all the same, where there are such.
 
     Raises:
         InputError: the checkpoint has a head beside it, and no adapter was named.

@@ -226,10 +226,12 @@ def test_the_head_of_a_fused_checkpoint_is_pointed_out_unless_labels_are_to_be_w
 ):
     fused = shutil.copytree(pair, tmp_path / "fused")
     (fused / "head.safetensors").touch()
-    done = cli("evaluate", "--data", shades, "--model", fused)
+    weights = (fused / "model.safetensors").rename(tmp_path / "weights")
+    done = cli("evaluate", "--data", shades, "--model", fused)  # before anything is loaded
     head = f"{fused} has a trained head beside it: add --adapter-path {fused}"
-    message = f"mlx-aimv2: error: {head}, or --template for zero-shot labels of a pair\n"
+    message = f"mlx-aimv2: error: {head}, or --template or --labels for zero-shot labels of a pair\n"
     assert (done.returncode, done.stderr.splitlines(True)[-1]) == (2, message)
+    weights.rename(fused / "model.safetensors")
     (tmp_path / "labels").write_text("bright\ndark\ngrey_ish\n")
     for words in (("--template", "a {}"), ("--labels", tmp_path / "labels")):
         done = cli("evaluate", "--data", shades, "--model", fused, *words, "--json")
