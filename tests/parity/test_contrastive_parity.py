@@ -9,6 +9,8 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 from mlx_aimv2 import load
+from mlx_aimv2.adapters.attach import AdapterConfig, adapted
+from mlx_aimv2.adapters.store import save_adapter
 from mlx_aimv2.finetune.caption_batches import PairBatches
 from mlx_aimv2.finetune.captions import read_captions
 from mlx_aimv2.finetune.contrast import build_contrast
@@ -117,6 +119,12 @@ def our_name(name):
     return name.removeprefix("trunk.")
 
 
+def our_adapter_name(name):
+    """Ours for a parameter of an adapter of theirs."""
+    name = name.removeprefix("base_model.model.").replace(".default", "").removesuffix(".weight").lower()
+    return name.replace("lora_magnitude_vector", "magnitude")
+
+
 @pytest.mark.parametrize("frozen", [None, "vision", "text"])
 def test_loss_and_every_gradient_are_those_of_transformers(pair, data, frozen):
     """Of a whole pair, and of one with a frozen tower, as LiT has it."""
@@ -141,6 +149,40 @@ def test_loss_and_every_gradient_are_those_of_transformers(pair, data, frozen):
     for name, x in wanted.items():
         if x.ndim == 4:
             x = x.transpose(0, 2, 3, 1)
+        assert np.abs(found[name] - x).max() < 1e-5 * largest, name
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_gradients_of_adapters_are_those_of_peft(pair, data, tmp_path, kind):
+    given = FinetuneOptions(**{**vars(options(data)), "fine_tune_type": kind})
+    model, batches = our_batches(pair, data, given)
+    adapter = AdapterConfig(kind, rank=3, alpha=6.0)
+    contrast = build_contrast(model, adapter, given)
+    keys = iter(mx.random.split(mx.random.key(1), 200))
+    for layer in adapted(contrast).values():
+        layer.lora_b = 0.1 * mx.random.normal(
+            layer.lora_b.shape, key=next(keys)
+        )  # with zeros lora_a gets nothing
+    save_adapter(tmp_path / "a", contrast.trunk, adapter, None)
+    theirs = peft.PeftModel.from_pretrained(theirs_of(pair), tmp_path / "a", is_trainable=True).train()
+    contrast.train()
+    batch = next(batches.epoch())
+    arrays = tuple(map(mx.array, batch.inputs))
+    (loss, weight), gradients = make_pair_stepper(contrast, given)._compute(
+        arrays, mx.array(batch.targets), mx.array(batch.weights)
+    )
+    expected = their_loss(theirs, batch, mask_of(batch))
+    expected.backward()
+    assert abs((loss / weight).item() - expected.item()) < 1e-5
+    found = {our_name(name): np.array(x / weight) for name, x in tree_flatten(gradients)}
+    found = {name: x for name, x in found.items() if name.endswith((".lora_a", ".lora_b", ".magnitude"))}
+    wanted = {
+        our_adapter_name(name): x.grad.numpy() for name, x in theirs.named_parameters() if ".lora_" in name
+    }
+    layers = VISION["num_hidden_layers"] + TEXT["num_hidden_layers"]
+    assert set(found) == set(wanted) and len(found) == 7 * layers * (2 if kind == "lora" else 3)
+    largest = max(np.abs(x).max() for x in wanted.values())
+    for name, x in wanted.items():
         assert np.abs(found[name] - x).max() < 1e-5 * largest, name
 
 
