@@ -1,21 +1,27 @@
 """Train the checkpoint `demo` from scratch: an image-text pair on pictures that are drawn for it.
 
-Interrupt it whenever you like: it goes on where it was. Everything is kept in --work: pictures, logs, curves, the
-checkpoint of every stage, and `demo`, the last one in 8 bits, as it lies in mlx_aimv2/demo/checkpoint (with a card
-and a licence of its own). benchmarks/demo.py measures what it can do.
+Interrupt it whenever you like: it goes on where it was; only drawing begins again. Everything is kept in --work:
+pictures, logs, curves, the checkpoint of every stage, `mean`, that of the last two, and `demo`, the same in 8 bits,
+as it lies in mlx_aimv2/demo/checkpoint (with a card and a licence of its own). benchmarks/demo.py measures it.
 
     python examples/train_demo.py [--work demo-training] [--pictures 200000] [--seed 0]
 """
 
 import argparse
 import json
+import multiprocessing
+import os
 import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, convert, load
 from mlx_aimv2.checkpoints.atomic import replacing
+from mlx_aimv2.demo.derived import enlarged_tensors, mean_tensors
 from mlx_aimv2.demo.examples import training_examples
-from mlx_aimv2.demo.untrained import enlarged_tensors, initial_tensors, write_checkpoint
+from mlx_aimv2.demo.orphans import end_with_parent
+from mlx_aimv2.demo.untrained import initial_tensors, write_checkpoint
 from mlx_aimv2.demo.vocabulary import learn_vocabulary
 from mlx_aimv2.demo.world import WorldOptions, write_world
 from mlx_aimv2.events import Metric
@@ -25,19 +31,22 @@ from mlx_aimv2.fusing import fuse
 
 SIDE, LENGTH = 84, 32  # pixels, tokens
 VALIDATION = 0.01  # of the pictures
-DYED = 0.3  # of --pictures, the share of further ones, in any colour
+DYED = 0.45  # of --pictures, the share of further ones, in any colour
 TRAINING = {"fine_tune_type": "full", "weight_decay": 0.05, "warmup": 0.05, "val_fraction": VALIDATION,
             "save_every": 50}  # fmt: skip
 CAPTIONS = {**TRAINING, "task": "contrastive", "batch_size": 128}
 NEAR_STAGES = (  # on close-ups, which take a quarter of the time: the data, how many of it times --pictures, and how
     ("shapes", "world/near/shapes.csv", 1, {**TRAINING, "pooling": "head", "head_lr": 2e-3, "metric": "top1",
-                                            "batch_size": 64, "learning_rate": 6e-4}),
+                                              "batch_size": 64, "learning_rate": 6e-4}),
     ("words", "world/near/captions.jsonl", 0.5, {**CAPTIONS, "learning_rate": 4e-4}),
 )  # fmt: skip
-STAGES = (  # on whole pictures
+WHOLE_STAGES = (  # on whole pictures
     ("captions", "world/captions.jsonl", 1, {**CAPTIONS, "learning_rate": 4e-4}),
-    ("names", "world/names.jsonl", 2 * DYED, {**CAPTIONS, "learning_rate": 3e-4, "vision_tower": "trained",
-                                              "text_tower": "frozen"}),
+)  # fmt: skip
+NAMES = {**CAPTIONS, "learning_rate": 3e-4, "vision_tower": "trained", "text_tower": "frozen"}
+LAST_STAGES = (  # side by side, each on two thirds of the pictures, in another order; the mean of both is taken
+    ("names-1", "world/names.jsonl", 4 / 3 * DYED, {**NAMES, "seed": 0}),
+    ("names-2", "world/names.jsonl", 4 / 3 * DYED, {**NAMES, "seed": 1}),
 )  # fmt: skip
 
 
@@ -61,35 +70,54 @@ def write(folder, image_size, vocabulary, draw):
         write_checkpoint(folder, pair(image_size, vocabulary), "mlx", draw=draw, vocabulary=vocabulary)
 
 
-def show(event):
+def show(name, event):
     """A line for every epoch, and for every fifty steps."""
     if isinstance(event, Metric) and ("val_loss" in event.values or event.step % 50 == 0):
-        print(event.step, {name: round(x, 4) for name, x in event.values.items()}, flush=True)
+        print(name, event.step, {key: round(x, 4) for key, x in event.values.items()}, flush=True)
 
 
-def train(data, model, run, options):
+def train(model, given, stage):
     """Train a stage, or go on with it; the checkpoint that it gives."""
-    checkpoint = run.with_name(f"{run.name}-checkpoint")
+    name, data, times, options = stage
+    run, checkpoint = given.work / name, given.work / f"{name}-checkpoint"
     if not checkpoint.exists():
-        given = {"data": str(data), "model": str(model), "adapter_path": str(run)}
-        finetune(make_options({**given, **options, "resume": run.exists()}), show)
+        steps = max(1, int(times * (1 - VALIDATION) * given.pictures / options["batch_size"]))
+        told = {"data": str(given.work / data), "model": str(model), "adapter_path": str(run), "iters": steps}
+        options = {**options, **told, "seed": given.seed + options.get("seed", 0), "resume": run.exists()}
+        finetune(make_options(options), partial(show, name))
         fuse(model, run, checkpoint)
     return checkpoint
 
 
 def train_all(stages, model, given):
     """One stage after the other; the checkpoint that the last one gives."""
-    for name, data, times, options in stages:
-        steps = max(1, int(times * (1 - VALIDATION) * given.pictures / options["batch_size"]))
-        options = {**options, "seed": given.seed, "iters": steps}
-        model = train(given.work / data, model, given.work / name, options)
+    for stage in stages:
+        model = train(model, given, stage)
     return model
+
+
+def train_together(stages, model, given):
+    """Each stage in a process of its own; the checkpoints that they give."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for library in ("OPENBLAS", "BLIS", "MKL"):  # in these processes, each of which would take all processors
+        os.environ.setdefault(f"{library}_NUM_THREADS", str(max(1, processors // len(stages))))
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(stages), spawn, end_with_parent) as pool:
+        jobs = [pool.submit(train, model, given, stage) for stage in stages]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:  # the others need not go on to their end: they have saved where they were
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+    return [job.result() for job in jobs]
 
 
 def check_same(path, given):
     """A folder of work belongs to one choice of arguments."""
     told = {name: value for name, value in given.items() if name != "work"}
-    told = json.loads(json.dumps({**told, "near": NEAR_STAGES, "stages": STAGES}))
+    told = json.loads(json.dumps({**told, "near": NEAR_STAGES, "whole": WHOLE_STAGES, "last": LAST_STAGES}))
     if path.exists() and json.loads(path.read_text()) != told:
         sys.exit(f"{path.parent} was begun with other arguments, see {path}: name another folder with --work")
     if not path.exists():
@@ -98,7 +126,7 @@ def check_same(path, given):
 
 
 def main():
-    """Shapes and words from nearby; then, of whole pictures, all that can be said, and last mostly names."""
+    """Shapes and words from nearby; then, of whole pictures, all that can be said, and last mostly names, twice."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
     parser.add_argument("--pictures", type=int, default=200_000)
@@ -112,14 +140,18 @@ def main():
         write_world(world, WorldOptions(count, count, dyed, side=SIDE, seed=given.seed))
     captions = (example.caption for example in training_examples(20_000, given.seed))
     vocabulary = learn_vocabulary(captions)
-    begun, larger = given.work / "begun", given.work / "larger"
+    begun, larger, mean = (given.work / name for name in ("begun", "larger", "mean"))
     write(begun, SIDE // 2, vocabulary, lambda config, _: initial_tensors(config, given.seed))
     near = train_all(NEAR_STAGES, begun, given)
     write(larger, SIDE, vocabulary, lambda *_: enlarged_tensors(load(near, "float32")[0], SIDE))
-    model = train_all(STAGES, larger, given)
+    several = train_together(LAST_STAGES, train_all(WHOLE_STAGES, larger, given), given)
+    write(mean, SIDE, vocabulary, lambda *_: mean_tensors([load(one, "float32")[0] for one in several]))
     if not demo.exists():
-        convert(model, demo, dtype="float16", quantize=True, q_bits=8, q_group_size=64)
+        convert(mean, demo, dtype="float16", quantize=True, q_bits=8, q_group_size=64)
 
 
-if __name__ == "__main__":  # pictures are drawn by processes that import this file
-    main()
+if __name__ == "__main__":  # processes that draw and train import this file
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on with it")

@@ -8,30 +8,64 @@ import sys
 import time
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 
 from mlx_aimv2.checkpoints.bundled import bundled_folder
+from mlx_aimv2.errors import InputError
+from mlx_aimv2.finetune.lock import locked
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, str(ROOT / "examples" / "train_demo.py"), "--work", "work", "--pictures", "7000"]
 ENVIRONMENT = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
 
 
-@pytest.mark.slow
-def test_a_killed_training_goes_on_to_a_checkpoint_like_the_one_in_the_package(tmp_path):
-    started = subprocess.Popen(COMMAND, cwd=tmp_path, env=ENVIRONMENT)
-    log = tmp_path / "work" / "shapes" / "metrics.jsonl"
-    while not (log.exists() and '"step": 55' in log.read_text()):  # a state was saved at step 50
+def kill_after(logs, line, folder):
+    """Start the script and kill it as soon as each log holds a line."""
+    started = subprocess.Popen(COMMAND, cwd=folder, env=ENVIRONMENT)
+    while not all(log.exists() and line in log.read_text() for log in logs):
         assert started.poll() is None
         time.sleep(0.1)
     os.kill(started.pid, signal.SIGKILL)
     started.wait()
 
+
+def is_locked(folder):
+    try:
+        with locked(folder):
+            return False
+    except InputError:
+        return True
+
+
+def steps_of(log):
+    """The numbers of the steps in a log."""
+    return [json.loads(line)["step"] for line in log.read_text().splitlines() if '"loss"' in line]
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_to_a_checkpoint_like_the_one_in_the_package(tmp_path):
+    """Killed in `shapes` behind a saved state, and in the last stages, which run in processes of their own."""
+    work = tmp_path / "work"
+    shapes, *names = (work / name / "metrics.jsonl" for name in ("shapes", "names-1", "names-2"))
+    kill_after([shapes], '"step": 55', tmp_path)  # a state was saved at step 50
+    kill_after(names, '"step": 2', tmp_path)
+    until = time.monotonic() + 10
+    while any(is_locked(log.parent) for log in names) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(is_locked(log.parent) for log in names)
+    assert not list(work.glob("names-*-checkpoint"))
+
     done = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    steps = [json.loads(line)["step"] for line in log.read_text().splitlines() if '"loss"' in line]
-    assert sorted(set(steps)) == list(range(1, 109))
-    made, shipped = tmp_path / "work" / "demo", bundled_folder()
+    assert sorted(set(steps_of(shapes))) == list(range(1, 163))
+    assert [sorted(set(steps_of(log))) for log in names] == [list(range(1, 33))] * 2
+    one, other, mean = (
+        mx.load(str(work / name / "model.safetensors"))["vision_model.head.k_proj.weight"]
+        for name in ("names-1-checkpoint", "names-2-checkpoint", "mean")
+    )
+    assert mx.abs(one - other).max() > 1e-5 and mx.allclose((one + other) / 2, mean, atol=1e-6)
+    made, shipped = work / "demo", bundled_folder()
     for name in (
         "config.json",
         "vocab.json",
@@ -50,3 +84,14 @@ def test_other_arguments_need_another_folder(tmp_path):
     assert done.stderr == (
         "work was begun with other arguments, see work/arguments.json: name another folder with --work\n"
     )
+
+
+def test_an_interruption_is_one_line(tmp_path):
+    started = subprocess.Popen(COMMAND, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("work/.world*/train/000/*.png")):  # it draws
+        assert started.poll() is None
+        time.sleep(0.05)
+    started.send_signal(signal.SIGINT)
+    _, told = started.communicate(timeout=60)
+    assert (started.returncode, told) == (1, "interrupted: the same command goes on with it\n")
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["arguments.json"]

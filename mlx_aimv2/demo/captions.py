@@ -88,17 +88,17 @@ def near_caption(scene: Scene, rng: random.Random) -> str:
     return " ".join(_parts(alone, replace(_some(rng), place=False)))
 
 
-def naming_caption(scene: Scene, rng: random.Random, colors: bool = True) -> str:
+def naming_caption(scene: Scene, rng: random.Random, most: Said = FULL) -> str:
     """Mostly little more than colour and shape where there is one kind of thing, otherwise all there is to say.
 
     Args:
         scene: what it is about.
         rng: what chooses.
-        colors: whether it may name the colours of things.
+        most: what it may tell at most.
     """
     if scene.other is None and rng.random() < NAMED:
-        return _short(scene, rng, colors)
-    return " ".join(_parts(scene, replace(FULL, color=colors)))
+        return _short(scene, rng, most)
+    return " ".join(_parts(scene, most))
 
 
 def _some(rng: random.Random) -> Said:
@@ -145,19 +145,17 @@ def _parts(scene: Scene, said: Said) -> list[str]:
     return parts
 
 
-def _short(scene: Scene, rng: random.Random, colors: bool = True) -> str:
-    """Colours and shapes, and at most the number; for a single kind of thing often its bare label or shape.
-
-    Without ``colors`` the colour of a single kind of thing is not told.
-    """
+def _short(scene: Scene, rng: random.Random, most: Said = FULL) -> str:
+    """Colours and shapes, and at most the number; for a single kind of thing often its bare label or shape."""
+    names = replace(NAMES, color=most.color)
     if scene.other is not None:
-        phrases = [words_of_things(thing, NAMES) for thing in scene.things]
+        phrases = [words_of_things(thing, names) for thing in scene.things]
         rng.shuffle(phrases)
         return " and ".join(phrases) if rng.random() < 0.7 else phrases[0]
-    named = [scene.thing.label, words_of_things(scene.thing, NAMES)] if colors else [scene.thing.shape]
+    named = [scene.thing.label, words_of_things(scene.thing, NAMES)] if most.color else [scene.thing.shape]
     forms = [*named, words_of_things(scene.thing, SHAPES_ALONE)]
-    if scene.thing.count > 1:
-        forms += [words_of_things(scene.thing, replace(NAMES, color=colors, count=True))]
+    if scene.thing.count > 1 and most.count:
+        forms += [words_of_things(scene.thing, replace(names, count=True))]
     return rng.choice(forms)
 
 

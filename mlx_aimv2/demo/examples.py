@@ -6,11 +6,12 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from PIL import Image
 
 from ..errors import InputError
-from .captions import caption, naming_caption, near_caption, varied_caption
+from .captions import Said, caption, naming_caption, near_caption, varied_caption
 from .dyes import dyes
 from .grammar import SORTED_PAIRS, held_out_scene, one_kind_scene, training_scene, zero_shot_scene
 from .painting import Conditions, close_up, paint
@@ -19,6 +20,7 @@ from .scenes import Scene
 
 ALONE = 2 / 3  # of the pictures to show, the share with one kind of thing
 TRIES = 20  # per retrieval picture, to find a caption that no other has
+Dyed = Literal["nothing", "ground", "everything"]
 
 
 @dataclass(frozen=True)
@@ -26,23 +28,23 @@ class Example:
     """A picture that is drawn when asked for, and what is said of it.
 
     Attributes:
-        scene: what it shows, but for the colours of things where these are dyed.
+        scene: what it shows, but for the colours of what is dyed.
         caption: a sentence about it; in the zero-shot set its label.
         seed: of all that the scene does not say.
         near: whether the picture is a close-up of one of the things.
-        dyed: whether things have any colour, with or without a name, and the caption names none; not from nearby.
+        dyed: what has any colour, with or without a name, which the caption does not tell; nothing from nearby.
     """
 
     scene: Scene
     caption: str
     seed: str
     near: bool = False
-    dyed: bool = False
+    dyed: Dyed = "nothing"
 
     def named(self) -> Example:
         """The same picture, mostly called by little more than colour and shape where it shows one kind of thing."""
         rng = random.Random(f"{self.seed}/names")
-        return replace(self, caption=naming_caption(self.scene, rng, not self.dyed))
+        return replace(self, caption=naming_caption(self.scene, rng, _most_said(self.dyed)))
 
     def picture(self, side: int, conditions: Conditions | None = None) -> Image.Image:
         """The picture, ``side`` pixels wide and high, or half of that from nearby; the same at every call.
@@ -52,8 +54,15 @@ class Example:
         """
         if self.near:
             return close_up(self.scene, side, self.seed, conditions)
-        colors = dyes(self.scene, self.seed) if self.dyed else {}
+        colors = None
+        if self.dyed != "nothing":
+            colors = dyes(self.scene, self.seed, keep_things=self.dyed == "ground")
         return paint(self.scene, side, self.seed, conditions, colors)
+
+
+def _most_said(dyed: Dyed) -> Said:
+    """What a caption may tell at most."""
+    return Said(color=dyed != "everything", ground=dyed == "nothing")
 
 
 def training_example(index: int, seed: int = 0, split: str = "train") -> Example:
@@ -81,9 +90,10 @@ def training_examples(count: int, seed: int = 0, split: str = "train") -> Iterat
 
 
 def dyed_examples(count: int, seed: int = 0) -> list[Example]:
-    """Things of any colour, so that a shape is not known by its colours; the caption names none.
+    """Pictures with a ground of any colour, every second with things of any colour too: shapes to know by themselves.
 
-    Held-out combinations are left out, and every colour that comes near to that of one: see `dyes`.
+    Captions tell no such colour. Held-out combinations are left out, and every colour without a name of a thing that
+    comes near to that of one: see `dyes`.
 
     Raises:
         InputError: the count is negative.
@@ -94,7 +104,8 @@ def dyed_examples(count: int, seed: int = 0) -> list[Example]:
 
 def _dyed_example(index: int, seed: int) -> Example:
     name = f"{seed}/dyed/{index}"
-    return Example(training_scene(random.Random(name)), "", name, dyed=True).named()
+    dyed: Dyed = "ground" if index % 2 else "everything"
+    return Example(training_scene(random.Random(name)), "", name, dyed=dyed).named()
 
 
 def close_up_examples(count: int, seed: int = 0) -> list[Example]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +13,16 @@ from PIL import Image, ImageFilter
 from .outlines import shape_mask
 from .placement import Place, places
 from .ranges import check_range
-from .scenes import Ground, Scene, Thing
+from .scenes import Scene
 from .surfaces import (
     GREY,
-    GROUNDS,
-    PAINTS,
     Color,
+    Colors,
     Pixels,
     ground_pixels,
-    ink_for,
     jittered,
     mix,
+    own_colors,
     slope,
     texture_ink,
 )
@@ -68,7 +65,7 @@ def paint(
     side: int,
     seed: int | str,
     conditions: Conditions | None = None,
-    colors: Mapping[Thing, Color] = MappingProxyType({}),
+    colors: Colors | None = None,
 ) -> Image.Image:
     """The picture of a scene, the same for the same seed.
 
@@ -77,7 +74,7 @@ def paint(
         side: its width and height in pixels, 28 to 1024.
         seed: of everything that the scene does not say.
         conditions: None for the usual ones.
-        colors: of things, in place of their own.
+        colors: None for those that the scene tells of.
 
     Raises:
         InputError: the side is out of range.
@@ -100,7 +97,7 @@ def close_up(scene: Scene, side: int, seed: int | str, conditions: Conditions | 
     Raises:
         InputError: the side is out of range.
     """
-    picture, found = _painted(scene, side, seed, conditions, {})
+    picture, found = _painted(scene, side, seed, conditions, None)
     rng = random.Random(f"close up/{seed}")
     place = rng.choice(found)
     left, top = (_cut(middle, place.diameter, side, rng) for middle in (place.x, place.y))
@@ -119,17 +116,17 @@ def _painted(
     side: int,
     seed: int | str,
     conditions: Conditions | None,
-    colors: Mapping[Thing, Color],
+    colors: Colors | None,
 ) -> tuple[Image.Image, list[Place]]:
     """The picture, and where the things on it lie."""
     check_range("the side", side, SMALLEST, LARGEST)
     conditions = conditions or Conditions()
     rng = random.Random(f"paint/{seed}")
-    canvas = ground_pixels(scene.ground, side, rng)  # (H, W, 3)
+    colors = colors or own_colors(scene)
+    canvas = ground_pixels(colors.ground, scene.ground.finish, side, rng)  # (H, W, 3)
     found = places(scene, rng)
     for place in found:
-        color = colors.get(place.thing, PAINTS[place.thing.color])
-        _stamp(canvas, place, scene.ground, color, conditions, rng)
+        _stamp(canvas, place, colors, conditions, rng)
     return _photographed(canvas, conditions, rng), found
 
 
@@ -164,22 +161,15 @@ def _patch(place: Place, side: int, turn: float) -> _Patch:
     return _Patch(left, top, pixels, np.asarray(mask) > 0, x[None, :], y[:, None])
 
 
-def _stamp(
-    canvas: Pixels,
-    place: Place,
-    ground: Ground,
-    color: Color,
-    conditions: Conditions,
-    rng: random.Random,
-) -> None:
+def _stamp(canvas: Pixels, place: Place, colors: Colors, conditions: Conditions, rng: random.Random) -> None:
     """Paint one thing, and perhaps what covers a part of it, into the picture."""
     side = canvas.shape[0]
     patch = _patch(place, side, rng.uniform(-conditions.turn, conditions.turn))
-    fill, ink = (jittered(x, rng) for x in (color, ink_for(color, ground)))
+    fill, ink = (jittered(color, rng) for color in colors.things[place.thing])
     inked = texture_ink(place.thing, patch.x, patch.y, rng) & patch.mask
     layers: list[tuple[NDArray[np.bool_], Color]] = [(patch.mask, fill), (inked, ink)]
     if rng.random() < conditions.occlusion:
-        layers.append((_cover(patch, rng), mix(GROUNDS[ground.color], GREY, 0.5)))
+        layers.append((_cover(patch, rng), mix(colors.ground[0], GREY, 0.5)))
     region = canvas[patch.top : patch.top + patch.pixels, patch.left : patch.left + patch.pixels]
     for where, painted in layers:
         share = _reduced(where)[..., None]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .scenes import FINISHES, Ground, Thing
+from .scenes import FINISHES, Ground, Scene, Thing
 
 Color = tuple[float, float, float]  # red, green, blue, each 0 to 255
+Sides = tuple[Color, Color]  # the colours at the two sides of a ground
 Pixels = NDArray[np.float32]
 
 PAINTS: dict[str, Color] = {
@@ -38,10 +40,30 @@ INKS: tuple[Color, ...] = ((250, 250, 250), (20, 20, 20))
 GREY: Color = (122, 122, 122)  # in place of these on black and white, or one could pass for the other
 TINT = 0.5  # how much of that a texture shows, so that most of the thing's own colour stays
 FADE = 0.3  # how much of its colour a fading ground has lost at its far side
-LEAST_CONTRAST = 160.0  # distance in RGB of a thing from every part of its ground
+LEAST_CONTRAST = 160.0  # distance in RGB of a thing from both sides of its ground
 JITTER = 9.0  # by how much a channel of a colour differs from picture to picture
 GRAIN = 28.0  # of a speckled ground, at most
 GRAINS = 32  # along its side
+
+
+@dataclass(frozen=True)
+class Colors:
+    """What the picture of a scene is painted in.
+
+    Attributes:
+        ground: its colours at its two sides.
+        things: for each kind of thing, its colour and that of the ink of a texture on it.
+    """
+
+    ground: Sides
+    things: Mapping[Thing, tuple[Color, Color]]
+
+
+def own_colors(scene: Scene) -> Colors:
+    """Those that the scene tells of."""
+    sides = ground_colors(scene.ground)
+    fills = {thing: PAINTS[thing.color] for thing in scene.things}
+    return Colors(sides, {thing: (fill, ink_for(fill, sides)) for thing, fill in fills.items()})
 
 
 def distance(one: Color, two: Color) -> float:
@@ -49,23 +71,27 @@ def distance(one: Color, two: Color) -> float:
     return math.dist(one, two)
 
 
-def ground_colors(ground: Ground) -> tuple[Color, Color]:
+def ground_colors(ground: Ground) -> Sides:
     """The colours at the two sides of a ground."""
-    near = GROUNDS[ground.color]
-    if ground.finish != "fading":
-        return near, near
-    far = INKS[0] if sum(near) < 200 else INKS[1]  # dark ones get lighter
-    return near, mix(near, far, FADE)
+    return sides_of(GROUNDS[ground.color], ground.finish)
+
+
+def sides_of(color: Color, finish: str) -> Sides:
+    """The colours at the two sides of a ground of a colour and a finish."""
+    if finish != "fading":
+        return color, color
+    far = INKS[0] if sum(color) < 200 else INKS[1]  # dark ones get lighter
+    return color, mix(color, far, FADE)
 
 
 def goes_on(thing: Thing, ground: Ground) -> bool:
     """Whether a thing can be told from its ground."""
-    return stands_out(PAINTS[thing.color], ground, LEAST_CONTRAST)
+    return stands_out(PAINTS[thing.color], ground_colors(ground), LEAST_CONTRAST)
 
 
-def stands_out(color: Color, ground: Ground, least: float) -> bool:
-    """Whether a colour is at least so far from every part of a ground, in RGB."""
-    return all(distance(color, other) >= least for other in ground_colors(ground))
+def stands_out(color: Color, sides: Sides, least: float) -> bool:
+    """Whether a colour is at least so far from both sides of a ground, in RGB."""
+    return all(distance(color, other) >= least for other in sides)
 
 
 def mix(one: Color, two: Color, share: float) -> Color:
@@ -80,14 +106,14 @@ def jittered(color: Color, rng: random.Random) -> Color:
     return red, green, blue
 
 
-def ink_for(color: Color, ground: Ground) -> Color:
+def ink_for(color: Color, sides: Sides) -> Color:
     """The second colour of a texture: the thing's own, darker or lighter, as is told best from it and its ground.
 
     The paints black and white have only one side to go to.
     """
     if color in (PAINTS["black"], PAINTS["white"]):
         return mix(color, GREY, TINT)
-    others = (color, *ground_colors(ground))
+    others = (color, *sides)
     return mix(color, max(INKS, key=lambda ink: min(distance(ink, other) for other in others)), TINT)
 
 
@@ -138,23 +164,24 @@ def texture_ink(thing: Thing, x: Pixels, y: Pixels, rng: random.Random) -> NDArr
     return INKED[thing.texture](u, v)
 
 
-def ground_pixels(ground: Ground, side: int, rng: random.Random) -> Pixels:
+def ground_pixels(sides: Sides, finish: str, side: int, rng: random.Random) -> Pixels:
     """A ground without things.
 
     Args:
-        ground: its colour and finish.
+        sides: its colours.
+        finish: one of `scenes.FINISHES`.
         side: of the picture, in pixels.
         rng: of what is not told of it.
 
     Returns:
         (side, side, 3) float32, 0 to 255, a little beyond where it is speckled.
     """
-    near, far = (np.asarray(jittered(color, rng), np.float32) for color in ground_colors(ground))
+    near, far = (np.asarray(jittered(color, rng), np.float32) for color in sides)
     pixels = np.empty((side, side, 3), np.float32)
     pixels[:] = near
-    if ground.finish == FINISHES[1]:
+    if finish == FINISHES[1]:
         pixels += slope(side, rng.uniform(0, 2 * math.pi))[..., None] * (far - near)
-    elif ground.finish == FINISHES[2]:
+    elif finish == FINISHES[2]:
         pixels += _grain(side, rng)[..., None]
     return pixels
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from ..models.vision import sine_cosine_positions
 from ..processing.image_config import write_preprocessor
 from .vocabulary import LEAST, Vocabulary, write_vocabulary
 
-POSITION_TABLE = "vision_model.embeddings.position_embedding.weight"
 VOCABULARY = LEAST  # every byte, inside a word and at its end, and the two special tokens
 
 TINY_VISION = Aimv2VisionConfig(
@@ -78,26 +76,6 @@ def initial_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
     tensors = dict(tree_flatten(model.parameters()))
     mx.eval(tensors)
     return tensors
-
-
-def enlarged_tensors(model: Aimv2Model, image_size: int) -> dict[str, mx.array]:
-    """Canonical tensors of the same pair for larger pictures, to be trained on them.
-
-    The positions are the sines and cosines that `initial_tensors` begins with, moved by what training has moved the
-    old ones on average: what was learned of a thing in one place of a small picture holds in every place of a large
-    one.
-
-    Args:
-        model: trained from `initial_tensors` on.
-        image_size: of the new pictures, in pixels.
-    """
-    config = model.config.vision_config
-    table = model.vision_model.embeddings.position_embedding.weight
-    larger = replace(config, image_size=image_size)
-    begun = sine_cosine_positions(config.grid, config.grid, config.hidden_size)
-    moved = (table - begun).mean(axis=0)  # (D,)
-    positions = sine_cosine_positions(larger.grid, larger.grid, config.hidden_size) + moved
-    return {**dict(tree_flatten(model.parameters())), POSITION_TABLE: positions}
 
 
 @contextlib.contextmanager

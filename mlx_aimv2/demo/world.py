@@ -25,6 +25,7 @@ from .examples import (
     training_examples,
     zero_shot_examples,
 )
+from .orphans import end_with_parent
 from .painting import LARGEST, SMALLEST, Conditions
 from .ranges import check_range
 from .scenes import LABELS
@@ -45,7 +46,8 @@ class WorldOptions:
     Attributes:
         train: pictures to train on.
         near: cut-outs with one thing whole in each, half as wide and high, to begin with.
-        dyed: pictures of things in any colour, to end with, beside as many of those to train on.
+        dyed: pictures with a ground of any colour, every second with things of any colour too, to end with, beside
+            as many of those to train on.
         val: pictures of the same kinds of scenes to validate on.
         zero_shot: pictures of held-out shapes and colours, sorted by label.
         retrieval: pictures with held-out combinations and a full caption each.
@@ -82,8 +84,9 @@ def write_world(
     """Draw the world into a folder, which appears when it is complete.
 
     - `captions.jsonl`: path, caption and split (train, val) of what is below `train/` and `val/`.
-    - `names.jsonl`: the same of things in any colour, below `dyed/`, which it does not name, and of as many others
-      (of all without any): of one kind mostly little more than shape and colour, of two all there is to say.
+    - `names.jsonl`: path, caption and split of what is below `dyed/`, of as much of `train/` (all of it where nothing
+      is dyed), and of `val/`. Captions tell no colour that is dyed; one kind of thing is mostly called by little more
+      than its shape and colour.
     - `near/shapes.csv`, `near/captions.jsonl`: the close-ups below `near/`, each with a label (a shape) or caption.
     - `labels.txt`: all 120 labels, one in a line.
     - `zeroshot/`: a folder for each held-out label, such as `red triangle/0000.png`.
@@ -171,7 +174,7 @@ def _counts(
         yield from map(draw_chunk, chunks)
         return
     spawn = multiprocessing.get_context("spawn")  # threads of MLX do not survive a fork
-    with ProcessPoolExecutor(min(processes, len(chunks)), spawn) as pool:
+    with ProcessPoolExecutor(min(processes, len(chunks)), spawn, end_with_parent) as pool:
         try:
             for future in as_completed([pool.submit(draw_chunk, chunk) for chunk in chunks]):
                 yield future.result()

@@ -12,6 +12,7 @@ from reading import read_caption
 
 from mlx_aimv2.demo.captions import (
     ALTERNATIVES,
+    NUMBERS,
     Said,
     caption,
     naming_caption,
@@ -103,13 +104,15 @@ def test_naming_captions_tell_of_two_kinds_all_there_is(seed):
 
 
 @given(SEEDS)
-def test_naming_captions_without_colours_are_true(seed):
+def test_naming_captions_leave_out_what_they_may_not_tell(seed):
     rng = random.Random(seed)
     scene = training_scene(rng)
-    words = naming_caption(scene, rng, colors=False)
-    things = words.partition(" on a ")[0].split()
-    assert not set(things) & set(COLORS)
-    assert set(things) <= set(caption(scene).split()) | {scene.thing.shape, "a", "an"}
+    for said in (Said(color=False, ground=False), Said(ground=False), Said(count=False, ground=False)):
+        words = set(naming_caption(scene, rng, said).split())
+        assert "background" not in words
+        assert said.color or not words & set(COLORS)
+        assert said.count or not words & set(NUMBERS.values())
+        assert words <= {*caption(scene).split(), scene.thing.shape, "a", "an"}
 
 
 def test_most_naming_captions_of_one_kind_are_bare():

@@ -15,7 +15,7 @@ from mlx_aimv2.demo.grammar import one_kind_scene, training_scene
 from mlx_aimv2.demo.painting import COVERED, Conditions, close_up, paint
 from mlx_aimv2.demo.placement import Place, places
 from mlx_aimv2.demo.scenes import COLORS, SHAPES, SIZES, TEXTURES, Ground, Scene, Thing
-from mlx_aimv2.demo.surfaces import PAINTS, ground_pixels
+from mlx_aimv2.demo.surfaces import PAINTS, ground_colors, ground_pixels
 from mlx_aimv2.errors import InputError
 
 CLEAR = Conditions(turn=0, light=0, blur=0, noise=0, occlusion=0)
@@ -45,7 +45,7 @@ def test_a_close_up_is_cut_out_of_the_picture_with_a_whole_thing_in_it(seed):
     cuts = [(top, left) for top in range(43) for left in range(43)]
     (top, left), *_ = [at for at in cuts if (whole[at[0] : at[0] + 42, at[1] : at[1] + 42] == near).all()]
     rng = random.Random(f"paint/{seed}")
-    ground_pixels(scene.ground, 84, rng)
+    ground_pixels(ground_colors(scene.ground), scene.ground.finish, 84, rng)
     found = places(scene, rng)
     inside = [
         left - 1 <= (place.x - place.diameter / 2) * 84

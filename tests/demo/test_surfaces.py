@@ -14,8 +14,10 @@ from mlx_aimv2.demo.surfaces import (
     PAINTS,
     distance,
     goes_on,
+    ground_colors,
     ground_pixels,
     ink_for,
+    sides_of,
     slope,
     texture_ink,
 )
@@ -32,7 +34,7 @@ def test_a_colour_goes_on_several_grounds_and_never_on_its_own(color):
     assert len(grounds) >= 2
     assert all(ground.color != color for ground in grounds)
     for ground in grounds:
-        assert distance(ink_for(PAINTS[color], ground), PAINTS[color]) > 45
+        assert distance(ink_for(PAINTS[color], ground_colors(ground)), PAINTS[color]) > 45
 
 
 @pytest.mark.parametrize("texture", TEXTURES)
@@ -48,7 +50,7 @@ def test_textures_leave_most_of_a_thing_in_its_colour(texture, size):
 @pytest.mark.parametrize("color", GROUND_COLORS)
 def test_finishes_can_be_told_apart(color):
     even, fading, speckled = (
-        ground_pixels(Ground(color, finish), 64, random.Random(1))
+        ground_pixels(sides_of(GROUNDS[color], finish), finish, 64, random.Random(1))
         for finish in ("even", "fading", "speckled")
     )
     assert even.shape == (64, 64, 3) and np.ptp(even, axis=(0, 1)).max() == 0

@@ -1,0 +1,49 @@
+"""Weights that are made of trained ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from ..errors import InputError
+from ..models.lit import Aimv2Model
+from ..models.vision import sine_cosine_positions
+
+POSITION_TABLE = "vision_model.embeddings.position_embedding.weight"
+
+
+def enlarged_tensors(model: Aimv2Model, image_size: int) -> dict[str, mx.array]:
+    """Canonical tensors of the same pair for larger pictures, to be trained on them.
+
+    The positions are the sines and cosines that `initial_tensors` begins with, moved by what training has moved the
+    old ones on average: what was learned of a thing in one place of a small picture holds in every place of a large
+    one.
+
+    Args:
+        model: trained from `initial_tensors` on.
+        image_size: of the new pictures, in pixels.
+    """
+    config = model.config.vision_config
+    table = model.vision_model.embeddings.position_embedding.weight
+    larger = replace(config, image_size=image_size)
+    begun = sine_cosine_positions(config.grid, config.grid, config.hidden_size)
+    moved = (table - begun).mean(axis=0)  # (D,)
+    positions = sine_cosine_positions(larger.grid, larger.grid, config.hidden_size) + moved
+    return {**dict(tree_flatten(model.parameters())), POSITION_TABLE: positions}
+
+
+def mean_tensors(models: Sequence[Aimv2Model]) -> dict[str, mx.array]:
+    """Canonical tensors of the mean of models that were trained from the same one, each in its own way.
+
+    In fine-tuning it is better than each of them as a rule (Wortsman et al. 2022, "Model soups").
+
+    Raises:
+        InputError: there is no model, or they do not have the same parameters.
+    """
+    each = [dict(tree_flatten(model.parameters())) for model in models]
+    if not each or any(tensors.keys() != each[0].keys() for tensors in each):
+        raise InputError("a mean is that of one model or more with the same parameters")
+    return {name: mx.stack([tensors[name] for tensors in each]).mean(axis=0) for name in each[0]}
