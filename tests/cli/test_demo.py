@@ -10,7 +10,7 @@ from mlx_aimv2.checkpoints.bundled import CHECKPOINT
 from mlx_aimv2.demo.tour import TEMPLATES
 from mlx_aimv2.demo.world import WorldOptions, write_world
 
-LEAST_TOP1, LEAST_RECALL = 0.92, 0.5
+LEAST_TOP1, LEAST_RECALL = 0.95, 0.5
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_finetune_evaluate_and_fuse_take_it(cli, work, shades):
 
 @pytest.mark.slow
 def test_what_it_can_do_with_combinations_it_has_never_seen(cli, tmp_path):
-    """Somewhat less than its card says: see benchmarks/demo.py."""
+    """What it has to: see benchmarks/demo.py for all that it does."""
     world = write_world(
         tmp_path / "world", WorldOptions(train=1, near=0, dyed=0, val=0, side=84), processes=1
     )
