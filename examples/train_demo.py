@@ -31,13 +31,13 @@ from mlx_aimv2.fusing import fuse
 
 SIDE, LENGTH = 84, 32  # pixels, tokens
 VALIDATION = 0.01  # of the pictures
-DYED = 0.45  # of --pictures, the share of further ones, in any colour
+DYED = 0.45  # of --pictures, the share of further ones, with grounds of any colour
 TRAINING = {"fine_tune_type": "full", "weight_decay": 0.05, "warmup": 0.05, "val_fraction": VALIDATION,
             "save_every": 50}  # fmt: skip
 CAPTIONS = {**TRAINING, "task": "contrastive", "batch_size": 128}
 NEAR_STAGES = (  # on close-ups, which take a quarter of the time: the data, how many of it times --pictures, and how
     ("shapes", "world/near/shapes.csv", 1, {**TRAINING, "pooling": "head", "head_lr": 2e-3, "metric": "top1",
-                                              "batch_size": 64, "learning_rate": 6e-4}),
+                                            "batch_size": 64, "learning_rate": 6e-4}),
     ("words", "world/near/captions.jsonl", 0.5, {**CAPTIONS, "learning_rate": 4e-4}),
 )  # fmt: skip
 WHOLE_STAGES = (  # on whole pictures
