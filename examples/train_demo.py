@@ -24,7 +24,9 @@ from mlx_aimv2.demo.orphans import end_with_parent
 from mlx_aimv2.demo.untrained import initial_tensors, write_checkpoint
 from mlx_aimv2.demo.vocabulary import learn_vocabulary
 from mlx_aimv2.demo.world import WorldOptions, write_world
+from mlx_aimv2.errors import Aimv2Error
 from mlx_aimv2.events import Metric
+from mlx_aimv2.finetune.lock import locked
 from mlx_aimv2.finetune.options import make_options
 from mlx_aimv2.finetune.running import finetune
 from mlx_aimv2.fusing import fuse
@@ -68,6 +70,12 @@ def write(folder, image_size, vocabulary, draw):
     """Write a checkpoint for pictures of a size, unless it is there; what it holds, ``draw`` says."""
     if not folder.exists():
         write_checkpoint(folder, pair(image_size, vocabulary), "mlx", draw=draw, vocabulary=vocabulary)
+
+
+def show_drawing(event):
+    """A line for every 20,000 pictures."""
+    if event.done % 20_000 == 0 or event.done == event.total:
+        print(f"drawing: {event.done:,} of {event.total:,} pictures", flush=True)
 
 
 def show(name, event):
@@ -132,12 +140,22 @@ def main():
     parser.add_argument("--pictures", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    if given.pictures < 1:
+        parser.error(f"--pictures is {given.pictures}, but has to be 1 or more")
+    drawn = WorldOptions(
+        given.pictures, given.pictures, int(DYED * given.pictures), side=SIDE, seed=given.seed
+    )
     given.work.mkdir(parents=True, exist_ok=True)
-    check_same(given.work / "arguments.json", vars(given))
+    with locked(given.work, "--work"):
+        check_same(given.work / "arguments.json", vars(given))
+        complete(drawn, given)
+
+
+def complete(drawn, given):
+    """All that the folder of work lacks yet."""
     world, demo = given.work / "world", given.work / "demo"
     if not world.exists():
-        count, dyed = given.pictures, int(DYED * given.pictures)
-        write_world(world, WorldOptions(count, count, dyed, side=SIDE, seed=given.seed))
+        write_world(world, drawn, on_event=show_drawing)
     captions = (example.caption for example in training_examples(20_000, given.seed))
     vocabulary = learn_vocabulary(captions)
     begun, larger, mean = (given.work / name for name in ("begun", "larger", "mean"))
@@ -154,4 +172,7 @@ if __name__ == "__main__":  # processes that draw and train import this file
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("interrupted: the same command goes on with it")
+        print("interrupted: the same command goes on with it", file=sys.stderr)
+        sys.exit(130)
+    except (Aimv2Error, OSError) as error:
+        sys.exit(f"error: {error}")

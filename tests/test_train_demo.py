@@ -93,5 +93,25 @@ def test_an_interruption_is_one_line(tmp_path):
         time.sleep(0.05)
     started.send_signal(signal.SIGINT)
     _, told = started.communicate(timeout=60)
-    assert (started.returncode, told) == (1, "interrupted: the same command goes on with it\n")
+    assert (started.returncode, told) == (130, "interrupted: the same command goes on with it\n")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["arguments.json"]
+
+
+def test_a_folder_that_another_run_works_in(tmp_path):
+    (tmp_path / "work").mkdir()
+    with locked(tmp_path / "work"):
+        done = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    told = "error: another run is training in work: wait until it ends, or name another --work\n"
+    assert (done.returncode, done.stderr) == (1, told)
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_arguments_that_cannot_be_leave_nothing(tmp_path):
+    none = [*COMMAND[:-1], "0"]
+    done = subprocess.run(none, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: --pictures is 0, but has to be 1 or more\n")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "work").touch()
+    done = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: [Errno 17] File exists: 'work'\n")

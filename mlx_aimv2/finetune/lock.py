@@ -14,8 +14,12 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, option: str = "--adapter-path") -> Iterator[None]:
     """Hold the lock of a folder. Where the file system has no locks, nothing is locked.
+
+    Args:
+        folder: what is locked.
+        option: that names another folder.
 
     Raises:
         InputError: another run holds it.
@@ -26,7 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
         descriptor = _acquired(path)
     except BlockingIOError as error:
         raise InputError(
-            f"another run is training in {folder}: wait until it ends, or name another --adapter-path"
+            f"another run is training in {folder}: wait until it ends, or name another {option}"
         ) from error
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
