@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..evaluation import Evaluation, Labelled
     from ..finetune.measured import Measure
     from ..loading import AnyModel, LoadOptions
+    from ..metrics import ClassMetrics
     from ..models.classifier import Classifier
     from ..processing.processor import Processor
     from ..retrieval import RetrievalEvaluation
@@ -209,14 +210,19 @@ def show_retrieval(evaluation: RetrievalEvaluation) -> None:
         table(("worst captions", "picture", "found instead", "rank"), wrong)
 
 
+def _worst_first(found: ClassMetrics) -> tuple[bool, float]:
+    """Sorts classes by F1, but those without a picture behind the others."""
+    return found.support == 0, found.f1
+
+
 def show(evaluation: Evaluation) -> None:
     """Three tables: the numbers, the classes (the worst, where there are many), the surest mistakes."""
     metrics = evaluation.metrics
     table(("what", "value"), metrics.rows())
     rows = metrics.class_rows()
     if len(rows) > CLASSES:
-        worst = sorted(range(len(rows)), key=lambda k: metrics.per_class[k].f1)[:CLASSES]
-        rows = [rows[k] for k in worst]
+        order = sorted(range(len(rows)), key=lambda k: _worst_first(metrics.per_class[k]))
+        rows = [rows[k] for k in order[:CLASSES]]
     table(("class", "precision", "recall", "F1", "pictures"), rows)
     if evaluation.mistakes:
         wrong = [

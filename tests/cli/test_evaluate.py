@@ -238,6 +238,15 @@ def test_the_head_of_a_fused_checkpoint_is_pointed_out_unless_labels_are_to_be_w
         assert done.returncode == 0 and "top1" in json.loads(done.stdout)
 
 
+def test_classes_with_pictures_are_shown_before_labels_without(cli, pair, shades, tmp_path):
+    others = [f"shade {number}" for number in range(40)]
+    (tmp_path / "labels").write_text("\n".join([*others, "bright", "dark", "grey_ish"]))
+    done = cli("evaluate", "--data", shades, "--model", pair, "--labels", tmp_path / "labels")
+    assert done.returncode == 0
+    rows = done.stdout.split("class\t")[1].splitlines()[1:]
+    assert {row.split("\t")[0] for row in rows[:3]} == {"bright", "dark", "grey_ish"}
+
+
 def test_an_adapter_without_a_head_has_nothing_to_measure(cli, pair, with_adapter, shades, tmp_path):
     with_adapter(pair, tmp_path / "a")
     for arguments in (("evaluate", "--data", shades), ("classify", shades / "dark")):
