@@ -165,7 +165,7 @@ def check_templates(templates: Sequence[str]) -> list[str]:
         raise InputError("no templates: give at least one, such as 'a photo of a {}.'")
     for template in templates:
         if not isinstance(template, str) or "{}" not in template:
-            raise InputError(f"the template {template!r} has no {{}} for the label to go")
+            raise InputError(f"the template {template!r} has no {{}} for the label to go into")
     return list(templates)
 
 

@@ -154,7 +154,7 @@ def test_zero_shot_templates_are_used_and_checked(tiny_pair, shades):
     given = (*load(tiny_pair), shades, LABELS)
     one, other = (evaluate_zero_shot(*given, t).metrics.nll for t in (None, ["this is {}!"]))
     assert one != pytest.approx(other)
-    with pytest.raises(InputError, match=r"the template 'no place' has no \{\} for the label to go"):
+    with pytest.raises(InputError, match=r"the template 'no place' has no \{\} for the label to go into"):
         evaluate_zero_shot(*given, ["no place"])
 
 

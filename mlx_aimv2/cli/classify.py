@@ -170,7 +170,9 @@ def lines_of(path: Path | None) -> list[str]:
         text = path.expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InputError(f"{path} cannot be read: {reason}") from error
+        raise InputError(
+            f"{path} cannot be read: {reason}; a file with one entry per line is expected"
+        ) from error
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise InputError(f"{path} is empty: one entry per line is expected")

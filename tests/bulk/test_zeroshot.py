@@ -208,7 +208,7 @@ def test_any_labels_and_templates_give_finite_scores(pair, draw, labels, templat
 @CHEAP
 def test_any_template_is_checked(template):
     assume("{}" not in template)
-    with pytest.raises(InputError, match=r"has no \{\} for the label to go"):
+    with pytest.raises(InputError, match=r"has no \{\} for the label to go into"):
         check_templates([template])
 
 

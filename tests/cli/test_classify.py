@@ -82,10 +82,14 @@ def test_the_head_of_a_fused_checkpoint_is_pointed_out(cli, pair, photos, tmp_pa
         (
             ["--labels", "a,b", "--template", "no place"],
             2,
-            "the template 'no place' has no {} for the label to go",
+            "the template 'no place' has no {} for the label to go into",
         ),
         (["--labels", "a,b", "--score", "best"], 2, "score 'best' is not one of softmax, cosine"),
-        (["--labels-file", "/no/file"], 2, "/no/file cannot be read: No such file or directory"),
+        (
+            ["--labels-file", "/no/file"],
+            2,
+            "/no/file cannot be read: No such file or directory; a file with one entry per line is expected",
+        ),
         (["--labels", "a,b", "--top-k", "0"], 2, "--top-k"),
         (["--labels", "a,b", "--batch-size", "0"], 2, "--batch-size"),
     ],

@@ -268,7 +268,7 @@ def test_an_adapter_without_a_head_has_nothing_to_measure(cli, pair, with_adapte
         ),
         (["--val-fraction", "0"], "the data has no pictures in the split val, only in train 30"),
         (["--any-base"], "--any-base is for --adapter-path: leave it out"),
-        (["--template", "x"], "the template 'x' has no {} for the label to go"),
+        (["--template", "x"], "the template 'x' has no {} for the label to go into"),
         (
             ["--template", "a {}", "--adapter-path", "a"],
             "--template is for zero-shot labels: leave it out, or",
