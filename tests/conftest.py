@@ -6,10 +6,14 @@ from collections import namedtuple
 from dataclasses import replace
 
 import pytest
+from hypothesis import settings
 
 from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
 from mlx_aimv2.checkpoints.layouts import LAYOUTS
 from mlx_aimv2.demo.untrained import VOCABULARY, random_tensors, write_checkpoint
+
+settings.register_profile("no deadline", deadline=None)  # a machine that is busy is no failure
+settings.load_profile("no deadline")
 
 VISION = Aimv2VisionConfig(
     hidden_size=64,
