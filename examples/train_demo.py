@@ -23,7 +23,7 @@ from mlx_aimv2.demo.examples import training_examples
 from mlx_aimv2.demo.orphans import end_with_parent
 from mlx_aimv2.demo.untrained import initial_tensors, write_checkpoint
 from mlx_aimv2.demo.vocabulary import learn_vocabulary
-from mlx_aimv2.demo.world import WorldOptions, write_world
+from mlx_aimv2.demo.world import WorldOptions, processor_count, write_world
 from mlx_aimv2.errors import Aimv2Error
 from mlx_aimv2.events import Metric
 from mlx_aimv2.finetune.lock import locked
@@ -106,9 +106,9 @@ def train_all(stages, model, given):
 
 def train_together(stages, model, given):
     """Each stage in a process of its own; the checkpoints that they give."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = str(max(1, processor_count() // len(stages)))
     for library in ("OPENBLAS", "BLIS", "MKL"):  # in these processes, each of which would take all processors
-        os.environ.setdefault(f"{library}_NUM_THREADS", str(max(1, processors // len(stages))))
+        os.environ.setdefault(f"{library}_NUM_THREADS", threads)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(stages), spawn, end_with_parent) as pool:
         jobs = [pool.submit(train, model, given, stage) for stage in stages]

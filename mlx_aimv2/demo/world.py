@@ -109,7 +109,7 @@ def write_world(
         OutputError: the folder exists or cannot be written, or a process ended before it had drawn its pictures.
     """
     options = options or WorldOptions()
-    processes = _processor_count() if processes is None else processes
+    processes = processor_count() if processes is None else processes
     check_range("processes", processes, 1, 1024)
     with new_folder(folder) as unfinished:
         train = _numbered_jobs("train", training_examples(options.train, options.seed))
@@ -232,6 +232,6 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str
         writer.writerows(rows)
 
 
-def _processor_count() -> int:
+def processor_count() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
