@@ -1,8 +1,9 @@
 """Train the checkpoint `demo` from scratch: an image-text pair on pictures that are drawn for it.
 
 Interrupt it whenever you like: it goes on where it was; only drawing begins again. Everything is kept in --work:
-pictures, logs, curves, the checkpoint of every stage, `mean`, that of the last two, and `demo`, the same in 8 bits,
-as it lies in mlx_aimv2/demo/checkpoint (with a card and a licence of its own). benchmarks/demo.py measures it.
+pictures, logs, curves, the checkpoint of every stage, `mean-1` and `mean-2`, those of the last ones, and `demo`, the
+last in 8 bits, as it lies in mlx_aimv2/demo/checkpoint (with a card and a licence of its own). benchmarks/demo.py
+measures it.
 
     python examples/train_demo.py [--work demo-training] [--pictures 200000] [--seed 0]
 """
@@ -46,9 +47,11 @@ WHOLE_STAGES = (  # on whole pictures
     ("captions", "world/captions.jsonl", 1, {**CAPTIONS, "learning_rate": 4e-4}),
 )  # fmt: skip
 NAMES = {**CAPTIONS, "learning_rate": 3e-4, "vision_tower": "trained", "text_tower": "frozen"}
-LAST_STAGES = (  # side by side, in different orders; the mean of both is taken
-    ("names-1", "world/names.jsonl", 2 * DYED, {**NAMES, "seed": 0}),
-    ("names-2", "world/names.jsonl", 2 * DYED, {**NAMES, "seed": 1}),
+LAST_ROUNDS = (  # stages side by side, each in an order of its own; the mean of both goes on
+    (("names-1", "world/names.jsonl", 2 * DYED, {**NAMES, "seed": 0}),
+     ("names-2", "world/names.jsonl", 2 * DYED, {**NAMES, "seed": 1})),
+    (("names-3", "world/names.jsonl", DYED, {**NAMES, "seed": 2}),
+     ("names-4", "world/names.jsonl", DYED, {**NAMES, "seed": 3})),
 )  # fmt: skip
 
 
@@ -122,10 +125,15 @@ def train_together(stages, model, given):
     return [job.result() for job in jobs]
 
 
+def mean_of(checkpoints, *_):
+    """The mean of the weights of several checkpoints."""
+    return mean_tensors([load(one, "float32")[0] for one in checkpoints])
+
+
 def check_same(path, given):
     """A folder of work belongs to one choice of arguments."""
     told = {name: value for name, value in given.items() if name != "work"}
-    told = json.loads(json.dumps({**told, "near": NEAR_STAGES, "whole": WHOLE_STAGES, "last": LAST_STAGES}))
+    told = json.loads(json.dumps({**told, "near": NEAR_STAGES, "whole": WHOLE_STAGES, "last": LAST_ROUNDS}))
     if path.exists() and json.loads(path.read_text()) != told:
         sys.exit(f"{path.parent} was begun with other arguments, see {path}: name another folder with --work")
     if not path.exists():
@@ -134,7 +142,7 @@ def check_same(path, given):
 
 
 def main():
-    """Shapes and words from nearby; then, of whole pictures, all that can be said, and last mostly names, twice."""
+    """Shapes and words from nearby; then, of whole pictures, all that can be said, and last mostly names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
     parser.add_argument("--pictures", type=int, default=200_000)
@@ -158,14 +166,16 @@ def complete(drawn, given):
         write_world(world, drawn, on_event=show_drawing)
     captions = (example.caption for example in training_examples(20_000, given.seed))
     vocabulary = learn_vocabulary(captions)
-    begun, larger, mean = (given.work / name for name in ("begun", "larger", "mean"))
+    begun, larger = given.work / "begun", given.work / "larger"
     write(begun, SIDE // 2, vocabulary, lambda config, _: initial_tensors(config, given.seed))
     near = train_all(NEAR_STAGES, begun, given)
     write(larger, SIDE, vocabulary, lambda *_: enlarged_tensors(load(near, "float32")[0], SIDE))
-    several = train_together(LAST_STAGES, train_all(WHOLE_STAGES, larger, given), given)
-    write(mean, SIDE, vocabulary, lambda *_: mean_tensors([load(one, "float32")[0] for one in several]))
+    model = train_all(WHOLE_STAGES, larger, given)
+    for number, stages in enumerate(LAST_ROUNDS, 1):
+        several, model = train_together(stages, model, given), given.work / f"mean-{number}"
+        write(model, SIDE, vocabulary, partial(mean_of, several))
     if not demo.exists():
-        convert(mean, demo, dtype="float16", quantize=True, q_bits=8, q_group_size=64)
+        convert(model, demo, dtype="float16", quantize=True, q_bits=8, q_group_size=64)
 
 
 if __name__ == "__main__":  # processes that draw and train import this file
