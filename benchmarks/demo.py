@@ -5,7 +5,7 @@ each other. One line for each version of the checkpoint: as given, and what fewe
 the package gets right of colours, of shapes, of each label, and of pairs that training shows, in the same textures.
 `--hard` turns, blurs and covers things more than training did.
 
-    python benchmarks/demo.py [--original demo-training/mean] [--seed 0] [--hard] [--work FOLDER]
+    python benchmarks/demo.py [--original demo-training/mean-2] [--seed 0] [--hard] [--work FOLDER]
 """
 
 import argparse

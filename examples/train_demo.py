@@ -1,9 +1,9 @@
 """Train the checkpoint `demo` from scratch: an image-text pair on pictures that are drawn for it.
 
 Interrupt it whenever you like: it goes on where it was; only drawing begins again. Everything is kept in --work:
-pictures, logs, curves, the checkpoint of every stage, `mean-1` and `mean-2`, those of the last ones, and `demo`, the
-last in 8 bits, as it lies in mlx_aimv2/demo/checkpoint (with a card and a licence of its own). benchmarks/demo.py
-measures it.
+pictures, logs, curves, the checkpoint of every stage, `mean-1` and `mean-2`, the means of `names-1` and `names-2` and
+of `names-3` and `names-4`, and `demo`, which is `mean-2` in 8 bits, as it lies in mlx_aimv2/demo/checkpoint (with a
+card and a licence of its own). benchmarks/demo.py measures it.
 
     python examples/train_demo.py [--work demo-training] [--pictures 200000] [--seed 0]
 """
@@ -172,7 +172,8 @@ def complete(drawn, given):
     write(larger, SIDE, vocabulary, lambda *_: enlarged_tensors(load(near, "float32")[0], SIDE))
     model = train_all(WHOLE_STAGES, larger, given)
     for number, stages in enumerate(LAST_ROUNDS, 1):
-        several, model = train_together(stages, model, given), given.work / f"mean-{number}"
+        several = train_together(stages, model, given)
+        model = given.work / f"mean-{number}"
         write(model, SIDE, vocabulary, partial(mean_of, several))
     if not demo.exists():
         convert(model, demo, dtype="float16", quantize=True, q_bits=8, q_group_size=64)

@@ -45,21 +45,24 @@ def steps_of(log):
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on_to_a_checkpoint_like_the_one_in_the_package(tmp_path):
-    """Killed in `shapes` behind a saved state, and in the last stages, which run in processes of their own."""
+    """Killed in `shapes` behind a saved state, and in both rounds of names, in processes of their own."""
     work = tmp_path / "work"
-    shapes, *names = (work / name / "metrics.jsonl" for name in ("shapes", "names-1", "names-2"))
+    shapes, *names = (work / name / "metrics.jsonl" for name in ("shapes", *(f"names-{k}" for k in range(1, 5))))
+    first, second = names[:2], names[2:]
     kill_after([shapes], '"step": 55', tmp_path)  # a state was saved at step 50
-    kill_after(names, '"step": 2', tmp_path)
-    until = time.monotonic() + 10
-    while any(is_locked(log.parent) for log in names) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not any(is_locked(log.parent) for log in names)
-    assert not list(work.glob("names-*-checkpoint"))
+    for number, logs in enumerate((first, second)):
+        kill_after(logs, '"step": 2', tmp_path)
+        until = time.monotonic() + 10
+        while any(is_locked(log.parent) for log in logs) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not any(is_locked(log.parent) for log in logs)
+        assert len(list(work.glob("names-*-checkpoint"))) == 2 * number
 
     done = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sorted(set(steps_of(shapes))) == list(range(1, 109))
-    assert [sorted(set(steps_of(log))) for log in names] == [list(range(1, 49))] * 2
+    for logs, steps in ((first, 48), (second, 24)):
+        assert [sorted(set(steps_of(log))) for log in logs] == [list(range(1, steps + 1))] * 2
     for learned in (("names-1-checkpoint", "names-2-checkpoint", "mean-1"),
                     ("names-3-checkpoint", "names-4-checkpoint", "mean-2")):  # fmt: skip
         one, other, mean = (
