@@ -47,7 +47,9 @@ def steps_of(log):
 def test_a_killed_training_goes_on_to_a_checkpoint_like_the_one_in_the_package(tmp_path):
     """Killed in `shapes` behind a saved state, and in both rounds of names, in processes of their own."""
     work = tmp_path / "work"
-    shapes, *names = (work / name / "metrics.jsonl" for name in ("shapes", *(f"names-{k}" for k in range(1, 5))))
+    shapes, *names = (
+        work / name / "metrics.jsonl" for name in ("shapes", *(f"names-{k}" for k in range(1, 5)))
+    )
     first, second = names[:2], names[2:]
     kill_after([shapes], '"step": 55', tmp_path)  # a state was saved at step 50
     for number, logs in enumerate((first, second)):
