@@ -16,7 +16,7 @@ from .errors import ImageError, InputError, NonFiniteError
 from .loading import AnyModel
 from .models.lit import Aimv2Model
 from .models.lit import normalize as unit_length
-from .picture_stream import Embedded, PictureStream, evaluated
+from .picture_stream import SCALABLE, UNIT, Embedded, PictureStream, evaluated
 from .pooling import check_pooling, pool
 from .processing.decode import ImageInput
 from .processing.processor import Processor, as_sequence
@@ -59,7 +59,9 @@ class Embedder:
         self.model, self.processor = model, processor
         self.pooling = check_pooling(model, pooling)
         self.normalize = normalize
-        self._stream = PictureStream(self._vectors, processor, _weight_dtype(model), batch_size)
+        self._stream = PictureStream(
+            self._vectors, processor, _weight_dtype(model), batch_size, UNIT if normalize else SCALABLE
+        )
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -84,7 +86,7 @@ class Embedder:
         Raises:
             ImageError: a picture cannot be read; its number is named.
             InputError: with pooling "tokens", pictures of different grids: embed them with `stream`.
-            NonFiniteError: the model's output is not finite.
+            NonFiniteError: the model's output is not finite, or has no direction.
         """
         items = as_sequence(images)
         rows = _rows(self.stream(items), len(items), "picture")
@@ -119,7 +121,7 @@ class Embedder:
 
         Raises:
             InputError: the model has no text encoder, or an item is no text.
-            NonFiniteError: the model's output is not finite.
+            NonFiniteError: the model's output is not finite, or has no direction.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         rows = _rows(self.stream_texts(texts), len(texts), "text")

@@ -21,7 +21,7 @@ Aimv2Error                      anything this package refuses or cannot do
 │   ├── RepositoryNotFoundError no such repository or revision
 │   ├── GatedRepositoryError    access has to be granted first
 │   └── AccessTokenError        no access token, a refused one, or one that may not write
-├── NonFiniteError              a model's output holds NaN or infinity
+├── NonFiniteError              a model's output holds NaN or infinity, or has no direction
 │   └── TrainingError           the loss of a training did; what was good before is kept
 └── OutputError                 a result cannot be written
 ```
@@ -117,7 +117,7 @@ class AccessTokenError(HubError):
 
 
 class NonFiniteError(Aimv2Error, ArithmeticError):
-    """A model's output holds NaN or infinity."""
+    """A model's output holds NaN or infinity, or is no vector that can be normalized."""
 
 
 class TrainingError(NonFiniteError):

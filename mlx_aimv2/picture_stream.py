@@ -20,6 +20,11 @@ from .sources.readahead import Decoded, read_ahead
 CPU_TOKENS, GPU_TOKENS = 512, 16384
 BROKEN = 64  # broken pictures that count as a batch: they are reported without waiting for many good ones
 MOST_AHEAD, NATIVE_AHEAD = 256, 16  # decoded pictures that may wait: 150 MB at 224 pixels, or at 4096 patches
+UNIT = (
+    0.99,
+    1.01,
+)  # lengths of what was normalized: a vector of zeros, or too long for float32, becomes shorter
+SCALABLE = (1e-12, 1.8e19)  # lengths that can be normalized in float32: the square of a longer one overflows
 WINDOW = 4  # batches among which pictures of equal size are looked for
 Compute = Callable[[mx.array], mx.array]  # (B, H, W, 3) to (B, ...)
 
@@ -47,7 +52,12 @@ class PictureStream:
     """Runs pictures through a model, and keeps their order."""
 
     def __init__(
-        self, compute: Compute, processor: Processor, dtype: mx.Dtype, batch_size: int | None = None
+        self,
+        compute: Compute,
+        processor: Processor,
+        dtype: mx.Dtype,
+        batch_size: int | None = None,
+        lengths: tuple[float, float] | None = None,
     ) -> None:
         """Get ready; nothing is computed yet.
 
@@ -56,6 +66,7 @@ class PictureStream:
             processor: from `load`.
             dtype: of the model's weights.
             batch_size: pictures computed at once; None for what suits the device and the number of patches.
+            lengths: the least and the largest length of a vector; others are errors. None for any, as of logits.
 
         Raises:
             InputError: a batch size under 1.
@@ -63,7 +74,7 @@ class PictureStream:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
         self._compute, self.processor, self.batch_size = compute, processor, batch_size
-        self._float16_overflow = dtype == mx.float16
+        self._float16_overflow, self._lengths = dtype == mx.float16, lengths
 
     def __call__(self, images: Sequence[ImageInput]) -> Iterator[Embedded]:
         """Run any number of pictures, decoding ahead while the model computes.
@@ -132,11 +143,15 @@ class PictureStream:
         return sorted(batches, key=lambda batch: batch[0].index)
 
     def checked(self, index: int, vector: np.ndarray) -> Embedded:
-        """The result of item ``index``, an error where it is not finite."""
-        if np.isfinite(vector).all():
+        """The result of item ``index``, an error where it is not finite, or has no length that it may have."""
+        if not np.isfinite(vector).all():
+            problem = "holds NaN or infinity"
+        elif self._lengths is not None and not within(vector, self._lengths):
+            problem = "is all zeros, or too small or too large for a vector of unit length"
+        else:
             return Embedded(index, vector)
         advice = "compute in --dtype bfloat16" if self._float16_overflow else "the checkpoint may be damaged"
-        return Embedded(index, error=NonFiniteError(f"the model's output holds NaN or infinity: {advice}"))
+        return Embedded(index, error=NonFiniteError(f"the model's output {problem}: {advice}"))
 
     def _ahead(self) -> int:
         """How many pictures may wait: two batches, of native resolution not more than memory takes easily."""
@@ -151,6 +166,12 @@ class PictureStream:
         budget = CPU_TOKENS if on_cpu() else GPU_TOKENS
         patch = self.processor.image_processor.patch_size
         return max(1, budget // max(1, (height // patch) * (width // patch)))
+
+
+def within(vectors: np.ndarray, lengths: tuple[float, float]) -> bool:
+    """Whether the length of every vector (..., D) lies between two."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=-1)
+    return bool(((norms > lengths[0]) & (norms < lengths[1])).all())
 
 
 def evaluated(x: mx.array) -> np.ndarray:

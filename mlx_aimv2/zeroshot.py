@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .embedding import Embedder
-from .errors import Aimv2Error, InputError
+from .errors import Aimv2Error, InputError, NonFiniteError
 from .loading import AnyModel
 from .models.lit import Aimv2Model
 from .processing.decode import ImageInput
@@ -127,7 +127,11 @@ class ZeroShotClassifier:
             len(self.labels), len(templates), -1
         )  # (C, templates, P)
         mean = embeddings.mean(axis=1)
-        return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+        lengths = np.linalg.norm(mean, axis=1, keepdims=True)
+        if not lengths.all():
+            label = self.labels[int(np.argmin(lengths))]
+            raise NonFiniteError(f"the templates of the label {label!r} cancel out: give it other ones")
+        return mean / lengths
 
 
 def check_request(

@@ -162,7 +162,7 @@ def compute_features(
 
     Raises:
         OutputError: the folder cannot be written.
-        NonFiniteError: a feature is NaN or infinity.
+        NonFiniteError: a feature is NaN or infinity, or all of them are zero.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,12 @@ def _computed(
 
 
 def _check(features: np.ndarray, indices: np.ndarray, examples: Sequence[Example]) -> None:
-    finite = np.isfinite(features).reshape(len(features), -1).all(axis=1)
+    rows = features.reshape(len(features), -1)
+    dead = ~rows.any(axis=1)
+    if dead.any():
+        path = examples[int(indices[int(np.argmax(dead))])].path
+        raise NonFiniteError(f"{path}: the encoder gives nothing but zeros: the checkpoint may be damaged")
+    finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         path = examples[int(indices[int(np.argmin(finite))])].path
         raise NonFiniteError(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlx_aimv2 import Embedder, LoadOptions, load
+from mlx_aimv2 import Embedder, LoadOptions, ZeroShotClassifier, load
 from mlx_aimv2.embedding import TEXTS
 from mlx_aimv2.errors import BrokenImageError, ImageError, InputError, NonFiniteError
 from mlx_aimv2.models.lit import Aimv2Model
@@ -344,6 +344,58 @@ def test_a_text_output_that_is_not_finite_is_refused(pair):
     model.text_projection.weight = mx.full(model.text_projection.weight.shape, float("nan"))
     with pytest.raises(NonFiniteError, match="holds NaN or infinity"):
         Embedder(model, processor).texts("a dog")
+
+
+def scaled_weights(pair, factor):
+    """The pair with both projections times ``factor``."""
+    model, processor = pair
+    for projection in (model.visual_projection, model.text_projection):
+        projection.weight = projection.weight * factor
+    return model, processor
+
+
+NO_DIRECTION = (
+    "the model's output is all zeros, or too small or too large for a vector of unit length: .*damaged"
+)
+
+
+@pytest.mark.parametrize("factor", [0, 1e30, 1e-16, 1e-30])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_an_output_without_direction_is_refused(pair, draw, factor, normalize):
+    embedder = Embedder(*scaled_weights(pair, factor), normalize=normalize)
+    with pytest.raises(NonFiniteError, match=NO_DIRECTION):
+        embedder.images(draw(0))
+    with pytest.raises(NonFiniteError, match=NO_DIRECTION):
+        embedder.texts("a dog")
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_large_output_that_has_a_direction_is_none_the_worse(pair, draw, normalize):
+    expected = Embedder(*pair).images(draw(0))
+    embedder = Embedder(*scaled_weights(pair, 1e15), normalize=normalize)
+    vector = embedder.images(draw(0)) / (1 if normalize else 1e15)
+    np.testing.assert_allclose(vector / np.linalg.norm(vector), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_grid_with_one_dead_token_is_refused_and_the_others_are_not(pair, draw, normalize, monkeypatch):
+    alive = np.ones((2, 4, 4, 1), np.float32)
+    alive[1, 2, 3] = 0
+    monkeypatch.setattr("mlx_aimv2.embedding.pool", lambda *given: pool(*given) * mx.array(alive))
+    first, second = Embedder(*pair, pooling="tokens", normalize=normalize).stream([draw(0), draw(1)])
+    assert first.vector is not None
+    assert isinstance(second.error, NonFiniteError)
+
+
+def test_zero_shot_labels_of_an_output_without_direction_are_refused(pair, draw):
+    model, processor = pair
+    classifier = ZeroShotClassifier(model, processor, ["a", "b"])
+    model.visual_projection.weight = model.visual_projection.weight * 0
+    (item,) = classifier.stream([draw(0)])
+    assert item.predictions is None and isinstance(item.error, NonFiniteError)
+    model.text_projection.weight = model.text_projection.weight * 0
+    with pytest.raises(NonFiniteError, match="text 0: the model's output is all zeros"):
+        ZeroShotClassifier(model, processor, ["a", "b"])
 
 
 # --- the fingerprint

@@ -179,6 +179,13 @@ def test_tokens_that_are_too_large_for_half_the_room_stay_what_they_are(own_data
     assert split.compute()[np.arange(15)].max() == found.max() and split.asked == 0
 
 
+def test_features_that_are_all_zero_name_their_image(split):
+    norm = split.classifier.trunk.rms_norm
+    norm.weight = norm.weight * 0
+    with pytest.raises(NonFiniteError, match=r"00\.png: the encoder gives nothing but zeros: the checkpoint"):
+        split.compute()
+
+
 def test_a_feature_that_is_not_finite_names_its_picture(split):
     weight = split.classifier.trunk.embeddings.patch_embed.weight
     split.classifier.trunk.embeddings.patch_embed.weight = weight * mx.inf
