@@ -12,7 +12,8 @@ from typing import NoReturn, Protocol, TypeVar
 
 from ..errors import Aimv2Error, InputError
 from ..events import Progress, Skipped
-from .ui import ALL_DONE, NOT_ALL_DONE, Screen, leave, report, say
+from .screen import Screen
+from .ui import ALL_DONE, NOT_ALL_DONE, leave, report, say
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 PATIENCE_S = 2.0  # how long an interruption waits for a result that is just being taken

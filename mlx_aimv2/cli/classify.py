@@ -13,8 +13,9 @@ import typer
 from ..errors import InputError
 from . import options
 from .bulk import pictures, run
+from .screen import screen
 from .trained import check_head_is_named, is_trained_pair
-from .ui import plain, put, screen, verb
+from .ui import plain, put, verb
 
 if TYPE_CHECKING:
     from ..zeroshot import Classified, Prediction
@@ -109,7 +110,6 @@ def classify(
         else:
             raise InputError(f"{adapter_path} holds no head: it was not trained to classify")
         writer = _Writer(json, score, top_k)
-        shown.bars = not writer.draws  # a bar between the drawn lines would be noise
         run(classifier.stream(names), names, writer, shown, "classified")
 
 

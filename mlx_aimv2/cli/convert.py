@@ -11,7 +11,9 @@ import typer
 
 from ..errors import InputError
 from .options import Device, Json, Revision, Weights
-from .ui import NOT_ALL_DONE, put, say, screen, table, verb
+from .screen import screen
+from .tables import table
+from .ui import NOT_ALL_DONE, put, say, verb
 from .words import size
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ import typer
 
 from ..presets import BITS_FLOAT32, DEFAULT_MODEL, DEMO_MODEL, find
 from .options import Device, Json, Model
-from .ui import put, say, screen, table, verb
+from .screen import screen
+from .tables import table
+from .ui import put, say, verb
 from .words import duration, size
 
 if TYPE_CHECKING:

@@ -12,7 +12,9 @@ import typer
 from ..errors import InputError
 from . import options
 from .bulk import Sink, pictures, run
-from .ui import put, say, screen, table, verb
+from .screen import screen
+from .tables import table
+from .ui import put, say, verb
 
 if TYPE_CHECKING:
     import numpy as np

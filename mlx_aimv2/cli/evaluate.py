@@ -12,7 +12,9 @@ from ..errors import InputError
 from . import options
 from .bulk import pictures
 from .evaluating import DATA_OPTIONS, Request, check_request, evaluate_data
-from .ui import NOT_ALL_DONE, put, say, screen, table, verb
+from .screen import screen
+from .tables import table
+from .ui import NOT_ALL_DONE, put, say, verb
 
 if TYPE_CHECKING:
     from ..fidelity_report import Fidelity

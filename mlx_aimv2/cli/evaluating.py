@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .classify import lines_of
+from .screen import Screen
+from .tables import table
 from .trained import check_head_is_named, is_trained_pair
-from .ui import Screen, put, say, table
+from .ui import put, say
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluation, Labelled

@@ -10,7 +10,8 @@ import typer
 from ..errors import InputError
 from .convert import parse_size
 from .options import AnyBase, Revision, Weights
-from .ui import say, screen, verb
+from .screen import screen
+from .ui import say, verb
 
 
 @verb

@@ -17,7 +17,9 @@ import typer
 from ..finetune.methods import METHODS
 from ..finetune.options import FinetuneOptions, make_options, read_config
 from .options import Device
-from .ui import NOT_ALL_DONE, put, say, screen, table, verb
+from .screen import screen
+from .tables import table
+from .ui import NOT_ALL_DONE, put, say, verb
 from .words import duration, size
 
 if TYPE_CHECKING:

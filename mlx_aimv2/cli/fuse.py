@@ -9,7 +9,8 @@ import typer
 
 from .convert import parse_size
 from .options import DEFAULT, AnyBase, Model, Revision, Weights
-from .ui import say, screen, verb
+from .screen import screen
+from .ui import say, verb
 
 
 @verb

@@ -9,7 +9,9 @@ import typer
 
 from ..errors import InputError
 from .options import Json, Revision
-from .ui import NOT_ALL_DONE, put, screen, table, verb
+from .screen import screen
+from .tables import table
+from .ui import NOT_ALL_DONE, put, verb
 from .words import size
 
 

@@ -11,7 +11,8 @@ import typer
 
 from ..presets import BITS_AFFINE_4, BITS_FLOAT16, DEMO_MODEL, PRESETS, Preset
 from .options import Json
-from .ui import put, say, table, verb
+from .tables import table
+from .ui import put, say, verb
 from .words import size
 
 if TYPE_CHECKING:

@@ -110,6 +110,38 @@ def _all_validated(event: Metric) -> str:
     return ", ".join(f"{name} {x:.4f}" for name, x in shown.items())
 
 
+def counting_bars(unit: str) -> Bars:
+    """Bars for what is counted in ``unit``: items, or the bytes of a transfer."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import (
+        Progress as Bars,
+    )
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = (
+                task.completed / task.elapsed if task.elapsed else 0
+            )  # over the whole run: batches come in bursts
+            return Text(f"{speed:.1f}/s" if speed else "", style="cyan")
+
+    amount = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(), Speed())
+    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
+    return Bars(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+    )
+
+
 def training_bars() -> Bars:
     """The live line; its one task has the fields that `Training.fields` gives."""
     from rich.console import Console
@@ -122,4 +154,6 @@ def training_bars() -> Bars:
         MofNCompleteColumn(),
         TextColumn("{task.fields[facts]}"),
     )
-    return Bars(*columns, console=Console(stderr=True), transient=True)
+    return Bars(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+    )

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .ui import put, say, screen, table, verb
+from .screen import screen
+from .tables import table
+from .ui import put, say, verb
 from .words import size
 
 

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from mlx_aimv2.cli import ui
+from mlx_aimv2.cli.live import LIVE
 from mlx_aimv2.cli.progress import Training
+from mlx_aimv2.cli.screen import screen
 from mlx_aimv2.cli.words import duration, size
 from mlx_aimv2.events import Metric, Notice, Progress, Skipped
 
@@ -99,10 +100,10 @@ def test_a_run_that_goes_on_with_a_validation_says_nothing_of_steps():
 
 
 def test_a_picture_that_is_left_out_is_named_once(capsys):
-    with ui.screen() as shown:
+    with screen() as shown:
         shown(Skipped("bad\nname.jpg", "bad name.jpg: cut off or damaged"))
     assert capsys.readouterr().err.rstrip().endswith("name.jpg: cut off or damaged")
-    with ui.screen() as shown:
+    with screen() as shown:
         shown(Skipped("a.jpg", "a.jpg: not a picture"))
     assert capsys.readouterr().err == "mlx-aimv2: skipped a.jpg: not a picture\n"
 
@@ -140,12 +141,12 @@ def test_on_a_terminal_there_is_a_bar_and_epochs_stay_above_it(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
-    with ui.screen() as shown:
+    with screen() as shown:
         shown(Progress("checking pictures", 5, 10))
         for _, event in training():
             shown(event)
             if isinstance(event, Metric) and event.step == 7:
-                shown._bars.refresh()
+                LIVE.bars.refresh()
                 shown(Notice("by the way"))
         shown(Progress("evaluating", 1, 10))
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
@@ -155,7 +156,7 @@ def test_on_a_terminal_there_is_a_bar_and_epochs_stay_above_it(monkeypatch):
 
 
 def test_in_a_pipe_there_are_only_lines(capsys):
-    with ui.screen() as shown:
+    with screen() as shown:
         for _, event in training():
             shown(event)
     lines = capsys.readouterr().err.splitlines()

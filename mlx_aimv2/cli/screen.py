@@ -1,0 +1,106 @@
+"""What is shown of events while a verb works: bars on a terminal, lines in a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..events import Event, Metric, Notice, Progress, Skipped
+from .live import LIVE
+from .progress import Training, counting_bars, training_bars
+from .ui import say
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+TRAINING = "steps"  # the unit of what `Metric` says more of
+
+
+class Screen:
+    """Renders events while a verb works: a progress bar on a terminal, none in a pipe.
+
+    A training has a bar with its numbers on a terminal; in a pipe, a line for every epoch and every tenth of it all.
+    """
+
+    def __init__(self) -> None:
+        """Show nothing yet."""
+        self.skipped = 0
+        self.started = time.monotonic()
+        self._unit = ""
+        self._tasks: dict[str, TaskID] = {}
+        self._training = Training()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Notice):
+            say(event.message)
+        elif isinstance(event, Skipped):
+            self.skipped += 1
+            named = f"{' '.join(str(event.source).split())}: "
+            reason = " ".join(event.reason.split()).removeprefix(named)
+            say(f"skipped {event.source}: {reason}")
+        elif isinstance(event, Metric):
+            self._metric(event)
+        elif event.unit == TRAINING:
+            self._training.begin()
+        else:
+            self._progress(event)
+
+    def start_clock(self) -> None:
+        """The work proper begins now."""
+        self.started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the clock was started."""
+        return time.monotonic() - self.started
+
+    def summary(self, verb: str, count: int, total: int, interrupted: bool) -> str:
+        """One line on a run over pictures: how many, how long, how fast, what was left out."""
+        rate = f" ({count / self.seconds:.1f}/s)" if self.seconds else ""
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        stopped = ", interrupted" if interrupted else ""
+        return f"{verb} {count} of {total} pictures in {self.seconds:.1f} s{rate}{skipped}{stopped}"
+
+    def _progress(self, event: Progress) -> None:
+        if not sys.stderr.isatty() or event.total == 1:
+            return
+        if event.unit != self._unit:  # bytes of a download have other columns than images
+            self.close()
+        bars = LIVE.bars
+        if bars is None:
+            self._unit, self._tasks = event.unit, {}
+            bars = LIVE.show(counting_bars(event.unit))
+        if event.stage not in self._tasks:
+            self._tasks[event.stage] = bars.add_task(event.stage, total=event.total)
+        bars.update(self._tasks[event.stage], completed=event.done, total=event.total)
+
+    def _metric(self, event: Metric) -> None:
+        lines, live = self._training.add(event), sys.stderr.isatty()
+        if live:
+            fields = self._training.fields(event)
+            bars = LIVE.bars
+            if bars is None or self._unit != TRAINING:
+                self._unit, bars = TRAINING, LIVE.show(training_bars())
+                self._tasks = {TRAINING: bars.add_task("", total=event.steps, **fields)}
+            bars.update(self._tasks[TRAINING], completed=event.step, **fields)
+        for line in lines if "loss" not in event.values or not live else ():
+            say(line)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        LIVE.close()
+        self._tasks = {}
+
+
+@contextlib.contextmanager
+def screen() -> Iterator[Screen]:
+    """A `Screen` that is closed in the end, whatever happens."""
+    shown = Screen()
+    try:
+        yield shown
+    finally:
+        shown.close()

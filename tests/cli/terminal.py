@@ -1,0 +1,143 @@
+"""A terminal for tests: a pty, and what is to be seen on it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import sys
+import tempfile
+import termios
+import threading
+import warnings
+from dataclasses import dataclass
+
+import pyte
+
+ROWS = 400  # nothing scrolls away
+
+
+class Terminal:
+    """A pseudo-terminal of ``columns``; it is nobody's controlling terminal."""
+
+    def __init__(self, columns: int = 80) -> None:
+        self.columns, self.raw = columns, b""
+        self._master, self.descriptor = pty.openpty()
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:  # Linux says so when the last writer has closed
+                return
+            if not data:
+                return
+            self.raw += data
+
+    def open(self):
+        """A text file that writes to it, as `sys.stderr` does."""
+        return os.fdopen(
+            os.dup(self.descriptor), "w", buffering=1, encoding="utf-8", errors="backslashreplace"
+        )
+
+    def close(self) -> None:
+        """Wait until everything has arrived."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+            self._reader.join(timeout=30)
+            os.close(self._master)
+
+    @property
+    def screen(self) -> pyte.Screen:
+        """What a terminal shows that was given all of it."""
+        screen = pyte.Screen(self.columns, ROWS)
+        pyte.ByteStream(screen).feed(self.raw)
+        return screen
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines on it, down to the last that is not empty."""
+        lines = [line.rstrip() for line in self.screen.display]
+        while lines and not lines[-1]:
+            lines.pop()
+        return lines
+
+    @property
+    def text(self) -> str:
+        """The lines with those joined that go over the edge."""
+        return "\n".join(self.lines)
+
+    @property
+    def shows_cursor(self) -> bool:
+        """Whether the cursor was given back."""
+        return not self.screen.cursor.hidden
+
+
+@dataclass
+class Seen:
+    """What a verb left: its status, what came out of stdout elsewhere, and the terminal that stderr was."""
+
+    status: int
+    stdout: str
+    terminal: Terminal
+
+
+def run_verb(monkeypatch, arguments, stdout="terminal", columns=80) -> Seen:
+    """Run a verb in this process with a terminal as stderr, and stdout as a file, a pipe or the same terminal.
+
+    Args:
+        monkeypatch: of pytest.
+        arguments: the verb and what follows it.
+        stdout: `file`, `pipe` or `terminal`.
+        columns: of the terminal.
+    """
+    from mlx_aimv2.cli.app import main
+
+    def end(status):  # what ends the process elsewhere
+        raise SystemExit(status)
+
+    with monkeypatch.context() as patch, warnings.catch_warnings(), tempfile.TemporaryFile("w+b") as file:
+        warnings.simplefilter("default")
+        terminal = Terminal(columns)
+        patch.setenv("COLUMNS", str(columns))
+        patch.setenv("TERM", "xterm-256color")
+        patch.setattr(os, "_exit", end)
+        patch.setattr(warnings, "showwarning", warnings.showwarning)
+        patch.setattr(sys, "argv", ["mlx-aimv2", *map(str, arguments)])
+        patch.setattr(sys, "stderr", terminal.open())
+        out, collected = _stdout(stdout, terminal, file)
+        patch.setattr(sys, "stdout", out)
+        try:
+            main()
+            status = 0
+        except SystemExit as end_of_it:
+            status = end_of_it.code or 0
+        finally:
+            sys.stdout.close()
+            sys.stderr.close()
+            terminal.close()
+        return Seen(status, collected(), terminal)
+
+
+def _stdout(kind, terminal, file):
+    """A text file for `sys.stdout`, and what gives its content in the end."""
+    if kind == "terminal":
+        return terminal.open(), lambda: ""
+    if kind == "pipe":
+        reading, writing = os.pipe()
+        arrived: list[bytes] = []
+        thread = threading.Thread(target=lambda: arrived.append(open(reading, "rb").read()))  # noqa: PTH123, SIM115
+        thread.start()
+        out = os.fdopen(writing, "w", encoding="utf-8", errors="surrogateescape")
+        return out, lambda: (thread.join(30), arrived[0].decode())[1]
+
+    def content():
+        file.seek(0)
+        return file.read().decode()
+
+    return os.fdopen(os.dup(file.fileno()), "w", encoding="utf-8", errors="surrogateescape"), content
