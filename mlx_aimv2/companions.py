@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from .events import OnEvent, Progress
 from .fidelity_report import Fidelity
 from .loading import Checkpoint
 from .preparation import Conversion
+from .storage.stand_ins import LOOK, stand_in
 
 MAX_SMALL = 64 * 2**20  # bytes of a file that is copied
 
@@ -80,16 +80,12 @@ def config_entry(conversion: Conversion) -> dict[str, Any]:
     return entry | (quantization.to_config() if quantization else {})
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write an object, indented."""
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
-
 def copy_files(source: Path, folder: Path) -> None:
     """Preprocessor, tokenizer, licence: everything small but configuration and card, which are written anew.
 
     Raises:
-        DamagedFileError: one of them is a link out of the folder, too large, or cannot be read.
+        DamagedFileError: one of them is a link out of the folder, stands in for another file, is too large, or
+            cannot be read.
         OutputError: one of them cannot be written.
     """
     for name in small_files(path.name for path in source.iterdir() if path.is_file()):
@@ -101,6 +97,8 @@ def copy_files(source: Path, folder: Path) -> None:
                 data = file.read(MAX_SMALL + 1)
         except OSError as error:
             raise DamagedFileError(f"{path} cannot be read: {error.strerror or error}") from error
+        if (found := stand_in(data[:LOOK])) is not None and not name.startswith("LICENSE"):
+            raise DamagedFileError(f"{path} is {found}")
         if len(data) > MAX_SMALL:
             raise DamagedFileError(
                 f"{path} is over {MAX_SMALL >> 20} MB, which is no such file: take it away"

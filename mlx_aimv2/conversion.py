@@ -23,7 +23,7 @@ from .checkpoints.atomic import new_folder
 from .checkpoints.npz import write_npz
 from .checkpoints.selection import CONFIG
 from .checkpoints.shards import write_shards
-from .companions import card_facts, check_space, config_entry, copy_files, target_folder, write_json
+from .companions import card_facts, check_space, config_entry, copy_files, target_folder
 from .errors import Aimv2Error, NonFiniteError
 from .events import Notice, OnEvent, Progress, ignore
 from .fidelity import compare
@@ -35,6 +35,7 @@ from .planning import LAYERS, Planned, layer_number, vision_prefix
 from .preparation import Conversion, ConvertOptions, asked_scheme, prepare
 from .processing.image_config import write_preprocessor
 from .sources.paths import expand
+from .storage.json_files import write_json
 from .trial import make_sample
 
 

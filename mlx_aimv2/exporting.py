@@ -14,13 +14,14 @@ from .checkpoints.eras import original_config, timm_config, without_source
 from .checkpoints.layouts import LAYOUTS
 from .checkpoints.selection import CONFIG
 from .checkpoints.shards import Entry, write_shards
-from .companions import check_space, copy_files, one_by_one, target_folder, write_json
+from .companions import check_space, copy_files, one_by_one, target_folder
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
 from .fusing import fused_tensors, fusible
 from .models.backend import without_cache
 from .preparation import Conversion, ConvertOptions, prepare
 from .processing.image_config import read_preprocessor, write_preprocessor
+from .storage.json_files import write_json
 
 FORMATS = ("transformers", "apple", "apple-mlx", "timm")
 

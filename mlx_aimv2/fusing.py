@@ -27,12 +27,13 @@ from .checkpoints.origin import Origin, checkpoint_hash
 from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
 from .checkpoints.selection import CONFIG
 from .checkpoints.shards import Entry, write_shards
-from .companions import check_space, copy_files, one_by_one, source_facts, write_json
+from .companions import check_space, copy_files, one_by_one, source_facts
 from .config import Aimv2Config
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
 from .loading import Checkpoint, inspect, make_model, origin_of
 from .preparation import MAX_SHARD_BYTES
+from .storage.json_files import write_json
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 
 from .adapters.restore import adapter_folder, check_folder, restore
 from .checkpoints.deduce import deduce_config
-from .checkpoints.files import check_links, find_weights, open_tensors, outline, read_header, read_json
+from .checkpoints.files import check_links, find_weights, open_tensors, outline, read_header
 from .checkpoints.fit import check_fit, dtype_name
 from .checkpoints.headers import Header
 from .checkpoints.hub import Resolved, resolve
@@ -33,6 +33,7 @@ from .processing.image import ImageProcessor, NativeOptions
 from .processing.image_config import PREPROCESSOR, ImageProcessorConfig, read_preprocessor
 from .processing.processor import Processor
 from .processing.tokenizer import Tokenizer
+from .storage.json_files import read_json
 
 AnyModel = Aimv2Model | Aimv2VisionModel
 KEPT_FLOAT32 = ("position_embedding.weight", "logit_scale")

@@ -260,7 +260,7 @@ def test_a_folder_has_no_revision(tiny_vision):
             ConfigError,
             "64 is not a multiple of num_attention_heads 5",
         ),
-        ("preprocessor_config.json", "{", ConfigError, "preprocessor_config.json: not valid JSON"),
+        ("preprocessor_config.json", "{", ConfigError, "preprocessor_config.json is not valid JSON"),
         ("model.safetensors", "x", DamagedFileError, "model.safetensors is not a safetensors file"),
     ],
 )

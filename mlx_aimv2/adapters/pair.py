@@ -16,12 +16,13 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from ..checkpoints.files import inside, open_tensors, read_header, read_json
+from ..checkpoints.files import inside, open_tensors, read_header
 from ..checkpoints.fit import check_fit
 from ..checkpoints.origin import Origin, checkpoint_hash
 from ..checkpoints.quantize import unpack_modules
 from ..errors import ConfigError, NotACheckpointError
 from ..processing.image_config import ImageProcessorConfig
+from ..storage.json_files import read_json
 from .attach import TOWERS, adapted
 from .task import FORMAT, TASK, Task, base_entry, base_of_entry, check_types, same_keys
 

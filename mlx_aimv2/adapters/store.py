@@ -19,12 +19,13 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..checkpoints.atomic import replacing
-from ..checkpoints.files import inside, open_tensors, read_header, read_json
+from ..checkpoints.files import inside, open_tensors, read_header
 from ..checkpoints.fit import check_fit
 from ..checkpoints.origin import Origin, checkpoint_hash
 from ..checkpoints.shards import Entry, header_bytes, planned_bytes
 from ..errors import InputError, NotACheckpointError, OutputError, PickleRefusedError
 from ..models.lit import Aimv2Model
+from ..storage.json_files import read_json
 from .attach import AdapterConfig, adapted, encoder_of, linears, replace_module
 from .base import require_base
 from .lora import LAYERS, LoRALinear

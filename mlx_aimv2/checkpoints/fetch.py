@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import threading
@@ -14,6 +13,7 @@ from types import TracebackType
 
 from ..errors import DamagedFileError, HubError, NotACheckpointError, PickleRefusedError
 from ..events import Notice, OnEvent, Progress
+from ..storage.json_files import read_json
 from .selection import CONFIG, INDEX, choose_weights, shard_names, small_files
 
 _POLL_S = 0.2
@@ -38,11 +38,7 @@ def shards(index: Path) -> list[str]:
     Raises:
         DamagedFileError: It is not such an index, or it points outside its folder.
     """
-    try:
-        data = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{index} is not an index of safetensors shards: download it again") from error
-    return shard_names(data if isinstance(data, dict) else {}, str(index))
+    return shard_names(read_json(index, DamagedFileError), str(index))
 
 
 def is_complete(folder: Path, weights: str | None = None) -> bool:

@@ -15,7 +15,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..errors import ConfigError, DamagedFileError, NotACheckpointError
+from ..errors import DamagedFileError, NotACheckpointError
+from ..storage.json_files import read_json, whole_number
+from ..storage.stand_ins import check_stand_in
 from .flax import read_flax
 from .headers import MLX_DTYPES, Header, TensorInfo, check_apart, check_count, check_name, tensor_bytes
 from .npz import read_npz
@@ -23,9 +25,6 @@ from .selection import INDEX, choose_weights, shard_names, small_files
 from .unpacking import unpack
 
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors library
-MAX_JSON = 64 * 2**20  # bytes
-MAX_DIGITS = 20  # of a number in JSON; 64 bits have no more
-MAX_DEPTH = 64  # of a configuration: objects and lists in one another
 
 
 def find_weights(folder: Path, weights: str | None = None) -> tuple[Path, ...]:
@@ -93,55 +92,18 @@ def check_links(folder: Path) -> None:
         inside(folder, name)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        ConfigError: unreadable, too large, not JSON, or not an object.
-    """
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"{path} is not a regular file")
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes is too large for a configuration")
-        data = json.loads(path.read_bytes(), parse_int=_whole_number)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold a JSON object, not {type(data).__name__}")
-    _check_depth(path, data)
-    return data
-
-
-def _whole_number(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"a number of {len(text)} digits")
-    return int(text)
-
-
-def _check_depth(path: Path, data: object) -> None:
-    """Refuse what functions that call themselves could not walk through."""
-    level: list[Any] = [data]
-    for _ in range(MAX_DEPTH):
-        parts = [one.values() if isinstance(one, dict) else one for one in level]
-        level = [value for part in parts for value in part if isinstance(value, (dict, list))]
-        if not level:
-            return
-    raise ConfigError(f"{path} holds objects and lists more than {MAX_DEPTH} deep: it is no configuration")
-
-
 def read_header(files: tuple[Path, ...]) -> Header:
     """The headers of one or several weight files as one.
 
     Raises:
-        DamagedFileError: a file is cut off, its header is not what its format says, or a name comes twice.
+        DamagedFileError: a file is cut off or stands in for another, its header is not what its format says, or a
+            name comes twice.
         PickleRefusedError: an .npz with pickled objects in it.
     """
     tensors: dict[str, TensorInfo] = {}
     metadata: dict[str, str] = {}
     for path in files:
+        check_stand_in(path)
         own, note = _READERS.get(path.suffix, _read_safetensors)(path)
         twice = sorted(tensors.keys() & own.keys())
         if twice:
@@ -163,7 +125,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]
     except OSError as error:
         raise DamagedFileError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        header = json.loads(raw, object_pairs_hook=_no_name_twice, parse_int=_whole_number)
+        header = json.loads(raw, object_pairs_hook=_no_name_twice, parse_int=whole_number)
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path}: its header is damaged ({error})") from error
     if not isinstance(header, dict):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import ConfigError, InputError
+from ..storage.json_files import read_json
 
 
 def check_head_is_named(model: str, adapter_path: Path | None, zero_shot: str = "") -> None:
@@ -31,7 +31,6 @@ def is_trained_pair(adapter_path: Path | None) -> bool:
     if adapter_path is None:
         return False
     try:
-        data = json.loads((adapter_path.expanduser() / "task.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return bool(read_json(adapter_path.expanduser() / "task.json").get("task") == "contrastive")
+    except ConfigError:
         return False
-    return isinstance(data, dict) and data.get("task") == "contrastive"

@@ -16,13 +16,13 @@ from mlx.utils import tree_flatten, tree_map
 from ..checkpoints.atomic import new_folder, save_tensors
 from ..checkpoints.eras import original_config
 from ..checkpoints.layouts import LAYOUTS
-from ..companions import write_json
 from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from ..errors import InputError
 from ..loading import make_model
 from ..models.lit import Aimv2Model
 from ..models.vision import sine_cosine_positions
 from ..processing.image_config import write_preprocessor
+from ..storage.json_files import write_json
 from .vocabulary import LEAST, Vocabulary, write_vocabulary
 
 VOCABULARY = LEAST  # every byte, inside a word and at its end, and the two special tokens

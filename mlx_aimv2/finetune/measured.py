@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..checkpoints.files import read_json
 from ..errors import InputError
 from ..events import Notice, OnEvent
+from ..storage.json_files import read_json
 from .captions import CaptionDataset
 from .dataset import Dataset
 from .folders import counted

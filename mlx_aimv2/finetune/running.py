@@ -18,7 +18,6 @@ from mlx.utils import tree_flatten
 from ..adapters.task import TASK
 from ..canvas import save_picture
 from ..checkpoints.atomic import replacing
-from ..checkpoints.files import read_json
 from ..errors import InputError, OutputError
 from ..evaluation import write_report
 from ..events import Notice, OnEvent, ignore
@@ -26,6 +25,7 @@ from ..loading import LoadOptions, load
 from ..models.backend import on_cpu
 from ..plots import draw_curves
 from ..processing.processor import Processor
+from ..storage.json_files import read_json
 from .batches import sized
 from .best import drop_swap, finish_swap
 from .building import adapter_config

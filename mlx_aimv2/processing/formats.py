@@ -16,6 +16,7 @@ from typing import IO, TypeAlias
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import BrokenImageError, ImageError, MissingExtraError
+from ..storage.stand_ins import stand_in
 
 _Factory: TypeAlias = Callable[[IO[bytes], "str | bytes"], ImageFile.ImageFile]
 
@@ -44,9 +45,6 @@ NOT_PICTURES = {  # beginnings that explain themselves
     b"\xc5\xd0\xd3\xc6": "an EPS file",
     b"<svg": "an SVG drawing",
     b"<?xml": "an XML file, perhaps an SVG drawing",
-    b"<!DOCTYPE html": "a web page",
-    b"<html": "a web page",
-    b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull`",
 }
 
 
@@ -70,7 +68,8 @@ def identify(stream: IO[bytes]) -> ImageFile.ImageFile:
             failure = error  # how plugins say "not mine" after a look beyond the signature
     if failure is not None:
         raise BrokenImageError(f"cut off or damaged ({reason(failure)})") from failure
-    found = next((what for start, what in NOT_PICTURES.items() if head.lstrip().startswith(start)), None)
+    named = (what for start, what in NOT_PICTURES.items() if head.lstrip().startswith(start))
+    found = stand_in(head) or next(named, None)
     raise BrokenImageError("not a picture that can be read" + (f", but {found}" if found else ""))
 
 

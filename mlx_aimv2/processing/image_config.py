@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ..config import Aimv2Config, AnyConfig
 from ..errors import ConfigError
+from ..storage.json_files import read_json, write_json
 
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR_TYPE = "CLIPImageProcessor"  # the class that transformers makes of the file
@@ -95,22 +95,11 @@ class ImageProcessorConfig:
         Raises:
             ConfigError: The file cannot be read, is not JSON, or holds a wrong value.
         """
-        name = os.fsdecode(path)
-        if Path(path).exists() and not Path(path).is_file():
-            raise ConfigError(f"{name}: not a regular file")
-        try:
-            with Path(path).open(encoding="utf-8") as stream:
-                data = json.load(stream, parse_constant=_refuse_constant)
-        except OSError as error:
-            raise ConfigError(f"{name}: cannot be read: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, NaN, absurd nesting
-            raise ConfigError(f"{name}: not valid JSON ({error})") from error
-        if not isinstance(data, dict):
-            raise ConfigError(f"{name}: has to be a JSON object, but is a {type(data).__name__}")
+        data = read_json(Path(path))
         try:
             return cls.from_dict(data)
         except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from error
+            raise ConfigError(f"{os.fsdecode(path)}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `preprocessor_config.json`; `from_dict` gives the same config back."""
@@ -154,11 +143,7 @@ def write_preprocessor(folder: Path, config: AnyConfig) -> None:
     path = folder / PREPROCESSOR
     if not path.exists():
         data = {"image_processor_type": PROCESSOR_TYPE, **read_preprocessor(folder, config).to_dict()}
-        path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
+        write_json(path, data)
 
 
 def _wrong(key: str, value: object, rule: str) -> ConfigError:

@@ -10,7 +10,6 @@ no file names are looked for in the vocabulary, and no special token gets a new 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from ..errors import TokenizerError
+from ..storage.json_files import read_json, read_small_text
 
 # transformers 5 has the two CLIP names in its pattern for every vocabulary, so they stand here too.
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -118,25 +118,9 @@ def _missing(folder: Path) -> str:
     return f"{folder}: no tokenizer; looked for tokenizer.json, or vocab.json with merges.txt; found {found}"
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-
-
 def _read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; an empty one where there is no file."""
-    if not path.is_file():
-        return {}
-    text = _read_text(path)
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{path}: must hold a JSON object, not {type(value).__name__}")
-    return value
+    return read_json(path, TokenizerError) if path.exists() else {}
 
 
 def _read_declared(folder: Path) -> _Declared:
@@ -209,7 +193,7 @@ def _check_id(token: str, token_id: object, path: Path) -> None:
 
 def _read_pipeline(path: Path) -> tokenizers.Tokenizer:
     with as_tokenizer_error(path):
-        backend = tokenizers.Tokenizer.from_str(_read_text(path))
+        backend = tokenizers.Tokenizer.from_str(read_small_text(path, TokenizerError))
     backend.no_truncation()
     backend.no_padding()
     if isinstance(backend.model, models.BPE):
@@ -246,7 +230,8 @@ def _read_vocab(path: Path) -> dict[str, int]:
 
 def _read_merges(path: Path, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
     merges: list[tuple[str, str]] = []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    text = read_small_text(path, TokenizerError).replace("\r\n", "\n").replace("\r", "\n")
+    for number, line in enumerate(text.split("\n"), start=1):
         # OpenAI's own file has its name in front of "#version".
         if not line.strip() or line.startswith("#version") or (number == 1 and "#version:" in line):
             continue

@@ -365,7 +365,7 @@ def test_other_weights_are_had_where_nothing_else_is_or_they_are_named(hub, name
 @pytest.mark.parametrize(
     ("index", "end"),
     [
-        (b"not json", "is not an index of safetensors shards: download it again"),
+        (b"not json", "is not valid JSON: Expecting value: line 1 column 1 (char 0)"),
         (b'{"weight_map": {"a": 1}}', "names 1, which is not a safetensors file beside it"),
         (
             b'{"weight_map": {"a": "../x.safetensors"}}',

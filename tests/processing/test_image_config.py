@@ -109,14 +109,14 @@ def test_wrong_values_are_named(data: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not valid JSON"),
-        (b"{", "not valid JSON"),
-        (b"\xff\xfe", "not valid JSON"),
-        (b"[" * 100_000, "not valid JSON"),
-        (b"[]", "has to be a JSON object, but is a list"),
-        (b'{"rescale_factor": NaN}', "not valid JSON (NaN is no JSON value)"),
-        (b'{"rescale_factor": 1e999}', "rescale_factor is inf"),
-        (b'{"size": 0}', "size is 0"),
+        (b"", " is not valid JSON"),
+        (b"{", " is not valid JSON"),
+        (b"\xff", " is not text in UTF-8"),
+        (b"[" * 100_000, " is not valid JSON"),
+        (b"[]", " must hold a JSON object, not list"),
+        (b'{"rescale_factor": NaN}', ": rescale_factor is nan"),
+        (b'{"rescale_factor": 1e999}', ": rescale_factor is inf"),
+        (b'{"size": 0}', ": size is 0"),
     ],
 )
 def test_wrong_files_are_named(content: bytes, message: str, tmp_path: Path) -> None:
@@ -124,11 +124,11 @@ def test_wrong_files_are_named(content: bytes, message: str, tmp_path: Path) -> 
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         ImageProcessorConfig.from_file(path)
-    assert str(caught.value).startswith(f"{path}: {message}")
+    assert str(caught.value).startswith(f"{path}{message}")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.json: cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"none\.json cannot be read: No such file"):
         ImageProcessorConfig.from_file(tmp_path / "none.json")
 
 

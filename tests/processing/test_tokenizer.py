@@ -353,9 +353,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, NEITHER + "none of them"),
     ({"vocab.json": VOCAB}, NEITHER + "only vocab.json"),
     ({"merges.txt": ""}, NEITHER + "only merges.txt"),
-    ({**PLAIN, "vocab.json": "{"}, "vocab.json: not valid JSON: Expecting property name"),
-    ({**PLAIN, "vocab.json": "[" * 100_000}, "vocab.json: not valid JSON: maximum recursion depth"),
-    ({**PLAIN, "vocab.json": "[]"}, "vocab.json: must hold a JSON object, not list"),
+    ({**PLAIN, "vocab.json": "{"}, "vocab.json is not valid JSON: Expecting property name"),
+    ({**PLAIN, "vocab.json": "[" * 100_000}, "vocab.json is not valid JSON: maximum recursion depth"),
+    ({**PLAIN, "vocab.json": "[]"}, "vocab.json must hold a JSON object, not list"),
     ({**PLAIN, "vocab.json": "{}"}, "the vocabulary is empty"),
     ({**PLAIN, "vocab.json": {"a": "1"}}, f"vocab.json: the id of 'a' is '1', {ID}"),
     ({**PLAIN, "vocab.json": {"a": True}}, f"vocab.json: the id of 'a' is True, {ID}"),
@@ -367,8 +367,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (_merges("a b c"), "merges.txt, line 3: must be two tokens and a space, not 'a b c'"),
     (_merges("zz a"), "merges.txt, line 3: the token 'zz' is not in vocab.json"),
     (_merges("z a"), "merges.txt, line 3: the token 'za' is not in vocab.json"),
-    ({**PLAIN, "tokenizer_config.json": "nonsense"}, "tokenizer_config.json: not valid JSON: "),
-    ({**PLAIN, "special_tokens_map.json": "3"}, "special_tokens_map.json: must hold a JSON object, not int"),
+    ({**PLAIN, "tokenizer_config.json": "nonsense"}, "tokenizer_config.json is not valid JSON: "),
+    ({**PLAIN, "special_tokens_map.json": "3"}, "special_tokens_map.json must hold a JSON object, not int"),
     (_config(bos_token="<nope>"), ": bos_token is '<nope>', which is not in the vocabulary"),
     (_config(pad_token={"content": "<nope>"}), ": pad_token is '<nope>', which is not in the vocabulary"),
     (_config(bos_token=3), TOKEN + "3"),
@@ -419,8 +419,8 @@ def test_folders_and_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match=re.escape(f"{tmp_path / 'nowhere'}{NEITHER}no such folder")):
         Tokenizer.from_folder(tmp_path / "nowhere")
     _write(tmp_path, PLAIN)
-    (tmp_path / "vocab.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(TokenizerError, match=r"vocab\.json: cannot be read as UTF-8 text: 'utf-8' codec"):
+    (tmp_path / "vocab.json").write_bytes(b"\xff{}")
+    with pytest.raises(TokenizerError, match=r"vocab\.json is not text in UTF-8: 'utf-8' codec"):
         Tokenizer.from_folder(tmp_path)
 
 
