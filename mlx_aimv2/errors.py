@@ -24,6 +24,7 @@ Aimv2Error                      anything this package refuses or cannot do
 ├── NonFiniteError              a model's output holds NaN or infinity, or has no direction
 │   └── TrainingError           the loss of a training did; what was good before is kept
 └── OutputError                 a result cannot be written
+    └── ExistsError             its place is taken, and nothing was said of replacing it
 ```
 
 Every message is one line: what happened, with which value, and what to do about it.
@@ -126,3 +127,7 @@ class TrainingError(NonFiniteError):
 
 class OutputError(Aimv2Error, OSError):
     """A result cannot be written."""
+
+
+class ExistsError(OutputError, InputError):
+    """The place of a result is taken, and nothing was said of replacing what is there."""

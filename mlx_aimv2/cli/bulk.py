@@ -38,7 +38,7 @@ class Sink(Protocol[Result]):
     def add(self, name: str, result: Result) -> None:
         """Take the next one."""
 
-    def close(self) -> None:
+    def close(self, interrupted: bool = False) -> None:
         """Bring out what has been taken; also after an interruption or a failure."""
 
 
@@ -68,7 +68,7 @@ def run(stream: Iterable[Result], names: list[str], sink: Sink[Result], shown: S
 
     def finish(interrupted: bool) -> None:
         shown.close()
-        sink.close()
+        sink.close(interrupted)
         if len(names) > 1 or interrupted:
             say(shown.summary(verb, count, len(names), interrupted))
 

@@ -148,7 +148,7 @@ class _Writer:
                 put(f"{plain(name)}\t{plain(label)}\t{score:.6f}")
         self.count += 1
 
-    def close(self) -> None:
+    def close(self, interrupted: bool = False) -> None:
         if self.json:
             put("]" if self.count else "[]")
 

@@ -131,7 +131,7 @@ class _Lines:
 
         put(json_line(name, result.require_vector(), self.key))
 
-    def close(self) -> None:
+    def close(self, interrupted: bool = False) -> None:
         return
 
 
@@ -146,7 +146,7 @@ class _Table:
         values = "  ".join(f"{value:+.4f}" for value in vector.ravel()[:SHOWN_VALUES])
         self.rows.append((name, " x ".join(map(str, vector.shape)), f"{values}  …"))
 
-    def close(self) -> None:
+    def close(self, interrupted: bool = False) -> None:
         if self.rows:
             table(("input", "shape", "embedding"), self.rows, cut=True)
 
@@ -167,7 +167,7 @@ class _File:
         self.names.append(name)
         self.vectors.append(vector)
 
-    def close(self) -> None:
+    def close(self, interrupted: bool = False) -> None:
         import numpy as np
 
         from ..vectors import write
@@ -198,7 +198,7 @@ class _Shards:
     def add(self, name: str, result: Embedded) -> None:
         self.folder.add(name, result.require_vector())
 
-    def close(self) -> None:
+    def close(self, interrupted: bool = False) -> None:
         self.folder.close()
         total = sum(shard["rows"] for shard in self.folder.shards)
         say(f"wrote {total} vectors in all to {self.folder.folder}")
