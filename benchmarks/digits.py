@@ -4,7 +4,7 @@ For every seed: full fine-tuning from fresh weights; then an encoder trained on 
 full fine-tuning, LoRA and the probes on all ten. One line for each, and mean and spread (largest less smallest) at
 the end. A fifth of each class is held out; top-1 is that of the best epoch on it.
 
-    pip install scikit-learn
+    pip install 'mlx-aimv2[bench]'
     python benchmarks/digits.py [--seeds 0 1 2] [--work FOLDER]
 """
 

@@ -4,6 +4,7 @@ Each side runs in a process of its own, in turns: a BLAS loaded globally for MLX
 share a process. The matrix products are timed in the process of the forward pass. Medians; ratios are what to
 quote, since machines differ and are noisy.
 
+    pip install 'mlx-aimv2[bench]'
     python benchmarks/forward.py [--rounds 3] [--repeats 5] [--batch 1] [--no-transformers]
 """
 

@@ -3,6 +3,7 @@
 Large-224 with random weights, LoRA of rank 8 on every projection, a linear head, AdamW, noise for pictures. Each
 side runs in a process of its own, in turns. Medians; ratios are what to quote, since machines differ and are noisy.
 
+    pip install 'mlx-aimv2[bench]'
     python benchmarks/step.py [--rounds 3] [--steps 3] [--batch 8] [--layers 24] [--no-torch]
 """
 

@@ -5,7 +5,7 @@ strength is chosen on training digits alone. Then LoRA and full fine-tuning of t
 the best epoch. Each is measured on a held-out fifth; that of the regressions holds other digits than that of the
 trainings. One line for each, for every seed.
 
-    pip install scikit-learn
+    pip install 'mlx-aimv2[bench]'
     python benchmarks/transfer.py [--model demo] [--seeds 0 1 2]
 """
 

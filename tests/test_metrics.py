@@ -122,34 +122,36 @@ def test_pictures_without_any_label():
 
 
 def test_scikit_learn_agrees():
-    sklearn = pytest.importorskip("sklearn.metrics")
+    from sklearn import metrics
+
     rng = np.random.default_rng(0)
     logits, targets = rng.normal(size=(400, 8)), rng.integers(0, 8, 400)
     logits[np.arange(400), targets] += 1
     found = measure(logits, targets, list("abcdefgh"))
     predicted = logits.argmax(axis=1)
-    assert found.top1 == pytest.approx(sklearn.accuracy_score(targets, predicted))
-    assert found.top5 == pytest.approx(sklearn.top_k_accuracy_score(targets, logits, k=5))
+    assert found.top1 == pytest.approx(metrics.accuracy_score(targets, predicted))
+    assert found.top5 == pytest.approx(metrics.top_k_accuracy_score(targets, logits, k=5))
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    assert found.nll == pytest.approx(sklearn.log_loss(targets, probabilities))
-    np.testing.assert_array_equal(found.confusion, sklearn.confusion_matrix(targets, predicted))
-    expected = sklearn.precision_recall_fscore_support(targets, predicted)
+    assert found.nll == pytest.approx(metrics.log_loss(targets, probabilities))
+    np.testing.assert_array_equal(found.confusion, metrics.confusion_matrix(targets, predicted))
+    expected = metrics.precision_recall_fscore_support(targets, predicted)
     for name, column in zip(("precision", "recall", "f1", "support"), expected, strict=True):
         np.testing.assert_allclose([getattr(each, name) for each in found.per_class], column)
-    assert found.macro_f1 == pytest.approx(sklearn.f1_score(targets, predicted, average="macro"))
+    assert found.macro_f1 == pytest.approx(metrics.f1_score(targets, predicted, average="macro"))
 
 
 def test_scikit_learn_agrees_with_several_labels():
-    sklearn = pytest.importorskip("sklearn.metrics")
+    from sklearn import metrics
+
     rng = np.random.default_rng(1)
     targets = rng.integers(0, 2, (300, 6))
     logits = (rng.normal(size=(300, 6)) + 2 * targets - 1).round(1)  # with equal scores among them
     found = measure_multi_label(logits, targets, list("abcdef"))
     predicted = logits >= 0
-    assert found.map == pytest.approx(sklearn.average_precision_score(targets, logits, average="macro"))
-    assert found.micro_f1 == pytest.approx(sklearn.f1_score(targets, predicted, average="micro"))
-    assert found.macro_f1 == pytest.approx(sklearn.f1_score(targets, predicted, average="macro"))
-    assert found.exact_match == pytest.approx(sklearn.accuracy_score(targets, predicted))
+    assert found.map == pytest.approx(metrics.average_precision_score(targets, logits, average="macro"))
+    assert found.micro_f1 == pytest.approx(metrics.f1_score(targets, predicted, average="micro"))
+    assert found.macro_f1 == pytest.approx(metrics.f1_score(targets, predicted, average="macro"))
+    assert found.exact_match == pytest.approx(metrics.accuracy_score(targets, predicted))
 
 
 @pytest.mark.parametrize(
