@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, Protocol, TypeVar
@@ -13,6 +12,7 @@ from typing import NoReturn, Protocol, TypeVar
 from ..errors import Aimv2Error, InputError
 from ..events import Progress, Skipped
 from .screen import Screen
+from .stdin import with_names
 from .ui import ALL_DONE, NOT_ALL_DONE, leave, report, say
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
@@ -46,17 +46,10 @@ def pictures(names: Sequence[str]) -> list[str]:
     """The pictures meant by the arguments of a verb, with `-` read from stdin."""
     from ..sources.paths import expand
 
-    found = expand(name for given in names for name in (_from_stdin() if given == "-" else [given]))
+    found = expand(with_names(names))
     if not found:
         raise InputError("no pictures: name files, folders or patterns")
     return found
-
-
-def _from_stdin() -> Iterator[str]:
-    if sys.stdin is None or sys.stdin.isatty():
-        raise InputError("- reads a list of pictures from stdin, and nothing is piped into it")
-    data = sys.stdin.buffer.read().decode(errors="surrogateescape")
-    yield from filter(None, data.split("\0") if "\0" in data else data.splitlines())
 
 
 def run(stream: Iterable[Result], names: list[str], sink: Sink[Result], shown: Screen, verb: str) -> NoReturn:

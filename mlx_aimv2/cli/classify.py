@@ -166,14 +166,12 @@ def lines_of(path: Path | None) -> list[str]:
     """The lines of a text file that are not empty; none for no file."""
     if path is None:
         return []
+    from ..storage.text_files import read_lines
+
     try:
-        text = path.expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InputError(
-            f"{path} cannot be read: {reason}; a file with one entry per line is expected"
-        ) from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [line.strip() for line in read_lines(path.expanduser()) if line.strip()]
+    except InputError as error:
+        raise InputError(f"{error}; a file with one entry per line is expected") from error
     if not lines:
         raise InputError(f"{path} is empty: one entry per line is expected")
     return lines

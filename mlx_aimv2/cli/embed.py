@@ -13,6 +13,7 @@ from ..errors import InputError
 from . import options
 from .bulk import Sink, pictures, run
 from .screen import screen
+from .stdin import with_texts
 from .tables import table
 from .ui import put, say, verb
 
@@ -30,7 +31,7 @@ def embed(
         list[str],
         typer.Argument(
             metavar="PICTURES...",
-            help="Pictures, folders, patterns; - for a list on stdin. With --text: texts.",
+            help="Images, folders, patterns; with --text: texts. - for a list on stdin.",
         ),
     ],
     text: Annotated[bool, typer.Option("--text", help="The arguments are texts, not pictures.")] = False,
@@ -69,7 +70,7 @@ def embed(
     from ..models.classifier import Classifier
     from ..pooling import check_choice
 
-    names = inputs if text else pictures(inputs)
+    names = with_texts(inputs) if text else pictures(inputs)
     check_choice(pooling)
     if any_base and adapter_path is None:
         raise InputError("--any-base is for --adapter-path: leave it out")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..sources.paths import pictures_below
+from ..storage.text_files import read_lines
 from .folders import counted, subfolders
 from .rows import SPLIT_NAMES, SPLITS, Row, check_split, check_there
 from .splits import by_split, check_fraction, check_seed
@@ -166,13 +167,7 @@ def _is_hidden(path: Path) -> bool:
 
 def _lines(picture: Path) -> tuple[str, ...]:
     file = picture.with_suffix(SUFFIX)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8: save it in that encoding") from error
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in read_lines(file) if line.strip()]
     if not lines:
         raise InputError(f"{file}: an empty caption")
     return tuple(dict.fromkeys(caption_text(str(file), line) for line in lines))

@@ -13,6 +13,7 @@ from typing import Any
 from ..adapters.targets import TARGETS
 from ..errors import InputError
 from ..presets import DEFAULT_MODEL
+from ..storage.text_files import read_text
 from .bounds import OPTIMIZERS, WITHOUT_DECAY, check_choice, check_values, flag
 from .methods import METHODS, check_method
 from .schedule import SCHEDULES
@@ -173,12 +174,14 @@ def read_config(path: str | Path) -> dict[str, Any]:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        if Path(path).stat().st_size > MAX_CONFIG:
-            raise InputError(f"{path} is too large for a configuration")
-        text = Path(path).read_text(encoding="utf-8")
+        size = Path(path).stat().st_size
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if size > MAX_CONFIG:
+        raise InputError(f"{path} is too large for a configuration")
+    text = read_text(path)
+    try:
         data, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, Mapping):

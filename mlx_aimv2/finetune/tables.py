@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..storage.text_files import read_lines, read_text
 from .rows import SPLIT_NAMES, Row, label_name
 
 DELIMITERS = ",;\t"
@@ -34,7 +35,7 @@ def read_table(file: Path, split: str | None = None, value: str = "label") -> li
     """The rows of a table; their paths are relative to its folder.
 
     Args:
-        file: `.csv` or `.tsv` (the delimiter is found out), `.jsonl` or `.ndjson`; UTF-8.
+        file: `.csv` or `.tsv` (the delimiter is found out), `.jsonl` or `.ndjson`.
         split: of rows that do not name theirs.
         value: what is read of each picture: "label" or "caption".
 
@@ -47,7 +48,7 @@ def read_table(file: Path, split: str | None = None, value: str = "label") -> li
         raise InputError(
             f"{file} is no table of pictures: name a folder, or a file that ends in {', '.join(READERS)}"
         )
-    rows = [_row(where, values, split, value) for where, values in reader(file.name, _text(file), value)]
+    rows = [_row(where, values, split, value) for where, values in reader(file.name, read_text(file), value)]
     if not rows:
         raise InputError(f"{file} names no pictures: add a row with path and {value} for each")
     _check_files(file, rows)
@@ -61,7 +62,7 @@ def names_captions(file: Path) -> bool:
     Raises:
         InputError: it cannot be read.
     """
-    first = next((line for line in _text(file).splitlines() if line.strip()), "")[:LONGEST_ROW]
+    first = next((line for line in read_lines(file) if line.strip()), "")[:LONGEST_ROW]
     try:
         cells = list(json.loads(first)) if file.suffix.lower() == ".jsonl" else re.split(r'[,;\t"]', first)
     except (ValueError, TypeError, RecursionError):  # whoever reads it will say so
@@ -87,22 +88,8 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _text(file: Path) -> str:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{file}, row {row}: not UTF-8: save the table in that encoding") from error
-
-
 def _csv_rows(name: str, text: str, value: str) -> Fields:
     """The rows of a CSV file by column."""
-    if "\0" in text:
-        raise InputError(f"{name} holds a NUL byte, so it is no text: save it as CSV in UTF-8")
     delimiter, columns, width = _header(name, text, value)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 0

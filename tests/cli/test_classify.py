@@ -45,7 +45,7 @@ def scores_of(cli, pair, photos, options):
 
 
 def test_labels_and_templates_from_files_mean_the_same_as_on_the_line(cli, pair, photos, tmp_path):
-    (tmp_path / "labels").write_text("a dog\n\na cat\na rocket\n")
+    (tmp_path / "labels").write_bytes(b"\xef\xbb\xbfa dog\r\n\r\na cat\r\na rocket")  # with a mark
     (tmp_path / "templates").write_text("a photo of {}.\nthis is {}!\n")
     files = ["--labels-file", tmp_path / "labels", "--templates", tmp_path / "templates"]
     line = ["--labels", LABELS, "--template", "a photo of {}.", "--template", "this is {}!"]

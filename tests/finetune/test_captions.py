@@ -109,7 +109,7 @@ def test_which_data_is_captions(tmp_path: Path) -> None:
         ("path,caption\na.jpg,  ", "c.csv, row 2: an empty caption"),
         ("path,caption\na.jpg", "c.csv, row 2: no caption"),
         ("path,caption\n,x", "c.csv, row 2: no path of a picture"),
-        ("path,caption\na.jpg,x\0", "c.csv holds a NUL byte"),
+        ("path,caption\na.jpg,x\0", "c.csv, line 2, byte offset 20: a NUL byte"),
         ("path,caption\na.jpg,x\x07y", "c.csv, row 2: the caption 'x\\x07y' holds a control character"),
         ("path,caption\n", "c.csv names no pictures: add a row with path and caption for each"),
         ("path,caption\nno.jpg,x", "1 picture of"),
@@ -168,8 +168,8 @@ def test_a_caption_without_a_picture(tmp_path: Path) -> None:
 def test_a_caption_file_that_says_nothing_or_cannot_be_read(tmp_path: Path) -> None:
     folder(tmp_path, a="x", b=" \n")
     assert refused(tmp_path) == f"{tmp_path / 'b.txt'}: an empty caption"
-    (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
-    assert refused(tmp_path) == f"{tmp_path / 'b.txt'}: not UTF-8: save it in that encoding"
+    (tmp_path / "b.txt").write_bytes(b"a\xff")
+    assert refused(tmp_path) == f"{tmp_path / 'b.txt'}, line 1, byte offset 1: not UTF-8: save it as UTF-8"
 
 
 def test_data_that_is_none(tmp_path: Path) -> None:

@@ -361,7 +361,7 @@ HEAD = "path,label\na.jpg,cat\nb.jpg,dog\n"
             HEAD + "c.jpg," + "x" * 200_000,
             r"t\.csv, row 4: no valid CSV \(field larger than field limit",
         ),
-        ("t.csv", HEAD + "c\0.jpg,cat\n", r"t\.csv holds a NUL byte, so it is no text"),
+        ("t.csv", HEAD + "c\0.jpg,cat\n", r"t\.csv, line 4, byte offset 32: a NUL byte, so it is no text"),
         ("t.csv", HEAD + '"c\n.jpg",cat\n', r"row 4: the path 'c\\n\.jpg' holds a control character"),
         (
             "t.csv",
@@ -423,7 +423,7 @@ def test_tables_with_mistakes_are_refused(tmp_path: Path, name: str, text: str, 
 def test_other_encodings_are_refused(tmp_path: Path) -> None:
     file = table(tmp_path / "t.csv", "")
     file.write_bytes("path,label\na.jpg,cat\nb.jpg,caf\u00e9\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"t\.csv, row 3: not UTF-8: save the table in that encoding"):
+    with pytest.raises(InputError, match=r"t\.csv, line 3, byte offset 30: not UTF-8: save it as UTF-8"):
         read_dataset(file)
 
 

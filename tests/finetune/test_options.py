@@ -254,8 +254,12 @@ def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no\.yaml cannot be read: No such file"):
         read_config(tmp_path / "no.yaml")
     (tmp_path / "b").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="b cannot be read: "):
+    with pytest.raises(
+        InputError, match=r"b, line 1, byte offset 2: not UTF-16, as its first bytes say: save it"
+    ):
         read_config(tmp_path / "b")
+    (tmp_path / "marked").write_bytes(b"\xef\xbb\xbfepochs: 3\r\n")
+    assert read_config(tmp_path / "marked") == {"epochs": 3}
     (tmp_path / "large").write_bytes(b"#" * (2**20 + 1))
     with pytest.raises(InputError, match="large is too large for a configuration"):
         read_config(tmp_path / "large")
