@@ -18,11 +18,11 @@ from mlx.utils import tree_unflatten
 
 from ..errors import NonFiniteError, TrainingError
 from ..events import Metric, Notice, OnEvent, Progress
+from .judging import rank
 from .options import FinetuneOptions
-from .schedule import learning_rate
+from .schedule import learning_rate, warmup_steps
 from .state import Place, RunFolder, saved_parameters
 from .stepping import Batch, Stepper
-from .tasks import METRICS
 
 Validate = Callable[[], Mapping[str, float]]  # metrics of the model as it is
 
@@ -203,38 +203,32 @@ class Loop:
 
     def _end_epoch(self) -> None:
         place = self.place
-        values, improved = self._judge(place.epoch)
-        place.stale = 0 if improved else place.stale + 1
+        values, better = self._judge(place.epoch)
+        if better:
+            place.stale = 0
+        elif place.epoch * self.steps_per_epoch >= self._warmup_steps:  # it had its full learning rate
+            place.stale += 1
         self._folder.log(place, {"step": place.step, "epoch": place.epoch, "validation": values})
         self._report({f"val_{name}": x for name, x in values.items()})
         place.epoch, place.batch = place.epoch + 1, 0
         self._save()
 
     def _judge(self, epoch: int) -> tuple[dict[str, float], bool]:
-        """Validate the model as it is after an epoch, and keep it if it is the best: what was found, if it is better.
-
-        Of two with the same metric, the one with less loss is the best, but no better.
-        """
-        place = self.place
+        """Validate the model as it is after an epoch, and keep it if it is the best: the measures, and if it is."""
+        place, metric = self.place, self._options.best_metric
         self._model.eval()
         trained = saved_parameters(self._model)
         if self._ema is not None:
             self._model.update(tree_unflatten(list(self._ema.items())))
         values = self._validated()
-        value, loss = values[self._options.best_metric], values["loss"]
-        better = self._gain(value)
-        if better > 0 or (better == 0 and loss < place.best_loss):
+        value, loss = values[metric], values["loss"]
+        better = place.best is None or (rank(metric, value, loss) > rank(metric, place.best, place.best_loss))
+        if better:
             self._keep_best()
             place.best, place.best_loss, place.best_epoch = value, loss, epoch
         if self._ema is not None:
             self._model.update(tree_unflatten(list(trained.items())))
-        return values, better > 0
-
-    def _gain(self, value: float) -> float:
-        """How much better the metric is than the best so far."""
-        if self.place.best is None:
-            return math.inf
-        return (value - self.place.best) * (1 if METRICS[self._options.best_metric] else -1)
+        return values, better
 
     def _validated(self) -> dict[str, float]:
         try:
@@ -242,6 +236,10 @@ class Loop:
         except NonFiniteError as error:
             rate = self._rate(max(0, self.place.step - 1))
             raise TrainingError(self._advice(f"{error} after step {self.place.step}", rate)) from error
+
+    @property
+    def _warmup_steps(self) -> int:
+        return warmup_steps(self.total_steps, self._options.warmup)
 
     def _rate(self, step: int) -> float:
         options = self._options

@@ -98,7 +98,11 @@ class FinetuneOptions:
         " [default: the first; map for several labels]",
         TRAINING,
     )
-    patience: int = option(0, "Stop after so many epochs without improvement; 0 for never.", TRAINING)
+    patience: int = option(
+        0,
+        "Stop after so many epochs without improvement, those of the warm-up not counted; 0 for never.",
+        TRAINING,
+    )
     sweep: bool = option(False, "Try learning rates and weight decays (probes only).", TRAINING)
 
     random_resized_crop: float = option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -24,12 +25,12 @@ from .artifacts import read_best, write_best
 from .batches import Batches, BatchOptions, class_weights
 from .bounds import WITHOUT_DECAY
 from .features import FeatureEpochs, Stored, compute_features
+from .judging import Rank, rank
 from .loop import Loop, Trained
 from .mixing import label_smoothing, multi_hot
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, make_stepper, validation_metrics, with_metric
 from .state import Nowhere, RunFolder
-from .tasks import METRICS
 
 SWEPT_RATES, SWEPT_DECAYS = (0.1, 0.3, 1.0, 3.0), (0.0, 0.01, 0.1)  # times the learning rate; weight decays
 SWEEP = "sweep.json"
@@ -187,7 +188,7 @@ def _sweep(
             found, words = {metric: best, "loss": loop.place.best_loss}, f"{metric} {best:.4f}"
         tried.append({"learning_rate": rate, "weight_decay": decay, **found})
         on_event(Notice(f"learning rate {rate:.3g}, weight decay {decay:.3g}: {words}"))
-    tried.sort(key=lambda one: _rank(one, metric))
+    tried.sort(key=lambda one: _rank(one, metric), reverse=True)
     if tried[0]["loss"] is None:
         raise TrainingError(
             f"the loss was not finite with any learning rate from {options.peak_learning_rate * SWEPT_RATES[0]:.3g}"
@@ -196,8 +197,6 @@ def _sweep(
     return tried
 
 
-def _rank(one: Mapping[str, Any], metric: str) -> tuple[bool, float, float]:
-    """What is better comes first: by the metric, then by the loss; what failed comes last."""
-    if one["loss"] is None:
-        return True, 0.0, 0.0
-    return False, -one[metric] if METRICS[metric] else one[metric], one["loss"]
+def _rank(one: Mapping[str, Any], metric: str) -> Rank:
+    """What is better has the larger rank; what failed has the smallest."""
+    return (-math.inf, -math.inf) if one["loss"] is None else rank(metric, one[metric], one["loss"])

@@ -24,7 +24,12 @@ def learning_rate(step: int, total: int, peak: float, schedule: str, warmup: flo
         schedule: a name in `SCHEDULES`.
         warmup: the part of all steps in which it rises from near 0 to the peak.
     """
-    rising = round(warmup * total)
+    rising = warmup_steps(total, warmup)
     if step < rising:
         return peak * (step + 1) / (rising + 1)
     return peak * SCHEDULES[schedule]((step - rising) / max(1, total - rising))
+
+
+def warmup_steps(total: int, warmup: float) -> int:
+    """The steps, of so many, in which the learning rate rises."""
+    return round(warmup * total)

@@ -35,7 +35,7 @@ class Place:
         best: the best value of the metric; None before the first validation.
         best_epoch: when that was.
         best_loss: of the validation then; of two epochs with the same metric, the one with less is better.
-        stale: epochs in which the metric did not get better.
+        stale: epochs since the best one, those in the warm-up of the learning rate left out.
         lines: of the log, which may hold more after a run was killed.
     """
 

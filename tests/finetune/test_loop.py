@@ -79,7 +79,63 @@ def test_of_two_epochs_with_the_same_metric_the_one_with_less_loss_is_kept(tmp_p
 
     run = Run(tmp_path, validate, epochs=5)
     assert run.loop.run().best_epoch == 2
-    assert run.loop.place.stale == 3
+    assert run.loop.place.stale == 2  # and better it was
+
+
+def measures(metric, *pairs):
+    """A validation that finds these pairs of the metric and the loss, one after the other."""
+    remaining = iter(pairs)
+
+    def validate():
+        value, loss = next(remaining)
+        return {metric: value, "loss": loss}
+
+    return validate
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("metric", "pairs", "epochs", "best"),
+    [
+        ("top1", [(0.5, 0.9), (0.5, 0.8), (0.5, 0.7), (0.5, 0.6), (0.5, 0.5)], 5, 4),
+        ("top1", [(1.0, 0.9), (1.0, 0.9), (1.0, 0.9), (1.0, 0.9), (1.0, 0.9)], 3, 0),
+        ("top1", [(NAN, 0.9), (NAN, 0.8), (NAN, 0.7), (NAN, 0.8), (NAN, 0.8)], 5, 2),
+        ("top1", [(NAN, 0.9), (0.1, 0.9), (0.1, NAN), (NAN, 0.1), (0.9, 0.9)], 4, 1),
+        ("top1", [(0.1, NAN), (0.1, 5.0), (0.1, NAN), (0.1, 4.0), (0.0, 0.1)], 5, 3),
+        ("loss", [(0.9, 0.9), (0.8, 0.8), (0.9, 0.9), (0.7, 0.7), (0.8, 0.8)], 5, 3),
+        ("loss", [(0.1, 0.1), (0.2, 0.2), (0.3, 0.3), (0.0, 0.0), (0.0, 0.0)], 3, 0),
+        ("recall@1", [(0.2, 3.0), (0.2, 2.9), (0.2, 2.8), (0.1, 2.0), (0.3, 3.0)], 5, 4),
+    ],
+    ids=["falling", "constant", "nan", "once a number", "loss nan", "loss", "loss rises", "recall"],
+)
+def test_patience_and_the_best_epoch_have_one_rule(tmp_path, metric, pairs, epochs, best):
+    task = "contrastive" if metric == "recall@1" else "classify"
+    run = Run(tmp_path, measures(metric, *pairs), epochs=5, patience=2, metric=metric, task=task, warmup=0.0)
+    done = run.loop.run()
+    assert (done.epochs, done.best_epoch, done.stopped_early) == (epochs, best, epochs < 5)
+
+
+@pytest.mark.parametrize(("warmup", "epochs"), [(0.0, 3), (0.1, 3), (0.2, 4), (0.4, 6), (0.5, 7), (1.0, 10)])
+def test_patience_leaves_out_epochs_of_the_warm_up(tmp_path, warmup, epochs):
+    """30 steps in 10 epochs: with half of them the fifth epoch is the last whose learning rate still rises."""
+    worse = [(0.9 - 0.01 * k, 1.0) for k in range(10)]
+    run = Run(tmp_path, measures("top1", *worse), epochs=10, patience=2, warmup=warmup)
+    done = run.loop.run()
+    assert (done.epochs, done.best_epoch) == (epochs, 0)
+
+
+def test_patience_goes_on_counting_after_a_resume(tmp_path):
+    """It is cut off after two epochs that were no better, and the third is the last."""
+    pairs = [(0.5, 1.0), (0.4, 1.0), (0.4, 1.0), (0.4, 1.0), (0.4, 1.0), (0.4, 1.0)]
+    given = {"epochs": 6, "patience": 3, "warmup": 0.0}
+    run = Run(tmp_path, measures("top1", *pairs[:3]), **given)
+    with pytest.raises(StopIteration):
+        run.loop.run()
+    again = Run(tmp_path, measures("top1", *pairs[3:]), **given)
+    done = again.loop.run(resume=True)
+    assert (done.epochs, done.stopped_early, again.loop.place.stale) == (4, True, 3)
 
 
 def test_without_patience_a_run_goes_to_its_end(tmp_path):
