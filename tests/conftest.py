@@ -147,3 +147,11 @@ def with_adapter(trained):
         return model
 
     return make
+
+
+@pytest.fixture
+def faults(monkeypatch):
+    """Lets every step of writing fail in turn."""
+    from faults import Faults
+
+    return Faults(monkeypatch)

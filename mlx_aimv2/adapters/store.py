@@ -23,6 +23,7 @@ from ..checkpoints.files import inside, open_tensors, read_header
 from ..checkpoints.fit import check_fit
 from ..checkpoints.origin import Origin, checkpoint_hash
 from ..checkpoints.shards import Entry, header_bytes, planned_bytes
+from ..checkpoints.swap import replacing_together, swapped
 from ..errors import InputError, NotACheckpointError, OutputError, PickleRefusedError
 from ..models.lit import Aimv2Model
 from ..storage.json_files import read_json
@@ -32,6 +33,7 @@ from .lora import LAYERS, LoRALinear
 from .peft_config import PeftConfig
 
 CONFIG, TENSORS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+SAVING = ".adapter"  # a folder in which files of a newer adapter wait to be moved to their places
 PREFIX = "base_model.model."  # of every name in PEFT's files
 KINDS = {"lora_A.weight": "lora_a", "lora_B.weight": "lora_b", "lora_magnitude_vector": "magnitude"}
 TOWER_PREFIXES = ("vision_model.", "text_model.", "visual_projection", "text_projection")
@@ -67,11 +69,11 @@ class StoredAdapter:
 
 def has_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter for the encoder, and not only a head."""
-    return any((folder / name).exists() for name in (CONFIG, TENSORS, PICKLE))
+    return any((folder / name).exists() for name in (CONFIG, TENSORS, PICKLE, SAVING))
 
 
 def save_adapter(folder: Path, model: nn.Module, config: AdapterConfig, base: Origin | None) -> Path:
-    """Write the adapters of a model as PEFT does; each file appears whole or not at all.
+    """Write the adapters of a model as PEFT does; at every moment the old files are there, or the new ones.
 
     Args:
         folder: where to; made where it is missing, and what it held of an adapter is replaced.
@@ -106,10 +108,11 @@ def save_adapter(folder: Path, model: nn.Module, config: AdapterConfig, base: Or
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
-    write_tensors(folder / TENSORS, tensors, note)
     entry = _config_entry(encoder, list(layers), config, base)
-    with replacing(folder / CONFIG) as partial:
-        partial.write_text(json.dumps(entry, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    with replacing_together(folder / SAVING, CONFIG) as partial:
+        write_tensors(partial / TENSORS, tensors, note)
+        with replacing(partial / CONFIG) as file:
+            file.write_text(json.dumps(entry, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return folder
 
 
@@ -186,8 +189,9 @@ def read_stored(folder: Path) -> StoredAdapter:
         ConfigError: adapter_config.json is damaged, or says what this package cannot do.
         DamagedFileError: the tensors are damaged.
     """
-    for name in (CONFIG, TENSORS):
-        if inside(folder, name).is_file():
+    places = {name: swapped(inside(folder, name), folder / SAVING) for name in (CONFIG, TENSORS)}
+    for name, path in places.items():
+        if path.is_file():
             continue
         if name == TENSORS and (folder / PICKLE).exists():
             raise PickleRefusedError(
@@ -195,9 +199,8 @@ def read_stored(folder: Path) -> StoredAdapter:
                 f" {TENSORS}, with save_pretrained(..., safe_serialization=True)"
             )
         raise NotACheckpointError(f"{folder} is no adapter: it lacks {name}")
-    data = read_json(folder / CONFIG)
-    config = PeftConfig.from_dict(data, str(folder / CONFIG))
-    header = read_header((folder / TENSORS,))
+    config = PeftConfig.from_dict(read_json(places[CONFIG]), str(places[CONFIG]))
+    header = read_header((places[TENSORS],))
     tensors = {_known_name(name): x for name, x in open_tensors(header).items()}
     used = json.dumps([dataclasses.asdict(config) | {"source": None, "base_name": None}], sort_keys=True)
     digest = hashlib.sha256(f"{checkpoint_hash(header)} {used}".encode()).hexdigest()[:16]

@@ -1,12 +1,13 @@
-"""Files that appear whole or not at all.
+"""Files and folders that appear whole or not at all, also where the power fails.
 
-They are written under a partial name beside their place, which the writer holds a lock on. What a killed run left
-is removed by the next one that writes to the same place.
+They are written under a partial name beside their place, which the writer holds a lock on; data reaches the disk
+before the name does. What a killed run left is removed by the next one that writes to the same place.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import glob
@@ -14,15 +15,23 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import mlx.core as mx
 
-from ..errors import OutputError
+from ..errors import ExistsError, OutputError
 
 STEM = 50  # signs of a name that its partial name has too: there is room for no more than 255 bytes
 OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+UNSUPPORTED = (
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+)  # by a file system, or by the kernel
+AT_FDCWD, RENAME_EXCHANGE, RENAME_SWAP = -100, 2, 2  # of Linux' renameat2 and of macOS' renamex_np
 
 
 @contextlib.contextmanager
@@ -77,8 +86,24 @@ def _remove(leftover: Path, mode: int) -> None:
         leftover.unlink()
 
 
-def _exists_already(path: Path) -> OutputError:
-    return OutputError(f"{path} exists already: name another folder, or remove it")
+def refuse_existing(*paths: Path, force: bool = False) -> None:
+    """Refuse to write where something is, before any work is done.
+
+    Raises:
+        ExistsError: one of ``paths`` exists, also as a link to nowhere, and ``force`` is not set.
+    """
+    for path in paths:
+        if not force and os.path.lexists(path):
+            raise ExistsError(f"{path} exists already: name another, or replace it with --force")
+
+
+def followed(path: Path) -> Path:
+    """Where a link leads, so that the link stays and what it leads to is replaced; another path as it is."""
+    return Path(os.path.realpath(path)) if os.path.lexists(path) and path.is_symlink() else path
+
+
+def _exists_already(path: Path) -> ExistsError:
+    return ExistsError(f"{path} exists already: name another folder, or remove it")
 
 
 def _reason(path: Path, error: OSError) -> OutputError:
@@ -92,13 +117,15 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written (no such folder, no permission, a full disk).
     """
+    target = followed(path)
     try:
         # a folder that is not there is found before any work is done
-        with _partial(path, lambda partial: partial.touch()) as partial:
+        with _partial(target, lambda partial: partial.touch()) as partial:
             try:
                 yield partial
-                _flush(partial)
-                partial.replace(path)
+                sync(partial)
+                partial.replace(target)
+                sync(target.parent)
             finally:
                 partial.unlink(missing_ok=True)
     except OutputError:
@@ -108,21 +135,26 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """Fill the folder this yields; it becomes ``path`` when all is well, and is removed when not.
+
+    Args:
+        path: the folder to write.
+        replace: let it take the place of a folder that is there, which is removed afterwards.
 
     Raises:
         OutputError: ``path`` exists already, or cannot be written.
     """
-    if os.path.lexists(path):
+    if os.path.lexists(path) and not replace:
         raise _exists_already(path)
+    target = followed(path)
     try:
-        with _partial(path, lambda partial: partial.mkdir(parents=True)) as partial:
+        with _partial(target, lambda partial: partial.mkdir(parents=True)) as partial:
             try:
                 yield partial
-                for file in partial.rglob("*"):
-                    _flush(file)
-                _rename(partial, path)
+                sync_tree(partial)
+                replace_folder(target, partial) if replace else _rename(partial, target)
+                sync(target.parent)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     except OutputError:
@@ -136,8 +168,44 @@ def _rename(partial: Path, path: Path) -> None:
         partial.rename(path)
     except OSError as error:
         if error.errno in OCCUPIED:  # another run was quicker
-            raise _exists_already(path) from error
+            raise ExistsError(f"{path} exists already: name another, or replace it with --force") from error
         raise
+
+
+def replace_folder(path: Path, new: Path) -> None:
+    """Put a folder in the place of another, in one step where the system can; the old one is then ``new``, or gone.
+
+    Raises:
+        OSError: it cannot be done, and nothing has changed.
+    """
+    if not os.path.lexists(path):
+        _rename(new, path)
+    elif not _exchange(new, path):
+        aside = path.with_name(f".{path.name[:STEM]}.{secrets.token_hex(5)}.old")
+        path.rename(aside)
+        try:
+            new.rename(path)
+        except BaseException:
+            aside.rename(path)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change their names, in one step; False where the system has no such step."""
+    library = ctypes.CDLL(None, use_errno=True)
+    first, second = os.fsencode(one), os.fsencode(other)
+    try:
+        if sys.platform == "darwin":
+            failed = library.renamex_np(first, second, RENAME_SWAP)
+        else:
+            failed = library.renameat2(AT_FDCWD, first, AT_FDCWD, second, RENAME_EXCHANGE)
+    except AttributeError:
+        return False
+    number = ctypes.get_errno()
+    if failed and number not in UNSUPPORTED:
+        raise OSError(number, os.strerror(number))
+    return not failed
 
 
 def save_tensors(path: Path, tensors: Mapping[str, mx.array], note: str) -> None:
@@ -152,10 +220,33 @@ def save_tensors(path: Path, tensors: Mapping[str, mx.array], note: str) -> None
         raise OutputError(f"{path} cannot be written: {error}") from error
 
 
-def _flush(path: Path) -> None:
-    if path.is_file():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def sync_tree(folder: Path) -> None:
+    """Bring everything below a folder to the disk: files, then the folders that name them.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    for root, _, files in os.walk(folder, topdown=False):
+        for path in (*(Path(root) / name for name in files), Path(root)):
+            if not path.is_symlink():
+                sync(path)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if hasattr(fcntl, "F_FULLFSYNC"):  # macOS leaves data in the drive's cache otherwise
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+                return
+        os.fsync(descriptor)
+    except OSError as error:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode) or error.errno not in UNSUPPORTED:
+            raise  # some file systems have no such thing for folders
+    finally:
+        os.close(descriptor)

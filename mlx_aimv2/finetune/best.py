@@ -8,14 +8,13 @@ taken for one, and a run that goes on finishes what a killed one had begun.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..adapters.task import SWAP, TASK
-from ..checkpoints.atomic import new_folder
-from ..errors import OutputError
+from ..checkpoints import swap
+from ..checkpoints.swap import replacing_together
 
 
 @contextlib.contextmanager
@@ -25,14 +24,8 @@ def new_best(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: a file cannot be written; what was there before is as it was.
     """
-    finish_swap(folder)
-    partial = folder / SWAP
-    try:
-        with new_folder(partial) as partial:
-            yield partial
-    except OutputError as error:  # names the place that was meant
-        raise OutputError(str(error).replace(f"{partial}{os.sep}", f"{folder}{os.sep}")) from error
-    finish_swap(folder)
+    with replacing_together(folder / SWAP, TASK) as partial:
+        yield partial
 
 
 def finish_swap(folder: Path) -> None:
@@ -41,18 +34,7 @@ def finish_swap(folder: Path) -> None:
     Raises:
         OutputError: a file cannot be moved.
     """
-    swap = folder / SWAP
-    if not swap.is_dir():
-        return
-    try:
-        names = sorted((path.name for path in swap.iterdir()), key=lambda name: name == TASK)
-        if TASK in names:
-            (folder / TASK).unlink(missing_ok=True)
-        for name in names:
-            (swap / name).replace(folder / name)
-        swap.rmdir()
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+    swap.finish_swap(folder / SWAP, TASK)
 
 
 def drop_swap(folder: Path) -> None:

@@ -384,3 +384,30 @@ def test_an_adapter_is_trained_on_packed_weights(checkpoint, with_adapter, tmp_p
     with pytest.warns(UserWarning, match="were unpacked"):
         plain, _ = load(base, dtype="float32", adapter_path=tmp_path / "a")
     assert mx.allclose(plain(pixels).last_hidden_state, model(pixels).last_hidden_state, atol=1e-3)
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["failed", "killed"])
+def test_an_adapter_on_disk_is_the_old_or_the_new_one_whatever_fails(tiny_vision, tmp_path, faults, lasting):
+    made = {}
+    for rank in (2, 4):
+        model, _ = load(tiny_vision, dtype="float32")
+        config = AdapterConfig(rank=rank, target_modules=("q",))
+        attach(model, config)
+        mx.eval(model.parameters())
+        made[rank] = model, config
+
+    def begin(folder):
+        save_adapter(folder, *made[2], None)
+
+    def check(folder, step):
+        stored = read_stored(folder)
+        assert {x.shape[0] for name, x in stored.tensors.items() if "lora_A" in name} == {stored.config.rank}
+        assert stored.config.rank in (2, 4)
+        save_adapter(folder, *made[4], None)
+        assert read_stored(folder).config.rank == 4
+        assert not [path for path in folder.iterdir() if path.name == ".adapter"]
+
+    def write(folder):
+        save_adapter(folder, *made[4], None)
+
+    assert faults.everywhere(tmp_path, write, check, begin, lasting) >= 15

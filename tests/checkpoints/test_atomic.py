@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlx_aimv2.checkpoints import atomic
-from mlx_aimv2.checkpoints.atomic import new_folder, replacing
-from mlx_aimv2.errors import OutputError
+from mlx_aimv2.checkpoints.atomic import new_folder, refuse_existing, replacing
+from mlx_aimv2.errors import ExistsError, InputError, OutputError
 
 needs_permissions = pytest.mark.skipif(
     sys.platform == "win32" or os.geteuid() == 0, reason="permissions do not bind root"
@@ -147,7 +147,7 @@ def test_files_are_flushed_before_they_get_their_name(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic.os, "fsync", lambda descriptor: flushed.append((tmp_path / "out").exists()))
     with replacing(tmp_path / "out") as partial:
         partial.write_text("a")
-    assert flushed == [False]
+    assert flushed == [False, True]  # the file, then the folder with its name
 
 
 def leftover(folder, name="out"):
@@ -282,3 +282,151 @@ def test_a_link_to_nowhere_is_in_the_way(tmp_path):
     (tmp_path / "out").symlink_to("nowhere")
     with pytest.raises(OutputError, match="out exists already"), new_folder(tmp_path / "out"):
         pytest.fail("the work was begun")
+
+
+# --- links
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "real.json").write_text("old")
+    (tmp_path / "link.json").symlink_to("disk/real.json")
+    with replacing(tmp_path / "link.json") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "disk" / "real.json").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["disk", "link.json", "real.json"]
+
+
+def test_a_link_to_a_file_that_is_not_there_yet_makes_that_file(tmp_path):
+    (tmp_path / "link").symlink_to("real")
+    with replacing(tmp_path / "link") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+
+
+def test_a_link_to_a_folder_stays_when_the_folder_is_replaced(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with new_folder(tmp_path / "link", replace=True) as partial:
+        (partial / "a").write_text("new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "a").read_text() == "new"
+
+
+# --- what exists
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling"])
+def test_what_exists_is_refused_as_wrong_usage(tmp_path, kind):
+    path = tmp_path / "out"
+    if kind == "file":
+        path.touch()
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere" if kind == "dangling" else tmp_path)
+    message = "out exists already: name another, or replace it with --force"
+    with pytest.raises(ExistsError, match=message) as caught:
+        refuse_existing(tmp_path / "new", path)
+    assert isinstance(caught.value, InputError) and isinstance(caught.value, OutputError)
+    refuse_existing(path, force=True)
+
+
+# --- a folder in the place of another
+
+
+@pytest.fixture(params=[True, False], ids=["in one step", "in two steps"])
+def exchange(request, monkeypatch):
+    if not request.param:
+        monkeypatch.setattr(atomic, "_exchange", lambda *_: False)
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path, exchange):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    with new_folder(tmp_path / "out", replace=True) as partial:
+        (partial / "new").touch()
+        assert (tmp_path / "out" / "old").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+
+
+def test_a_folder_that_may_replace_need_not_do_so(tmp_path, exchange):
+    with new_folder(tmp_path / "out", replace=True) as partial:
+        (partial / "new").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failure_leaves_the_folder_that_was_to_be_replaced(tmp_path, exchange):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    with pytest.raises(ValueError, match="broken"), new_folder(tmp_path / "out", replace=True) as partial:
+        (partial / "new").touch()
+        raise ValueError("broken")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["old"]
+
+
+# --- failures at every step
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def fill(folder, words):
+    (folder / "sub").mkdir()
+    for name in ("a", "sub/b"):
+        (folder / name).write_text(words)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("lasting", [False, True], ids=["failed", "killed"])
+def test_a_folder_is_the_old_or_the_new_one_whatever_fails(tmp_path, faults, exchange, replace, lasting):
+    old, new = ({"a": words, "sub/b": words} for words in ("old", "new"))
+
+    def write(folder):
+        with new_folder(folder, replace=replace) as partial:
+            fill(partial, "new")
+
+    def check(folder, step):
+        parent = folder.parent
+        if not folder.exists() and replace:  # in two steps, killed between them
+            (aside,) = parent.glob("*.old")
+            assert lasting and content(aside) == old
+            return
+        allowed = [old if replace else None, new]
+        assert (content(folder) if folder.exists() else None) in allowed
+        left = [path.name for path in parent.iterdir() if path.name != "out"]
+        assert lasting or len(left) <= 1  # what could not be removed; the next run does it
+        assert lasting or all(name.endswith((".partial", ".old")) for name in left)
+
+    def begin(folder):
+        if replace:
+            folder.mkdir()
+            fill(folder, "old")
+
+    assert faults.everywhere(tmp_path, write, check, begin, lasting) >= 8
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["failed", "killed"])
+def test_a_file_is_the_old_or_the_new_one_whatever_fails(tmp_path, faults, lasting):
+    def write(path):
+        with replacing(path) as partial:
+            partial.write_text("new")
+
+    def check(path, step):
+        assert path.read_text() in ("old", "new")
+        if not lasting:
+            assert [each.name for each in path.parent.iterdir()] == ["out"]
+
+    assert faults.everywhere(tmp_path, write, check, lambda path: path.write_text("old"), lasting) >= 5
+
+
+def test_everything_in_a_new_folder_is_on_disk_before_its_name(tmp_path, faults):
+    with faults.watch() as steps, new_folder(tmp_path / "out") as partial:
+        fill(partial, "new")
+    named = [(step, path.name) for step, path in steps if step in ("sync", "rename", "replace")]
+    assert named[:3] == [("sync", "b"), ("sync", "sub"), ("sync", "a")]
+    assert [step for step, _ in named] == ["sync"] * 4 + ["rename", "sync"]
+    assert named[3][1].endswith(".partial") and named[-1] == ("sync", tmp_path.name)

@@ -106,16 +106,16 @@ def test_a_kill_at_every_step_of_a_swap_changes_nothing_in_the_end(given, tmp_pa
 @pytest.mark.parametrize("file", FILES)
 def test_a_disk_that_fills_leaves_the_best_epoch_so_far(given, tmp_path, monkeypatch, file):
     finetune(given("whole"))
-    flush, times = atomic._flush, []
+    sync, times = atomic.sync, []
 
     def full(path):
         if path.name.startswith(f".{file}."):
             times.append(path)
             if len(times) == 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        flush(path)
+        sync(path)
 
-    monkeypatch.setattr(atomic, "_flush", full)
+    monkeypatch.setattr(atomic, "sync", full)
     folder = tmp_path / "full"
     with pytest.raises(OutputError) as caught:
         finetune(given("full"))

@@ -1,0 +1,67 @@
+"""Several files of one folder that are replaced together.
+
+The new ones are written whole into a hidden folder beside their places, the swap. When that has got its name, it is
+what counts: its files move to their places, last the one that says that the others are whole. At every moment all of
+the old files are there, or all of the new ones, in the swap or in their places; and whoever writes next goes on with
+what a killed run had begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import OutputError
+from .atomic import new_folder, sync
+
+
+@contextlib.contextmanager
+def replacing_together(swap: Path, last: str) -> Iterator[Path]:
+    """Write files, ``last`` among them, into the folder this yields; then they replace those beside it.
+
+    Args:
+        swap: a hidden folder in the folder of the files.
+        last: the file without which the others count for nothing.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    finish_swap(swap, last)
+    partial = swap
+    try:
+        with new_folder(swap) as partial:
+            yield partial
+    except OutputError as error:  # names the place that was meant
+        raise OutputError(str(error).replace(f"{partial}{os.sep}", f"{swap.parent}{os.sep}")) from error
+    finish_swap(swap, last)
+
+
+def finish_swap(swap: Path, last: str) -> None:
+    """Move what was written whole to its place, as far as a killed run has not done so.
+
+    Raises:
+        OutputError: a file cannot be moved.
+    """
+    if not swap.is_dir():
+        return
+    folder = swap.parent
+    try:
+        names = sorted((path.name for path in swap.iterdir()), key=lambda name: name == last)
+        if last in names:
+            (folder / last).unlink(missing_ok=True)
+            sync(folder)
+        for name in names:
+            if name == last:
+                sync(folder)  # the names of the others are on disk first
+            (swap / name).replace(folder / name)
+        sync(folder)
+        swap.rmdir()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def swapped(path: Path, swap: Path) -> Path:
+    """Where a file can be read: in the swap, if it has not been moved to its place yet."""
+    return swap / path.name if (swap / path.name).is_file() else path
