@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import signal
 import socket
 import threading
@@ -11,13 +12,21 @@ from typing import NoReturn, Protocol, TypeVar
 
 from ..errors import Aimv2Error, InputError
 from ..events import Progress, Skipped
+from ..words import counted
 from .screen import Screen
+from .signals import PATIENCE_S, heeded
 from .stdin import with_names
 from .ui import ALL_DONE, NOT_ALL_DONE, leave, report, say
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
-PATIENCE_S = 2.0  # how long an interruption waits for a result that is just being taken
 Result = TypeVar("Result", bound="Item", contravariant=True)
+
+
+class End(enum.Enum):
+    """How a run ended; the value is what its summary says of it."""
+
+    DONE = ""
+    INTERRUPTED = ", interrupted"
+    FAILED = ", ended by an error"
 
 
 class Item(Protocol):
@@ -52,21 +61,36 @@ def pictures(names: Sequence[str]) -> list[str]:
     return found
 
 
-def run(stream: Iterable[Result], names: list[str], sink: Sink[Result], shown: Screen, verb: str) -> NoReturn:
+def run(
+    stream: Iterable[Result],
+    names: list[str],
+    sink: Sink[Result],
+    shown: Screen,
+    verb: str,
+    unit: str = "image",
+) -> NoReturn:
     """Bring every result of ``stream`` to ``sink``, name what failed, and end the process.
 
     Whatever ends the run early (Ctrl-C, a full disk, a model that gives nonsense), what is finished is saved.
+
+    Args:
+        stream: the results, in the order of ``names``.
+        names: what the stream is made of.
+        sink: where results go.
+        shown: shows how far it is.
+        verb: what is done to them, in the past tense.
+        unit: the word for one of them.
     """
     count = 0
 
-    def finish(interrupted: bool) -> None:
+    def finish(end: End) -> None:
         shown.close()
-        sink.close(interrupted)
-        if len(names) > 1 or interrupted:
-            say(shown.summary(verb, count, len(names), interrupted))
+        sink.close(end is not End.DONE)
+        if len(names) > 1 or end is End.INTERRUPTED:
+            say(shown.summary(verb, count, counted(len(names), unit)) + end.value)
 
     shown.start_clock()
-    shown(Progress(verb, 0, len(names)))
+    shown(Progress(verb, 0, len(names), f"{unit}s"))
     with saving(finish) as lock:
         for item in stream:
             with lock:
@@ -75,26 +99,26 @@ def run(stream: Iterable[Result], names: list[str], sink: Sink[Result], shown: S
                 else:
                     sink.add(names[item.index], item)
                     count += 1
-                shown(Progress(verb, item.index + 1, len(names)))
+                shown(Progress(verb, item.index + 1, len(names), f"{unit}s"))
     leave(NOT_ALL_DONE if shown.skipped else ALL_DONE)
 
 
 @contextlib.contextmanager
-def saving(finish: Callable[[bool], None]) -> Iterator[threading.Lock]:
-    """Call ``finish`` when this block ends, however it ends; its argument says whether it ended early.
+def saving(finish: Callable[[End], None]) -> Iterator[threading.Lock]:
+    """Call ``finish`` when this block ends, however it ends; its argument says how.
 
     Ctrl-C (or kill, or a closed terminal) ends the process, at once: a signal reaches Python code only when MLX
-    returns, which can take many seconds, so a thread of its own hears of it. What ``finish`` reads may only be
-    changed while the lock is held
-    that this yields.
+    returns, which can take many seconds, so a thread of its own hears of it. A signal that the process was started
+    to ignore stays ignored. What ``finish`` reads may only be changed while the lock is held that this yields.
     """
+    ending = heeded()
     lock, ended = threading.Lock(), threading.Event()
     heard, told = socket.socketpair()
     told.setblocking(False)
 
     def watch() -> None:
         while signals := heard.recv(1):
-            if signals[0] not in ENDING:
+            if signals[0] not in ending:
                 continue
             status = 128 + signals[0]  # as shells have it: 130 for Ctrl-C
             if not lock.acquire(timeout=PATIENCE_S):
@@ -102,10 +126,10 @@ def saving(finish: Callable[[bool], None]) -> Iterator[threading.Lock]:
                     status
                 )  # the other side stands still: a pipe nobody reads, or a save that was asked twice
             if not ended.is_set():
-                leave(_attempt(finish) or status)
+                leave(_attempt(finish, End.INTERRUPTED) or status)
             # it is being saved already; the lock is kept, so that a second signal does not wait for that
 
-    former_handlers = {number: signal.signal(number, lambda *_: None) for number in ENDING}
+    former_handlers = {number: signal.signal(number, lambda *_: None) for number in ending}
     former_descriptor = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -119,11 +143,11 @@ def saving(finish: Callable[[bool], None]) -> Iterator[threading.Lock]:
         except Exception:
             with lock:
                 ended.set()
-            _attempt(finish)
+            _attempt(finish, End.FAILED)
             raise
         with lock:
             ended.set()
-        finish(False)
+        finish(End.DONE)
     finally:
         signal.set_wakeup_fd(former_descriptor)
         for number, handler in former_handlers.items():
@@ -133,10 +157,10 @@ def saving(finish: Callable[[bool], None]) -> Iterator[threading.Lock]:
         heard.close()
 
 
-def _attempt(finish: Callable[[bool], None]) -> int:
+def _attempt(finish: Callable[[End], None], end: End) -> int:
     """Save after an early end; 0, or the exit status of a failure that was reported."""
     try:
-        finish(True)
+        finish(end)
     except Exception as error:  # noqa: BLE001 - the process ends, and this says why something is lost
         return report(error)
     return 0

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..words import counted, size
 from .options import Device, Json, Revision, Weights
 from .screen import screen
 from .tables import table
 from .ui import NOT_ALL_DONE, put, say, verb
-from .words import size
 
 if TYPE_CHECKING:
     from ..conversion import Converted
@@ -154,7 +154,8 @@ def _show_plan(conversion: Conversion) -> None:
         groups.setdefault((name, what), []).append(sum(entry.nbytes for entry in one.entries))
     rows = [(name, str(len(sizes)), size(sum(sizes)), what) for (name, what), sizes in groups.items()]
     table(("tensor", "count", "size", "becomes"), rows)
-    say(f"layout {conversion.checkpoint.layout.name}, {len(header.tensors)} tensors, {size(header.nbytes)}")
+    tensors = counted(len(header.tensors), "tensor")
+    say(f"layout {conversion.checkpoint.layout.name}, {tensors}, {size(header.nbytes)}")
     say(
         f"result {size(conversion.nbytes)}, {conversion.bits_per_weight:.2f} bits per weight; nothing was written"
     )
@@ -189,7 +190,8 @@ def _show_result(result: Converted, json: bool) -> None:
         say(f"result and source were not compared: {result.not_compared}")
     kept = sum(map(len, result.plan.kept.values()))
     if kept:
-        say(f"{kept} small or sensitive tensors are not quantized: the model card names them, and why")
+        tensors = "tensor is" if kept == 1 else "tensors are"
+        say(f"{kept} small or sensitive {tensors} not quantized; the model card says why")
     plan = result.plan
     say(
         f"wrote {result.folder}: {size(plan.nbytes)}, {plan.bits_per_weight:.2f} bits per weight;"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..presets import BITS_FLOAT32, DEFAULT_MODEL, DEMO_MODEL, find
+from ..words import duration, size
 from .options import Device, Json, Model
 from .screen import screen
 from .tables import table
 from .ui import put, say, verb
-from .words import duration, size
 
 if TYPE_CHECKING:
     from ..demo.findings import Tour

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
+from ..words import counted
 from . import options
 from .bulk import Sink, pictures, run
 from .screen import screen
@@ -97,7 +98,7 @@ def embed(
         sink = make_sink(output, json, embedder, "text" if text else "path")
         names = sink.remaining(names) if isinstance(sink, _Shards) else names
         stream = embedder.stream_texts(names) if text else embedder.stream(names)
-        run(stream, names, sink, shown, "embedded")
+        run(stream, names, sink, shown, "embedded", "text" if text else "image")
 
 
 def _check_request(names: list[str], text: bool, pooling: str, json: bool, output: str | None) -> None:
@@ -177,7 +178,7 @@ class _File:
             say(f"nothing to write to {self.path}")
             return
         write(self.path, self.names, np.stack(self.vectors), self.embedder.fingerprint)
-        say(f"wrote {len(self.names)} vector{'s' * (len(self.names) != 1)} to {self.path}")
+        say(f"wrote {counted(len(self.names), 'vector')} to {self.path}")
 
 
 class _Shards:
@@ -202,4 +203,4 @@ class _Shards:
     def close(self, interrupted: bool = False) -> None:
         self.folder.close()
         total = sum(shard["rows"] for shard in self.folder.shards)
-        say(f"wrote {total} vectors in all to {self.folder.folder}")
+        say(f"wrote {counted(total, 'vector')} in all to {self.folder.folder}")

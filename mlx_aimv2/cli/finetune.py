@@ -16,11 +16,11 @@ import typer
 
 from ..finetune.methods import METHODS
 from ..finetune.options import FinetuneOptions, make_options, read_config
+from ..words import counted, duration, size
 from .options import Device
 from .screen import screen
 from .tables import table
 from .ui import NOT_ALL_DONE, put, say, verb
-from .words import duration, size
 
 if TYPE_CHECKING:
     from ..finetune.estimating import Estimate
@@ -77,9 +77,9 @@ def _to_go_on(options: FinetuneOptions) -> Iterator[None]:
         from ..finetune.state import STATE
 
         folder = Path(options.adapter_path).expanduser()
-        if not (folder / STATE).is_file():
-            raise
-        raise KeyboardInterrupt(f"--resume goes on with the run in {folder}") from stop
+        if (folder / STATE).is_file():
+            stop.args = (f"--resume goes on with the run in {folder}",)
+        raise
 
 
 def _parameters() -> list[inspect.Parameter]:
@@ -121,7 +121,7 @@ def _show_estimate(found: Estimate, json: bool) -> None:
     swept = f", {found.runs} times" if found.runs > 1 else ""
     rows = [
         ("trained", f"{found.trainable:,} of {found.parameters:,} numbers ({share:.2%})"),
-        ("steps", f"{found.steps:,} in {found.epochs} epoch{'s' * (found.epochs != 1)}{swept}"),
+        ("steps", f"{found.steps:,} in {counted(found.epochs, 'epoch')}{swept}"),
         ("time", f"{once}{duration(found.seconds_per_epoch)} an epoch, {duration(found.seconds)} in all"),
         ("memory", f"{size(found.peak_bytes)} at most"),
     ]

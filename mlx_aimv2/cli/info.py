@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..words import size
 from .options import Json, Revision
 from .screen import screen
 from .tables import table
 from .ui import NOT_ALL_DONE, put, verb
-from .words import size
 
 
 @verb

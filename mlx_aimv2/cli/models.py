@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..presets import BITS_AFFINE_4, BITS_FLOAT16, DEMO_MODEL, PRESETS, Preset
+from ..words import size
 from .options import Json
 from .tables import table
 from .ui import put, say, verb
-from .words import size
 
 if TYPE_CHECKING:
     from ..checkpoints.bundled import BundledSizes

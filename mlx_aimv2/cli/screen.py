@@ -58,12 +58,11 @@ class Screen:
         """Since the clock was started."""
         return time.monotonic() - self.started
 
-    def summary(self, verb: str, count: int, total: int, interrupted: bool) -> str:
-        """One line on a run over pictures: how many, how long, how fast, what was left out."""
+    def summary(self, verb: str, count: int, total: str) -> str:
+        """One line on a run over images or texts: how many, how long, how fast, what was left out."""
         rate = f" ({count / self.seconds:.1f}/s)" if self.seconds else ""
         skipped = f", {self.skipped} skipped" if self.skipped else ""
-        stopped = ", interrupted" if interrupted else ""
-        return f"{verb} {count} of {total} pictures in {self.seconds:.1f} s{rate}{skipped}{stopped}"
+        return f"{verb} {count} of {total} in {self.seconds:.1f} s{rate}{skipped}"
 
     def _progress(self, event: Progress) -> None:
         if not sys.stderr.isatty() or event.total == 1:

@@ -12,12 +12,13 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 from ..errors import Aimv2Error, InputError, OutputError
 from .live import LIVE
+from .signals import interrupting, status_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 NAME = "mlx-aimv2"
-ALL_DONE, NOT_ALL_DONE, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+ALL_DONE, NOT_ALL_DONE, WRONG_USAGE = 0, 1, 2
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 DEBUG_VARIABLE = "MLX_AIMV2_DEBUG"
 
@@ -77,10 +78,11 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
+            with interrupting():
+                return function(*args, **kwargs)
         except KeyboardInterrupt as stop:  # may say what to do about it
             say(f"interrupted: {stop}" if stop.args else "interrupted")
-            leave(INTERRUPTED)
+            leave(status_of(stop))
         except BrokenPipeError:  # the reader of our output has enough: `mlx-aimv2 embed … | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             leave(NOT_ALL_DONE)

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from ..words import counted, size
 from .screen import screen
 from .tables import table
 from .ui import put, say, verb
-from .words import size
 
 
 @verb
@@ -36,7 +36,8 @@ def upload(
         rows = [(name, size(nbytes), "") for name, nbytes in parcel.sizes.items()]
         rows += [(name, "", "stays behind") for name in parcel.left]
         table(("file", "size", "note"), rows)
-        say(f"{len(parcel.sizes)} files, {size(parcel.nbytes)}, would go to {repo}; nothing was uploaded")
+        files = counted(len(parcel.sizes), "file")
+        say(f"{files}, {size(parcel.nbytes)}, would go to {repo}; nothing was uploaded")
         return
     with screen() as shown:
         address = run(path, repo, private=private, on_event=shown)

@@ -45,6 +45,21 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def many(tmp_path):
+    """Makes a folder with one image under many names."""
+
+    def make(name, count):
+        folder = tmp_path / name
+        folder.mkdir()
+        Image.effect_noise((600, 500), 80).convert("RGB").save(folder / "00000.png")
+        for number in range(1, count):
+            os.link(folder / "00000.png", folder / f"{number:05d}.png")
+        return folder
+
+    return make
+
+
 LEVELS = {"bright": 255, "dark": 0, "grey_ish": 128}
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import struct
+import subprocess
 import sys
 import tempfile
 import termios
@@ -16,13 +18,14 @@ from dataclasses import dataclass
 import pyte
 
 ROWS = 400  # nothing scrolls away
+IGNORING = "trap '' {}; exec \"$@\""
 
 
 class Terminal:
     """A pseudo-terminal of ``columns``; it is nobody's controlling terminal."""
 
     def __init__(self, columns: int = 80) -> None:
-        self.columns, self.raw = columns, b""
+        self.columns, self.raw, self._more = columns, b"", threading.Condition()
         self._master, self.descriptor = pty.openpty()
         fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -36,7 +39,21 @@ class Terminal:
                 return
             if not data:
                 return
-            self.raw += data
+            with self._more:
+                self.raw += data
+                self._more.notify_all()
+
+    def wait_for(self, pattern: str, timeout: float = 120) -> re.Match[bytes]:
+        """What has been written that matches ``pattern``, as soon as it has been."""
+        with self._more:
+            found = self._more.wait_for(lambda: re.search(pattern.encode(), self.raw), timeout)
+        assert found, self.raw[-2000:]
+        return found
+
+    def hang_up(self) -> None:
+        """Close the window it is in."""
+        os.close(self._master)
+        self._master = -1
 
     def open(self):
         """A text file that writes to it, as `sys.stderr` does."""
@@ -49,8 +66,9 @@ class Terminal:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
-            self._reader.join(timeout=30)
-            os.close(self._master)
+            if self._master >= 0:
+                self._reader.join(timeout=30)
+                os.close(self._master)
 
     @property
     def screen(self) -> pyte.Screen:
@@ -76,6 +94,17 @@ class Terminal:
     def shows_cursor(self) -> bool:
         """Whether the cursor was given back."""
         return not self.screen.cursor.hidden
+
+
+def start(arguments, terminal, ignored=(), **streams) -> subprocess.Popen:
+    """A process of the command line with a terminal as stderr; `nohup` ignores signals so, too."""
+    command = [sys.executable, "-m", "mlx_aimv2", *map(str, arguments)]
+    if ignored:
+        command = ["sh", "-c", IGNORING.format(" ".join(ignored)), "sh", *command]
+    environment = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "HF_HUB_OFFLINE": "1", "TERM": "xterm-256color"}
+    environment.pop("COLUMNS", None)
+    streams = {"stdin": subprocess.DEVNULL, "stderr": terminal.descriptor, **streams}
+    return subprocess.Popen(command, env=environment, **streams)
 
 
 @dataclass

@@ -1,15 +1,19 @@
 import dataclasses
+import fcntl
 import io
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
+from terminal import Terminal, start
 
 from mlx_aimv2 import Aimv2VisionConfig, Embedder, LoadOptions, load
 from mlx_aimv2.demo.untrained import TINY_VISION, write_checkpoint
@@ -30,7 +34,7 @@ def test_a_pipe_gets_a_json_line_for_each_picture(cli, pair, photos):
     assert [line["path"] for line in lines] == [str(photos / f"{k}.png") for k in range(3)]
     expected = embed_here(pair, sorted(photos.iterdir()))
     np.testing.assert_allclose([line["embedding"] for line in lines], expected, atol=1e-5)
-    assert "embedded 3 of 3 pictures" in done.stderr
+    assert "embedded 3 of 3 images" in done.stderr
 
 
 def test_the_arguments_are_texts_with_text(cli, pair):
@@ -129,66 +133,44 @@ def test_five_hundred_mixed_pictures_ten_of_them_broken(cli, pair, tmp_path):
         name, _, reason = line.removeprefix("mlx-aimv2: skipped ").partition(": ")
         assert name == str(files[number])
         assert reason
-    assert "embedded 490 of 500 pictures" in done.stderr
+    assert "embedded 490 of 500 images" in done.stderr
     good = [path for number, path in enumerate(files) if number not in broken_at]
     with np.load(target) as data:
         assert data["paths"].tolist() == [str(path) for path in good]
         np.testing.assert_allclose(data["embeddings"], embed_here(pair, good), atol=1e-5)
 
 
-def many(folder, count):
-    """A folder with one picture under ``count`` names."""
-    folder.mkdir()
-    Image.effect_noise((600, 500), 80).convert("RGB").save(folder / "00000.png")
-    for number in range(1, count):
-        os.link(folder / "00000.png", folder / f"{number:05d}.png")
-    return folder
-
-
-def test_an_interruption_keeps_what_was_finished(pair, tmp_path):
-    folder, target = many(tmp_path / "many", 10_000), tmp_path / "vectors.npz"
-    command = [
-        sys.executable,
-        "-m",
-        "mlx_aimv2",
-        "embed",
-        str(folder),
-        "--model",
-        str(pair),
-        "-o",
-        str(target),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(4)
-        running = process.poll() is None
+def test_an_interruption_keeps_what_was_finished(pair, many, tmp_path):
+    terminal, target = Terminal(), tmp_path / "vectors.npz"
+    with start(["embed", many("many", 10_000), "--model", pair, "-o", target], terminal) as process:
+        terminal.wait_for(r"[1-9]\d*/10000")
         process.send_signal(signal.SIGINT)
-        sent = time.monotonic()
-        _, said = process.communicate(timeout=30)
-    assert running, said
-    assert time.monotonic() - sent < 5
-    assert process.returncode == 130
-    assert "Traceback" not in said
-    assert "interrupted" in said
+        assert process.wait(timeout=60) == 130
+    terminal.close()
+    assert "Traceback" not in terminal.text
+    assert terminal.shows_cursor
+    (line,) = (line for line in terminal.lines if "embedded" in line)
     with np.load(target) as data:
         assert 0 < len(data["embeddings"]) == len(data["paths"]) < 10_000
+        assert line.startswith(f"mlx-aimv2: embedded {len(data['paths'])} of 10000 images in ")
+    assert line.endswith(", interrupted")
 
 
 @pytest.mark.slow
 def test_an_interruption_does_not_wait_for_a_long_computation(tmp_path):
     large = Aimv2VisionConfig(is_native=True, use_head=False)
     model = write_checkpoint(tmp_path / "native", large)
-    Image.effect_noise((896, 896), 80).convert("RGB").save(tmp_path / "a.png")  # 4096 patches: half a minute
-    command = [sys.executable, "-m", "mlx_aimv2", "embed", str(tmp_path / "a.png"), "--model", str(model)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(12)
-        running = process.poll() is None
+    for name in ("a.png", "b.png"):  # 4096 patches each: half a minute
+        Image.effect_noise((896, 896), 80).convert("RGB").save(tmp_path / name)
+    terminal = Terminal()
+    with start(["embed", tmp_path / "a.png", tmp_path / "b.png", "--model", model], terminal) as process:
+        terminal.wait_for(r"\b0/2")
         process.send_signal(signal.SIGINT)
         sent = time.monotonic()
-        _, said = process.communicate(timeout=60)
-    assert running, said
+        assert process.wait(timeout=60) == 130
+    terminal.close()
     assert time.monotonic() - sent < 2
-    assert process.returncode == 130
-    assert "embedded 0 of 1 pictures" in said
+    assert "embedded 0 of 2 images" in terminal.text
 
 
 def test_a_reader_that_has_enough_ends_it_quietly(pair, photos):
@@ -278,12 +260,18 @@ def test_names_that_are_no_text_pass_through_a_pipe(pair, photos, tmp_path):
     assert label in (b"a", b"b")
 
 
-def test_ctrl_c_ends_a_run_whose_output_nobody_reads(pair, tmp_path):
-    folder = many(tmp_path / "many", 3000)
+def waiting_bytes(pipe):
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
+
+
+def test_ctrl_c_ends_a_run_whose_output_nobody_reads(pair, many):
+    folder = many("many", 3000)
     command = [sys.executable, "-m", "mlx_aimv2", "embed", str(folder), "--model", str(pair)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.read(1) == b"{"
-        time.sleep(2)  # the pipe fills up
+        while waiting_bytes(process.stdout) < 50_000:  # the pipe fills up
+            assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 130
 

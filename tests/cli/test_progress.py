@@ -11,8 +11,8 @@ import pytest
 from mlx_aimv2.cli.live import LIVE
 from mlx_aimv2.cli.progress import Training
 from mlx_aimv2.cli.screen import screen
-from mlx_aimv2.cli.words import duration, size
 from mlx_aimv2.events import Metric, Notice, Progress, Skipped
+from mlx_aimv2.words import duration, size
 
 STEPS, EPOCHS = 40, 4
 

@@ -1,0 +1,170 @@
+"""What ends a verb early: Ctrl-C, kill and a closed terminal, also where they are ignored."""
+
+import os
+import re
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from terminal import Terminal, start
+
+from mlx_aimv2.cli import signals
+from mlx_aimv2.cli.app import app
+from mlx_aimv2.cli.bulk import run
+from mlx_aimv2.cli.screen import Screen, screen
+from mlx_aimv2.errors import NonFiniteError
+from mlx_aimv2.events import Metric, Progress
+
+
+def test_ignored_signals_stay_ignored(pair, many, tmp_path):
+    terminal, target = Terminal(), tmp_path / "x.npz"
+    arguments = ["embed", many("many", 400), "--model", pair, "-o", target]
+    with start(arguments, terminal, ("HUP", "INT", "TERM")) as process:
+        terminal.wait_for(r"[1-9]\d*/400")
+        for number in signals.ENDING:
+            process.send_signal(number)
+        assert process.wait(120) == 0
+    terminal.close()
+    with np.load(target) as data:
+        assert len(data["paths"]) == 400
+
+
+def test_a_closed_terminal_does_not_end_what_ignores_it(pair, many, tmp_path):
+    terminal, target = Terminal(), tmp_path / "x.npz"
+    with start(["embed", many("many", 400), "--model", pair, "-o", target], terminal, ("HUP",)) as process:
+        terminal.wait_for(r"[1-9]\d*/400")
+        terminal.hang_up()
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(120) == 0
+    terminal.close()
+    with np.load(target) as data:
+        assert len(data["paths"]) == 400
+
+
+def test_only_what_is_not_ignored_gets_a_handler():
+    former = {number: signal.getsignal(number) for number in signals.ENDING}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with signals.interrupting():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
+            assert signals.heeded() == [signal.SIGINT, signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is former[signal.SIGTERM]
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def test_a_second_signal_leaves_the_tidying_up_in_peace():
+    tidied = False
+    with pytest.raises(signals.Interrupted) as caught, signals.interrupting():
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+            raise AssertionError("not interrupted")
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), signal.SIGTERM)
+            tidied = True
+            raise
+    assert tidied and signals.status_of(caught.value) == 129
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Runs a verb in this process that gets a signal with its first event of some kind; its exit status."""
+
+    def run(arguments, number, kind=Progress):
+        show, sent = Screen.__call__, []
+
+        def show_and_send(self, event):
+            show(self, event)
+            if isinstance(event, kind) and not sent:
+                sent.append(event)
+                os.kill(os.getpid(), number)
+
+        def end(status):
+            raise SystemExit(status)
+
+        monkeypatch.setattr(Screen, "__call__", show_and_send)
+        monkeypatch.setattr(os, "_exit", end)
+        with pytest.raises(SystemExit) as caught:
+            app(list(map(str, arguments)), standalone_mode=False)
+        assert sent
+        return caught.value.code
+
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["convert", "--hf-path", "PAIR", "--mlx-path", "out"],
+        ["convert", "--hf-path", "PAIR", "--mlx-path", "out", "-q", "--q-group-size", "32", "--report"],
+        ["export", "PAIR", "out"],
+        ["fuse", "--model", "PAIR", "--adapter-path", "ADAPTER", "--save-path", "out"],
+        [
+            "finetune",
+            "--data",
+            "SHADES",
+            "--model",
+            "PAIR",
+            "--adapter-path",
+            "out",
+            "--fine-tune-type",
+            "lora",
+        ],
+    ],
+    ids=lambda arguments: " ".join(arguments[:1] + arguments[-1:]),
+)
+def test_nothing_half_written_stays(
+    interrupt, capsys, tmp_path, monkeypatch, pair, shades, lora, arguments, number
+):
+    monkeypatch.chdir(tmp_path)
+    names = {"PAIR": pair, "SHADES": shades, "ADAPTER": lora}
+    assert interrupt([names.get(name, name) for name in arguments], number) == 128 + number
+    assert capsys.readouterr().err.splitlines()[-1] == "mlx-aimv2: interrupted"
+    assert list(tmp_path.rglob("*.partial")) == []
+    assert not (tmp_path / "out").exists() or arguments[0] == "finetune"
+
+
+@pytest.fixture(scope="module")
+def lora(with_adapter, pair, tmp_path_factory):
+    """An adapter of the pair."""
+    folder = tmp_path_factory.mktemp("adapters") / "a"
+    with_adapter(pair, folder)
+    return folder
+
+
+def test_training_is_gone_on_with_after_kill(interrupt, capsys, tmp_path, pair, shades):
+    arguments = ["finetune", "--data", shades, "--model", pair, "--adapter-path", tmp_path / "a"]
+    arguments += ["--fine-tune-type", "lora", "--epochs", "2", "--save-every", "1"]
+    assert interrupt(arguments, signal.SIGTERM, Metric) == 143
+    assert "interrupted" in capsys.readouterr().err
+    assert list(tmp_path.rglob("*.partial")) == []
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_error_is_no_interruption(capsys, count):
+    class Sink:
+        closed = False
+
+        def add(self, name, result):
+            return
+
+        def close(self):
+            self.closed = True
+
+    def results():
+        if count > 1:
+            yield SimpleNamespace(index=0, error=None)
+        raise NonFiniteError("nonsense")
+
+    sink = Sink()
+    with pytest.raises(NonFiniteError), screen() as shown:
+        run(results(), ["a", "b", "c"][:count], sink, shown, "embedded", "text")
+    assert sink.closed
+    said = capsys.readouterr().err
+    assert re.fullmatch(
+        r"mlx-aimv2: embedded 1 of 3 texts in \S+ s \(\S+/s\), ended by an error\n" if count > 1 else "", said
+    )
