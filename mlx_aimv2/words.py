@@ -21,6 +21,5 @@ def duration(seconds: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number of things, such as `1 vector`, `2 vectors` or `3 matches`; `noun` is the word for one of them."""
-    plural = noun + ("es" if noun.endswith(("s", "sh", "ch", "x")) else "s")
-    return f"{count} {noun if count == 1 else plural}"
+    """A number of things, such as `1 vector`, `2 vectors` or `3 classes`; `noun` is the word for one of them."""
+    return f"{count} {noun if count == 1 else noun + ('es' if noun.endswith(('s', 'x')) else 's')}"

@@ -190,8 +190,8 @@ def _show_result(result: Converted, json: bool) -> None:
         say(f"result and source were not compared: {result.not_compared}")
     kept = sum(map(len, result.plan.kept.values()))
     if kept:
-        tensors = "tensor is" if kept == 1 else "tensors are"
-        say(f"{kept} small or sensitive {tensors} not quantized; the model card says why")
+        which = "1 small or sensitive tensor is" if kept == 1 else f"{kept} small or sensitive tensors are"
+        say(f"{which} not quantized: the model card names them, and why")
     plan = result.plan
     say(
         f"wrote {result.folder}: {size(plan.nbytes)}, {plan.bits_per_weight:.2f} bits per weight;"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -13,6 +14,7 @@ import tempfile
 import termios
 import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyte
@@ -96,7 +98,8 @@ class Terminal:
         return not self.screen.cursor.hidden
 
 
-def start(arguments, terminal, ignored=(), **streams) -> subprocess.Popen:
+@contextlib.contextmanager
+def start(arguments, terminal, ignored=(), **streams) -> Iterator[subprocess.Popen]:
     """A process of the command line with a terminal as stderr; `nohup` ignores signals so, too."""
     command = [sys.executable, "-m", "mlx_aimv2", *map(str, arguments)]
     if ignored:
@@ -104,7 +107,11 @@ def start(arguments, terminal, ignored=(), **streams) -> subprocess.Popen:
     environment = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "HF_HUB_OFFLINE": "1", "TERM": "xterm-256color"}
     environment.pop("COLUMNS", None)
     streams = {"stdin": subprocess.DEVNULL, "stderr": terminal.descriptor, **streams}
-    return subprocess.Popen(command, env=environment, **streams)
+    with subprocess.Popen(command, env=environment, **streams) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @dataclass

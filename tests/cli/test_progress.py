@@ -12,7 +12,7 @@ from mlx_aimv2.cli.live import LIVE
 from mlx_aimv2.cli.progress import Training
 from mlx_aimv2.cli.screen import screen
 from mlx_aimv2.events import Metric, Notice, Progress, Skipped
-from mlx_aimv2.words import duration, size
+from mlx_aimv2.words import counted, duration, size
 
 STEPS, EPOCHS = 40, 4
 
@@ -183,3 +183,11 @@ def test_durations_in_words(seconds, words):
 )
 def test_sizes_in_words(nbytes, words):
     assert size(nbytes) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "words"),
+    [(0, "text", "0 texts"), (1, "vector", "1 vector"), (2, "epoch", "2 epochs"), (3, "class", "3 classes")],
+)
+def test_counts_in_words(count, noun, words):
+    assert counted(count, noun) == words
