@@ -152,8 +152,8 @@ def test_an_error_is_no_interruption(capsys, count):
         def add(self, name, result):
             return
 
-        def close(self):
-            self.closed = True
+        def close(self, interrupted=False):
+            self.closed = interrupted
 
     def results():
         if count > 1:
