@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from .errors import ImageError, InputError, NonFiniteError
+from .events import Notice
 from .loading import AnyModel
 from .models.lit import Aimv2Model
 from .models.lit import normalize as unit_length
@@ -24,6 +25,32 @@ from .processing.processor import Processor, as_sequence
 __all__ = ["Embedded", "Embedder"]
 
 TEXTS = 64  # texts in a batch
+FEW, SHORT = 5, 60  # texts that were cut and are named, and characters of each
+
+
+class CutTexts:
+    """Says which texts were longer than the model takes: a line for each of a few, and one for all others."""
+
+    def __init__(self, kind: str = "text") -> None:
+        """Begin; ``kind`` is what a text is called."""
+        self._kind, self._named, self._others = kind, dict[str, None](), 0
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Take in texts that were cut."""
+        for text in texts:
+            if len(self._named) < FEW:
+                self._named[text] = None
+            elif text not in self._named:
+                self._others += 1
+
+    def notices(self) -> list[Notice]:
+        """What there is to say."""
+        longer = "longer than the model takes: the end does not count"
+        lines = [f"the {self._kind} {_shortened(text)!r} is {longer}" for text in self._named]
+        if self._others:
+            are = "more {} is" if self._others == 1 else "more {}s are"
+            lines.append(f"{self._others:,} {are.format(self._kind)} {longer}")
+        return [Notice(line) for line in lines]
 
 
 class Embedder:
@@ -127,8 +154,14 @@ class Embedder:
         rows = _rows(self.stream_texts(texts), len(texts), "text")
         return np.stack(rows) if rows else np.zeros((0, self._projection_dim()), dtype=np.float32)
 
-    def stream_texts(self, texts: Sequence[str]) -> Iterator[Embedded]:
-        """Embed any number of texts, in order; one longer than the model takes is cut, with a warning.
+    def stream_texts(
+        self, texts: Sequence[str], on_cut: Callable[[int], None] | None = None
+    ) -> Iterator[Embedded]:
+        """Embed any number of texts, in order; one longer than the model takes is cut.
+
+        Args:
+            texts: the texts.
+            on_cut: called with the number of each that is cut; without it, warnings name them in the end.
 
         Raises:
             InputError: the model has no text encoder, or an item is no text.
@@ -139,13 +172,19 @@ class Embedder:
         for index, text in enumerate(texts):  # before the batches, whose own numbers would start at 0 again
             if not isinstance(text, str):
                 raise InputError(f"texts[{index}] must be a str, not {type(text).__name__}")
+        cut = CutTexts()
         for start in range(0, len(texts), TEXTS):
             encoding = self.processor.encode(texts[start : start + TEXTS])
-            for cut in encoding.truncated:
-                warnings.warn(f"text {start + cut} is longer than the model takes and was cut", stacklevel=2)
+            for number in encoding.truncated:
+                if on_cut is None:
+                    cut.add([texts[start + number]])
+                else:
+                    on_cut(start + number)
             # without a mask: in a causal model no real token can see the padding on its right
             vectors = evaluated(self._scaled(model.get_text_features(mx.array(encoding.input_ids))))
             yield from (self._stream.checked(start + row, vector) for row, vector in enumerate(vectors))
+        for notice in cut.notices():
+            warnings.warn(notice.message, stacklevel=2)
 
     def _projection_dim(self) -> int:
         if not isinstance(self.model, Aimv2Model):
@@ -171,6 +210,10 @@ class Embedder:
 def _weight_dtype(model: AnyModel) -> mx.Dtype:
     vision = model.vision_model if isinstance(model, Aimv2Model) else model
     return vision.embeddings.patch_embed.weight.dtype
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHORT else f"{text[: SHORT - 1]}…"
 
 
 def _rows(results: Iterator[Embedded], count: int, what: str) -> list[np.ndarray]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .embedding import Embedder
+from .class_names import id_notices, same_notices
+from .embedding import TEXTS, CutTexts, Embedder
 from .errors import Aimv2Error, InputError, NonFiniteError
+from .events import OnEvent, Progress, warn
 from .loading import AnyModel
 from .models.lit import Aimv2Model
 from .processing.decode import ImageInput
@@ -25,12 +27,14 @@ DEFAULT_TEMPLATES = (
     "{}",
 )
 SCORES = ("softmax", "cosine")
+STAGE = "labels"
 ARTICLE = re.compile(
     r"(a|an|the|some|my|your|his|her|its|our|their|no|one|two|three|many|several)\s", re.IGNORECASE
 )
 OPEN_ARTICLE = re.compile(r"\b(a|an|the)\s+(?=\{\})")
 
 Prediction = tuple[str, float]
+Labels = Sequence[str] | Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -43,44 +47,56 @@ class Classified:
 
 
 class ZeroShotClassifier:
-    """Scores pictures against labels; the labels are embedded once."""
+    """Scores images against labels; the labels are embedded once.
+
+    Attributes:
+        labels: the names of the labels, the background last.
+        texts: what each of them is called in a prompt.
+    """
 
     def __init__(
         self,
         model: AnyModel,
         processor: Processor,
-        labels: Sequence[str],
+        labels: Labels,
         templates: Sequence[str] | None = None,
         score: str = "softmax",
         background: str | None = None,
         batch_size: int | None = None,
+        on_event: OnEvent = warn,
     ) -> None:
         """Embed the labels.
 
         Args:
             model: an image-text pair from `load`.
             processor: from `load`.
-            labels: what to choose from; each once. A lone text is one label, not its letters.
+            labels: what to choose from; each once. A lone text is one label, not its letters. A mapping has the
+                names of the labels, such as ids, with what each is called in a prompt: `{"n01855672": "duck"}`.
             templates: sentences with `{}` where the label goes, taken as they are; None for a small set of
                 general ones, which leave their article out where a label brings its own ("a dog").
             score: "softmax" for probabilities over the labels, "cosine" for the similarity of each by itself.
             background: a further label that stands for "none of these".
-            batch_size: pictures computed at once; None for what suits the device.
+            batch_size: images computed at once; None for what suits the device.
+            on_event: called with progress over the labels, and with notices: of labels that look like ids, are the
+                same words, or are too long. Without it, notices are Python warnings.
 
         Raises:
             InputError: the model has no text encoder; no labels, one twice, or an empty one; a template without
-                `{}`; an unknown score; or a softmax over a single label, which is 1 whatever the picture shows.
+                `{}`; an unknown score; or a softmax over a single label, which is 1 whatever the image shows.
         """
         if not isinstance(model, Aimv2Model):
             raise InputError(
                 "zero-shot labels need the image-text pair (--model lit); this model has no text encoder"
             )
-        self.labels, sentences = check_request(labels, templates, score, background)
+        texts, sentences = check_request(labels, templates, score, background)
+        self.labels, self.texts = list(texts), list(texts.values())
         self.score = score
         self._factor = float(model.logit_factor())
         self.embedder = Embedder(model, processor, batch_size=batch_size)
+        for notice in (*id_notices(self.texts), *same_notices(texts)):
+            on_event(notice)
         fill = fill_template if templates is None else _insert
-        self.label_embeddings = self._embed_labels(sentences, fill)  # (C, P) float32, unit length
+        self.label_embeddings = self._embed_labels(sentences, fill, on_event)  # (C, P) float32, unit length
 
     def __call__(self, images: ImageInput | Sequence[ImageInput]) -> list[list[Prediction]]:
         """Label pictures.
@@ -120,13 +136,24 @@ class ZeroShotClassifier:
     def _rank(self, row: np.ndarray) -> list[Prediction]:
         return [(self.labels[k], float(row[k])) for k in np.argsort(-row, kind="stable")]
 
-    def _embed_labels(self, templates: list[str], fill: Callable[[str, str], str]) -> np.ndarray:
+    def _embed_labels(
+        self, templates: list[str], fill: Callable[[str, str], str], on_event: OnEvent
+    ) -> np.ndarray:
         """The mean of each label's unit-length prompt embeddings, to unit length again."""
-        prompts = [fill(template, label) for label in self.labels for template in templates]
-        embeddings = self.embedder.texts(prompts).reshape(
-            len(self.labels), len(templates), -1
-        )  # (C, templates, P)
-        mean = embeddings.mean(axis=1)
+        means, cut = [], CutTexts("label")
+        step = max(1, TEXTS // len(templates))  # labels whose prompts are held at once
+        on_event(Progress(STAGE, 0, len(self.texts), STAGE))
+        for start in range(0, len(self.texts), step):
+            texts = self.texts[start : start + step]
+            prompts = [fill(template, text) for text in texts for template in templates]
+            cut_prompts: set[int] = set()
+            rows = [item.require_vector() for item in self.embedder.stream_texts(prompts, cut_prompts.add)]
+            cut.add(texts[number] for number in sorted({prompt // len(templates) for prompt in cut_prompts}))
+            means.append(np.stack(rows).reshape(len(texts), len(templates), -1).mean(axis=1))
+            on_event(Progress(STAGE, start + len(texts), len(self.texts), STAGE))
+        for notice in cut.notices():
+            on_event(notice)
+        mean = np.concatenate(means)  # (C, P)
         lengths = np.linalg.norm(mean, axis=1, keepdims=True)
         if not lengths.all():
             label = self.labels[int(np.argmin(lengths))]
@@ -135,16 +162,21 @@ class ZeroShotClassifier:
 
 
 def check_request(
-    labels: Sequence[str], templates: Sequence[str] | None, score: str, background: str | None
-) -> tuple[list[str], list[str]]:
-    """All labels and templates of a request; what is wrong with it is found without a model.
+    labels: Labels, templates: Sequence[str] | None, score: str, background: str | None
+) -> tuple[dict[str, str], list[str]]:
+    """The texts of all labels by their names, and the templates; what is wrong is found without a model.
 
     Raises:
         InputError: as for `ZeroShotClassifier`.
     """
-    labels = [labels] if isinstance(labels, str) else labels
-    every = _check_labels([*labels, *([background] if background is not None else [])])
-    _check_score(score, len(every))
+    names = [labels] if isinstance(labels, str) else list(labels)
+    texts = dict(labels) if isinstance(labels, Mapping) else {}
+    if background is not None:
+        names.append(background)
+    _check_labels(names)
+    _check_labels([texts.get(name, name) for name in names], once=False)
+    _check_score(score, len(names))
+    every = {name: texts.get(name, name) for name in names}
     return every, check_templates(DEFAULT_TEMPLATES if templates is None else templates)
 
 
@@ -173,17 +205,16 @@ def check_templates(templates: Sequence[str]) -> list[str]:
     return list(templates)
 
 
-def _check_labels(labels: list[str]) -> list[str]:
+def _check_labels(labels: Sequence[str], once: bool = True) -> None:
     if not labels:
         raise InputError("no labels: give at least two, such as 'a dog,a cat'")
     seen = set()
     for label in labels:
         if not isinstance(label, str) or not label.strip():
             raise InputError(f"a label must be a text, not {label!r}")
-        if label in seen:
+        if once and label in seen:
             raise InputError(f"the label {label!r} is given twice")
         seen.add(label)
-    return labels
 
 
 def _check_score(score: str, count: int) -> None:
