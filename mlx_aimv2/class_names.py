@@ -12,7 +12,9 @@ from .events import Notice
 FEW = 5  # names that a message gives
 WORDNET = r"[nvar]\d{8}"
 NUMBERED = re.compile(r"(\d+)[\s._-]+(?=[^\W\d_])")  # "001.Black_footed_Albatross", "3-pear"
-ALWAYS_NUMBERING = re.compile(r"^(?:0\d*[\s._-]+|\d+\.\s*)(?=[^\W\d_])")  # whatever the other classes are called
+ALWAYS_NUMBERING = re.compile(
+    r"^(?:0\d*[\s._-]+|\d+\.\s*)(?=[^\W\d_])"
+)  # whatever the other classes are called
 AROUND_WORDNET = re.compile(rf"^{WORDNET}[\s._-]+|[\s._-]+{WORDNET}$")
 SEPARATORS = re.compile(
     r"[_\s]+"
@@ -46,7 +48,7 @@ def label_texts(names: Sequence[str]) -> list[str]:
         InputError: two names are the same words.
     """
     texts = [label_text(name) for name in _unnumbered([_unescaped(name) for name in names])]
-    for text, (one, other, *_) in _same(dict(zip(names, texts, strict=True))).items():
+    for text, (one, other, *_) in _same(zip(names, texts, strict=True)).items():
         raise InputError(
             f"the classes {one!r} and {other!r} are both {text!r} in a prompt: tell them apart with"
             f" --labels '{one}=a name,{other}=another'"
@@ -63,13 +65,29 @@ def label_text(name: str) -> str:
     return " ".join(words) or name.strip()
 
 
+def reading_notices(names: Sequence[str], texts: Sequence[str]) -> list[Notice]:
+    """A notice of names that were read as other words; none where only underscores became spaces.
+
+    Args:
+        names: of classes.
+        texts: what `label_texts` made of them.
+    """
+    read = [
+        f"{name!r} as {text!r}"
+        for name, text in zip(names, texts, strict=True)
+        if text != " ".join(name.replace("_", " ").split())
+    ]
+    more = f", and {len(read) - FEW:,} more" if len(read) > FEW else ""
+    return [Notice(f"names are read as words: {', '.join(read[:FEW])}{more}")] if read else []
+
+
 def same_notices(texts: Mapping[str, str]) -> list[Notice]:
     """A notice of labels that are the same words in a prompt; none where there are no such.
 
     Args:
         texts: what each label is called in a prompt, by its name.
     """
-    same = _same(texts)
+    same = _same(texts.items())
     if not same:
         return []
     shown = "; ".join(f"{', '.join(map(repr, names))}: {text!r}" for text, names in list(same.items())[:FEW])
@@ -77,10 +95,10 @@ def same_notices(texts: Mapping[str, str]) -> list[Notice]:
     return [Notice(f"labels that are the same words, of which the first is always chosen: {shown}{more}")]
 
 
-def _same(texts: Mapping[str, str]) -> dict[str, list[str]]:
+def _same(texts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """The names of labels with the same words; the tokenizer makes all letters small, and spaces one."""
     by_words: dict[str, list[str]] = {}
-    for name, text in texts.items():
+    for name, text in texts:
         by_words.setdefault(" ".join(text.lower().split()), []).append(name)
     return {words: names for words, names in by_words.items() if len(names) > 1}
 
@@ -146,7 +164,9 @@ def _begins(word: str, place: int) -> bool:
     if sign.isupper() and before.islower():
         return word[:place] != before and word[:place] != "Mc"  # "iPhone", "McLaren"
     if sign.isupper() and (before.isupper() or before.isdigit()):  # "HTTPServer", but "TVs", "3D", "4WDs"
-        return after[:1].islower() and (after != "s" if len(after) < 2 else after[0] != "s" or after[1].islower())
+        return after[:1].islower() and (
+            after != "s" if len(after) < 2 else after[0] != "s" or after[1].islower()
+        )
     if sign.isdigit() and before.islower():  # "Server2", but "ak47"
         return word[0].isupper()
     return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -29,28 +29,32 @@ FEW, SHORT = 5, 60  # texts that were cut and are named, and characters of each
 
 
 class CutTexts:
-    """Says which texts were longer than the model takes: a line for each of a few, and one for all others."""
+    """Says which texts are longer than the model takes: a line for each of a few, and one for all others."""
 
-    def __init__(self, kind: str = "text") -> None:
-        """Begin; ``kind`` is what a text is called."""
-        self._kind, self._named, self._others = kind, dict[str, None](), 0
+    def __init__(self, kind: str) -> None:
+        """Begin; ``kind`` is what one of them is called."""
+        self._kind, self._named, self._others = kind, list[str](), 0
 
-    def add(self, texts: Iterable[str]) -> None:
-        """Take in texts that were cut."""
-        for text in texts:
-            if len(self._named) < FEW:
-                self._named[text] = None
-            elif text not in self._named:
-                self._others += 1
+    def add(self, name: str) -> None:
+        """Take in a text that was cut, by what it is called."""
+        if len(self._named) < FEW:
+            self._named.append(name)
+        else:
+            self._others += 1
 
     def notices(self) -> list[Notice]:
         """What there is to say."""
         longer = "longer than the model takes: the end does not count"
-        lines = [f"the {self._kind} {_shortened(text)!r} is {longer}" for text in self._named]
+        lines = [f"{name} is {longer}" for name in self._named]
         if self._others:
-            are = "more {} is" if self._others == 1 else "more {}s are"
-            lines.append(f"{self._others:,} {are.format(self._kind)} {longer}")
+            are = f"{self._kind} is" if self._others == 1 else f"{self._kind}s are"
+            lines.append(f"{self._others:,} more {are} {longer}")
         return [Notice(line) for line in lines]
+
+
+def shortened(text: str) -> str:
+    """A text in quotation marks, without the end of a long one."""
+    return repr(text if len(text) <= SHORT else f"{text[: SHORT - 1]}…")
 
 
 class Embedder:
@@ -172,12 +176,12 @@ class Embedder:
         for index, text in enumerate(texts):  # before the batches, whose own numbers would start at 0 again
             if not isinstance(text, str):
                 raise InputError(f"texts[{index}] must be a str, not {type(text).__name__}")
-        cut = CutTexts()
+        cut = CutTexts("text")
         for start in range(0, len(texts), TEXTS):
             encoding = self.processor.encode(texts[start : start + TEXTS])
             for number in encoding.truncated:
                 if on_cut is None:
-                    cut.add([texts[start + number]])
+                    cut.add(f"text {start + number} ({shortened(texts[start + number])})")
                 else:
                     on_cut(start + number)
             # without a mask: in a causal model no real token can see the padding on its right
@@ -210,10 +214,6 @@ class Embedder:
 def _weight_dtype(model: AnyModel) -> mx.Dtype:
     vision = model.vision_model if isinstance(model, Aimv2Model) else model
     return vision.embeddings.patch_embed.weight.dtype
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= SHORT else f"{text[: SHORT - 1]}…"
 
 
 def _rows(results: Iterator[Embedded], count: int, what: str) -> list[np.ndarray]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from .canvas import save_picture
 from .checkpoints.atomic import replacing
+from .class_names import label_texts, reading_notices, some
 from .classification import check_count, logit_stream
 from .errors import InputError, NonFiniteError, OutputError
 from .events import OnEvent, Progress, Skipped, ignore
@@ -21,14 +22,13 @@ from .metrics import THRESHOLD, Metrics, log_softmax, measure, measure_multi_lab
 from .models.classifier import Classifier
 from .picture_stream import Embedded
 from .plots import draw_calibration, draw_confusion
+from .predictions import Labelled, Prediction, Predictions
 from .processing.processor import Processor
-from .zeroshot import ZeroShotClassifier
+from .zeroshot import Labels, ZeroShotClassifier
 
 STAGE = "evaluating"
 MISTAKES = 100  # of the wrong pictures, how many are kept
-FEW = 5  # names that a message gives
 
-Labelled = tuple[str, tuple[int, ...]]  # a picture's path, and the numbers of its labels
 LogitStream = Callable[[Sequence[str]], Iterable[Embedded]]
 
 
@@ -57,16 +57,21 @@ class Evaluation:
         metrics: the numbers.
         skipped: pictures that could not be read, and why; they count nowhere.
         mistakes: the wrong pictures of the highest confidence, the surest first.
+        predictions: of every image that could be read.
+        label_texts: what each label was called in a prompt; none without prompts.
     """
 
     metrics: Metrics
     skipped: tuple[Skipped, ...] = ()
     mistakes: tuple[Mistake, ...] = ()
+    predictions: Sequence[Prediction] = ()
+    label_texts: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values for JSON; the metrics stand at the top."""
+        """The numbers and mistakes as plain values for JSON; the metrics stand at the top."""
         return {
             **self.metrics.to_dict(),
+            **({"label_texts": list(self.label_texts)} if self.label_texts else {}),
             "mistakes": [
                 {**vars(each), "truth": list(each.truth), "predicted": list(each.predicted)}
                 for each in self.mistakes
@@ -129,40 +134,47 @@ def evaluate_zero_shot(
     model: AnyModel,
     processor: Processor,
     examples: Sequence[Labelled],
-    labels: Sequence[str],
+    labels: Labels,
     templates: Sequence[str] | None = None,
     *,
     batch_size: int | None = None,
     on_event: OnEvent = ignore,
 ) -> Evaluation:
-    """Measure an image-text pair that knows nothing but the labels' words; `_` in them is read as a space.
+    """Measure an image-text pair that knows nothing but the labels' words.
 
     Args:
         model: an image-text pair from `load`.
         processor: from `load`.
         examples: paths of pictures, each with the number of one label.
-        labels: what the numbers stand for.
+        labels: what the numbers stand for: names of classes, of which `label_texts` makes words for the prompts; or
+            a mapping of names to such words.
         templates: sentences with `{}` where the label goes; None for a small set of general ones.
         batch_size: pictures computed at once; None for what suits the device.
         on_event: called with progress, and the pictures that cannot be read.
 
     Raises:
-        InputError: the model has no text encoder, fewer than two labels, a template without `{}`, or examples as
-            `evaluate_classifier` refuses them.
+        InputError: the model has no text encoder, fewer than two labels, two that are the same words, a template
+            without `{}`, or examples as `evaluate_classifier` refuses them.
         NonFiniteError: the model gives NaN or infinity.
     """
-    _check_examples(examples, labels, multi_label=False)
-    words = [label.replace("_", " ").strip() for label in labels]
-    if len(set(words)) < len(words) or not all(words):
-        words = list(labels)
-    classifier = ZeroShotClassifier(model, processor, words, templates, batch_size=batch_size)
+    names = tuple(labels)
+    _check_examples(examples, names, multi_label=False)
+    if not isinstance(labels, Mapping):
+        texts = label_texts(names)
+        for notice in reading_notices(names, texts):
+            on_event(notice)
+        labels = dict(zip(names, texts, strict=True))
+    classifier = ZeroShotClassifier(
+        model, processor, labels, templates, batch_size=batch_size, on_event=on_event
+    )
 
     def stream(paths: Sequence[str]) -> Iterator[Embedded]:
         for item in classifier.embedder.stream(paths):
             logits = None if item.vector is None else classifier.logits(item.vector[None])[0]
             yield Embedded(item.index, logits, item.error)
 
-    return _evaluate(stream, examples, tuple(labels), False, on_event)
+    evaluation = _evaluate(stream, examples, names, False, on_event)
+    return replace(evaluation, label_texts=tuple(classifier.texts))
 
 
 def _translated(examples: Sequence[Labelled], labels: Sequence[str], known: Sequence[str]) -> list[Labelled]:
@@ -170,15 +182,10 @@ def _translated(examples: Sequence[Labelled], labels: Sequence[str], known: Sequ
     numbers = {label: k for k, label in enumerate(known)}
     if unknown := [label for label in labels if label not in numbers]:
         raise InputError(
-            f"the classifier does not know {_some(unknown)}: it was trained on {_some(known)}; evaluate it on"
+            f"the classifier does not know {some(unknown)}: it was trained on {some(known)}; evaluate it on"
             " pictures with its own labels"
         )
     return [(path, tuple(numbers[labels[k]] for k in numbered)) for path, numbered in examples]
-
-
-def _some(labels: Sequence[str]) -> str:
-    more = f" and {len(labels) - FEW} more" if len(labels) > FEW else ""
-    return ", ".join(map(repr, labels[:FEW])) + more
 
 
 def _evaluate(
@@ -217,7 +224,8 @@ def _evaluate(
     else:
         metrics = measure(logits, np.array([numbers[0] for _, numbers in good]), labels)
         mistakes = _mistakes(good, logits, labels)
-    return Evaluation(metrics, tuple(skipped), tuple(mistakes))
+    predictions = Predictions.from_logits(good, logits, labels, multi_label)
+    return Evaluation(metrics, tuple(skipped), tuple(mistakes), predictions)
 
 
 def _check_examples(examples: Sequence[Labelled], labels: Sequence[str], multi_label: bool) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .class_names import id_notices, same_notices
-from .embedding import TEXTS, CutTexts, Embedder
+from .embedding import TEXTS, CutTexts, Embedder, shortened
 from .errors import Aimv2Error, InputError, NonFiniteError
 from .events import OnEvent, Progress, warn
 from .loading import AnyModel
@@ -147,8 +147,15 @@ class ZeroShotClassifier:
             texts = self.texts[start : start + step]
             prompts = [fill(template, text) for text in texts for template in templates]
             cut_prompts: set[int] = set()
-            rows = [item.require_vector() for item in self.embedder.stream_texts(prompts, cut_prompts.add)]
-            cut.add(texts[number] for number in sorted({prompt // len(templates) for prompt in cut_prompts}))
+            rows = []
+            for item in self.embedder.stream_texts(prompts, cut_prompts.add):
+                if item.error is not None:
+                    raise type(item.error)(
+                        f"the prompt {prompts[item.index]!r}: {item.error}"
+                    ) from item.error
+                rows.append(item.require_vector())
+            for number in sorted({prompt // len(templates) for prompt in cut_prompts}):
+                cut.add(f"the label {shortened(texts[number])}")
             means.append(np.stack(rows).reshape(len(texts), len(templates), -1).mean(axis=1))
             on_event(Progress(STAGE, start + len(texts), len(self.texts), STAGE))
         for notice in cut.notices():

@@ -17,11 +17,12 @@ from .trained import check_head_is_named, is_trained_pair
 from .ui import put, say
 
 if TYPE_CHECKING:
-    from ..evaluation import Evaluation, Labelled
+    from ..evaluation import Evaluation
     from ..finetune.measured import Measure
     from ..loading import AnyModel, LoadOptions
     from ..metrics import ClassMetrics
     from ..models.classifier import Classifier
+    from ..predictions import Labelled
     from ..processing.processor import Processor
     from ..retrieval import RetrievalEvaluation
 

@@ -204,9 +204,22 @@ def test_a_long_text_is_cut_and_not_refused(pair):
     texts = ["word " * 1000] + ["a dog"] * 79 + ["word " * 2000]
     with pytest.warns(UserWarning) as cut:
         rows = Embedder(*pair).texts(texts)[[0, 80, 1]]
-    assert [str(warning.message).split(" is ")[0] for warning in cut] == ["text 0", "text 80"]
+    start = "word " * 11 + "word…"
+    messages = [
+        f"text {number} ({start!r}) is longer than the model takes: the end does not count"
+        for number in (0, 80)
+    ]
+    assert [str(warning.message) for warning in cut] == messages
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
     assert abs(rows[0] @ rows[2]) < 0.999
+
+
+def test_many_long_texts_are_counted(pair):
+    with pytest.warns(UserWarning) as cut:
+        Embedder(*pair).texts([f"{number} " + "word " * 1000 for number in range(70)])
+    assert [str(warning.message).split(" (")[0] for warning in cut][:5] == [f"text {k}" for k in range(5)]
+    assert str(cut[5].message) == "65 more texts are longer than the model takes: the end does not count"
+    assert len(cut) == 6
 
 
 def test_texts_are_not_scaled_when_nothing_is(pair):
@@ -394,7 +407,7 @@ def test_zero_shot_labels_of_an_output_without_direction_are_refused(pair, draw)
     (item,) = classifier.stream([draw(0)])
     assert item.predictions is None and isinstance(item.error, NonFiniteError)
     model.text_projection.weight = model.text_projection.weight * 0
-    with pytest.raises(NonFiniteError, match="text 0: the model's output is all zeros"):
+    with pytest.raises(NonFiniteError, match="the prompt '.*': the model's output is all zeros"):
         ZeroShotClassifier(model, processor, ["a", "b"])
 
 

@@ -1,0 +1,99 @@
+"""What a model predicted for each image of an evaluation: the likeliest labels with their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .metrics import THRESHOLD, TOP, log_softmax, sigmoid
+
+Labelled = tuple[str, tuple[int, ...]]  # an image's path, and the numbers of its labels
+SEPARATOR = ";"  # of several labels in a cell, as in tables of labelled images
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was predicted for one image.
+
+    Attributes:
+        path: of the image.
+        truth: its labels.
+        predicted: those it was given.
+        ranked: the likeliest labels with their scores, best first.
+    """
+
+    path: str
+    truth: tuple[str, ...]
+    predicted: tuple[str, ...]
+    ranked: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values for JSON."""
+        return {
+            "path": self.path,
+            "truth": list(self.truth),
+            "predicted": list(self.predicted),
+            "score": self.ranked[0][1],
+            "predictions": [{"label": label, "score": score} for label, score in self.ranked],
+        }
+
+    def rows(self) -> list[list[str | float]]:
+        """The one row of a table, its cells in the order of `Predictions.columns`."""
+        cells = [self.path, *(SEPARATOR.join(labels) for labels in (self.truth, self.predicted))]
+        return [[*cells, self.ranked[0][1], *(cell for pair in self.ranked for cell in pair)]]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions(Sequence[Prediction]):
+    """The predictions of an evaluation, one for each image, in the order of the images; they are made when asked for.
+
+    Attributes:
+        examples: the images with the numbers of their labels.
+        labels: what the numbers stand for.
+        best: (N, K) numbers of the likeliest labels, best first; equally likely ones in the order of the labels.
+        scores: (N, K) float32 probabilities of those.
+        chosen: (N, C) whether a label was predicted, where there may be several; None where the likeliest is it.
+    """
+
+    examples: Sequence[Labelled]
+    labels: tuple[str, ...]
+    best: np.ndarray
+    scores: np.ndarray
+    chosen: np.ndarray | None = None
+
+    @classmethod
+    def from_logits(
+        cls, examples: Sequence[Labelled], logits: np.ndarray, labels: tuple[str, ...], multi_label: bool
+    ) -> Predictions:
+        """The five likeliest labels of each image, or all where there are fewer, from logits (N, C)."""
+        best = np.argsort(-logits, axis=1, kind="stable")[:, : min(TOP, len(labels))].astype(np.int32)
+        probabilities = sigmoid(logits) if multi_label else np.exp(log_softmax(logits))
+        scores = np.take_along_axis(probabilities, best, axis=1).astype(np.float32)
+        return cls(examples, labels, best, scores, probabilities >= THRESHOLD if multi_label else None)
+
+    @property
+    def columns(self) -> dict[str, type]:
+        """The names of a table's columns, with the type of their cells."""
+        shown = range(1, self.best.shape[1] + 1)
+        pairs = {f"{name}_{k}": kind for k in shown for name, kind in (("label", str), ("score", float))}
+        return {"path": str, "truth": str, "predicted": str, "score": float, **pairs}
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, number: int) -> Prediction:  # type: ignore[override]  # no slices
+        path, truth = self.examples[number]
+        chosen = self.best[number, :1] if self.chosen is None else np.flatnonzero(self.chosen[number])
+        pairs = zip(self.best[number], self.scores[number], strict=True)
+        return Prediction(
+            path,
+            tuple(self.labels[k] for k in truth),
+            tuple(self.labels[k] for k in chosen),
+            tuple((self.labels[k], float(score)) for k, score in pairs),
+        )
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return (self[number] for number in range(len(self)))
