@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import unquote
@@ -117,8 +118,8 @@ def id_notices(texts: Iterable[str]) -> list[Notice]:
     what = "looks like an id" if len(ids) == 1 else "look like ids"
     return [
         Notice(
-            f"{len(ids)} of {len(every)} class names {what}, which no model knows as a word: {some(ids)}; say what they"
-            f" mean with --labels FILE, each line an id, a tab and a name, or --labels '{ids[0]}=a name'"
+            f"{len(ids)} of {len(every)} labels {what}, which say nothing to a model: {some(ids)}; say what they mean"
+            f" with --labels FILE, each line an id, a tab and a name, or --labels '{ids[0]}=a name'"
         )
     ]
 
@@ -156,7 +157,7 @@ def _words(name: str) -> list[str]:
 def _camel_parts(word: str) -> list[str]:
     """The words that capitals begin: "HTTPServer2" is "HTTP", "Server", "2"."""
     starts = [0, *(place for place in range(1, len(word)) if _begins(word, place)), len(word)]
-    return [word[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+    return [word[start:end] for start, end in itertools.pairwise(starts)]
 
 
 def _begins(word: str, place: int) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .class_names import WORDNET, label_texts, looks_like_id
+from .class_names import WORDNET, label_texts, looks_like_id, reading_notices
 from .errors import InputError
+from .events import Notice
+from .storage.text_files import read_lines
 
 EXPECTED = "a file with one entry per line is expected"
 JSON_EXPECTED = 'a list of labels, or {"id": "name"}, is expected'
@@ -84,11 +86,9 @@ def lines_of(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        text = path.expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InputError(f"{path} cannot be read: {reason}; {EXPECTED}") from error
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
+        lines = [line.strip() for line in read_lines(path.expanduser()) if line.strip()]
+    except InputError as error:
+        raise InputError(f"{error}; {EXPECTED}") from error
     if not lines:
         raise InputError(f"{path} is empty: one entry per line is expected")
     return lines
@@ -109,6 +109,12 @@ def texts_of(labels: Iterable[Label]) -> dict[str, str]:
     plain = [label.name for label in every if label.text is None]
     texts = dict(zip(plain, label_texts(plain), strict=True))
     return {name: texts[name] if text is None else text for name, text in given.items()}
+
+
+def derived_notices(labels: Iterable[Label], texts: Mapping[str, str]) -> list[Notice]:
+    """A notice of the labels that came without a text, and were read as other words than they are."""
+    plain = [label.name for label in labels if label.text is None]
+    return reading_notices(plain, [texts[name] for name in plain])
 
 
 def _pair(line: str) -> Label:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json as jsonlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,13 +15,14 @@ from ..errors import InputError
 from . import options
 from .bulk import pictures, run
 from .screen import screen
-from .trained import check_head_is_named, is_trained_pair
-from .ui import plain, put, verb
+from .trained import base_of, check_head_is_named, is_trained_pair
+from .ui import plain, put, say, verb
 
 if TYPE_CHECKING:
     from ..zeroshot import Classified, Prediction
 
 BAR = 24
+COLUMNS = {"path": str, "label": str, "score": float}
 
 
 @verb
@@ -29,11 +31,10 @@ def classify(
         list[str],
         typer.Argument(metavar="PICTURES...", help="Pictures, folders, patterns; - for a list on stdin."),
     ],
-    labels: Annotated[
-        list[str],
-        typer.Option("--labels", "-l", help="Labels, separated by commas; may be given several times."),
-    ] = [],  # noqa: B006 - typer makes a new list each time
-    labels_file: Annotated[Path | None, typer.Option(help="A file with one label per line.")] = None,
+    labels: options.Labels = [],  # noqa: B006 - typer makes a new list each time
+    labels_file: Annotated[
+        Path | None, typer.Option(help="A file of labels: a line, or an id, a tab and a name; or JSON.")
+    ] = None,
     template: Annotated[
         list[str], typer.Option(help="Sentence with {} for the label; may be given several times.")
     ] = [],  # noqa: B006
@@ -42,8 +43,15 @@ def classify(
         str, typer.Option(help="softmax: probabilities over the labels; cosine: each by itself.")
     ] = "softmax",
     none: Annotated[str | None, typer.Option(help="A further label that stands for none of these.")] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Labels shown for each picture.")] = 5,
-    model: options.Model = options.DEFAULT,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels shown for each image.")] = 5,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="File (.csv .tsv .json .jsonl .parquet) for them; it must not exist."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    model: options.AdaptedModel = None,
     adapter_path: Annotated[
         Path | None,
         typer.Option(
@@ -67,24 +75,26 @@ def classify(
     """Say which label fits each picture best: of those given, without training, or of a trained head's."""
     from .. import ZeroShotClassifier, load
     from ..classification import TrainedClassifier
+    from ..label_files import derived_notices, lines_of, read_label_file, read_labels, texts_of
     from ..models.backend import use_device
     from ..models.classifier import Classifier
     from ..zeroshot import check_request
 
     names = pictures(inputs)
-    words = [word.strip() for given in labels for word in given.split(",") if word.strip()] + lines_of(
-        labels_file
-    )
+    given = [*read_labels(labels), *(read_label_file(labels_file) if labels_file else [])]
     sentences = [*template, *lines_of(templates)] or None
     zero_shot = adapter_path is None or is_trained_pair(adapter_path)
     if adapter_path is None and any_base:
         raise InputError("--any-base is for --adapter-path: leave it out")
+    _check_output(output, force, json, names)
+    words = texts_of(given)
     if zero_shot:
         if not words:
-            check_head_is_named(model, adapter_path)
+            check_head_is_named(model or options.DEFAULT, adapter_path)
         check_request(words, sentences, score, none)
     else:
-        _check_trained(words, sentences, score, none)
+        _check_trained(bool(words), sentences, score, none)
+    base, revision = base_of(model, revision, adapter_path)
     if device:
         use_device(device)
     settings = options.load_options(
@@ -100,20 +110,43 @@ def classify(
     with screen() as shown:
         settings = dataclasses.replace(settings, any_base=any_base)
         loaded, processor = load(
-            model, revision=revision, options=settings, on_event=shown, adapter_path=adapter_path
+            base, revision=revision, options=settings, on_event=shown, adapter_path=adapter_path
         )
         classifier: ZeroShotClassifier | TrainedClassifier
         if isinstance(loaded, Classifier):
             classifier = TrainedClassifier(loaded, processor, batch_size)
         elif zero_shot:
-            classifier = ZeroShotClassifier(loaded, processor, words, sentences, score, none, batch_size)
+            for notice in derived_notices(given, words):
+                shown(notice)
+            classifier = ZeroShotClassifier(
+                loaded, processor, words, sentences, score, none, batch_size, on_event=shown
+            )
+            shown.close()
         else:
             raise InputError(f"{adapter_path} holds no head: it was not trained to classify")
-        writer = _Writer(json, score, top_k)
+        writer = _File(output, force, top_k, words) if output else _Writer(json, score, top_k, words)
         run(classifier.stream(names), names, writer, shown, "classified")
 
 
-def _check_trained(words: list[str], sentences: list[str] | None, score: str, none: str | None) -> None:
+def _check_output(output: Path | None, force: bool, json: bool, names: list[str]) -> None:
+    """Refuse a file that cannot be written, before a model is loaded.
+
+    Raises:
+        InputError: options that do not go together, or a file of no known format, or that is there.
+        OutputError: it cannot be written.
+    """
+    from ..record_files import check_record_file
+
+    if output is None and force:
+        raise InputError("--force is for -o: leave it out")
+    if output is None:
+        return
+    if json:
+        raise InputError("--json prints to stdout and -o writes a file: give one of them")
+    check_record_file(output.expanduser(), names, force)
+
+
+def _check_trained(words: bool, sentences: list[str] | None, score: str, none: str | None) -> None:
     """Refuse what only zero-shot labels have a use for.
 
     Raises:
@@ -129,22 +162,66 @@ def _check_trained(words: list[str], sentences: list[str] | None, score: str, no
         raise InputError(f"--score {score} is for zero-shot labels: a trained head gives probabilities")
 
 
-class _Writer:
-    """Predictions on stdout: drawn on a terminal, lines in a pipe, one list as JSON."""
+@dataclasses.dataclass(frozen=True)
+class _Labelled:
+    """An image with its best labels."""
 
-    def __init__(self, json: bool, score: str, top_k: int) -> None:
-        self.json, self.score, self.top_k, self.count = json, score, top_k, 0
-        self.draws = sys.stdout.isatty() and not json
+    path: str
+    best: list[Prediction]
+    texts: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry of JSON; a label that is called otherwise in a prompt comes with its text."""
+        predictions = [{"label": label, **self._text(label), "score": score} for label, score in self.best]
+        return {"path": self.path, "predictions": predictions}
+
+    def rows(self) -> list[tuple[str, str, float]]:
+        """A row for each label, best first, with the cells of `COLUMNS`."""
+        return [(self.path, label, score) for label, score in self.best]
+
+    def _text(self, label: str) -> dict[str, str]:
+        text = self.texts.get(label, label)
+        return {} if text == label else {"text": text}
+
+
+class _File:
+    """Predictions in a file."""
+
+    def __init__(self, path: Path, force: bool, top_k: int, texts: Mapping[str, str]) -> None:
+        from ..record_files import RecordFile
+
+        self.file, self.top_k, self.texts = RecordFile(path.expanduser(), COLUMNS, force), top_k, texts
 
     def add(self, name: str, result: Classified) -> None:
-        best = (result.predictions or [])[: self.top_k]
+        self.file.add(_Labelled(name, (result.predictions or [])[: self.top_k], self.texts))
+
+    def close(self, interrupted: bool = False) -> None:
+        self.file.close()
+        count, path = self.file.count, self.file.path
+        say(
+            f"wrote the labels of {count} image{'s' * (count != 1)} to {path}"
+            if count
+            else f"nothing to write to {path}"
+        )
+
+
+class _Writer:
+    """Predictions on stdout: drawn on a terminal, a table in a pipe, one list as JSON."""
+
+    def __init__(self, json: bool, score: str, top_k: int, texts: Mapping[str, str]) -> None:
+        self.json, self.score, self.top_k, self.texts, self.count = json, score, top_k, texts, 0
+        self.draws = sys.stdout.isatty() and not json
+        if not (self.json or self.draws):
+            put("\t".join(COLUMNS))
+
+    def add(self, name: str, result: Classified) -> None:
+        labelled = _Labelled(name, (result.predictions or [])[: self.top_k], self.texts)
         if self.json:
-            entry = {"path": name, "predictions": [{"label": label, "score": score} for label, score in best]}
-            put(("[" if self.count == 0 else ",") + jsonlib.dumps(entry))
+            put(("[" if self.count == 0 else ",") + jsonlib.dumps(labelled.to_dict()))
         elif self.draws:
-            self._draw(name, best)
+            self._draw(labelled)
         else:
-            for label, score in best:
+            for _, label, score in labelled.rows():
                 put(f"{plain(name)}\t{plain(label)}\t{score:.6f}")
         self.count += 1
 
@@ -152,26 +229,15 @@ class _Writer:
         if self.json:
             put("]" if self.count else "[]")
 
-    def _draw(self, name: str, best: list[Prediction]) -> None:
-        best = [(plain(label), score) for label, score in best]
+    def _draw(self, labelled: _Labelled) -> None:
+        best = [(self._called(label), score) for label, score in labelled.best]
         width = max(len(label) for label, _ in best)
-        put(plain(name))
+        put(plain(labelled.path))
         for label, score in best:
             shown = f"{score:7.1%}" if self.score == "softmax" else f"{score:+.4f}"
             bar = "█" * round(BAR * min(1.0, max(0.0, score)))
             put(f"  {label:<{width}}  {shown}  {bar}".rstrip())
 
-
-def lines_of(path: Path | None) -> list[str]:
-    """The lines of a text file that are not empty; none for no file."""
-    if path is None:
-        return []
-    from ..storage.text_files import read_lines
-
-    try:
-        lines = [line.strip() for line in read_lines(path.expanduser()) if line.strip()]
-    except InputError as error:
-        raise InputError(f"{error}; a file with one entry per line is expected") from error
-    if not lines:
-        raise InputError(f"{path} is empty: one entry per line is expected")
-    return lines
+    def _called(self, label: str) -> str:
+        text = self.texts.get(label, label)
+        return plain(label if text == label else f"{label} ({text})")

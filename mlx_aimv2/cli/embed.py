@@ -16,6 +16,7 @@ from .bulk import Sink, pictures, run
 from .screen import screen
 from .stdin import with_texts
 from .tables import table
+from .trained import base_of
 from .ui import put, say, verb
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def embed(
             "-o", "--output", help="File (.npz .npy .safetensors .jsonl .parquet), or FOLDER/ for shards."
         ),
     ] = None,
-    model: options.Model = options.DEFAULT,
+    model: options.AdaptedModel = None,
     pooling: Annotated[str, typer.Option(help="auto, mean, max, head, or tokens (a grid).")] = "auto",
     normalize: Annotated[bool, typer.Option(help="Scale every vector to unit length.")] = True,
     adapter_path: Annotated[
@@ -88,10 +89,11 @@ def embed(
         min_patches=min_patches,
         max_patches=max_patches,
     )
+    base, revision = base_of(model, revision, adapter_path)
     with screen() as shown:
         settings = dataclasses.replace(settings, any_base=any_base)
         loaded, processor = load(
-            model, revision=revision, options=settings, on_event=shown, adapter_path=adapter_path
+            base, revision=revision, options=settings, on_event=shown, adapter_path=adapter_path
         )
         encoder = loaded.trunk if isinstance(loaded, Classifier) else loaded
         embedder = Embedder(encoder, processor, pooling, normalize, batch_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -11,13 +12,17 @@ from ..errors import InputError
 from .convert import parse_size
 from .options import AnyBase, Revision, Weights
 from .screen import screen
+from .trained import base_of
 from .ui import say, verb
 
 
 @verb
 def export(
-    source: Annotated[str, typer.Argument(help="A folder, a repository, or a short name.")],
-    target: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="A folder, a repository, or a short name; without it, the base of the adapter."),
+    ],
+    target: Annotated[Path | None, typer.Argument(help="The folder to write; it must not exist.")] = None,
     format: Annotated[str, typer.Option(help="transformers, apple, apple-mlx or timm.")] = "transformers",
     dtype: Annotated[
         str | None, typer.Option(help="float32, float16 or bfloat16. \\[default: as stored]")
@@ -40,6 +45,11 @@ def export(
     if any_base and adapter_path is None:
         raise InputError("--any-base needs --adapter-path")
     options = ConvertOptions(dtype=dtype, max_shard_bytes=parse_size(max_shard_size), weights=weights)
+    if target is None:
+        if adapter_path is None:
+            raise InputError(f"name the folder to write too: mlx-aimv2 export {quote(source)} FOLDER")
+        target = Path(source)
+        source, revision = base_of(None, revision, adapter_path)
     with screen() as shown:
         written = run(
             source,

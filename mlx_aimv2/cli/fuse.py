@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 
 from .convert import parse_size
-from .options import DEFAULT, AnyBase, Model, Revision, Weights
+from .options import AdaptedModel, AnyBase, Revision, Weights
 from .screen import screen
+from .trained import base_of
 from .ui import say, verb
 
 
 @verb
 def fuse(
-    model: Model = DEFAULT,
+    model: AdaptedModel = None,
     adapter_path: Annotated[
         Path, typer.Option(help="The folder of the adapter, as finetune or PEFT writes it.")
     ] = Path("adapters"),
@@ -38,8 +39,9 @@ def fuse(
     from ..fusing import FuseOptions
     from ..fusing import fuse as run
 
+    base, revision = base_of(model, revision, adapter_path)
     options = FuseOptions(dequantize, revision, weights, parse_size(max_shard_size), any_base)
     with screen() as shown:
-        written = run(model, adapter_path, save_path, options=options, on_event=shown)
+        written = run(base, adapter_path, save_path, options=options, on_event=shown)
     head = f"; its head: --model {written} --adapter-path {written}" if has_task(written) else ""
     say(f"wrote {written}{head}; try: mlx-aimv2 info {written}")

@@ -22,6 +22,23 @@ Model = Annotated[
         help="A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`); demo needs no download.",
     ),
 ]
+AdaptedModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`); demo needs no download."
+        f" \\[default: the base of the adapter, else {DEFAULT_MODEL}]",
+    ),
+]
+Labels = Annotated[
+    list[str],
+    typer.Option(
+        "--labels",
+        "-l",
+        help="Labels, separated by commas, or a file of them; `id=name` names what the model cannot know.",
+    ),
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Dtype = Annotated[

@@ -1,4 +1,4 @@
-"""What a folder of `finetune` was trained for, as far as the verbs have to know before anything is loaded."""
+"""What a folder of `finetune` was trained for, and on what, as the verbs have to know before anything is loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,29 @@ import shlex
 from pathlib import Path
 
 from ..errors import ConfigError, InputError
+from ..presets import DEFAULT_MODEL
 from ..storage.json_files import read_json
+from .ui import say
+
+
+def base_of(model: str | None, revision: str | None, adapter_path: Path | None) -> tuple[str, str | None]:
+    """The checkpoint of a verb, and its revision: the one named, else the adapter's base, else the default.
+
+    Raises:
+        InputError: the adapter's base is a folder that is not there.
+        CheckpointError: the folder of the adapter is not there, or damaged.
+    """
+    if model is not None or adapter_path is None:
+        return model or DEFAULT_MODEL, revision
+    from ..adapters.named_base import named_base
+
+    base = named_base(adapter_path)
+    if base is None:
+        say(f"{adapter_path} does not name its base: {DEFAULT_MODEL} is used; --model names another")
+        return DEFAULT_MODEL, revision
+    at = f" at revision {base.revision}" if base.revision and not revision else ""
+    say(f"the base is {base.model}{at}, as {adapter_path} says; --model names another")
+    return base.model, revision or base.revision
 
 
 def check_head_is_named(model: str, adapter_path: Path | None, zero_shot: str = "") -> None:

@@ -407,7 +407,7 @@ def test_zero_shot_labels_of_an_output_without_direction_are_refused(pair, draw)
     (item,) = classifier.stream([draw(0)])
     assert item.predictions is None and isinstance(item.error, NonFiniteError)
     model.text_projection.weight = model.text_projection.weight * 0
-    with pytest.raises(NonFiniteError, match="the prompt '.*': the model's output is all zeros"):
+    with pytest.raises(NonFiniteError, match=r"the prompt '.*': the model's output is all zeros"):
         ZeroShotClassifier(model, processor, ["a", "b"])
 
 
