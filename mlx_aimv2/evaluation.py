@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from .metrics import THRESHOLD, Metrics, log_softmax, measure, measure_multi_lab
 from .models.classifier import Classifier
 from .picture_stream import Embedded
 from .plots import draw_calibration, draw_confusion
-from .predictions import Labelled, Prediction, Predictions
+from .predictions import Labelled, Predictions
 from .processing.processor import Processor
 from .zeroshot import Labels, ZeroShotClassifier
 
@@ -59,19 +59,24 @@ class Evaluation:
         mistakes: the wrong pictures of the highest confidence, the surest first.
         predictions: of every image that could be read.
         label_texts: what each label was called in a prompt; none without prompts.
+        lists_predictions: whether `to_dict` has all predictions, under the key `predictions`.
     """
 
     metrics: Metrics
     skipped: tuple[Skipped, ...] = ()
     mistakes: tuple[Mistake, ...] = ()
-    predictions: Sequence[Prediction] = ()
+    predictions: Predictions = field(default_factory=Predictions)
     label_texts: tuple[str, ...] = ()
+    lists_predictions: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers and mistakes as plain values for JSON; the metrics stand at the top."""
         return {
             **self.metrics.to_dict(),
             **({"label_texts": list(self.label_texts)} if self.label_texts else {}),
+            **(
+                {"predictions": [one.to_dict() for one in self.predictions]} if self.lists_predictions else {}
+            ),
             "mistakes": [
                 {**vars(each), "truth": list(each.truth), "predicted": list(each.predicted)}
                 for each in self.mistakes

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .class_names import WORDNET, label_texts, looks_like_id, reading_notices
+from .class_names import WORDNET, label_text, label_texts, looks_like_id, reading_notices, some
 from .errors import InputError
 from .events import Notice
 from .storage.text_files import read_lines
@@ -109,6 +109,77 @@ def texts_of(labels: Iterable[Label]) -> dict[str, str]:
     plain = [label.name for label in every if label.text is None]
     texts = dict(zip(plain, label_texts(plain), strict=True))
     return {name: texts[name] if text is None else text for name, text in given.items()}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The labels that the images of some data are to be told apart by.
+
+    Attributes:
+        texts: what each is called in a prompt, by its name.
+        numbers: of each class of the data, the place of its label.
+        notices: what there is to say about them.
+    """
+
+    texts: dict[str, str]
+    numbers: list[int | None]
+    notices: list[Notice]
+
+
+def choose(labels: Sequence[Label], classes: Sequence[str]) -> Choice:
+    """The labels to choose from for images of some classes.
+
+    A label is that of a class if both have one name, or are the same words. In results it has the name of the class.
+
+    Args:
+        labels: what is chosen from, whether or not the data has it; but if each of them has a text, they are names for
+            classes, and the classes of the data are what is chosen from.
+        classes: names of the classes of the data.
+
+    Raises:
+        InputError: a label is given twice, two are the same words, or names are given for other classes alone.
+    """
+    found = _labels_of_classes(labels, classes)
+    used = {label for label in found if label is not None}
+    names_ids = all(label.text is not None for label in labels)
+    if names_ids:
+        if not used:
+            raise InputError(
+                f"--labels names {some([label.name for label in labels])}, and the data has {some(classes)}: the part"
+                " before = (or a tab) has to be the name of a class"
+            )
+        chosen = [
+            Label(name, label.text if label else None) for name, label in zip(classes, found, strict=True)
+        ]
+        numbers: list[int | None] = list(range(len(classes)))
+    else:
+        names = {label: name for name, label in zip(reversed(classes), reversed(found), strict=True) if label}
+        chosen = [Label(names.get(label, label.name), label.text) for label in labels]
+        places = {label: place for place, label in enumerate(labels)}
+        numbers = [places[label] if label else None for label in found]
+    texts = texts_of(chosen)
+    notices = derived_notices(chosen, texts)
+    if names_ids and (others := len(labels) - len(used)):
+        notices.append(
+            Notice(f"{others:,} of {len(labels):,} names of --labels are for classes that the data lacks")
+        )
+    return Choice(texts, numbers, notices)
+
+
+def _labels_of_classes(labels: Sequence[Label], classes: Sequence[str]) -> list[Label | None]:
+    by_name: dict[str, Label] = {}
+    by_words: dict[str, Label] = {}
+    for label in labels:
+        known = [by_name.setdefault(label.name, label)]
+        if label.name not in classes:
+            known.append(by_words.setdefault(_words(label.name), label))
+        if any(other is not label for other in known):
+            raise InputError(f"--labels names {label.name!r} twice: keep one of them")
+    return [by_name.get(name) or by_words.get(_words(name)) for name in classes]
+
+
+def _words(name: str) -> str:
+    return label_text(name).lower()
 
 
 def derived_notices(labels: Iterable[Label], texts: Mapping[str, str]) -> list[Notice]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -58,10 +58,10 @@ class Predictions(Sequence[Prediction]):
         chosen: (N, C) whether a label was predicted, where there may be several; None where the likeliest is it.
     """
 
-    examples: Sequence[Labelled]
-    labels: tuple[str, ...]
-    best: np.ndarray
-    scores: np.ndarray
+    examples: Sequence[Labelled] = ()
+    labels: tuple[str, ...] = ()
+    best: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int32))
+    scores: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     chosen: np.ndarray | None = None
 
     @classmethod

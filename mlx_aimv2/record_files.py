@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -182,6 +182,24 @@ def check_record_file(path: Path, names: Sequence[str] = (), force: bool = False
 
 class _Tried(Exception):
     """Ends an attempt to write, and leaves nothing behind."""
+
+
+def write_records(path: Path, records: Iterable[Record], columns: Columns, force: bool = False) -> None:
+    """Write a file of records.
+
+    Args:
+        path: of the file; its ending says in which format.
+        records: what it is to hold.
+        columns: of the rows, where the format has rows.
+        force: whether a file that is there may be replaced.
+
+    Raises:
+        Aimv2Error: as `check_record_file` refuses, or what is written cannot be.
+    """
+    file = RecordFile(path, columns, force)
+    for record in records:
+        file.add(record)
+    file.close()
 
 
 class RecordFile:

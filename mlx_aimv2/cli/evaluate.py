@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from .bulk import pictures
 from .evaluating import DATA_OPTIONS, Request, check_request, evaluate_data
 from .screen import screen
 from .tables import table
+from .trained import base_of
 from .ui import NOT_ALL_DONE, put, say, verb
 
 if TYPE_CHECKING:
@@ -49,9 +51,15 @@ def evaluate(
         ),
     ] = None,
     model: Annotated[
-        str,
-        typer.Option("--model", "-m", help="A folder, a repository, a short name.", rich_help_panel=LABELLED),
-    ] = options.DEFAULT,
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A folder, a repository, a short name. \\[default: the base of the adapter, else "
+            f"{options.DEFAULT}]",
+            rich_help_panel=LABELLED,
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -79,18 +87,31 @@ def evaluate(
         ),
     ] = [],  # noqa: B006
     labels: Annotated[
-        Path | None,
+        list[str],
         typer.Option(
-            help="Zero-shot labels to choose among, one per line. \\[default: those of the data]",
+            help="Zero-shot labels to choose among: a file with one per line, or separated by commas; or names for"
+            " classes, as `id=name`. \\[default: the names of the classes]",
             rich_help_panel=LABELLED,
         ),
-    ] = None,
+    ] = [],  # noqa: B006
     output: Annotated[
         Path | None,
         typer.Option(
             help="Folder for evaluation.json, confusion.png, calibration.png.", rich_help_panel=LABELLED
         ),
     ] = None,
+    predictions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="What was predicted for each image: a file (.csv .tsv .json .jsonl .parquet); - for the JSON of"
+            " --json and --output.",
+            rich_help_panel=LABELLED,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the file of --predictions.", rich_help_panel=LABELLED)
+    ] = False,
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -131,13 +152,16 @@ def evaluate(
         request = Request(
             data=data,
             adapter_path=adapter_path,
-            model=model,
+            model=model or options.DEFAULT,
             split=split,
             val_fraction=val_fraction,
             seed=seed,
             templates=template or None,
-            labels=labels,
+            labels=labels or None,
             output=output,
+            predictions=predictions,
+            force=force,
+            json=json,
             batch_size=batch_size,
             any_base=any_base,
         )
@@ -146,6 +170,9 @@ def evaluate(
     from ..models.backend import require_mlx, use_device
 
     require_mlx()
+    if request is not None:
+        base, revision = base_of(model, revision, adapter_path)
+        request = dataclasses.replace(request, model=base)
     if device:
         use_device(device)
     settings = options.load_options(
@@ -160,7 +187,7 @@ def evaluate(
     )
     with screen() as shown:
         if request is not None:
-            evaluate_data(request, revision, settings, json, shown)
+            evaluate_data(request, revision, settings, shown)
         elif compare is not None:
             from ..fidelity import compare as run
 

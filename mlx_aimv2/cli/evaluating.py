@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .classify import lines_of
+from ..label_files import Choice, choose, read_labels
 from .screen import Screen
 from .tables import table
 from .trained import check_head_is_named, is_trained_pair
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 SPLITS = ("val", "test", "train", "all")
 DATA_OPTIONS = (
     "adapter_path", "model", "split", "val_fraction", "seed", "template", "labels", "output",
-    "batch_size", "any_base",
+    "predictions", "force", "batch_size", "any_base",
 )  # fmt: skip
+STDOUT = "-"  # the evaluation's own JSON, in place of a file
 CLASSES, MISTAKES = 25, 5  # that a table shows; files and JSON hold more
 
 
@@ -45,8 +46,11 @@ class Request:
     val_fraction: float | None
     seed: int | None
     templates: list[str] | None
-    labels: Path | None
+    labels: list[str] | None
     output: Path | None
+    predictions: str | None
+    force: bool
+    json: bool
     batch_size: int | None
     any_base: bool
 
@@ -70,11 +74,26 @@ def check_request(request: Request) -> None:
         from ..zeroshot import check_templates
 
         check_templates(request.templates)
+    if request.labels:
+        read_labels(request.labels)
+    _check_predictions(request)
 
 
-def evaluate_data(
-    request: Request, revision: str | None, settings: LoadOptions, json: bool, shown: Screen
-) -> None:
+def _check_predictions(request: Request) -> None:
+    if request.force and request.predictions in (None, STDOUT):
+        raise InputError("--force is for --predictions FILE: leave it out")
+    if request.predictions == STDOUT and not request.json and request.output is None:
+        raise InputError(
+            "--predictions - puts them into the evaluation's JSON: ask for it with --json or --output FOLDER, or name"
+            " a file"
+        )
+    if request.predictions not in (None, STDOUT):
+        from ..record_files import check_record_file
+
+        check_record_file(Path(request.predictions).expanduser(), force=request.force)
+
+
+def evaluate_data(request: Request, revision: str | None, settings: LoadOptions, shown: Screen) -> None:
     """Evaluate labels or captions, whichever the data holds, and bring out what was found.
 
     Raises:
@@ -86,8 +105,10 @@ def evaluate_data(
     evaluate = _captions if has_captions(request.data) else _labels
     evaluation = evaluate(request, revision, settings, shown)
     shown.close()
+    if isinstance(evaluation, Evaluation):
+        evaluation = _with_predictions(evaluation, request)
     written = write_report(request.output, evaluation) if request.output is not None else []
-    if json:
+    if request.json:
         put(jsonlib.dumps(evaluation.to_dict(), indent=2))
     elif isinstance(evaluation, Evaluation):
         show(evaluation)
@@ -95,6 +116,23 @@ def evaluate_data(
         show_retrieval(evaluation)
     if written:
         say(f"wrote {', '.join(path.name for path in written)} to {request.output}")
+
+
+def _with_predictions(evaluation: Evaluation, request: Request) -> Evaluation:
+    """The evaluation with its predictions in its JSON, or with their file written, as was asked for.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    if request.predictions == STDOUT:
+        return dataclasses.replace(evaluation, lists_predictions=True)
+    if request.predictions is not None:
+        from ..record_files import write_records
+
+        path = Path(request.predictions).expanduser()
+        write_records(path, evaluation.predictions, evaluation.predictions.columns, request.force)
+        say(f"wrote {len(evaluation.predictions):,} predictions to {path}")
+    return evaluation
 
 
 def _measure(request: Request) -> Measure:
@@ -112,9 +150,10 @@ def _labels(request: Request, revision: str | None, settings: LoadOptions, shown
 
     dataset, splits = measured(read_dataset, request.data, request.adapter_path, _measure(request), shown)
     examples = [(each.path, each.labels) for name in splits for each in dataset.split(name)]
-    labels = dataset.labels
-    if request.labels is not None:
-        labels = tuple(lines_of(request.labels))
+    choice = None
+    if request.labels:
+        choice = choose(read_labels(request.labels, set(dataset.labels)), dataset.labels)
+        examples = among(examples, dataset.labels, choice)
     if not (request.templates or request.labels):
         check_head_is_named(request.model, request.adapter_path, "--template or --labels")
     model, processor = _load(request, revision, settings, shown)
@@ -123,7 +162,7 @@ def _labels(request: Request, revision: str | None, settings: LoadOptions, shown
             model,
             processor,
             examples,
-            labels,
+            dataset.labels,
             batch_size=request.batch_size,
             multi_label=model.multi_label,
             on_event=shown,
@@ -132,35 +171,33 @@ def _labels(request: Request, revision: str | None, settings: LoadOptions, shown
         raise InputError(f"{request.adapter_path} holds no head to evaluate: it was not trained to classify")
     if isinstance(model, Aimv2VisionModel):
         check_head_is_named(request.model, request.adapter_path)
+    for notice in choice.notices if choice else ():
+        shown(notice)
     return evaluate_zero_shot(
         model,
         processor,
-        among(examples, dataset.labels, labels),
-        labels,
+        examples,
+        choice.texts if choice else dataset.labels,
         request.templates,
         batch_size=request.batch_size,
         on_event=shown,
     )
 
 
-def among(examples: list[Labelled], known: Sequence[str], labels: Sequence[str]) -> list[Labelled]:
-    """The examples with numbers of other labels, which hold all that occur; `_` and a space are the same there.
+def among(examples: list[Labelled], classes: Sequence[str], choice: Choice) -> list[Labelled]:
+    """The examples with the places of labels that were chosen, in place of the numbers of classes.
 
     Raises:
-        InputError: a label of the data is not among them, or one of them is there twice.
+        InputError: a class that occurs is not among them.
     """
-    numbers: dict[str, int] = {}
-    for number, label in enumerate(labels):
-        if numbers.setdefault(_plain(label), number) != number:
-            raise InputError(f"--labels names {label!r} twice: keep one of them")
-    for label in (known[number] for _, own in examples for number in own):
-        if _plain(label) not in numbers:
-            raise InputError(f"--labels lacks {label!r}, which the data has: add a line with it")
-    return [(path, tuple(numbers[_plain(known[number])] for number in own)) for path, own in examples]
-
-
-def _plain(label: str) -> str:
-    return label.replace("_", " ").strip()
+    found = []
+    for path, own in examples:
+        places = tuple(place for number in own if (place := choice.numbers[number]) is not None)
+        if len(places) < len(own):
+            lacking = next(classes[number] for number in own if choice.numbers[number] is None)
+            raise InputError(f"--labels lacks {lacking!r}, which the data has: add a line with it")
+        found.append((path, places))
+    return found
 
 
 def _captions(
@@ -171,7 +208,9 @@ def _captions(
     from ..models.classifier import Classifier
     from ..retrieval import evaluate_retrieval
 
-    for name, value in (("--template", request.templates), ("--labels", request.labels)):
+    for name, value in (
+        ("--template", request.templates), ("--labels", request.labels), ("--predictions", request.predictions),
+    ):  # fmt: skip
         if value:
             raise InputError(
                 f"{name} is for labelled pictures, and {request.data} holds captions: leave it out"
