@@ -129,11 +129,11 @@ class Choice:
 def choose(labels: Sequence[Label], classes: Sequence[str]) -> Choice:
     """The labels to choose from for images of some classes.
 
-    A label is that of a class if both have one name, or are the same words. In results it has the name of the class.
+    A label is that of a class if both have one name, or are the same words.
 
     Args:
-        labels: what is chosen from, whether or not the data has it; but if each of them has a text, they are names for
-            classes, and the classes of the data are what is chosen from.
+        labels: what is chosen from, whether or not the data has it; if each of them has a text, they name classes,
+            and the classes of the data are what is chosen from.
         classes: names of the classes of the data.
 
     Raises:
@@ -153,8 +153,7 @@ def choose(labels: Sequence[Label], classes: Sequence[str]) -> Choice:
         ]
         numbers: list[int | None] = list(range(len(classes)))
     else:
-        names = {label: name for name, label in zip(reversed(classes), reversed(found), strict=True) if label}
-        chosen = [Label(names.get(label, label.name), label.text) for label in labels]
+        chosen = list(labels)
         places = {label: place for place, label in enumerate(labels)}
         numbers = [places[label] if label else None for label in found]
     texts = texts_of(chosen)

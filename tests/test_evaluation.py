@@ -165,9 +165,14 @@ def test_zero_shot_needs_texts_and_one_label_each(tiny_pair, learned, shades):
         evaluate_zero_shot(*load(tiny_pair), [(shades[0][0], (0, 1))], LABELS)
 
 
-def test_labels_that_differ_in_underscores_alone_stay_apart(tiny_pair, shades):
-    found = evaluate_zero_shot(*load(tiny_pair), shades, ("a b", "a_b", "c"))
+def test_labels_that_are_the_same_words_are_refused_or_given_names(tiny_pair, shades):
+    message = "the classes 'a b' and 'a_b' are both 'a b' in a prompt: tell them apart with --labels"
+    with pytest.raises(InputError, match=message):
+        evaluate_zero_shot(*load(tiny_pair), shades, ("a b", "a_b", "c"))
+    texts = {"a b": "a b", "a_b": "a letter", "c": "c"}
+    found = evaluate_zero_shot(*load(tiny_pair), shades, texts)
     assert found.metrics.labels == ("a b", "a_b", "c")
+    assert found.to_dict()["label_texts"] == ["a b", "a letter", "c"]
 
 
 def test_a_report_is_three_files(learned, shades, tmp_path):

@@ -33,8 +33,8 @@ def test_json_is_whole_with_broken_pictures(cli, pair, photos, tmp_path):
 
 def test_a_pipe_gets_tab_separated_lines(cli, pair, photos):
     done = cli("classify", photos / "0.png", "--labels", LABELS, "--model", pair, "--top-k", "2")
-    rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert len(rows) == 2
+    header, *rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert header == ["path", "label", "score"] and len(rows) == 2
     assert all(path == str(photos / "0.png") and label in LABELS for path, label, _ in rows)
 
 
@@ -127,8 +127,8 @@ def test_a_trained_head_skips_broken_pictures_and_shows_a_few_labels(cli, pair, 
     pictures = (tmp_path / "broken.png", shades / "dark" / "0.png")
     done = cli("classify", *pictures, "--model", pair, "--adapter-path", probe, "--top-k", "1")
     assert done.returncode == 1
-    assert done.stdout.split("\t")[:2] == [str(shades / "dark" / "0.png"), "dark"]
-    assert len(done.stdout.splitlines()) == 1 and "skipped" in done.stderr
+    assert done.stdout.splitlines()[1].split("\t")[:2] == [str(shades / "dark" / "0.png"), "dark"]
+    assert len(done.stdout.splitlines()) == 2 and "skipped" in done.stderr
 
 
 def test_a_head_of_another_base_needs_leave(cli, probe, shades, tmp_path):
