@@ -50,12 +50,18 @@ def read_labels(given: Sequence[str], known: Collection[str] = ()) -> list[Label
     """
     found: list[Label] = []
     for value in given:
-        path = Path(value).expanduser()
-        if path.suffix.lower() in FILE_ENDINGS or (path.is_file() and "," not in value):
-            found += read_label_file(path, known)
+        if value.strip().lower().endswith(FILE_ENDINGS) or _is_file(value):
+            found += read_label_file(Path(value.strip()), known)
         else:
             found += [_pair(part.strip()) for part in value.split(",") if part.strip()]
     return found
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, no such home
+        return False
 
 
 def read_label_file(path: Path, known: Collection[str] = ()) -> list[Label]:

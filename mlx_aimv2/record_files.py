@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from .checkpoints.atomic import replacing
-from .errors import ExistsError, InputError, MissingExtraError, OutputError
+from .checkpoints.atomic import refuse_existing, replacing
+from .errors import InputError, MissingExtraError, OutputError
 from .vectors import check_names
 
 Cell = str | float
@@ -174,8 +174,7 @@ def check_record_file(path: Path, names: Sequence[str] = (), force: bool = False
     check_names(path, names)
     if path.is_dir():
         raise OutputError(f"{path} is a folder: name a file")
-    if path.exists() and not force:
-        raise ExistsError(f"{path} exists already: name another file, or replace it with --force")
+    refuse_existing(path, force=force)
     with contextlib.suppress(_Tried), replacing(path):
         raise _Tried
 
@@ -244,6 +243,7 @@ class RecordFile:
             OutputError: it cannot be written.
         """
         if not self.count:
+            self._encoder.end()  # which has a writer to close
             with contextlib.suppress(_Tried):
                 self._stack.__exit__(_Tried, _Tried(), None)
             return

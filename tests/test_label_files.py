@@ -62,6 +62,11 @@ def test_the_names_of_a_configuration(tmp_path):
     assert read_label_file(tmp_path / "config.json") == [Label("0", "duck"), Label("1", "owl")]
 
 
+@pytest.mark.parametrize("label", ["word " * 200, "~nobody/x", "a\0b", "."])
+def test_a_label_that_is_no_name_of_a_file(label):
+    assert read_labels([label]) == [Label(label.strip())]
+
+
 def test_an_option_names_labels_or_files(tmp_path):
     (tmp_path / "more.txt").write_text("an owl\n")
     (tmp_path / "bare").write_text("a jay\n")
@@ -91,7 +96,9 @@ def test_files_that_are_refused(tmp_path, name, content, message):
 
 def test_a_file_that_is_missing_is_named(tmp_path):
     for read in (lambda path: read_labels([str(path)]), read_label_file, lines_of):
-        with pytest.raises(InputError, match=r"no\.txt cannot be read: No such file or directory; a file with one"):
+        with pytest.raises(
+            InputError, match=r"no\.txt cannot be read: No such file or directory; a file with one"
+        ):
             read(tmp_path / "no.txt")
 
 
@@ -122,20 +129,27 @@ def test_names_for_ids_are_of_the_classes_of_the_data():
 
 
 def test_labels_are_those_of_classes_by_name_or_by_words():
-    choice = choose([Label("jay"), Label("black ring"), Label("a_b"), Label("a b", "x")], ["a_b", "BlackRing", "other"])
+    choice = choose(
+        [Label("jay"), Label("black ring"), Label("a_b"), Label("a b", "x")], ["a_b", "BlackRing", "other"]
+    )
     assert list(choice.texts) == ["jay", "black ring", "a_b", "a b"]
     assert choice.numbers == [2, 1, None]
 
 
 def test_names_keep_classes_apart_that_are_the_same_words():
-    choice = choose([Label("BlackRing", "a ring"), Label("black_ring", "a coil")], ["BlackRing", "black_ring"])
+    choice = choose(
+        [Label("BlackRing", "a ring"), Label("black_ring", "a coil")], ["BlackRing", "black_ring"]
+    )
     assert choice.texts == {"BlackRing": "a ring", "black_ring": "a coil"}
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([Label("n8", "x"), Label("n9", "y")], "--labels names 'n8', 'n9', and the data has 'dog', 'cat': the part"),
+        (
+            [Label("n8", "x"), Label("n9", "y")],
+            "--labels names 'n8', 'n9', and the data has 'dog', 'cat': the part",
+        ),
         ([Label("dog"), Label("dog")], "--labels names 'dog' twice: keep one of them"),
         ([Label("grey ish"), Label("grey_ish")], "--labels names 'grey_ish' twice: keep one of them"),
     ],

@@ -30,7 +30,11 @@ def test_with_several_labels_all_from_a_logit_of_zero_are_predicted():
     found = Predictions.from_logits([("a", (0, 2)), ("b", ())], logits, LABELS[:3], True)
     assert [one.predicted for one in found] == [("dog", "owl"), ()]
     assert [one.truth for one in found] == [("dog", "owl"), ()]
-    assert found[0].ranked == (("owl", pytest.approx(1 / (1 + np.exp(-2)))), ("dog", 0.5), ("cat", pytest.approx(0.5)))
+    assert found[0].ranked == (
+        ("owl", pytest.approx(1 / (1 + np.exp(-2)))),
+        ("dog", 0.5),
+        ("cat", pytest.approx(0.5)),
+    )
 
 
 def test_plain_values_and_cells():
@@ -45,7 +49,16 @@ def test_plain_values_and_cells():
         "predictions": [{"label": "dog", "score": 0.5}, {"label": "cat", "score": score}],
     }
     assert one.rows() == [["a", "dog;cat", "dog", 0.5, "dog", 0.5, "cat", score]]
-    assert list(found.columns) == ["path", "truth", "predicted", "score", "label_1", "score_1", "label_2", "score_2"]
+    assert list(found.columns) == [
+        "path",
+        "truth",
+        "predicted",
+        "score",
+        "label_1",
+        "score_1",
+        "label_2",
+        "score_2",
+    ]
 
 
 def test_there_may_be_none():

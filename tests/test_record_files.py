@@ -137,7 +137,12 @@ def test_a_file_that_is_there_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("name", "names", "error", "message"),
     [
-        ("a.xlsx", (), InputError, r"a\.xlsx: no format ends in \.xlsx; use \.csv, \.tsv, \.json, \.jsonl, \.parquet"),
+        (
+            "a.xlsx",
+            (),
+            InputError,
+            r"a\.xlsx: no format ends in \.xlsx; use \.csv, \.tsv, \.json, \.jsonl, \.parquet",
+        ),
         ("a", (), InputError, "no format ends in nothing"),
         ("no/a.csv", (), OutputError, r"a\.csv cannot be written: No such file or directory"),
         ("folder.csv", (), OutputError, r"folder\.csv is a folder: name a file"),

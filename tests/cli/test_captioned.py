@@ -113,7 +113,10 @@ def test_labels_among_many_more(cli, pair, shades, trained, tmp_path):
     ("lines", "message"),
     [
         ("dark\nbright", "--labels lacks 'grey_ish', which the data has: add a line with it"),
-        ("dark\nbright\ngrey_ish\ngrey ish", "the classes 'grey_ish' and 'grey ish' are both 'grey ish' in a prompt"),
+        (
+            "dark\nbright\ngrey_ish\ngrey ish",
+            "the classes 'grey_ish' and 'grey ish' are both 'grey ish' in a prompt",
+        ),
         ("", "labels.txt is empty: one entry per line is expected"),
     ],
 )

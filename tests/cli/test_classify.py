@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 
@@ -161,3 +162,136 @@ def test_leave_for_any_base_needs_an_adapter(cli, pair, photos):
     done = cli("classify", photos / "0.png", "--model", pair, "--labels", LABELS, "--any-base")
     assert done.returncode == 2
     assert "--any-base is for --adapter-path: leave it out" in done.stderr
+
+
+# Files of labels.
+
+
+def read_rows(path):
+    """The rows of a CSV file as dictionaries."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_file_holds_what_json_does(cli, pair, photos, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no")
+    images = (photos / "0.png", tmp_path / "broken.png", photos / "1.png")
+    request = ("--labels", LABELS, "--model", pair, "--top-k", "2")
+    entries = json.loads(cli("classify", *images, *request, "--json").stdout)
+    assert [len(entry["predictions"]) for entry in entries] == [2, 2]
+    for name in ("labels.csv", "labels.jsonl"):
+        done = cli("classify", *images, *request, "-o", tmp_path / name)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"wrote the labels of 2 images to {tmp_path / name}" in done.stderr
+        assert f"skipped {tmp_path / 'broken.png'}: " in done.stderr
+    assert [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()] == entries
+    rows = [(row["path"], row["label"], float(row["score"])) for row in read_rows(tmp_path / "labels.csv")]
+    expected = [(e["path"], p["label"], p["score"]) for e in entries for p in e["predictions"]]
+    assert rows == expected
+
+
+def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(cli, pair, photos, tmp_path):
+    (tmp_path / "a.csv").write_text("mine")
+    request = ("classify", photos / "0.png", "--labels", LABELS, "--model", pair, "-o", tmp_path / "a.csv")
+    done = cli(*request)
+    assert done.returncode == 2 and f"{tmp_path / 'a.csv'} exists already" in done.stderr
+    assert (tmp_path / "a.csv").read_text() == "mine"
+    assert cli(*request, "--force").returncode == 0
+    assert len(read_rows(tmp_path / "a.csv")) == 3
+
+
+def test_nothing_is_written_where_nothing_could_be_read(cli, pair, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no")
+    request = ("--labels", LABELS, "--model", pair, "-o", tmp_path / "a.parquet")
+    done = cli("classify", tmp_path / "broken.png", *request)
+    assert done.returncode == 1 and f"nothing to write to {tmp_path / 'a.parquet'}" in done.stderr
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def test_a_trained_head_writes_files_too(cli, pair, probe, shades, tmp_path):
+    arguments = (
+        "classify",
+        shades / "dark",
+        "--adapter-path",
+        probe,
+        "--top-k",
+        "1",
+        "-o",
+        tmp_path / "a.tsv",
+    )
+    done = cli(*arguments)
+    assert done.returncode == 0, done.stderr
+    header, *rows = (tmp_path / "a.tsv").read_text().splitlines()
+    assert header == "path\tlabel\tscore" and len(rows) == 10 and all("\tdark\t" in row for row in rows)
+    assert f"the base is {pair}, as {probe} says; --model names another" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "a.xlsx"], "a.xlsx: no format ends in .xlsx; use .csv, .tsv, .json, .jsonl, .parquet"),
+        (["-o", "a.csv", "--json"], "--json prints to stdout and -o writes a file: give one of them"),
+        (["--force"], "--force is for -o: leave it out"),
+        (["-o", "/no/where/a.csv"], "/no/where/a.csv cannot be written: No such file or directory"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused_early(cli, photos, arguments, message):
+    done = cli("classify", photos / "0.png", "--labels", LABELS, "--model", "no such model", *arguments)
+    assert done.returncode in (1, 2) and message in done.stderr and not done.stdout
+
+
+# What labels are called.
+
+
+def test_names_stand_for_ids_and_results_have_the_ids(cli, pair, photos, tmp_path):
+    (tmp_path / "names.json").write_text(json.dumps({"n01855672": "a dog", "n2": "a cat", "n3": "a rocket"}))
+    named = ("--labels", tmp_path / "names.json")
+    inline = ("--labels", "n01855672=a dog,n2=a cat", "-l", "n3=a rocket")
+    plain = cli("classify", photos / "0.png", "--labels", LABELS, "--model", pair, "--json")
+    expected = {entry["label"]: entry["score"] for entry in json.loads(plain.stdout)[0]["predictions"]}
+    for labels in (named, inline):
+        done = cli("classify", photos / "0.png", *labels, "--model", pair, "--json")
+        assert done.returncode == 0 and done.stderr == ""
+        predictions = json.loads(done.stdout)[0]["predictions"]
+        assert {entry["label"] for entry in predictions} == {"n01855672", "n2", "n3"}
+        assert {entry["text"]: entry["score"] for entry in predictions} == pytest.approx(expected, abs=1e-5)
+
+
+def test_folder_names_are_read_as_words_and_ids_are_pointed_out(cli, pair, photos):
+    done = cli("classify", photos / "0.png", "-l", "BlackRing,n01855672,sea_lion", "--model", pair, "--json")
+    texts = {entry["label"]: entry.get("text") for entry in json.loads(done.stdout)[0]["predictions"]}
+    assert texts == {"BlackRing": "Black Ring", "n01855672": None, "sea_lion": "sea lion"}
+    lines = done.stderr.splitlines()
+    assert lines[0] == "mlx-aimv2: names are read as words: 'BlackRing' as 'Black Ring'"
+    assert lines[1].startswith("mlx-aimv2: 1 of 3 labels looks like an id, which say")
+    assert len(lines) == 2
+
+
+def test_a_label_that_is_too_long_is_named_once(cli, pair, photos):
+    long = "word " * 90
+    done = cli("classify", photos / "0.png", "-l", f"a dog,{long}", "--model", pair, "--json")
+    assert done.returncode == 0
+    message = f"the label '{('word ' * 12)[:59]}…' is longer than the model takes: the end does not count"
+    assert done.stderr == f"mlx-aimv2: {message}\n"
+
+
+def test_files_of_labels_and_templates_may_begin_with_a_mark(cli, pair, photos, tmp_path):
+    (tmp_path / "labels").write_text("a dog\na cat\na rocket\n", encoding="utf-8-sig")
+    (tmp_path / "templates").write_text("a photo of {}.\n", encoding="utf-16")
+    files = ["--labels-file", tmp_path / "labels", "--templates", tmp_path / "templates"]
+    line = ["--labels", LABELS, "--template", "a photo of {}."]
+    first, second = (scores_of(cli, pair, photos, given) for given in (files, line))
+    assert first.keys() == second.keys() and first == pytest.approx(second, abs=1e-4)
+
+
+# The base of an adapter.
+
+
+def test_a_base_that_is_gone_is_named(cli, probe, photos, tmp_path):
+    moved = shutil.copytree(probe, tmp_path / "adapter")
+    task = json.loads((moved / "task.json").read_text())
+    task["base"]["name"] = "/no/such/base"
+    (moved / "task.json").write_text(json.dumps(task))
+    done = cli("classify", photos / "0.png", "--adapter-path", moved)
+    message = f"{moved} was trained on /no/such/base, which is not there: name its place with --model"
+    assert (done.returncode, done.stderr) == (2, f"mlx-aimv2: error: {message}\n")
