@@ -57,8 +57,9 @@ TEXTS = {
 }
 IDS = [
     "n01855672", "v00001740", "0", "0042", "7", "707-320", "class_3", "Class 3", "class3", "label-7",
-    "category12", "c0", "x1", "d41d8cd98f00", "550e8400-e29b-41d4-a716-446655440000", "550E8400E29B41D4A716446655440000", "Q146",
-    "m_01g317", "aB3dE5gH1jK2", "___",
+    "category12", "c0", "x1",
+    "d41d8cd98f00", "550e8400-e29b-41d4-a716-446655440000", "550E8400E29B41D4A716446655440000",
+    "Q146", "m_01g317", "aB3dE5gH1jK2", "___",
 ]  # fmt: skip
 NO_IDS = [
     "duck", "BlackRing", "facade", "deadbeef", "F16", "A300B4", "Boeing747", "12 dogs", "ak47", "犬", "Type2Diabetes",
