@@ -56,7 +56,8 @@ def named_base(adapter_path: str | os.PathLike[str]) -> NamedBase | None:
     for path in (Path(name).expanduser(), folder.absolute().parent / name):
         if path.is_dir():
             return NamedBase(str(path))
-    if is_demo(name) or find(name) is not None or REPOSITORY.fullmatch(name):
+    is_repository = REPOSITORY.fullmatch(name) is not None and not name.startswith(".")
+    if is_demo(name) or find(name) is not None or is_repository:
         return NamedBase(name, revision)
     raise InputError(f"{folder} was trained on {name}, which is not there: name its place with --model")
 

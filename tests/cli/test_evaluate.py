@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 
@@ -294,3 +295,97 @@ def test_options_of_labelled_pictures_are_refused_for_a_comparison(cli, pair, ar
     done = cli("evaluate", "--compare", pair, pair, *arguments)
     assert done.returncode == 2
     assert f"{arguments[0]} is for --data, not for --compare" in done.stderr
+
+
+# What images of classes are called, what was predicted for each, and the base of an adapter.
+
+
+def test_ids_of_folders_get_names(cli, pair, shades, tmp_path):
+    data, ids = tmp_path / "data", {"n01855672": "bright", "n01855673": "dark", "n01855674": "grey_ish"}
+    for name, shade in ids.items():
+        shutil.copytree(shades / shade, data / name)
+    request = ("--data", data, "--model", pair, "--split", "all", "--json")
+    words = json.loads(cli("evaluate", "--data", shades, *request[2:]).stdout)
+    names = ",".join(f"{name}={shade}".replace("_", " ") for name, shade in ids.items())
+    done = cli("evaluate", *request, "--labels", names)
+    found = json.loads(done.stdout)
+    assert done.stderr == "" and found["nll"] == pytest.approx(words["nll"], abs=1e-4)
+    assert (found["labels"], found["label_texts"]) == (list(ids), ["bright", "dark", "grey ish"])
+    (tmp_path / "names.csv").write_text("id,name\nn01855672,bright\nn01855673,dark\n")
+    done = cli("evaluate", *request, "--labels", tmp_path / "names.csv")
+    assert json.loads(done.stdout)["label_texts"] == ["bright", "dark", "n01855674"]
+    assert "1 of 3 labels looks like an id, which say nothing to a model: 'n01855674'" in done.stderr
+    done = cli("evaluate", *request, "--labels", "x=bright")
+    assert done.returncode == 2 and "--labels names 'x', and the data has 'n01855672'" in done.stderr
+
+
+def test_predictions_of_every_image(cli, pair, probe, shades, tmp_path):
+    data = shutil.copytree(shades, tmp_path / "data")
+    (data / "bright" / "0.png").replace(data / "dark" / "wrong.png")
+    request = ("--data", data, "--adapter-path", probe, "--split", "all")
+    done = cli("evaluate", *request, "--predictions", "-", "--json")
+    found = json.loads(done.stdout)
+    assert f"the base is {pair}, as {probe} says; --model names another" in done.stderr
+    predictions = {each["path"]: each for each in found["predictions"]}
+    assert len(predictions) == 30
+    wrong = predictions[str(data / "dark" / "wrong.png")]
+    assert (wrong["truth"], wrong["predicted"]) == (["dark"], ["bright"])
+    assert wrong["predictions"][0]["label"] == "bright" and len(wrong["predictions"]) == 3
+    assert (
+        wrong["score"]
+        == wrong["predictions"][0]["score"]
+        == pytest.approx(found["mistakes"][0]["confidence"])
+    )
+    done = cli("evaluate", *request, "--predictions", tmp_path / "all.csv")
+    assert done.returncode == 0 and f"wrote 30 predictions to {tmp_path / 'all.csv'}" in done.stderr
+    with (tmp_path / "all.csv").open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == predictions.keys()
+    assert {name: row["predicted"] for name, row in rows.items()} == {
+        name: each["predicted"][0] for name, each in predictions.items()
+    }
+    done = cli("evaluate", *request, "--predictions", tmp_path / "all.csv")
+    assert done.returncode == 2 and "all.csv exists already" in done.stderr
+    assert cli("evaluate", *request, "--predictions", tmp_path / "all.csv", "--force").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--predictions", "-"],
+            "--predictions - puts them into the evaluation's JSON: ask for it with --json or",
+        ),
+        (["--force"], "--force is for --predictions FILE: leave it out"),
+        (["--predictions", "-", "--json", "--force"], "--force is for --predictions FILE: leave it out"),
+        (
+            ["--predictions", "a.txt"],
+            "a.txt: no format ends in .txt; use .csv, .tsv, .json, .jsonl, .parquet",
+        ),
+    ],
+)
+def test_predictions_that_cannot_be_written(cli, shades, arguments, message):
+    done = cli("evaluate", "--data", shades, "--model", "no such model", *arguments)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_every_verb_takes_the_base_of_the_adapter(cli, pair, with_adapter, photos, tmp_path):
+    with_adapter(pair, tmp_path / "a")
+    told = f"mlx-aimv2: the base is {pair}, as {tmp_path / 'a'} says; --model names another\n"
+    given, named = ((), ("--model", pair))
+    vectors = [
+        cli("embed", photos / "0.png", "--adapter-path", tmp_path / "a", *model) for model in (given, named)
+    ]
+    assert (
+        vectors[0].stdout == vectors[1].stdout != "" and vectors[0].stderr == told and not vectors[1].stderr
+    )
+    done = cli("fuse", "--adapter-path", tmp_path / "a", "--save-path", tmp_path / "fused")
+    assert done.returncode == 0 and done.stderr.startswith(told)
+    done = cli("export", tmp_path / "out", "--adapter-path", tmp_path / "a")
+    assert done.returncode == 0 and done.stderr.startswith(told)
+    assert (tmp_path / "out" / "config.json").is_file()
+    done = cli("export", tmp_path / "out")
+    assert (
+        done.returncode == 2
+        and f"name the folder to write too: mlx-aimv2 export {tmp_path / 'out'} FOLDER" in done.stderr
+    )
