@@ -16,7 +16,7 @@ from .checkpoints.atomic import replacing
 from .class_names import label_texts, reading_notices, some
 from .classification import check_count, logit_stream
 from .errors import InputError, NonFiniteError, OutputError
-from .events import OnEvent, Progress, Skipped, ignore
+from .events import OnEvent, Progress, Skipped, ignore, warn
 from .loading import AnyModel
 from .metrics import THRESHOLD, Metrics, log_softmax, measure, measure_multi_label, sigmoid
 from .models.classifier import Classifier
@@ -143,7 +143,7 @@ def evaluate_zero_shot(
     templates: Sequence[str] | None = None,
     *,
     batch_size: int | None = None,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = warn,
 ) -> Evaluation:
     """Measure an image-text pair that knows nothing but the labels' words.
 
@@ -155,7 +155,8 @@ def evaluate_zero_shot(
             a mapping of names to such words.
         templates: sentences with `{}` where the label goes; None for a small set of general ones.
         batch_size: pictures computed at once; None for what suits the device.
-        on_event: called with progress, and the pictures that cannot be read.
+        on_event: called with progress, notices, and the images that cannot be read; without it, notices are Python
+            warnings.
 
     Raises:
         InputError: the model has no text encoder, fewer than two labels, two that are the same words, a template

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -9,7 +10,7 @@ from mlx_aimv2 import ZeroShotClassifier, load
 from mlx_aimv2.classification import TrainedClassifier
 from mlx_aimv2.errors import BrokenImageError, InputError, NonFiniteError, OutputError
 from mlx_aimv2.evaluation import evaluate_classifier, evaluate_zero_shot, write_report
-from mlx_aimv2.events import Progress, Skipped
+from mlx_aimv2.events import Notice, Progress, Skipped
 from mlx_aimv2.models.classifier import Classifier, LinearHead
 
 LABELS = ("dark", "bright", "grey")
@@ -241,3 +242,59 @@ def test_a_labeller_needs_labels_and_as_many_as_logits(learned, shades):
         TrainedClassifier(classifier, learned[1])(shades[0][0])
     with pytest.raises(InputError, match="batch_size must be at least 1, not 0"):
         TrainedClassifier(learned[0], learned[1], batch_size=0)
+
+
+def constant(trunk, *biases):
+    """A classifier that gives every image the same logits."""
+    head = LinearHead(64, len(biases))
+    head.linear.weight, head.linear.bias = mx.zeros((len(biases), 64)), mx.array(biases)
+    classifier = Classifier(trunk, head, "mean")
+    classifier.labels = LABELS[: len(biases)]
+    return classifier
+
+
+def test_a_logit_of_zero_is_a_yes(learned, shades):
+    classifier = constant(learned[0].trunk, 0.0, -0.001, 0.0)
+    examples = [(shades[0][0], (0, 2)), (shades[1][0], (0,))]
+    found = evaluate_classifier(classifier, learned[1], examples, LABELS, multi_label=True)
+    assert [each.predicted for each in found.predictions] == [("dark", "grey"), ("dark", "grey")]
+    ((mistake,), metrics) = found.mistakes, found.metrics
+    assert (mistake.path, mistake.predicted, mistake.confidence) == (shades[1][0], ("dark", "grey"), 0.5)
+    assert metrics.exact_match == 0.5
+    classifier.task = "multi-label"
+    ((*ranked,),) = TrainedClassifier(classifier, learned[1])(shades[0][0])
+    assert ranked == [("dark", 0.5), ("grey", 0.5), ("bright", pytest.approx(0.49975))]
+
+
+def test_of_equal_logits_the_first_label_stands_first(learned, shades):
+    classifier = constant(learned[0].trunk, 0.0, 2.0, 2.0)
+    found = evaluate_classifier(classifier, learned[1], shades, LABELS)
+    assert [label for label, _ in found.predictions[0].ranked] == ["bright", "grey", "dark"]
+    assert found.metrics.confusion[:, 1].tolist() == [3, 3, 3]
+    (ranked,) = TrainedClassifier(classifier, learned[1])(shades[0][0])
+    assert [label for label, _ in ranked] == ["bright", "grey", "dark"]
+
+
+def test_predictions_are_listed_where_they_are_asked_for(learned, shades, tmp_path):
+    found = evaluate_classifier(*learned, shades, LABELS)
+    assert "predictions" not in found.to_dict()
+    listed = replace(found, lists_predictions=True)
+    write_report(tmp_path, listed)
+    entries = json.loads((tmp_path / "evaluation.json").read_text())["predictions"]
+    assert [(one["path"], one["truth"]) for one in entries] == [(path, [LABELS[k]]) for path, (k,) in shades]
+    assert all(one["predicted"] == one["truth"] and one["score"] > 0.99 for one in entries)
+    assert all(sum(each["score"] for each in one["predictions"]) == pytest.approx(1) for one in entries)
+
+
+def test_zero_shot_reads_class_names_as_words_and_says_so(tiny_pair, shades):
+    model, processor = load(tiny_pair)
+    events = []
+    names = ("DarkShade", "a_bright-one", "n01855672")
+    found = evaluate_zero_shot(model, processor, shades, names, on_event=events.append)
+    with pytest.warns(UserWarning, match="looks like an id"):
+        plain = evaluate_zero_shot(model, processor, shades, ("Dark Shade", "a bright one", "n01855672"))
+    assert found.metrics.labels == names and found.metrics.nll == pytest.approx(plain.metrics.nll)
+    assert found.label_texts == ("Dark Shade", "a bright one", "n01855672")
+    told = [event.message for event in events if isinstance(event, Notice)]
+    assert told[0] == "names are read as words: 'DarkShade' as 'Dark Shade', 'a_bright-one' as 'a bright one'"
+    assert told[1].startswith("1 of 3 labels looks like an id, which say nothing to a model: 'n01855672'")

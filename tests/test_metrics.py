@@ -175,3 +175,18 @@ def test_what_cannot_be_measured(logits, targets, message):
 def test_several_labels_are_zeros_and_ones(targets):
     with pytest.raises(InputError, match=r"targets must be \(1, 2\) zeros and ones"):
         measure_multi_label(np.zeros((1, 2)), np.array(targets), ["a", "b"])
+
+
+def test_a_logit_of_zero_predicts_its_label():
+    logits = np.array([[0.0, -1e-9], [0.0, 5.0]])
+    found = measure_multi_label(logits, np.array([[1, 0], [1, 1]]), ("dog", "cat"))
+    assert (found.exact_match, found.micro_f1, found.macro_f1) == (1, 1, 1)
+    assert [each.recall for each in found.per_class] == [1, 1]
+    assert found.nll == pytest.approx((3 * np.log(2) + np.log1p(np.exp(-5))) / 4)
+
+
+def test_of_equal_logits_the_first_label_is_predicted():
+    found = measure(np.zeros((3, 6)), np.array([0, 4, 5]), tuple("abcdef"))
+    assert (found.top1, found.top5) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    assert found.confusion[:, 0].tolist() == [1, 0, 0, 0, 1, 1]
+    assert found.nll == pytest.approx(np.log(6))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mlx_aimv2 import Aimv2Model, Embedder, ZeroShotClassifier
 from mlx_aimv2.errors import BrokenImageError, ImageError, InputError
+from mlx_aimv2.events import Notice, Progress
 from mlx_aimv2.zeroshot import DEFAULT_TEMPLATES, check_templates, fill_template
 
 LABELS = ["dog", "cat", "red bicycle"]
@@ -245,3 +246,101 @@ def test_what_makes_no_sense_is_refused(pair, arguments, message):
 def test_a_vision_encoder_knows_no_labels(request, kind):
     with pytest.raises(InputError, match="zero-shot labels need the image-text pair"):
         ZeroShotClassifier(*request.getfixturevalue(kind), LABELS)
+
+
+# --- what happens meanwhile, and names
+
+
+def test_labels_are_counted_while_they_are_embedded(pair):
+    events = []
+    labels = [f"thing number {k}" for k in range(25)]
+    ZeroShotClassifier(*pair, labels, on_event=events.append)
+    assert [event for event in events if not isinstance(event, Progress)] == []
+    done = [(event.stage, event.done, event.total, event.unit) for event in events]
+    assert done == [("labels", count, 25, "labels") for count in (0, 10, 20, 25)]
+
+
+def test_more_templates_than_a_batch_holds_are_one_label_at_a_time(pair):
+    templates = [f"{k} of a {{}}" for k in range(70)]
+    events = []
+    found = ZeroShotClassifier(*pair, ["dog", "cat"], templates, on_event=events.append)
+    assert [event.done for event in events] == [0, 1, 2]
+    prompts = Embedder(*pair).texts([template.replace("{}", "cat") for template in templates])
+    np.testing.assert_allclose(found.label_embeddings[1], unit(prompts.mean(axis=0)), atol=1e-6)
+
+
+def test_labels_may_have_names(pair, draw):
+    names = {"n1": "a dog", "n2": "a cat"}
+    named, plain = (ZeroShotClassifier(*pair, labels) for labels in (names, list(names.values())))
+    assert (named.labels, named.texts, plain.labels) == (["n1", "n2"], ["a dog", "a cat"], ["a dog", "a cat"])
+    np.testing.assert_allclose(named.label_embeddings, plain.label_embeddings, atol=1e-7)
+    assert {label for label, _ in named(draw(0))[0]} == {"n1", "n2"}
+
+
+def test_labels_that_are_too_long_are_named_once_each(pair):
+    notices = []
+    labels = ["dog", *(f"{k} " + "word " * 90 for k in range(8))]
+    ZeroShotClassifier(*pair, labels, on_event=notices.append)
+    messages = [event.message for event in notices if isinstance(event, Notice)]
+    starts = [f"{k} " + "word " * 11 + "wo…" for k in range(5)]
+    assert messages == [
+        *(f"the label {start!r} is longer than the model takes: the end does not count" for start in starts),
+        "3 more labels are longer than the model takes: the end does not count",
+    ]
+
+
+def test_without_a_callback_notices_are_warnings(pair):
+    with pytest.warns(
+        UserWarning, match="1 of 2 labels looks like an id, which say nothing to a model: 'n01855672'"
+    ):
+        ZeroShotClassifier(*pair, ["dog", "n01855672"])
+    with pytest.warns(
+        UserWarning, match="the same words, of which the first is always chosen: 'dog', 'Dog': 'dog'"
+    ):
+        ZeroShotClassifier(*pair, ["dog", "Dog"])
+
+
+# --- articles inside labels, ties, a scale of nothing
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["sea lion", "banana split", "pizza an apple", "stone wall", "a", "piano bench", "lathe", "tofu", "Anna Smith",
+     "no-one", "the", "one", "someone else", "mandolin", "panda bear"],
+)  # fmt: skip
+def test_an_article_inside_a_label_is_none(label):
+    assert fill_template("a photo of a {}.", label) == f"a photo of a {label}."
+    assert fill_template("a photo of the {}.", label) == f"a photo of the {label}."
+
+
+@pytest.mark.parametrize(
+    "label", ["a dog", "An owl", "the sea", "some milk", "two dogs", "no one", "my cat", "a\tdog"]
+)
+def test_an_article_of_a_label_takes_the_place_of_the_templates(label):
+    assert fill_template("a photo of a {}.", label) == f"a photo of {label}."
+    assert fill_template("an {} and the {}", label) == f"{label} and {label}"
+    assert fill_template("a pizza {}", label) == f"a pizza {label}"
+
+
+def test_equal_scores_stand_in_the_order_of_the_labels(pair, draw):
+    classifier = ZeroShotClassifier(*pair, ["dog", "cat", "owl", "jay"])
+    classifier.label_embeddings[1] = classifier.label_embeddings[3] = classifier.label_embeddings[0]
+    [ranked] = classifier(draw(0))
+    labels = [label for label, _ in ranked]
+    assert [label for label in labels if label != "owl"] == ["dog", "cat", "jay"]
+    assert len({score for label, score in ranked if label != "owl"}) == 1
+
+
+def test_logits_of_zero_are_equal_probabilities(pair, draw):
+    classifier = ZeroShotClassifier(*pair, ["dog", "cat", "owl", "jay"])
+    classifier.label_embeddings = np.zeros_like(classifier.label_embeddings)
+    assert classifier(draw(0)) == [[("dog", 0.25), ("cat", 0.25), ("owl", 0.25), ("jay", 0.25)]]
+
+
+def test_a_logit_scale_of_zero_is_a_factor_of_one(pair, draw):
+    model, processor = pair
+    model.logit_scale = mx.array(0.0)
+    found = ZeroShotClassifier(model, processor, ["dog", "cat"])
+    (row,) = found.embedder.images([draw(0)])
+    expected = row @ found.label_embeddings.T
+    np.testing.assert_allclose(found.logits(row[None])[0], expected, atol=1e-6)
