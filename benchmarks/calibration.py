@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlx_aimv2 import ConvertOptions, convert
 from mlx_aimv2.fidelity import compare
-from mlx_aimv2.sources.paths import expand
+from mlx_aimv2.sources.paths import find_images
 
 
 def main():
@@ -24,7 +24,7 @@ def main():
     parser.add_argument("compare")
     parser.add_argument("--bits", nargs="+", type=int, default=[2, 3, 4])
     given = parser.parse_args()
-    pictures = expand([given.compare])
+    pictures = list(find_images([given.compare]).images)
     print("bits\trounding\tleast cosine\tmean cosine\tlargest layer error of the vision encoder\tseconds")
     for bits in given.bits:
         for name, calibrate in (("plain", ()), ("calibrated", (given.calibrate,))):

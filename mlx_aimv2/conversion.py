@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -34,7 +34,7 @@ from .models.backend import without_cache
 from .planning import LAYERS, Planned, layer_number, vision_prefix
 from .preparation import Conversion, ConvertOptions, asked_scheme, prepare
 from .processing.image_config import write_preprocessor
-from .sources.paths import expand
+from .sources.paths import find_images
 from .storage.json_files import write_json
 from .trial import make_sample
 
@@ -109,6 +109,14 @@ class Converted:
     not_compared: Aimv2Error | None = None
 
 
+def _found(names: Sequence[str], exclude: Sequence[str], on_event: OnEvent) -> tuple[str, ...]:
+    """The images meant by these names."""
+    scan = find_images(names, exclude)
+    if scan.left_out:
+        on_event(Notice(f"left out {scan.left_out.words()}"))
+    return scan.images
+
+
 def convert_and_report(
     hf_path: str | os.PathLike[str],
     mlx_path: str | os.PathLike[str],
@@ -121,9 +129,10 @@ def convert_and_report(
     A comparison that fails costs no more than itself.
     """
     target = target_folder(mlx_path)
-    pictures = {  # what is wrong with their names is found before anything is downloaded
-        "calibrate": tuple(expand(options.calibrate)),
-        "report_pictures": tuple(expand(options.report_pictures)),
+    # what is wrong with the names of images is found before anything is downloaded
+    pictures = {
+        name: _found(getattr(options, name), options.exclude, on_event)
+        for name in ("calibrate", "report_pictures")
     }
     options = dataclasses.replace(options, **pictures)  # type: ignore[arg-type]
     if options.report:

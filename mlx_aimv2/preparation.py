@@ -38,6 +38,7 @@ class ConvertOptions:
         calibrate: pictures with which the vision encoder is quantized, in place of plain rounding.
         report: run source and result on pictures and compare them, for the model card.
         report_pictures: those pictures; none for built-in drawings.
+        exclude: patterns of files and folders that are no such pictures.
         card_name: what the model card calls the result; None for the folder's name.
     """
 
@@ -51,6 +52,7 @@ class ConvertOptions:
     calibrate: tuple[str, ...] = ()
     report: bool = False
     report_pictures: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     card_name: str | None = None
 
     def __post_init__(self) -> None:

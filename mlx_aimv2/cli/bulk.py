@@ -51,14 +51,16 @@ class Sink(Protocol[Result]):
         """Bring out what has been taken; also after an interruption or a failure."""
 
 
-def pictures(names: Sequence[str]) -> list[str]:
-    """The pictures meant by the arguments of a verb, with `-` read from stdin."""
-    from ..sources.paths import expand
+def pictures(names: Sequence[str], exclude: Sequence[str] = ()) -> list[str]:
+    """The images meant by the arguments of a verb, with `-` read from stdin; what is left out is said."""
+    from ..sources.paths import find_images
 
-    found = expand(with_names(names))
-    if not found:
-        raise InputError("no pictures: name files, folders or patterns")
-    return found
+    scan = find_images(with_names(names), exclude)
+    if scan.left_out:
+        say(f"left out {scan.left_out.words()}")
+    if not scan.images:
+        raise InputError("no images: name files, folders or patterns")
+    return list(scan.images)
 
 
 def run(

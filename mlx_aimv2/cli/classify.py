@@ -66,6 +66,7 @@ def classify(
     device: options.Device = None,
     batch_size: options.BatchSize = None,
     keep_quantized: options.KeepQuantized = False,
+    exclude: options.Exclude = [],  # noqa: B006 - typer makes a new list each time
     decode: options.Decode = options.DECODE,
     background: options.Background = options.BACKGROUND,
     max_megapixels: options.MaxMegapixels = options.MAX_MEGAPIXELS,
@@ -80,7 +81,7 @@ def classify(
     from ..models.classifier import Classifier
     from ..zeroshot import check_request
 
-    names = pictures(inputs)
+    names = pictures(inputs, exclude)
     given = [*read_labels(labels), *(read_label_file(labels_file) if labels_file else [])]
     sentences = [*template, *lines_of(templates)] or None
     zero_shot = adapter_path is None or is_trained_pair(adapter_path)

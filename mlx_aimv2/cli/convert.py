@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from ..words import counted, size
-from .options import Device, Json, Revision, Weights
+from .options import Device, Exclude, Json, Revision, Weights
 from .screen import screen
 from .tables import table
 from .ui import NOT_ALL_DONE, put, say, verb
@@ -68,6 +68,7 @@ def convert(
         list[str],
         typer.Option(metavar="PICTURES", help="What to compare them on. \\[default: built-in drawings]"),
     ] = [],  # noqa: B006
+    exclude: Exclude = [],  # noqa: B006
     upload_repo: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Upload the result to the Hugging Face Hub.")
     ] = None,
@@ -85,7 +86,7 @@ def convert(
     from ..companions import target_folder
     from ..conversion import convert_and_report
     from ..preparation import ConvertOptions, asked_scheme, prepare
-    from ..sources.paths import expand
+    from ..sources.paths import find_images
     from ..uploading import check_access, check_name, upload
 
     scheme = asked_scheme(quantize, q_bits, q_group_size, q_mode, quant_predicate)
@@ -108,12 +109,13 @@ def convert(
         calibrate=tuple(calibrate),
         report=report or bool(report_pictures),
         report_pictures=tuple(report_pictures),
+        exclude=tuple(exclude),
         card_name=upload_repo,
     )
     with screen() as shown:
         if dry_run:
             target_folder(mlx_path)
-            expand([*calibrate, *report_pictures])
+            find_images([*calibrate, *report_pictures], exclude)
             plan = prepare(hf_path, options, revision, shown)
             put(jsonlib.dumps(_plan_entry(plan), indent=2)) if json else _show_plan(plan)
             return

@@ -57,6 +57,7 @@ def embed(
     device: options.Device = None,
     batch_size: options.BatchSize = None,
     keep_quantized: options.KeepQuantized = False,
+    exclude: options.Exclude = [],  # noqa: B006 - typer makes a new list each time
     decode: options.Decode = options.DECODE,
     background: options.Background = options.BACKGROUND,
     max_megapixels: options.MaxMegapixels = options.MAX_MEGAPIXELS,
@@ -72,7 +73,7 @@ def embed(
     from ..models.classifier import Classifier
     from ..pooling import check_choice
 
-    names = with_texts(inputs) if text else pictures(inputs)
+    names = with_texts(inputs) if text else pictures(inputs, exclude)
     check_choice(pooling)
     if any_base and adapter_path is None:
         raise InputError("--any-base is for --adapter-path: leave it out")

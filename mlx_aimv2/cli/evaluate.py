@@ -139,6 +139,7 @@ def evaluate(
     device: options.Device = None,
     batch_size: options.BatchSize = None,
     keep_quantized: options.KeepQuantized = False,
+    exclude: options.Exclude = [],  # noqa: B006 - typer makes a new list each time
     decode: options.Decode = EXACT,
     background: options.Background = options.BACKGROUND,
     max_megapixels: options.MaxMegapixels = options.MAX_MEGAPIXELS,
@@ -166,7 +167,7 @@ def evaluate(
             any_base=any_base,
         )
         check_request(request)
-    names = pictures(inputs) if inputs else None
+    names = pictures(inputs, exclude) if inputs else None
     from ..models.backend import require_mlx, use_device
 
     require_mlx()

@@ -104,6 +104,15 @@ MinPatches = Annotated[
         help="Native resolution: enlarge pictures of fewer patches; 1 leaves them.", rich_help_panel=READING
     ),
 ]
+Exclude = Annotated[
+    list[str],
+    typer.Option(
+        metavar="PATTERN",
+        help="Leave out files and folders of this name, or path from the folder named, such as 'raw' or 'thumb_*';"
+        " may be given several times.",
+        rich_help_panel=READING,
+    ),
+]
 
 DEFAULT = DEFAULT_MODEL
 DECODE, BACKGROUND, MAX_MEGAPIXELS = "fast", "white", 200.0  # the verbs go over many pictures: fast

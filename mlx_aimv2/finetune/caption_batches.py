@@ -12,7 +12,7 @@ from ..models.backend import on_cpu
 from ..processing.processor import Processor
 from .batches import BatchOptions, PictureBatches
 from .captions import CaptionDataset
-from .folders import counted
+from .rows import counted
 
 CAPTION = 4  # the first number of the seed of which caption an epoch takes; see `batches`
 BUCKET = 8  # tokens: on a GPU every new length of a batch is compiled

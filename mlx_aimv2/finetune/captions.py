@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
-from ..sources.paths import pictures_below
+from ..events import Skipped
 from ..storage.text_files import read_lines
-from .folders import counted, subfolders
-from .rows import SPLIT_NAMES, SPLITS, Row, check_split, check_there
+from .rows import SPLIT_NAMES, SPLITS, Row, Rows, check_split, check_there, counted
 from .splits import by_split, check_fraction, check_seed
 from .tables import READERS, caption_text, names_captions, read_table, split_tables, table_files
+from .tree import Reading, Tree, name, parent, read_tree
 
 CAPTION = "caption"
 SUFFIX = ".txt"
@@ -38,6 +38,8 @@ class CaptionDataset:
         root: the folder that the paths of a split record are relative to.
         val_fraction: what part of the pictures was held out; None where the data came with its own split.
         seed: what chose it.
+        notices: what the user should know of the data.
+        skipped: images that cannot be used, and why; those that cannot be opened are found later.
     """
 
     train: tuple[Captioned, ...]
@@ -46,6 +48,8 @@ class CaptionDataset:
     root: str = "."
     val_fraction: float | None = None
     seed: int = 0
+    notices: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
     def split(self, name: str) -> tuple[Captioned, ...]:
         """The examples of "train", "val" or "test".
@@ -60,7 +64,12 @@ class CaptionDataset:
 
 
 def read_captions(
-    data: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0, training: bool = True
+    data: str | os.PathLike[str],
+    *,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    training: bool = True,
+    reading: Reading | None = None,
 ) -> CaptionDataset:
     """Pictures with captions of one of these forms.
 
@@ -76,6 +85,7 @@ def read_captions(
         val_fraction: the part of the pictures that is held out for validation, where the data has no such split.
         seed: what chooses it.
         training: refuse what nothing could be learned from.
+        reading: what to leave out.
 
     Raises:
         InputError: the data is none of these, or holds a mistake: the message names file and row.
@@ -83,16 +93,18 @@ def read_captions(
     check_fraction(val_fraction)
     check_seed(seed)
     path = Path(data)
-    rows = _rows(path)
+    source = _rows(path, reading or Reading())
     root = path.parent if path.is_file() else path
-    rows = _joined(rows, root)
+    rows = _joined(source.rows, root)
     if training and not any(row.split in (None, "train") for row in rows):
         raise InputError(f"{path} holds no pictures for training: none of its rows is in the split train")
     found, fraction = by_split(rows, lambda row: (), val_fraction, seed)
     train, val, test = (
         tuple(Captioned(str(root / row.path), row.labels) for row in found[split]) for split in SPLITS
     )
-    return CaptionDataset(train, val, test, root=str(root), val_fraction=fraction, seed=seed)
+    return CaptionDataset(
+        train, val, test, str(root), fraction, seed, notices=source.notices, skipped=source.skipped
+    )
 
 
 def has_captions(data: Path) -> bool:
@@ -107,79 +119,79 @@ def has_captions(data: Path) -> bool:
         return False
     if tables := list(split_tables(data).values()):
         return names_captions(tables[0])
-    return not table_files(data) and any(x.with_suffix(SUFFIX).is_file() for x in pictures_below(data))
+    tree = read_tree(data, Reading(), frozenset({SUFFIX, *READERS}))
+    texts = {_stem(path) for path in tree.others if path.lower().endswith(SUFFIX)}
+    others = [path for path in tree.others if not parent(path) and not path.lower().endswith(SUFFIX)]
+    return not others and any(_stem(path) in texts for path in tree.images)
 
 
-def _rows(data: Path) -> list[Row]:
+def _rows(data: Path, reading: Reading) -> Rows:
     """What the data holds, whatever its form."""
-    check_there(data, "a .csv or .jsonl file, or a folder of pictures with captions")
+    check_there(data, "a .csv or .jsonl file, or a folder of images with captions")
     if not data.is_dir():
-        return read_table(data, value=CAPTION)
+        return Rows(read_table(data, value=CAPTION))
     if named := split_tables(data):
-        return [row for split in named for row in read_table(named[split], split, CAPTION)]
+        return Rows([row for split in named for row in read_table(named[split], split, CAPTION)])
     if tables := table_files(data):
         raise InputError(
             f"{data} holds {tables[0].name}, which may be its captions or not: name the file {tables[0]} itself,"
             " or move it out of the folder"
         )
-    return _text_rows(data)
+    return _text_rows(read_tree(data, reading, frozenset({SUFFIX})))
 
 
-def _text_rows(data: Path) -> list[Row]:
-    """A row for each picture below a folder, with the lines of the text file beside it.
+def _text_rows(tree: Tree) -> Rows:
+    """A row for each image below a folder, with the lines of the text file beside it.
+
+    Images without a caption, and texts without an image, are named and left out.
 
     Raises:
-        InputError: a picture has no text file, a text file no picture, or one of them no text.
+        InputError: there are no images, or none has a caption.
     """
-    pictures = list(pictures_below(data))
-    if not pictures:
-        raise InputError(f"{data} holds no pictures: name the folder that they lie in")
-    texts = {path.with_suffix(SUFFIX) for path in pictures}
-    missing = [path for path in pictures if not path.with_suffix(SUFFIX).is_file()]
-    if missing:
+    if not tree.images:
+        raise InputError(f"{tree.root} holds no images: it holds {tree.left_out.words() or 'nothing'}")
+    texts = {_stem(path): path for path in tree.others}
+    splits = _split_folders(tree)
+    rows, skipped = [], []
+    for image in tree.images:
+        captions, problem = _captions(tree.root, texts.get(_stem(image)))
+        path = str(tree.root / image)
+        if captions:
+            rows.append(Row(image, captions, splits.get(image.partition("/")[0]), path))
+        else:
+            skipped.append(Skipped(path, problem))
+    if not rows:
+        first = name(tree.images[0])
         raise InputError(
-            f"{counted(len(missing), 'picture')} in {data} without a caption, such as"
-            f" {missing[0].relative_to(data)}: write it into {missing[0].with_suffix(SUFFIX).name} beside it, or"
-            " take the picture out"
+            f"no caption for {counted(len(skipped), 'image')} in {tree.root}: write those of {first} into"
+            f" {_stem(first)}{SUFFIX} beside it, one in each line ({skipped[0].reason})"
         )
-    files = (path for path in data.rglob(f"*{SUFFIX}") if not _is_hidden(path.relative_to(data)))
-    lonely = sorted(path for path in files if path not in texts)
-    if lonely:
-        raise InputError(
-            f"{counted(len(lonely), 'caption file')} in {data} without a picture, such as"
-            f" {lonely[0].relative_to(data)}: add the picture, or take the file out"
-        )
-    splits = _split_folders(data)
-    return [
-        Row(
-            path.relative_to(data).as_posix(),
-            _lines(path),
-            splits.get(path.relative_to(data).parts[0]),
-            str(path),
-        )
-        for path in pictures
-    ]
+    stems = set(map(_stem, tree.images))
+    notices = tree.notice(tree.others)
+    if alone := [path for path in tree.others if _stem(path) not in stems]:
+        notices += (f"{counted(len(alone), 'text file')} without an image, such as {alone[0]}: left out",)
+    return Rows(rows, notices, tuple(skipped))
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _stem(path: str) -> str:
+    return path.removesuffix(PurePosixPath(path).suffix)
 
 
-def _lines(picture: Path) -> tuple[str, ...]:
-    file = picture.with_suffix(SUFFIX)
-    lines = [line for line in read_lines(file) if line.strip()]
-    if not lines:
-        raise InputError(f"{file}: an empty caption")
-    return tuple(dict.fromkeys(caption_text(str(file), line) for line in lines))
+def _captions(root: Path, text: str | None) -> tuple[tuple[str, ...], str]:
+    """The captions in a text file, or why there are none."""
+    if text is None:
+        return (), f"no caption: no {SUFFIX} file of its name lies beside it"
+    try:
+        lines = [line for line in read_lines(root / text) if line.strip()]
+        captions = tuple(dict.fromkeys(caption_text(name(text), line) for line in lines))
+    except InputError as error:
+        return (), f"no caption: {error}"
+    return captions, f"no caption: {name(text)} is empty"
 
 
-def _split_folders(data: Path) -> dict[str, str]:
-    """Names of the folders in ``data`` that are splits -> which; none where there is no `train/`."""
-    named = {
-        path.name: SPLIT_NAMES[path.name.lower()]
-        for path in subfolders(data)
-        if path.name.lower() in SPLIT_NAMES
-    }
+def _split_folders(tree: Tree) -> dict[str, str]:
+    """Names of the folders of the data that are splits -> which; none where there is no `train/`."""
+    named = {path: SPLIT_NAMES[path.lower()] for path in tree.subfolders() if path.lower() in SPLIT_NAMES}
     return named if "train" in named.values() else {}
 
 

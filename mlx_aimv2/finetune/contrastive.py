@@ -21,13 +21,12 @@ from .batches import BatchOptions
 from .caption_batches import PairBatches, same_captions
 from .captions import CaptionDataset, read_captions
 from .contrast import Contrast, build_contrast, pair_multipliers, scale_bounds
-from .folders import counted
 from .loop import Loop, Trained
 from .objective import contrastive
 from .options import FinetuneOptions
 from .prepared import Prepared, batch_options
 from .record import relative_path
-from .rows import SPLITS
+from .rows import SPLITS, counted
 from .stepping import Stepper, make_optimizer
 from .tasks import towers
 

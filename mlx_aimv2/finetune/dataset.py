@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
-from .folders import counted, read_folders, subfolders
-from .rows import SPLITS, Row, check_split, check_there, natural
+from ..events import Skipped
+from .folders import read_folders
+from .rows import SPLITS, Row, Rows, check_split, check_there, counted, natural
 from .splits import by_split, check_fraction, check_seed
-from .tables import read_table, split_tables, table_files
+from .tables import READERS, read_table, split_tables
+from .tree import Reading, parent, read_tree
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Dataset:
         root: the folder that the paths of a split record are relative to.
         val_fraction: what part of each class was held out; None where the data came with its own split.
         seed: what chose it.
+        notices: what the user should know of the data.
+        skipped: images that cannot be used, and why; those that cannot be opened are found later.
     """
 
     labels: tuple[str, ...]
@@ -46,6 +50,8 @@ class Dataset:
     root: str = "."
     val_fraction: float | None = None
     seed: int = 0
+    notices: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
     def split(self, name: str) -> tuple[Example, ...]:
         """The examples of "train", "val" or "test".
@@ -65,7 +71,12 @@ class Dataset:
 
 
 def read_dataset(
-    data: str | os.PathLike[str], *, val_fraction: float = 0.2, seed: int = 0, training: bool = True
+    data: str | os.PathLike[str],
+    *,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    training: bool = True,
+    reading: Reading | None = None,
 ) -> Dataset:
     """Labelled pictures of one of these forms.
 
@@ -81,6 +92,7 @@ def read_dataset(
         val_fraction: the part of each class that is held out for validation, where the data has no such split.
         seed: what chooses it.
         training: refuse what nothing could be learned from.
+        reading: what to leave out.
 
     Raises:
         InputError: the data is none of these, or holds a mistake: the message names file and row.
@@ -88,13 +100,13 @@ def read_dataset(
     check_fraction(val_fraction)
     check_seed(seed)
     path = Path(data)
-    rows = _rows(path)
+    source = _rows(path, reading or Reading())
     root = path.parent if path.is_file() else path
-    rows = _once(rows, root)
+    rows = _once(source.rows, root)
     train = [row for row in rows if row.split in (None, "train")]
     if training and not train:
         raise InputError(f"{path} holds no pictures for training: none of its rows is in the split train")
-    labels = _labels(path, rows, train) if training else _names(rows)
+    labels = _labels(path, rows, train, source.notices) if training else _names(rows)
     numbers = {name: number for number, name in enumerate(labels)}
 
     def example(row: Row) -> Example:
@@ -111,32 +123,34 @@ def read_dataset(
         root=str(root),
         val_fraction=fraction,
         seed=seed,
+        notices=source.notices,
+        skipped=source.skipped,
     )
 
 
-def _rows(data: Path) -> list[Row]:
+def _rows(data: Path, reading: Reading) -> Rows:
     """What the data holds, whatever its form."""
-    check_there(data, "a folder of pictures, or a .csv or .jsonl file")
+    check_there(data, "a folder of images, or a .csv or .jsonl file")
     if not data.is_dir():
-        return read_table(data)
-    folders = subfolders(data)
-    tables = table_files(data)
+        return Rows(read_table(data))
+    tree = read_tree(data, reading, frozenset(READERS))
+    tables = [data / path for path in tree.others if not parent(path)]
     if not tables:
-        return read_folders(data)
+        source = read_folders(tree)
+        return replace(source, notices=(*tree.notice(), *source.notices))
     named = split_tables(data)
-    with_classes = [folder for folder in folders if _has_classes(folder)] if named else folders
-    if with_classes or not named:
-        beside = f" beside the folder {with_classes[0].name}" if with_classes else ""
+    folders = tree.subfolders()
+    # a folder beside `train.csv` may be a split of its own, or only the place of the images
+    classes = (
+        [path for path in folders if path.lower() == "train" and tree.subfolders(path)] if named else folders
+    )
+    if classes or not named:
+        beside = f" beside the folder {classes[0]}" if classes else ""
         raise InputError(
             f"{data} holds {tables[0].name}{beside}, which may be its labels or not: name the file"
             f" {tables[0]} itself, or move it out of the folder"
         )
-    return [row for split in named for row in read_table(named[split], split)]
-
-
-def _has_classes(folder: Path) -> bool:
-    """Whether a folder beside `train.csv` is a split of its own, not only the place of the pictures."""
-    return folder.name.lower() == "train" and bool(subfolders(folder))
+    return Rows([row for split in named for row in read_table(named[split], split)])
 
 
 def _once(rows: Sequence[Row], root: Path) -> list[Row]:
@@ -158,7 +172,7 @@ def _once(rows: Sequence[Row], root: Path) -> list[Row]:
     return sorted(first.values(), key=lambda row: row.path)
 
 
-def _labels(data: Path, rows: list[Row], train: list[Row]) -> tuple[str, ...]:
+def _labels(data: Path, rows: list[Row], train: list[Row], notices: Sequence[str]) -> tuple[str, ...]:
     """The names of the classes in their natural order.
 
     Raises:
@@ -174,7 +188,8 @@ def _labels(data: Path, rows: list[Row], train: list[Row]) -> tuple[str, ...]:
         folders = (
             "; with folders, name the one that holds the folders of the classes" if data.is_dir() else ""
         )
-        raise InputError(f"there is only one class, {_shown(labels)},{hint}{folders}")
+        notes = "".join(f"; {notice}" for notice in notices)
+        raise InputError(f"there is only one class, {_shown(labels)},{hint}{folders}{notes}")
     known = set(labels)
     for row in rows:
         for name in row.labels:

@@ -2,83 +2,65 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..errors import InputError
-from ..sources.paths import is_picture, pictures_below
-from .rows import SPLIT_NAMES, Row, label_name, natural
+from .rows import SPLIT_NAMES, Row, Rows, counted, label_name
+from .tree import Tree, name
 
 
-def read_folders(data: Path) -> list[Row]:
-    """One row for every picture below the class folders of ``data``; hidden ones are left out.
+def read_folders(tree: Tree) -> Rows:
+    """One row for every image below the class folders of some data; class folders without images are named.
 
     Raises:
-        InputError: there are no class folders, one is empty, or pictures lie outside of them.
+        InputError: there are no class folders, none holds images, or images lie outside of them.
     """
-    splits = _split_folders(data)
+    splits = _split_folders(tree)
     if splits is None:
-        return _read_classes(data, data, None)
-    return [row for split, folder in splits.items() for row in _read_classes(folder, data, split)]
+        return _read_classes(tree, "", None)
+    parts = [_read_classes(tree, folder, split) for split, folder in splits.items()]
+    return Rows([row for part in parts for row in part.rows], sum((part.notices for part in parts), ()))
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """The folders in ``folder`` that are not hidden, in their natural order.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from error
-    return sorted(found, key=lambda path: natural(path.name))
-
-
-def _split_folders(data: Path) -> dict[str, Path] | None:
-    """`train/` and those beside it by split, or None where the folders of ``data`` are the classes."""
-    folders = subfolders(data)
-    named: dict[str, list[Path]] = {}
+def _split_folders(tree: Tree) -> dict[str, str] | None:
+    """`train/` and those beside it by split, or None where the folders of the data are the classes."""
+    folders = tree.subfolders()
+    named: dict[str, list[str]] = {}
     for folder in folders:
-        if folder.name.lower() in SPLIT_NAMES:
-            named.setdefault(SPLIT_NAMES[folder.name.lower()], []).append(folder)
-    if sum(map(len, named.values())) < len(folders) and not any(map(subfolders, named.get("train", []))):
+        if folder.lower() in SPLIT_NAMES:
+            named.setdefault(SPLIT_NAMES[folder.lower()], []).append(folder)
+    if sum(map(len, named.values())) < len(folders) and not any(map(tree.subfolders, named.get("train", []))):
         return None  # a class may be called `train` as well
     if not named:
         return None
     if "train" not in named:
-        present = next(iter(named.values()))[0].name
-        raise InputError(f"{data} holds {present}/ but no train/: add it, with a folder per class")
+        present = next(iter(named.values()))[0]
+        raise InputError(f"{tree.root} holds {present}/ but no train/: add it, with a folder per class")
     for folders in named.values():
         if len(folders) > 1:
-            raise InputError(f"{data} holds both {folders[0].name}/ and {folders[1].name}/: keep one of them")
+            raise InputError(f"{tree.root} holds both {folders[0]}/ and {folders[1]}/: keep one of them")
     return {split: folders[0] for split, folders in named.items()}
 
 
-def _read_classes(folder: Path, data: Path, split: str | None) -> list[Row]:
-    """The pictures of one split."""
-    classes = subfolders(folder)
+def _read_classes(tree: Tree, folder: str, split: str | None) -> Rows:
+    """The images of one split."""
+    path = tree.root / folder
+    classes = tree.subfolders(folder)
     if not classes:
-        raise InputError(f"{folder} holds no folder per class: put the pictures of each class into one")
-    loose = sorted(path.name for path in folder.iterdir() if is_picture(path) and path not in classes)
-    if loose:
+        raise InputError(f"{path} holds no folder per class: put the images of each class into one")
+    if loose := tree.loose(folder):
         raise InputError(
-            f"{counted(len(loose), 'picture')} in {folder} beside the class folders, such as {loose[0]}:"
+            f"{counted(len(loose), 'image')} in {path} beside the class folders, such as {name(loose[0])}:"
             " move each into the folder of its class"
         )
-    pictures = {path: list(pictures_below(path)) for path in classes}
-    empty = [path for path, found in pictures.items() if not found]
-    if empty and split in (None, "train"):
-        others = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+    images = {each: tree.below(each) for each in classes}
+    empty = [each for each, found in images.items() if not found]
+    if len(empty) == len(classes):
         raise InputError(
-            f"the class folder {empty[0]}{others} holds no pictures: add some, or remove the folder"
+            f"no class folder of {path} holds images: it holds {tree.left_out.words() or 'nothing'}"
         )
-    return [
-        Row(picture.relative_to(data).as_posix(), (label_name(path.name),), split, str(picture))
-        for path, found in pictures.items()
-        for picture in found
+    notices = [f"the class folder {tree.root / each} holds no images: left out" for each in empty]
+    rows = [
+        Row(image, (label_name(name(each)),), split, str(tree.root / image))
+        for each, found in images.items()
+        for image in found
     ]
-
-
-def counted(count: int, noun: str) -> str:
-    """Such as `1 picture` or `3 pictures`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return Rows(rows, tuple(notices) if split in (None, "train") else ())

@@ -13,9 +13,8 @@ from ..events import Notice, OnEvent
 from ..storage.json_files import read_json
 from .captions import CaptionDataset
 from .dataset import Dataset
-from .folders import counted
 from .record import MARKS, RECORD, SKIPPED, file_mark, relative_path
-from .rows import SPLITS
+from .rows import SPLITS, counted
 
 ALL = "all"
 KNOWN = (*SPLITS, SKIPPED)

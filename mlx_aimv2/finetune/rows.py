@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..events import Skipped
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
@@ -32,6 +33,26 @@ class Row:
     labels: tuple[str, ...]
     split: str | None
     where: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What some data holds.
+
+    Attributes:
+        rows: one for an image.
+        notices: what the user should know of it, such as what was left out.
+        skipped: images that cannot be used, and why.
+    """
+
+    rows: list[Row]
+    notices: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as `1 image` or `3 images`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def check_split(row: Row, other: Row) -> None:

@@ -15,8 +15,7 @@ from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, read_ahead
 from .captions import CaptionDataset, Captioned
 from .dataset import Dataset, Example, check_trainable
-from .folders import counted
-from .rows import SPLITS
+from .rows import SPLITS, counted
 
 Pictures = TypeVar("Pictures", Dataset, CaptionDataset)
 

@@ -1,82 +1,123 @@
-"""From what a person names (files, folders, patterns, a list) to the pictures meant."""
+"""From what a person names (files, folders, patterns, a list) to the images meant."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import InputError
+from .endings import ending_of, is_image, kind_of
+from .left_out import EXCLUDED, HIDDEN, SYSTEM, LeftOut
+from .scanner import Rules, Scan, is_system, scan_folder
 
-PICTURE_SUFFIXES = frozenset(
-    """
-    .jpg .jpeg .jpe .jfif .mpo .png .apng .webp .heic .heif .hif .avif .tif .tiff .bmp .dib .gif
-    .jp2 .j2k .jpx .ppm .pgm .pbm .pnm .ico .icns .psd .dds .qoi .sgi
-    """.split()
-)
+ANY_DEPTH = "**"
 
 
-def expand(names: Iterable[str]) -> list[str]:
-    """The pictures meant by ``names``, in their order.
+def find_images(names: Iterable[str], exclude: Sequence[str] = ()) -> Scan:
+    """The images meant by ``names``, in their order.
 
     A file is taken whatever it is called, and as often as it is named, so that item k of a list stays item k. A
-    folder gives every picture below it, sorted, hidden ones left out; a name with `*`, `?` or `[` that is no file
-    is a pattern (`**` for any depth). Folders and patterns leave out what was named before.
+    folder gives every image below it, see `scan_folder`; a name with `*`, `?` or `[` that is no file is a pattern
+    (`**` for any depth). Folders and patterns leave out what was named before. A folder below that may not be read
+    stands for itself, so that opening it names the reason.
+
+    Args:
+        names: of files and folders, and patterns.
+        exclude: patterns of names, or of paths from the folder named, of what to leave out.
 
     Raises:
-        InputError: an empty name, or only folders and patterns without pictures.
+        InputError: an empty name, or only folders and patterns without images.
     """
-    found: list[str] = []
+    rules = Rules(exclude=tuple(exclude))
+    images: list[str] = []
     seen: set[str] = set()
-    empty: dict[str, str] = {}
+    empty: dict[str, LeftOut] = {}
+    left_out = LeftOut()
     for name in names:
-        files, named = _expand_one(name)
-        if not files:  # named when it is opened, like every broken file, where there are others
-            kind = "in the folder" if _is_folder(Path(name)) else "match"
-            empty[name], files, named = f"no pictures {kind} {name}", [name], True
-        found += files if named else [file for file in files if file not in seen]
-        seen.update(files)
-    if empty and len(empty) == len(found):
-        raise InputError(next(iter(empty.values())))
-    return found
+        scan, named = _find(name, rules)
+        left_out += scan.left_out
+        found = [*scan.images, *(path for path, _ in scan.unreadable)]
+        if not found:  # named when it is opened, like every broken file, where there are others
+            empty[name], found, named = scan.left_out, [name], True
+        images += found if named else [file for file in found if file not in seen]
+        seen.update(found)
+    if empty and len(empty) == len(images):
+        raise InputError(_nothing(*next(iter(empty.items()))))
+    return Scan(tuple(images), left_out)
 
 
-def _expand_one(name: str) -> tuple[list[str], bool]:
-    """The files meant by one name, and whether it names its file itself."""
+def _find(name: str, rules: Rules) -> tuple[Scan, bool]:
+    """What one name stands for, and whether it names a file itself."""
     if not name:
-        raise InputError("an empty name is no picture, no folder and no pattern")
+        raise InputError("an empty name is no image, no folder and no pattern")
     path = Path(name).expanduser() if name.startswith("~/") else Path(name)  # `~draft.jpg` is a file's name
-    if _is_folder(path):
-        return [str(file) for file in pictures_below(path)], False
+    if is_folder(path):
+        return scan_folder(path, rules), False
     if not glob.has_magic(name) or path.exists():
-        return [str(path)], True  # what is missing is named when it is opened, like every other broken file
-    matches = sorted(glob.glob(str(path), recursive=True))
-    pictures = [match for match in matches if Path(match).is_file() and is_picture(Path(match))]
-    return pictures, False
+        return Scan((str(path),)), True  # what is missing is named when it is opened, like every broken file
+    if ANY_DEPTH in path.parts:
+        return _matches_below(path, rules), False
+    return _matches(path, rules), False
 
 
-def _is_folder(path: Path) -> bool:
+def _matches(pattern: Path, rules: Rules) -> Scan:
+    """What matches a pattern."""
+    below = len(_fixed(pattern).parts)
+    images: list[str] = []
+    files: Counter[tuple[str, str]] = Counter()
+    folders: Counter[tuple[str, str]] = Counter()
+    for match in filter(os.path.isfile, sorted(glob.glob(str(pattern)))):
+        *above, name = Path(match).parts[below:]
+        paths = ["/".join(above[:end]) for end in range(1, len(above) + 1)]
+        if any(map(is_system, above)):
+            folders[SYSTEM, next(filter(is_system, above))] += 1
+        elif any(map(rules.excludes, [*paths, "/".join([*above, name])])):
+            files[EXCLUDED, ""] += 1
+        elif is_image(name):
+            images.append(match)
+        else:
+            files[HIDDEN if name.startswith(".") else kind_of(ending_of(name)), ending_of(name)] += 1
+    return Scan(tuple(images), LeftOut(dict(files), dict(folders)))
+
+
+def _fixed(pattern: Path) -> Path:
+    """The folder in front of the first part of a pattern that stands for several."""
+    parts = pattern.parts
+    first = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:first])
+
+
+def _matches_below(pattern: Path, rules: Rules) -> Scan:
+    """What matches a pattern for any depth: `glob` would go round in circles of links."""
+    folder = _fixed(pattern)
+    wanted = pattern.parts[len(folder.parts) :]
+    scan = scan_folder(folder, replace(rules, asked=lambda path: _fits(path.split("/"), wanted)))
+    return replace(scan, images=tuple(sorted(scan.images)))
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == ANY_DEPTH:
+        return any(_fits(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _nothing(name: str, left_out: LeftOut) -> str:
+    """What to say of a name that stands for no image."""
+    if not is_folder(Path(name).expanduser() if name.startswith("~/") else Path(name)):
+        return f"no images match {name}" + (f", only {left_out.words()}" if left_out else "")
+    return f"no images in the folder {name}: it holds {left_out.words() or 'nothing'}"
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of this name, as far as that can be seen."""
     try:
         return path.is_dir()
     except OSError:  # too long a name, or a folder above that may not be entered: opening it will say so
         return False
-
-
-def pictures_below(folder: Path) -> Iterator[Path]:
-    """Pictures below ``folder``, depth first, sorted; links to folders are not followed.
-
-    A folder that may not be read stands for itself, so that opening it names the reason.
-    """
-    unreadable: list[Path] = []
-    for root, folders, files in os.walk(
-        folder, onerror=lambda error: unreadable.append(Path(error.filename))
-    ):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root) / name for name in sorted(files) if is_picture(Path(name)))
-    yield from unreadable
-
-
-def is_picture(path: Path) -> bool:
-    """Whether a file is called like a picture that is not hidden."""
-    return not path.name.startswith(".") and path.suffix.lower() in PICTURE_SUFFIXES

@@ -35,7 +35,7 @@ def test_an_empty_stdin_is_refused(monkeypatch: pytest.MonkeyPatch, data: bytes)
     with pytest.raises(InputError, match=r"^no texts: the list on stdin is empty$"):
         with_texts(["-"])
     piped(monkeypatch, data.replace(b" ", b""))
-    with pytest.raises(InputError, match=r"^no pictures: name files, folders or patterns$"):
+    with pytest.raises(InputError, match=r"^no images: name files, folders or patterns$"):
         pictures(["-"])
 
 

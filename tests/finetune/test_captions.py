@@ -147,36 +147,41 @@ def refused(data: Path) -> str:
     return str(caught.value)
 
 
-def test_a_picture_without_a_caption(tmp_path: Path) -> None:
-    touched(folder(tmp_path, a="x"), "b.png", "sub/c.png")
-    assert "2 pictures in " in refused(tmp_path)
-    assert (
-        "without a caption, such as b.png: write it into b.txt beside it, or take the picture out"
-        in refused(tmp_path)
+def test_images_without_a_caption_are_named_and_left_out(tmp_path: Path) -> None:
+    touched(folder(tmp_path, a="x", d=" \n", e="y"), "b.png", "sub/c.png")
+    (tmp_path / "e.txt").write_bytes(b"a\xff")
+    dataset = read_captions(tmp_path, val_fraction=0)
+    assert shown(dataset.train) == {"a.png": ("x",)}
+    assert {Path(each.source).name: each.reason for each in dataset.skipped} == {
+        "b.png": "no caption: no .txt file of its name lies beside it",
+        "c.png": "no caption: no .txt file of its name lies beside it",
+        "d.png": "no caption: d.txt is empty",
+        "e.png": f"no caption: {tmp_path / 'e.txt'}, line 1, byte offset 1: not UTF-8: save it as UTF-8",
+    }
+    (tmp_path / "a.txt").unlink()
+    assert refused(tmp_path) == (
+        f"no caption for 5 images in {tmp_path}: write those of a.png into a.txt beside it, one in each line"
+        " (no caption: no .txt file of its name lies beside it)"
     )
 
 
-def test_a_caption_without_a_picture(tmp_path: Path) -> None:
+def test_texts_without_an_image_are_named_and_left_out(tmp_path: Path) -> None:
     (folder(tmp_path, a="x") / "notes.txt").write_text("y")
     (tmp_path / ".hidden.txt").write_text("y")
-    message = (
-        "1 caption file in {} without a picture, such as notes.txt: add the picture, or take the file out"
+    touched(tmp_path, "@eaDir/a.txt", "raw.nef")
+    dataset = read_captions(tmp_path, val_fraction=0)
+    assert (shown(dataset.train), dataset.skipped) == ({"a.png": ("x",)}, ())
+    assert dataset.notices == (
+        "left out 2 files: 1 .nef (camera raw), 1 hidden; 1 folder: @eaDir",
+        "1 text file without an image, such as notes.txt: left out",
     )
-    assert message.format(tmp_path) in refused(tmp_path)
-
-
-def test_a_caption_file_that_says_nothing_or_cannot_be_read(tmp_path: Path) -> None:
-    folder(tmp_path, a="x", b=" \n")
-    assert refused(tmp_path) == f"{tmp_path / 'b.txt'}: an empty caption"
-    (tmp_path / "b.txt").write_bytes(b"a\xff")
-    assert refused(tmp_path) == f"{tmp_path / 'b.txt'}, line 1, byte offset 1: not UTF-8: save it as UTF-8"
 
 
 def test_data_that_is_none(tmp_path: Path) -> None:
-    assert "No such file or directory: name a .csv or .jsonl file, or a folder of pictures" in refused(
+    assert "No such file or directory: name a .csv or .jsonl file, or a folder of images" in refused(
         tmp_path / "no"
     )
-    assert "holds no pictures: name the folder that they lie in" in refused(tmp_path)
+    assert "holds no images: it holds nothing" in refused(tmp_path)
     table(tmp_path / "words.csv", "path,caption\na.jpg,x")
     assert "holds words.csv, which may be its captions or not: name the file" in refused(tmp_path)
     assert "is no table of pictures" in refused(tmp_path / "a.jpg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -19,6 +20,7 @@ from mlx_aimv2.finetune.dataset import Dataset, Example, read_dataset
 from mlx_aimv2.finetune.record import file_marks, split_record
 from mlx_aimv2.finetune.scanning import scan
 from mlx_aimv2.finetune.splits import held_out
+from mlx_aimv2.finetune.tree import Reading
 
 
 def named(dataset: Dataset) -> dict[str, list[tuple[str, str]]]:
@@ -92,6 +94,44 @@ def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
     touched(tmp_path / "data", "dog/b.jpg")
     (tmp_path / "data" / "cat").symlink_to(tmp_path / "elsewhere")
     assert named(read_dataset(tmp_path / "data"))["train"] == [("cat/a.jpg", "cat"), ("dog/b.jpg", "dog")]
+
+
+def test_an_empty_class_folder_is_named_and_left_out(tmp_path: Path) -> None:
+    touched(tmp_path, "cat/a.jpg", "dog/b.jpg", "owl/c.dng", "owl/d.dng")
+    (tmp_path / "hen").mkdir()
+    dataset = read_dataset(tmp_path)
+    assert dataset.labels == ("cat", "dog") and dataset.skipped == ()
+    assert dataset.notices == (
+        "left out 2 files: 2 .dng (camera raw)",
+        f"the class folder {tmp_path / 'hen'} holds no images: left out",
+        f"the class folder {tmp_path / 'owl'} holds no images: left out",
+    )
+
+
+def test_thumbnails_and_what_a_run_wrote_are_no_data(tmp_path: Path) -> None:
+    class_folders(tmp_path, cat=4, dog=4)
+    before = read_dataset(tmp_path)
+    touched(
+        tmp_path,
+        "cat/@eaDir/00.png/SYNOPHOTO_THUMB_M.jpg",
+        "@eaDir/cat/x.jpg",
+        "adapters/report/confusion.png",
+    )
+    (tmp_path / "adapters" / "task.json").write_text('{"format": 1, "base": {}}')
+    touched(tmp_path, "begun/notes.png")
+    dataset = read_dataset(tmp_path, reading=Reading(avoid=(str(tmp_path / "begun"), "/nowhere")))
+    assert (dataset.labels, dataset.train, dataset.val) == (before.labels, before.train, before.val)
+    assert dataset.notices == (
+        "left out 2 folders: @eaDir (2); 2 folders that mlx-aimv2 wrote: adapters, begun",
+    )
+    assert "begun" in read_dataset(tmp_path).labels
+
+
+def test_what_is_excluded_is_no_data(tmp_path: Path) -> None:
+    touched(tmp_path, "cat/a.jpg", "dog/b.jpg", "dog/raw/c.jpg", "maybe/d.jpg")
+    dataset = read_dataset(tmp_path, val_fraction=0, reading=Reading(exclude=("raw", "maybe")))
+    assert named(dataset)["train"] == [("cat/a.jpg", "cat"), ("dog/b.jpg", "dog")]
+    assert dataset.notices == ("left out 2 excluded folders: dog/raw, maybe",)
 
 
 TABLES = {
@@ -430,17 +470,20 @@ def test_other_encodings_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "holds no folder per class: put the pictures of each class into one"),
+        ([], "holds no folder per class: put the images of each class into one"),
         (["a.jpg", "b.jpg"], "holds no folder per class"),
         (["cat/a.jpg"], "there is only one class, 'cat', in .*; with folders, name the one that holds"),
         (
             ["cat/a.jpg", "dog/notes.txt"],
-            r"the class folder .*/dog holds no pictures: add some, or remove the folder",
+            r"only one class, 'cat', .*; left out 1 file: 1 other \(\.txt\); the class folder .*/dog holds no images",
         ),
-        (["cat/a.jpg", "dog/n.txt", "owl/n.txt"], r"/dog \(and 1 more\) holds no pictures"),
+        (
+            ["cat/n.txt", "dog/n.dng"],
+            r"no class folder of .* holds images: it holds 2 files: 1 \.dng \(camera raw\), 1",
+        ),
         (
             ["cat/a.jpg", "dog/b.jpg", "c.jpg"],
-            r"^1 picture in .* beside the class folders, such as c\.jpg: move each",
+            r"^1 image in .* beside the class folders, such as c\.jpg: move each",
         ),
         (["train/a.jpg", "val/b.jpg"], "/train holds no folder per class"),
         (["val/cat/a.jpg"], "holds val/ but no train/: add it, with a folder per class"),
@@ -469,15 +512,15 @@ def test_folders_with_mistakes_are_refused(tmp_path: Path, names: list[str], mes
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     for name in ("nowhere", "nowhere.csv", "x" * 5000, "nul\0"):
-        with pytest.raises(InputError, match=r"name a folder of pictures, or a \.csv or \.jsonl file"):
+        with pytest.raises(InputError, match=r"name a folder of images, or a \.csv or \.jsonl file"):
             read_dataset(tmp_path / name)
 
 
 def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(self))
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match="cannot be read: Permission denied"):
         read_dataset(tmp_path)
 

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.sources.paths import expand
+from mlx_aimv2.sources.paths import find_images
+
+
+def expand(names: list[str], *exclude: str) -> list[str]:
+    return list(find_images(names, exclude).images)
+
 
 TREE = (
     "b.jpg",
@@ -101,9 +106,15 @@ def test_home_is_filled_in(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert expand(["~/b.jpg", "~/*.PNG"]) == [str(tree / "b.jpg"), str(tree / "a.PNG")]
 
 
-def test_links_to_folders_are_not_followed(tree: Path) -> None:
+def test_links_to_folders_are_followed_and_never_in_circles(tree: Path) -> None:
+    (tree / "elsewhere").mkdir()
+    (tree / "elsewhere" / "c.jpg").touch()
+    (tree / "elsewhere" / "back").symlink_to(tree / "sub")
     (tree / "sub" / "loop").symlink_to(tree)
-    assert expand(["sub"]) == ["sub/z.heic", "sub/deep/y.webp"]
+    (tree / "sub" / "more").symlink_to(tree / "elsewhere")
+    expected = ["sub/z.heic", "sub/deep/y.webp", "sub/more/c.jpg"]
+    assert expand(["sub"]) == expected
+    assert sorted(expand(["sub/**"])) == sorted(expand(["sub/**/*.*"])) == sorted(expected)
 
 
 def test_links_to_pictures_are_pictures(tree: Path) -> None:
@@ -121,15 +132,37 @@ def test_a_folder_called_like_a_picture_is_no_match_of_a_pattern(tree: Path) -> 
     assert expand(["*.jpg"]) == ["b.jpg"]
 
 
+def test_a_pattern_leaves_out_what_a_folder_does(tree: Path) -> None:
+    for name in ("sub/@eaDir/t.jpg", "sub/raw.dng", "sub/deep/@eaDir/u.jpg"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    for pattern in ("sub/**/*.jpg", "su*/@eaDir/*.jpg"):
+        with pytest.raises(InputError, match=r"no images match .*, only .*: @eaDir"):
+            expand([pattern])
+    assert expand(["sub/@eaDir/*.jpg"]) == ["sub/@eaDir/t.jpg"]  # it is named itself
+    scan = find_images(["sub/*"])
+    assert scan.images == ("sub/z.heic",) and scan.left_out.words() == "1 file: 1 .dng (camera raw)"
+
+
+def test_what_is_excluded_is_left_out_but_not_where_it_is_named_itself(tree: Path) -> None:
+    assert expand([".", "b.jpg"], "*.jpg", "sub/deep") == ["a.PNG", "sub/z.heic", "b.jpg"]
+    assert expand(["*"], "b.*") == ["a.PNG"]
+    assert expand(["**"], "deep/") == ["a.PNG", "b.jpg", "sub/z.heic"]
+    with pytest.raises(InputError, match=r"no images in the folder sub: it holds .*1 excluded"):
+        expand(["sub"], "*.heic", "deep")
+    with pytest.raises(InputError, match="--exclude needs a pattern, such as"):
+        expand(["."], "/")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("empty", "no pictures in the folder empty"),
-        ("*.tiff", r"no pictures match \*\.tiff"),
-        ("*.txt", r"no pictures match \*\.txt"),
-        ("nowhere/*.jpg", r"no pictures match nowhere/\*\.jpg"),
-        ("holiday[1].jpg", r"no pictures match holiday\[1\]\.jpg"),
-        ("", "an empty name is no picture"),
+        ("empty", r"no images in the folder empty: it holds 1 file: 1 other \(\.md\)"),
+        ("*.tiff", r"no images match \*\.tiff"),
+        ("*.txt", r"no images match \*\.txt, only 1 file: 1 other \(\.txt\)"),
+        ("nowhere/*.jpg", r"no images match nowhere/\*\.jpg"),
+        ("holiday[1].jpg", r"no images match holiday\[1\]\.jpg"),
+        ("", "an empty name is no image"),
     ],
 )
 def test_what_stands_for_no_picture_is_refused(tree: Path, name: str, message: str) -> None:
