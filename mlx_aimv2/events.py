@@ -22,10 +22,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Skipped:
-    """One item that was left out, and why."""
+    """One item that was left out, and why; or so many of them."""
 
     source: str
     reason: str
+    count: int = 1
 
 
 @dataclass(frozen=True)

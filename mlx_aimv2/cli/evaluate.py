@@ -165,6 +165,7 @@ def evaluate(
             json=json,
             batch_size=batch_size,
             any_base=any_base,
+            exclude=tuple(exclude),
         )
         check_request(request)
     names = pictures(inputs, exclude) if inputs else None

@@ -19,6 +19,7 @@ from .ui import put, say
 if TYPE_CHECKING:
     from ..evaluation import Evaluation
     from ..finetune.measured import Measure
+    from ..finetune.reading import Reading
     from ..loading import AnyModel, LoadOptions
     from ..metrics import ClassMetrics
     from ..models.classifier import Classifier
@@ -53,6 +54,15 @@ class Request:
     json: bool
     batch_size: int | None
     any_base: bool
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def reading(self) -> Reading:
+        """How the data is read; what training and evaluation write is no part of it."""
+        from ..finetune.reading import Reading
+
+        written = (self.adapter_path, self.output)
+        return Reading(self.exclude, tuple(str(path.expanduser()) for path in written if path is not None))
 
 
 def check_request(request: Request) -> None:
@@ -138,7 +148,7 @@ def _with_predictions(evaluation: Evaluation, request: Request) -> Evaluation:
 def _measure(request: Request) -> Measure:
     from ..finetune.measured import Measure
 
-    return Measure(request.split, request.val_fraction, request.seed)
+    return Measure(request.split, request.val_fraction, request.seed, request.reading)
 
 
 def _labels(request: Request, revision: str | None, settings: LoadOptions, shown: Screen) -> Evaluation:

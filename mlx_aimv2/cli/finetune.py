@@ -48,7 +48,7 @@ def finetune(
     from ..finetune.estimating import estimate
     from ..finetune.running import finetune as run
 
-    told = {name: value for name, value in given.items() if value is not None}
+    told = {name: value for name, value in given.items() if value is not None and value != []}
     from_file = read_config(config) if config else {}
     from_file_device = from_file.pop("device", None)
     options = make_options({**from_file, **told})
@@ -91,12 +91,13 @@ def _parameters() -> list[inspect.Parameter]:
 
 
 def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
-    wanted = next((one for one in typing.get_args(kind) if one is not type(None)), kind)
+    several = kind == tuple[str, ...]
+    wanted = list[str] if several else _without_none(kind)
     flag = f"--{field.name.replace('_', '-')}"
     flags = [f"{flag}/--no-{flag[2:]}"] if wanted is bool else [flag]
     flags += [SHORT[field.name]] if field.name in SHORT else []
     text = field.metadata["help"].replace("[default", "\\[default")
-    if field.default is not None and field.default != "" and "[default" not in text:
+    if field.default not in (None, "", ()) and "[default" not in text:
         text += f" \\[default: {str(field.default).lower() if wanted is bool else field.default}]"
     option = typer.Option(*flags, help=text, rich_help_panel=field.metadata["panel"], show_default=False)
     return inspect.Parameter(
@@ -105,6 +106,10 @@ def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
         default=None,
         annotation=Annotated[wanted | None, option],
     )
+
+
+def _without_none(kind: Any) -> Any:
+    return next((one for one in typing.get_args(kind) if one is not type(None)), kind)
 
 
 HINTS = typing.get_type_hints(finetune, include_extras=True)

@@ -38,7 +38,7 @@ class Screen:
         if isinstance(event, Notice):
             say(event.message)
         elif isinstance(event, Skipped):
-            self.skipped += 1
+            self.skipped += event.count
             named = f"{' '.join(str(event.source).split())}: "
             reason = " ".join(event.reason.split()).removeprefix(named)
             say(f"skipped {event.source}: {reason}")

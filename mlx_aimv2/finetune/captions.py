@@ -10,10 +10,12 @@ from pathlib import Path, PurePosixPath
 from ..errors import InputError
 from ..events import Skipped
 from ..storage.text_files import read_lines
-from .rows import SPLIT_NAMES, SPLITS, Row, Rows, check_split, check_there, counted
+from ..words import counted
+from .reading import Reading
+from .rows import SPLIT_NAMES, SPLITS, Row, Rows, check_split, check_there
 from .splits import by_split, check_fraction, check_seed
 from .tables import READERS, caption_text, names_captions, read_table, split_tables, table_files
-from .tree import Reading, Tree, name, parent, read_tree
+from .tree import Tree, name, parent, read_tree
 
 CAPTION = "caption"
 SUFFIX = ".txt"

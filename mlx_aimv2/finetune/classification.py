@@ -34,7 +34,9 @@ class Classification:
         """Labelled pictures."""
         if not options.data:
             raise InputError("there is no data: give --data FOLDER, with a folder per class in it")
-        dataset = read_dataset(options.data, val_fraction=options.val_fraction, seed=options.seed)
+        dataset = read_dataset(
+            options.data, val_fraction=options.val_fraction, seed=options.seed, reading=options.reading
+        )
         if options.fine_tune_type == "knn" and dataset.multi_label:
             raise InputError(
                 "knn votes for one label, and these pictures have several: use linear or attentive"

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..events import Notice, OnEvent
 from ..loading import AnyModel
 from ..retrieval import RetrievalEvaluation, evaluate_retrieval, retrieve
+from ..words import counted
 from .artifacts import read_best_pair, write_best_pair
 from .batches import BatchOptions
 from .caption_batches import PairBatches, same_captions
@@ -26,7 +27,7 @@ from .objective import contrastive
 from .options import FinetuneOptions
 from .prepared import Prepared, batch_options
 from .record import relative_path
-from .rows import SPLITS, counted
+from .rows import SPLITS
 from .stepping import Stepper, make_optimizer
 from .tasks import towers
 
@@ -45,7 +46,9 @@ class Contrastive:
                 "there is no data: give --data FILE, a .csv or .jsonl file with path and caption, or a folder with a"
                 " .txt beside each picture"
             )
-        dataset = read_captions(options.data, val_fraction=options.val_fraction, seed=options.seed)
+        dataset = read_captions(
+            options.data, val_fraction=options.val_fraction, seed=options.seed, reading=options.reading
+        )
         if len(dataset.train) < 2:
             raise InputError(
                 "there is only one training picture, and nothing to tell it apart from: add some"

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..events import Skipped
+from ..words import counted
 from .folders import read_folders
-from .rows import SPLITS, Row, Rows, check_split, check_there, counted, natural
+from .reading import Reading
+from .rows import SPLITS, Row, Rows, check_split, check_there, natural
 from .splits import by_split, check_fraction, check_seed
 from .tables import READERS, read_table, split_tables
-from .tree import Reading, parent, read_tree
+from .tree import parent, read_tree
 
 
 @dataclass(frozen=True)

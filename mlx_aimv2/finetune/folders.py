@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from .rows import SPLIT_NAMES, Row, Rows, counted, label_name
+from ..words import counted
+from .rows import SPLIT_NAMES, Row, Rows, label_name
 from .tree import Tree, name
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import InputError
 from ..events import Notice, OnEvent
 from ..storage.json_files import read_json
+from ..words import counted
 from .captions import CaptionDataset
 from .dataset import Dataset
+from .reading import Reading
 from .record import MARKS, RECORD, SKIPPED, file_mark, relative_path
-from .rows import SPLITS, counted
+from .rows import SPLITS
+from .scanning import announce
 
 ALL = "all"
 KNOWN = (*SPLITS, SKIPPED)
@@ -31,11 +34,13 @@ class Measure:
         split: "val", "test", "train" or "all".
         val_fraction: the part of each class that is the split for validation, whatever training had there.
         seed: what chooses it.
+        reading: how the data is read.
     """
 
     split: str | None = None
     val_fraction: float | None = None
     seed: int | None = None
+    reading: Reading = field(default_factory=Reading)
 
 
 def measured(
@@ -61,7 +66,10 @@ def measured(
     fraction = measure.val_fraction
     if fraction is None:
         fraction = 0.0 if measure.seed is None else VAL_FRACTION
-    dataset = read(data, val_fraction=fraction, seed=measure.seed or SEED, training=False)
+    dataset = read(
+        data, val_fraction=fraction, seed=measure.seed or SEED, training=False, reading=measure.reading
+    )
+    announce(dataset, on_event)
     own = next((split for split in ("val", "test") if dataset.split(split)), ALL)
     if measure.val_fraction is not None:
         own = "val"

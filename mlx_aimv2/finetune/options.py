@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
 from collections import Counter
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from ..presets import DEFAULT_MODEL
 from ..storage.text_files import read_text
 from .bounds import OPTIMIZERS, WITHOUT_DECAY, check_choice, check_values, flag
 from .methods import METHODS, check_method
+from .reading import Reading
 from .schedule import SCHEDULES
 from .tasks import TASKS, TOWER_STATES, check_task
 
@@ -50,6 +52,9 @@ class FinetuneOptions:
     fine_tune_type: str = option("lora", f"{', '.join(METHODS)}.", METHOD)
     val_fraction: float = option(
         0.2, "Part of the pictures kept for validation, where the data has none.", DATA
+    )
+    exclude: tuple[str, ...] = option(
+        (), "Leave out files and folders of this name or path; may be given several times.", DATA
     )
     class_weights: str = option("none", "none, or balanced: rare classes count more.", DATA)
 
@@ -147,6 +152,11 @@ class FinetuneOptions:
         }
 
     @property
+    def reading(self) -> Reading:
+        """How the data is read; the folder of the run is no part of it."""
+        return Reading(exclude=self.exclude, avoid=(os.path.expanduser(self.adapter_path),))
+
+    @property
     def modules(self) -> tuple[str, ...]:
         """The projections to adapt, by their names."""
         return tuple(name.strip() for name in self.target_modules.split(",") if name.strip())
@@ -211,6 +221,8 @@ def make_options(given: Mapping[str, Any]) -> FinetuneOptions:
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
     """``value`` as a field of this type takes it; a YAML file may give `1e-5` as a text."""
+    if kind == tuple[str, ...]:
+        return tuple(_typed(name, one, str) for one in ([value] if isinstance(value, str) else value))
     kinds = typing.get_args(kind) or (kind,)
     if value is None and type(None) in kinds:
         return None

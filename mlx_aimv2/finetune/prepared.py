@@ -30,7 +30,7 @@ from .stepping import Stepper, make_optimizer, multipliers
 from .tasks import ONE_LABEL, SEVERAL_LABELS
 
 # What a run may be given anew when it goes on; all else must be as it was.
-FREE = ("resume", "adapter_path", "save_every", "patience", "data", "model", "revision")
+FREE = ("resume", "adapter_path", "save_every", "patience", "data", "exclude", "model", "revision")
 # what the data holds a record guards, and the model its hash
 
 

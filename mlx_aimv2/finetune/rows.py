@@ -50,11 +50,6 @@ class Rows:
     skipped: tuple[Skipped, ...] = ()
 
 
-def counted(count: int, noun: str) -> str:
-    """Such as `1 image` or `3 images`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
-
-
 def check_split(row: Row, other: Row) -> None:
     """Refuse a picture that two rows put into different splits.
 

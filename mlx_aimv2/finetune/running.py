@@ -38,7 +38,7 @@ from .options import FinetuneOptions
 from .prepared import Prepared
 from .record import MARKS, SKIPPED, file_mark, file_marks, relative_path
 from .record import RECORD as SPLITS
-from .scanning import scan
+from .scanning import announce, scan
 from .state import STATE
 from .tasks import TRAINED, towers
 from .work import Measured, Work
@@ -88,7 +88,7 @@ def finetune(options: FinetuneOptions, on_event: OnEvent | None = None) -> Finis
         CheckpointError: the checkpoint is damaged; HubError: it cannot be had.
     """
     started = time.monotonic()
-    dataset = _read(options)
+    dataset = _read(options, on_event or ignore)
     with _claimed(options) as folder:
         run = _prepared(options, dataset, folder, on_event)
         if options.resume and run.run_folder.exists():
@@ -138,14 +138,15 @@ def prepare(options: FinetuneOptions, on_event: OnEvent | None = None) -> Prepar
     Raises:
         InputError, CheckpointError, HubError: see `finetune`.
     """
-    dataset, folder = _read(options), _path(options)
+    dataset, folder = _read(options, on_event or ignore), _path(options)
     _check_folder(folder, options.resume)
     return _prepared(options, dataset, folder, on_event)
 
 
-def _read(options: FinetuneOptions) -> Any:
-    """The dataset, its pictures not opened yet."""
+def _read(options: FinetuneOptions, on_event: OnEvent) -> Any:
+    """The dataset, its images not opened yet."""
     dataset = WORKS[options.task].read(options)
+    announce(dataset, on_event)
     if not dataset.val and options.val_fraction:
         raise InputError("no class has two pictures, so none can be held out: add some, or a folder val/")
     if not dataset.val:

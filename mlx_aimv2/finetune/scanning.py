@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar
@@ -10,13 +10,15 @@ from typing import TypeVar
 import numpy as np
 
 from ..errors import InputError
-from ..events import OnEvent, Progress, Skipped, ignore
+from ..events import Notice, OnEvent, Progress, Skipped, ignore
 from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, read_ahead
+from ..words import counted
 from .captions import CaptionDataset, Captioned
 from .dataset import Dataset, Example, check_trainable
-from .rows import SPLITS, counted
+from .rows import SPLITS
 
+NAMED = 20  # images that cannot be used, before the others are only counted
 Pictures = TypeVar("Pictures", Dataset, CaptionDataset)
 
 
@@ -31,22 +33,25 @@ def scan(
     Args:
         dataset: from `read_dataset` or `read_captions`.
         image_processor: the one that training will use, with its way of decoding.
-        on_event: gets `Skipped` for each broken picture and `Progress`.
+        on_event: gets `Skipped` for the first broken images, one for all others, and `Progress`.
         threads: pictures opened at once.
 
     Raises:
         InputError: a split has no picture left, or a class no training picture.
     """
     examples: list[Example | Captioned] = [example for split in SPLITS for example in dataset.split(split)]
-    broken: set[str] = set()
+    broken: dict[str, Skipped] = {}
     on_event(Progress("checking pictures", 0, len(examples)))
     with closing(read_ahead(examples, _opening(image_processor), threads)) as results:
         for result in results:
             if result.error is not None:
                 path = examples[result.index].path
-                broken.add(path)
-                on_event(Skipped(path, str(result.error)))
+                broken[path] = Skipped(path, str(result.error))
+                if len(broken) <= NAMED:
+                    on_event(broken[path])
             on_event(Progress("checking pictures", result.index + 1, len(examples)))
+    for skipped in shortened(list(broken.values()), dataset.root)[NAMED:]:
+        on_event(skipped)
     left = {split: tuple(x for x in dataset.split(split) if x.path not in broken) for split in SPLITS}
     for split in SPLITS:
         if dataset.split(split) and not left[split]:
@@ -58,6 +63,22 @@ def scan(
     if isinstance(checked, Dataset):
         check_trainable(checked)
     return checked
+
+
+def announce(dataset: Dataset | CaptionDataset, on_event: OnEvent) -> None:
+    """Say what was left out of some data when it was read."""
+    for notice in dataset.notices:
+        on_event(Notice(notice))
+    for skipped in shortened(dataset.skipped, dataset.root):
+        on_event(skipped)
+
+
+def shortened(skipped: Sequence[Skipped], source: str) -> list[Skipped]:
+    """The first few, and one that stands for all the others."""
+    if len(skipped) <= NAMED + 1:
+        return list(skipped)
+    rest = len(skipped) - NAMED
+    return [*skipped[:NAMED], Skipped(source, f"{rest:,} more images that cannot be used", rest)]
 
 
 def _opening(image_processor: ImageProcessor) -> Callable[[Example | Captioned], np.ndarray]:

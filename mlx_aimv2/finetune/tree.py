@@ -13,20 +13,8 @@ from ..errors import InputError
 from ..sources.endings import ending_of, kind_of
 from ..sources.left_out import LeftOut
 from ..sources.scanner import Rules, identity, scan_folder
+from .reading import Reading
 from .rows import natural
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How data is read.
-
-    Attributes:
-        exclude: patterns of files and folders to leave out.
-        avoid: folders that are no data, such as the one of the run; they need not be there.
-    """
-
-    exclude: tuple[str, ...] = ()
-    avoid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from labelled import PROCESSOR, class_folders, picture, table, touched
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.events import Event, Progress, Skipped
 from mlx_aimv2.finetune.dataset import Dataset, Example, read_dataset
+from mlx_aimv2.finetune.reading import Reading
 from mlx_aimv2.finetune.record import file_marks, split_record
 from mlx_aimv2.finetune.scanning import scan
 from mlx_aimv2.finetune.splits import held_out
-from mlx_aimv2.finetune.tree import Reading
 
 
 def named(dataset: Dataset) -> dict[str, list[tuple[str, str]]]:

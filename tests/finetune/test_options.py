@@ -269,3 +269,8 @@ def test_every_field_says_what_it_is_for() -> None:
     for field in dataclasses.fields(FinetuneOptions):
         assert field.metadata["help"].endswith((".", "]")), field.name
         assert field.metadata["panel"] in ("Data", "Method", "Training", "Augmentation", "Run")
+
+
+def test_patterns_come_from_a_list_or_one_text() -> None:
+    assert make_options({"exclude": ["raw", "*_old"]}).exclude == ("raw", "*_old")
+    assert make_options({"exclude": "raw"}).exclude == ("raw",)
