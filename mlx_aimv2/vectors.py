@@ -1,4 +1,4 @@
-"""Files of embeddings: a table of formats.
+"""Files of embeddings: a table of formats, each with its writer.
 
 Every format holds the vectors, what each is of, and the fingerprint of what made them; `.npy` and `.jsonl` have it
 in a file beside them.
@@ -6,18 +6,45 @@ in a file beside them.
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+import struct
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .checkpoints.atomic import replacing
-from .errors import InputError, MissingExtraError, OutputError
+from .checkpoints.atomic import followed, refuse_existing, replacing
+from .checkpoints.swap import replacing_together
+from .errors import ExistsError, InputError, MissingExtraError, OutputError
 
 Fingerprint = Mapping[str, Any]
-Write = Callable[[Path, Sequence[str], np.ndarray, Fingerprint], None]
+ALIGNMENT = 8  # of the data in a safetensors file
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Vectors that need not all be in memory.
+
+    Attributes:
+        shape: (N, ...).
+        blocks: gives them in order, some at a time, float32; it may be called again.
+    """
+
+    shape: tuple[int, ...]
+    blocks: Callable[[], Iterable[np.ndarray]]
+
+    @classmethod
+    def of(cls, vectors: np.ndarray) -> Rows:
+        """The rows of an array."""
+        return cls(vectors.shape, lambda: [vectors])
+
+
+Write = Callable[[Path, Sequence[str], Rows, Fingerprint], None]
 
 
 def json_line(path: str, embedding: np.ndarray, key: str = "path") -> str:
@@ -33,71 +60,115 @@ def _has_surrogates(name: str) -> bool:
     return any("\ud800" <= sign <= "\udfff" for sign in name)
 
 
-def _write_npz(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint) -> None:
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(
-            file,
-            embeddings=embeddings,
-            paths=np.array(names, dtype=np.str_),
-            fingerprint=np.array(json.dumps(fingerprint)),
-        )
+def write_npz(
+    path: Path,
+    names: Sequence[str],
+    rows: Rows,
+    fingerprint: Fingerprint,
+    more: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Write an `.npz` file, as `np.savez` does; with ``more`` arrays beside the three of every such file."""
+    arrays = {"paths": np.array(names, dtype=np.str_), "fingerprint": np.array(json.dumps(fingerprint))}
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("embeddings.npy", "w", force_zip64=True) as member:
+            for data in _npy(rows):
+                member.write(data)
+        for name, array in {**arrays, **(more or {})}.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _write_npy(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint) -> None:
+def _npy(rows: Rows) -> Iterator[bytes]:
+    """The bytes of a `.npy` file."""
+    header = io.BytesIO()
+    entry = {"descr": "<f4", "fortran_order": False, "shape": rows.shape}
+    np.lib.format.write_array_header_1_0(header, entry)
+    yield header.getvalue()
+    yield from map(_raw, rows.blocks())
+
+
+def _raw(block: np.ndarray) -> bytes:
+    return np.ascontiguousarray(block, dtype="<f4").tobytes()
+
+
+def _write_npy(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint) -> None:
     check_names(path, names)
-    with (  # all three are written before any of them appears, and the vectors appear last
-        replacing(path) as vectors,
-        replacing(path.with_suffix(".fingerprint.json")) as note,
-        replacing(path.with_suffix(".paths.txt")) as lines,
-    ):
-        lines.write_text("".join(f"{name}\n" for name in names), encoding="utf-8", errors="surrogateescape")
-        note.write_text(json.dumps(fingerprint, indent=2), encoding="utf-8")
-        with vectors.open("wb") as file:
-            np.save(file, embeddings)
+    with replacing_together(swap_of(path), path.name) as folder:
+        lines = "".join(f"{name}\n" for name in names)
+        (folder / path.with_suffix(PATHS).name).write_bytes(lines.encode(errors="surrogateescape"))
+        _write_note(folder / path.name, fingerprint)
+        _write_parts(folder / path.name, _npy(rows))
 
 
-def _write_safetensors(
-    path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint
-) -> None:
-    from safetensors.numpy import save
+def _write_note(path: Path, fingerprint: Fingerprint) -> None:
+    path.with_suffix(NOTE).write_text(json.dumps(fingerprint, indent=2), encoding="utf-8")
 
+
+def _write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    with path.open("wb") as file:
+        for part in parts:
+            file.write(part)
+
+
+def _write_safetensors(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint) -> None:
     note = {"paths": json.dumps(list(names)), "fingerprint": json.dumps(fingerprint)}
+    nbytes = int(np.prod(rows.shape)) * np.dtype(np.float32).itemsize
+    entry = {"dtype": "F32", "shape": list(rows.shape), "data_offsets": [0, nbytes]}
+    header = json.dumps({"__metadata__": note, "embeddings": entry}).encode()
+    header += b" " * (-len(header) % ALIGNMENT)
     with replacing(path) as partial:
-        partial.write_bytes(save({"embeddings": np.ascontiguousarray(embeddings)}, metadata=note))
+        _write_parts(partial, (struct.pack("<Q", len(header)), header, *map(_raw, rows.blocks())))
 
 
-def _write_jsonl(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint) -> None:
-    with replacing(path) as lines, replacing(path.with_suffix(".fingerprint.json")) as note:
-        note.write_text(json.dumps(fingerprint, indent=2), encoding="utf-8")
-        with lines.open("w", encoding="utf-8") as file:
-            file.writelines(json_line(name, row) + "\n" for name, row in zip(names, embeddings, strict=True))
+def _write_jsonl(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint) -> None:
+    vectors = (vector for block in rows.blocks() for vector in block)
+    lines = ((json_line(name, row) + "\n").encode() for name, row in zip(names, vectors, strict=True))
+    with replacing_together(swap_of(path), path.name) as folder:
+        _write_note(folder / path.name, fingerprint)
+        _write_parts(folder / path.name, lines)
 
 
-def _write_parquet(
-    path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint
-) -> None:
+def _write_parquet(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint) -> None:
+    pa, pq = _pyarrow()
+    if len(rows.shape) != 2:
+        raise InputError("a .parquet file holds one vector per row: use .npz for token grids")
+    check_names(path, names)
+    kind = pa.list_(pa.float32(), rows.shape[1])
+    schema = pa.schema(
+        [("path", pa.string()), ("embedding", kind)], metadata={"fingerprint": json.dumps(fingerprint)}
+    )
+    with replacing(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+        start = 0
+        for block in rows.blocks():
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), rows.shape[1])
+            own = pa.array(list(names[start : start + len(block)]), pa.string())
+            writer.write_table(pa.table([own, vectors], schema=schema))
+            start += len(block)
+
+
+def _pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise MissingExtraError("Writing .parquet", "pyarrow", "parquet") from error
-    if embeddings.ndim != 2:
-        raise InputError("a .parquet file holds one vector per row: use .npz for token grids")
-    check_names(path, names)
-    rows = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), embeddings.shape[1])
-    table = pa.table({"path": pa.array(list(names), pa.string()), "embedding": rows})
-    table = table.replace_schema_metadata({"fingerprint": json.dumps(fingerprint)})
-    with replacing(path) as partial:
-        pq.write_table(table, partial)
+    return pa, pq
 
 
 WRITERS: dict[str, Write] = {
-    ".npz": _write_npz,
+    ".npz": write_npz,
     ".npy": _write_npy,
     ".safetensors": _write_safetensors,
     ".jsonl": _write_jsonl,
     ".parquet": _write_parquet,
 }
+NOTE, PATHS = ".fingerprint.json", ".paths.txt"
+COMPANIONS = {".npy": (NOTE, PATHS), ".jsonl": (NOTE,)}  # endings of files beside those of a format
+
+
+def swap_of(path: Path) -> Path:
+    """The hidden folder in which a file and its companions wait to be moved to their places."""
+    return path.with_name(f".{path.name}.swap")
 
 
 def check_names(path: Path, names: Sequence[str]) -> None:
@@ -117,29 +188,33 @@ def check_names(path: Path, names: Sequence[str]) -> None:
         raise InputError(f"{odd!r} is not UTF-8, which .parquet cannot hold: use .npz")
 
 
-def check_target(path: Path, names: Sequence[str] = ()) -> None:
+def check_target(path: Path, names: Sequence[str] = (), force: bool = True) -> None:
     """Refuse a target that could not be written, before hours of work go into it.
 
     Raises:
         InputError: the ending is of no known format, or the format cannot hold one of ``names``.
+        ExistsError: it or a companion exists already, and ``force`` is not set.
         OutputError: the folder is not there or cannot be written to.
         MissingExtraError: the format needs a package that is not installed.
     """
-    if path.suffix.lower() not in WRITERS:
+    suffix = path.suffix.lower()
+    if suffix not in WRITERS:
         raise InputError(
             f"{path}: no format ends in {path.suffix or 'nothing'}; use {', '.join(WRITERS)},"
             " or end the name in / for a folder of shards"
         )
     check_names(path, names)
-    if path.suffix.lower() == ".parquet":
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("Writing .parquet", "pyarrow", "parquet") from error
+    if suffix == ".parquet":
+        _pyarrow()
     probe = path.with_name(f".{path.name}.probe")
     try:
         if path.is_dir():
             raise OutputError(f"{path} is a folder: end its name in / for shards, or name a file")
+        refuse_existing(path, force=force)
+        target = followed(path)
+        companions = [target.with_suffix(ending) for ending in COMPANIONS.get(suffix, ())]
+        # two files of one model may share the note of what made them: that is compared when the model is known
+        refuse_existing(*(one for one in companions if not one.name.endswith(NOTE)), force=force)
         probe.touch()
         probe.unlink()
     except OutputError:
@@ -148,28 +223,50 @@ def check_target(path: Path, names: Sequence[str] = ()) -> None:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def check_grid(name: str, vector: np.ndarray, others: Sequence[np.ndarray]) -> None:
-    """Refuse a token grid that cannot stand in one file with those before it.
+def check_note(path: Path, fingerprint: Fingerprint, force: bool) -> None:
+    """Refuse to replace the fingerprint of another file of vectors, or what only has such a name.
+
+    Raises:
+        ExistsError: ``path`` has a note beside it that says something else, and ``force`` is not set.
+    """
+    note = followed(path).with_suffix(NOTE)
+    if force or NOTE not in COMPANIONS.get(path.suffix.lower(), ()) or not os.path.lexists(note):
+        return
+    try:
+        same = json.loads(note.read_bytes()) == json.loads(json.dumps(fingerprint))
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        raise ExistsError(
+            f"{note} exists already, of another file of vectors: name another, or replace it with --force"
+        )
+
+
+def check_grid(name: str, vector: np.ndarray, shape: tuple[int, ...] | None) -> None:
+    """Refuse a token grid that cannot stand in one file with those before it, which have a shape.
 
     Raises:
         InputError: its size is another.
     """
-    if others and vector.shape != others[0].shape:
+    if shape is not None and vector.shape != shape:
         raise InputError(
-            f"{name} has a token grid of {vector.shape[:2]} and others of {others[0].shape[:2]}:"
+            f"{name} has a token grid of {vector.shape[:2]} and others of {shape[:2]}:"
             " one file holds grids of one size; use JSON lines in a pipe, or another pooling"
         )
 
 
-def write(path: Path, names: Sequence[str], embeddings: np.ndarray, fingerprint: Fingerprint) -> None:
+def write(path: Path, names: Sequence[str], embeddings: np.ndarray | Rows, fingerprint: Fingerprint) -> None:
     """Write vectors (N, D), with what each is of, in the format that ``path`` ends in.
+
+    What is there is replaced, all files of a format together; of a link, what it leads to.
 
     Raises:
         InputError: the ending is of no known format, or there is not a name for each vector.
-        OutputError: the file cannot be written; nothing is left of it.
+        OutputError: the file cannot be written; what was there before is as it was.
     """
     if path.suffix.lower() not in WRITERS:
         check_target(path)
-    if len(names) != len(embeddings):
-        raise InputError(f"{len(names)} names for {len(embeddings)} vectors")
-    WRITERS[path.suffix.lower()](path, names, embeddings, fingerprint)
+    rows = embeddings if isinstance(embeddings, Rows) else Rows.of(embeddings)
+    if len(names) != rows.shape[0]:
+        raise InputError(f"{len(names)} names for {rows.shape[0]} vectors")
+    WRITERS[path.suffix.lower()](followed(path), names, rows, fingerprint)

@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ..words import counted
 from . import options
 from .bulk import Sink, pictures, run
 from .screen import screen
 from .stdin import with_texts
 from .tables import table
 from .trained import base_of
-from .ui import put, say, verb
+from .ui import put, verb
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from ..embedding import Embedded, Embedder
+    from ..embedding import Embedded
+    from ..vector_writer import VectorWriter, WriterOptions
 
 SHOWN_VALUES = 4
 
@@ -43,6 +41,10 @@ def embed(
             "-o", "--output", help="File (.npz .npy .safetensors .jsonl .parquet), or FOLDER/ for shards."
         ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what -o names.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove the vectors of images that are gone from -o FOLDER/.")
+    ] = False,
     model: options.AdaptedModel = None,
     pooling: Annotated[str, typer.Option(help="auto, mean, max, head, or tokens (a grid).")] = "auto",
     normalize: Annotated[bool, typer.Option(help="Scale every vector to unit length.")] = True,
@@ -72,12 +74,14 @@ def embed(
     from ..models.backend import use_device
     from ..models.classifier import Classifier
     from ..pooling import check_choice
+    from ..vector_writer import WriterOptions, open_writer
 
     names = with_texts(inputs) if text else pictures(inputs, exclude)
     check_choice(pooling)
     if any_base and adapter_path is None:
         raise InputError("--any-base is for --adapter-path: leave it out")
-    _check_request(names, text, pooling, json, output)
+    writing = WriterOptions(force, prune, text)
+    _check_request(names, writing, pooling, json, output)
     if device:
         use_device(device)
     settings = options.load_options(
@@ -98,31 +102,30 @@ def embed(
         )
         encoder = loaded.trunk if isinstance(loaded, Classifier) else loaded
         embedder = Embedder(encoder, processor, pooling, normalize, batch_size)
-        sink = make_sink(output, json, embedder, "text" if text else "path")
-        names = sink.remaining(names) if isinstance(sink, _Shards) else names
+        sink: Sink[Embedded]
+        if output is None:
+            sink = _Table() if sys.stdout.isatty() and not json else _Lines("text" if text else "path")
+        else:
+            writer = open_writer(output, embedder.fingerprint, writing, shown)
+            sink, names = _Written(writer), writer.remaining(names)
         stream = embedder.stream_texts(names) if text else embedder.stream(names)
         run(stream, names, sink, shown, "embedded", "text" if text else "image")
 
 
-def _check_request(names: list[str], text: bool, pooling: str, json: bool, output: str | None) -> None:
+def _check_request(
+    names: list[str], writing: WriterOptions, pooling: str, json: bool, output: str | None
+) -> None:
     """Refuse what contradicts itself or cannot be written, before a model is loaded."""
-    from ..vectors import check_target
+    from ..vector_writer import check_output
 
-    if text and pooling != "auto":
+    if writing.texts and pooling != "auto":
         raise InputError(f"--pooling {pooling} is for pictures: texts have one embedding")
     if json and output is not None:
         raise InputError("--json prints to stdout and -o writes a file: give one of them")
-    if output is not None and not output.endswith("/"):
-        check_target(Path(output).expanduser(), names)
-
-
-def make_sink(output: str | None, json: bool, embedder: Embedder, key: str) -> Sink[Embedded]:
-    """Where the vectors of this run go."""
-    if output is None:
-        return _Table() if sys.stdout.isatty() and not json else _Lines(key)
-    if output.endswith("/"):
-        return _Shards(output, embedder)
-    return _File(output, embedder)
+    if output is None and (writing.force or writing.prune):
+        raise InputError(f"--{'force' if writing.force else 'prune'} needs -o")
+    if output is not None:
+        check_output(output, names, writing)
 
 
 class _Lines:
@@ -156,54 +159,14 @@ class _Table:
             table(("input", "shape", "embedding"), self.rows, cut=True)
 
 
-class _File:
-    """One file with everything in it."""
+class _Written:
+    """A file or a folder of shards."""
 
-    def __init__(self, output: str, embedder: Embedder) -> None:
-        from ..vectors import check_grid
-
-        self.path, self.embedder, self.check_grid = Path(output).expanduser(), embedder, check_grid
-        self.names: list[str] = []
-        self.vectors: list[np.ndarray] = []
+    def __init__(self, writer: VectorWriter) -> None:
+        self.writer = writer
 
     def add(self, name: str, result: Embedded) -> None:
-        vector = result.require_vector()
-        self.check_grid(name, vector, self.vectors)
-        self.names.append(name)
-        self.vectors.append(vector)
+        self.writer.add(name, result.require_vector())
 
     def close(self, interrupted: bool = False) -> None:
-        import numpy as np
-
-        from ..vectors import write
-
-        if not self.names:
-            say(f"nothing to write to {self.path}")
-            return
-        write(self.path, self.names, np.stack(self.vectors), self.embedder.fingerprint)
-        say(f"wrote {counted(len(self.names), 'vector')} to {self.path}")
-
-
-class _Shards:
-    """A folder of shards, which a later run continues."""
-
-    def __init__(self, output: str, embedder: Embedder) -> None:
-        from ..shard_folder import ShardFolder, lock_folder
-
-        lock_folder(Path(output).expanduser())
-        self.folder = ShardFolder(Path(output).expanduser(), embedder.fingerprint)
-
-    def remaining(self, names: list[str]) -> list[str]:
-        done = self.folder.done()
-        left = [name for name in names if name not in done]
-        if len(left) < len(names):
-            say(f"{len(names) - len(left)} of them are in {self.folder.folder} already")
-        return left
-
-    def add(self, name: str, result: Embedded) -> None:
-        self.folder.add(name, result.require_vector())
-
-    def close(self, interrupted: bool = False) -> None:
-        self.folder.close()
-        total = sum(shard["rows"] for shard in self.folder.shards)
-        say(f"wrote {counted(total, 'vector')} in all to {self.folder.folder}")
+        self.writer.close(interrupted)

@@ -1,0 +1,165 @@
+"""The manifest of a folder of embeddings: the shards that count and what made them; and who may write there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .checkpoints.atomic import replacing
+from .errors import InputError, OutputError
+from .vectors import Fingerprint
+
+MANIFEST, LOCK = "manifest.json", ".lock"
+SHARD_NAME = re.compile(r"embeddings-(\d{5,})\.npz")
+SHOWN = {"name": "model", "normalized": "unit length"}  # what parts of a fingerprint are called in messages
+INDIFFERENT = ("name", "revision", "layout")  # where the checkpoint lay, which its hash makes irrelevant
+
+
+def lock_folder(folder: Path) -> int:
+    """Keep other runs out of a folder of shards; the system lets go of it when this process ends.
+
+    Returns:
+        The descriptor that holds the lock.
+
+    Raises:
+        OutputError: another run is writing there, or the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written to: {error.strerror or error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise OutputError(
+            f"another run is writing to {folder}: wait for it, or name another folder"
+        ) from error
+    return descriptor
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What counts in a folder of shards.
+
+    Attributes:
+        fingerprint: what made the vectors.
+        shards: the name of each shard, and how many rows it has.
+    """
+
+    fingerprint: dict[str, Any]
+    shards: dict[str, int]
+
+    def write(self, folder: Path) -> None:
+        """Write it, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        shards = [{"file": file, "rows": rows} for file, rows in self.shards.items()]
+        with replacing(folder / MANIFEST) as partial:
+            text = json.dumps({"fingerprint": self.fingerprint, "shards": shards}, indent=2)
+            partial.write_text(text, encoding="utf-8")
+
+
+def shard_number(file: str) -> int | None:
+    """The number in the name of a shard; None for other names."""
+    match = SHARD_NAME.fullmatch(file)
+    return int(match[1]) if match else None
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read the manifest of a folder; None where there is none, and nothing else either.
+
+    Raises:
+        InputError: it is damaged or missing, or the folder is none of shards.
+    """
+    path = folder / MANIFEST
+    if not os.path.lexists(path):
+        names = _visible(folder)
+        foreign = [name for name in names if shard_number(name) is None]
+        if foreign:
+            raise InputError(f"{folder} holds other files ({foreign[0]}): name a new folder")
+        if names:
+            raise InputError(
+                f"{folder} holds shards ({names[0]}) and no {MANIFEST}: put it back, or replace the folder with"
+                " --force"
+            )
+        return None
+    try:
+        data = json.loads(path.read_bytes())
+        made_by = dict(data["fingerprint"])
+        shards = {str(shard["file"]): int(shard["rows"]) for shard in data["shards"]}
+        odd = next((file for file in shards if shard_number(file) is None), None)
+        if odd is not None:
+            raise ValueError(f"it names {odd!r}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is not a manifest of embeddings: {error}; name a new folder, or replace it with --force"
+        ) from error
+    return Manifest(made_by, shards)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse to remove a folder that holds something else than shards.
+
+    Raises:
+        InputError: it does.
+    """
+    names = _visible(folder) if folder.is_dir() else []
+    foreign = [name for name in names if name != MANIFEST and shard_number(name) is None]
+    if foreign:
+        raise InputError(
+            f"{folder} holds other files ({foreign[0]}), which --force does not remove: name a new folder"
+        )
+
+
+def _visible(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be read: {error.strerror or error}") from error
+
+
+def identity(fingerprint: Fingerprint) -> dict[str, Any]:
+    """What decides whether vectors may be compared."""
+    plain = json.loads(json.dumps(fingerprint))
+    return {key: value for key, value in plain.items() if key not in INDIFFERENT}
+
+
+def check_same(folder: Path, made_by: Fingerprint, fingerprint: Fingerprint) -> None:
+    """Refuse to mix vectors that cannot be compared.
+
+    Raises:
+        InputError: something else made those in ``folder``; what differs is named.
+    """
+    if identity(made_by) != identity(fingerprint):
+        raise InputError(
+            f"{folder} holds vectors of another kind ({differences(made_by, fingerprint)}): they cannot be mixed;"
+            " name a new folder, or replace it with --force"
+        )
+
+
+def differences(made_by: Fingerprint, fingerprint: Fingerprint) -> str:
+    """What differs between two fingerprints, in words."""
+    keys = [key for key in {**made_by, **fingerprint} if made_by.get(key) != fingerprint.get(key)]
+    names_it = "checkpoint" in keys and "name" in keys  # then its hash says nothing more
+    decide = [key for key in keys if key not in INDIFFERENT and not (key == "checkpoint" and names_it)]
+    shown = (["name"] if names_it else []) + decide
+    return "; ".join(
+        f"{SHOWN.get(key, key)}: {_word(made_by.get(key))}, now {_word(fingerprint.get(key))}"
+        for key in shown
+    )
+
+
+def _word(value: object) -> str:
+    words = {None: "none", True: "yes", False: "no"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)

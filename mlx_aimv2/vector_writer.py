@@ -1,0 +1,288 @@
+"""Where the vectors of a run go: one file or a folder of shards, written as they come.
+
+A file is made of a folder of shards beside it, `FILE.part`, which is removed when the file is there. A run that is
+killed, or finds the disk full, leaves that folder: `read_vectors` reads it, and the same command goes on with it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from .checkpoints.atomic import followed, replace_folder
+from .errors import ExistsError, InputError, OutputError
+from .events import Notice, OnEvent, ignore
+from .shard_folder import ShardFolder
+from .shard_manifest import check_replaceable, lock_folder, read_manifest
+from .vectors import Fingerprint, check_grid, check_note, check_target, write
+from .words import counted, size
+
+PART = ".part"
+PART_S = 30  # seconds of work that a file may lose when its run is killed
+SIZE_ON_DISK = {".jsonl": 3.5}  # of a file, compared with its values in memory
+
+
+@dataclass(frozen=True)
+class WriterOptions:
+    """How to write vectors.
+
+    Attributes:
+        force: replace what is there.
+        prune: remove the vectors of images that are gone from a folder that is continued.
+        texts: the names are texts, not files.
+    """
+
+    force: bool = False
+    prune: bool = False
+    texts: bool = False
+
+
+class VectorWriter(Protocol):
+    """Takes the vectors of a run."""
+
+    def remaining(self, names: Sequence[str]) -> list[str]:
+        """Those of all ``names`` of the run that have to be embedded."""
+
+    def add(self, name: str, vector: np.ndarray) -> None:
+        """Take the vector of the next one."""
+
+    def close(self, interrupted: bool = False) -> None:
+        """Bring everything to its place; of an interrupted run, without loss of an earlier result."""
+
+
+def check_output(output: str, names: Sequence[str], options: WriterOptions) -> None:
+    """Refuse what could not be written, before hours of work go into it.
+
+    Args:
+        output: a file, or a folder of shards whose name ends in `/`.
+        names: of what will be written.
+        options: how it will be written.
+
+    Raises:
+        InputError: a name that the format cannot hold, or a folder that holds something else than shards.
+        ExistsError: the file exists, and is not to be replaced.
+        OutputError: it cannot be written.
+    """
+    path = Path(output).expanduser()
+    if not output.endswith("/"):
+        if options.prune:
+            raise InputError(f"--prune is for a folder of shards, and {path} is a file: end its name in /")
+        check_target(path, names, options.force)
+        path = _part(followed(path))
+    elif options.prune and options.texts:
+        raise InputError("--prune is for images, and texts are never gone")
+    if os.path.lexists(path) and not path.is_dir():
+        raise ExistsError(f"{path} is no folder: name another")
+    if options.force:
+        check_replaceable(path)
+    elif path.is_dir():
+        read_manifest(path)
+    above = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(f"{path} cannot be written: {above} may not be written to")
+
+
+def open_writer(
+    output: str, fingerprint: Fingerprint, options: WriterOptions, on_event: OnEvent = ignore
+) -> VectorWriter:
+    """The writer of a file, or of a folder whose name ends in `/`.
+
+    Raises:
+        InputError: the folder holds vectors of something else, or is none of shards.
+        OutputError: it cannot be written to, or another run does.
+    """
+    path = followed(Path(output).expanduser())
+    kind = _FolderWriter if output.endswith("/") else _FileWriter
+    return kind(path, fingerprint, options, on_event)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}{PART}")
+
+
+class _FolderWriter:
+    """A folder of shards. One that is to be replaced stays until another beside it is complete."""
+
+    def __init__(
+        self, path: Path, fingerprint: Fingerprint, options: WriterOptions, on_event: OnEvent
+    ) -> None:
+        path = Path(os.path.realpath(path))
+        self._path, self._prune, self._on_event = path, options.prune, on_event
+        self._replaces = options.force and path.is_dir() and any(path.iterdir())
+        self._folder = _opened(_part(path) if self._replaces else path, fingerprint, options, None)
+        self._left = 0
+
+    def remaining(self, names: Sequence[str]) -> list[str]:
+        folder = self._folder
+        if folder.unmarked:
+            self._say(
+                f"{folder.unmarked} vectors in {folder.folder} are of an older version, which kept no marks of its"
+                " images: changed ones are known by their time, and gone ones not at all"
+            )
+        gone = folder.prune() if self._prune else len(folder.gone())
+        if gone and self._prune:
+            self._say(f"removed the vectors of {counted(gone, 'image')} no longer where they were")
+        elif gone:
+            self._say(
+                f"{counted(gone, 'image')} in {folder.folder} no longer where they were: --prune removes their vectors"
+            )
+        left = folder.remaining(names)
+        if len(left) < len(names):
+            self._say(f"{len(names) - len(left)} of them are in {folder.folder} already")
+        if folder.changed:
+            self._say(f"{counted(folder.changed, 'image')} changed since then: embedded again")
+        self._left = len(left)
+        return left
+
+    def add(self, name: str, vector: np.ndarray) -> None:
+        if self._left:
+            check_room(self._path, self._left * vector.nbytes)
+            self._left = 0
+        self._folder.add(name, vector)
+
+    def close(self, interrupted: bool = False) -> None:
+        folder = self._folder
+        try:
+            folder.close(interrupted)
+        except OutputError as error:
+            raise _rescued(folder, error) from error
+        if self._replaces and interrupted:
+            self._say(_left_alone(self._path, folder))
+            return
+        if self._replaces:
+            try:
+                replace_folder(self._path, folder.folder)
+            except OSError as error:
+                raise OutputError(f"{self._path} cannot be replaced: {error.strerror or error}") from error
+            shutil.rmtree(folder.folder, ignore_errors=True)
+        self._say(f"wrote {counted(folder.count, 'vector')} in all to {self._path}")
+
+    def _say(self, message: str) -> None:
+        self._on_event(Notice(message))
+
+
+class _FileWriter:
+    """One file with everything in it."""
+
+    def __init__(
+        self, path: Path, fingerprint: Fingerprint, options: WriterOptions, on_event: OnEvent
+    ) -> None:
+        check_note(path, fingerprint, options.force)
+        self._path, self._on_event, self._fingerprint = path, on_event, fingerprint
+        self._part = _opened(_part(path), fingerprint, options, PART_S)
+        self._names: list[str] = []
+        self._shape: tuple[int, ...] | None = None
+
+    def remaining(self, names: Sequence[str]) -> list[str]:
+        found = self._part.count
+        self._names, left = list(names), self._part.remaining(names)
+        if found:
+            self._on_event(
+                Notice(
+                    f"an earlier run was cut short, and left {found} vectors in {self._part.folder}:"
+                    f" {len(left)} of {len(names)} are still to be embedded"
+                )
+            )
+        return left
+
+    def add(self, name: str, vector: np.ndarray) -> None:
+        if self._shape is None:
+            factor = 1 + SIZE_ON_DISK.get(self._path.suffix.lower(), 1)
+            check_room(self._path, int(len(self._names) * vector.nbytes * factor))
+            self._shape = vector.shape
+        check_grid(name, vector, self._shape)
+        self._part.add(name, vector)
+
+    def close(self, interrupted: bool = False) -> None:
+        part = self._part
+        if interrupted and os.path.lexists(self._path):
+            self._flush()
+            self._on_event(Notice(_left_alone(self._path, part)))
+            return
+        if not interrupted:
+            part.forget_stale()
+        found = part.rows_of(self._names)
+        if found:
+            names, rows = zip(*found, strict=True)
+            try:
+                write(self._path, names, part.vectors(rows), self._fingerprint)
+            except OutputError as error:
+                self._flush()
+                raise OutputError(
+                    f"{error}; the {len(names)} vectors are in {part.folder}: the same command goes on with them"
+                ) from error
+        shutil.rmtree(part.folder, ignore_errors=True)
+        amount = f"{len(found)} vector{'s' * (len(found) != 1)}"
+        self._on_event(
+            Notice(f"wrote {amount} to {self._path}" if found else f"nothing to write to {self._path}")
+        )
+
+    def _flush(self) -> None:
+        try:
+            self._part.flush()
+        except OutputError as error:
+            raise _rescued(self._part, error) from error
+
+
+def _opened(
+    folder: Path, fingerprint: Fingerprint, options: WriterOptions, seconds: float | None
+) -> ShardFolder:
+    """A folder of shards that this run alone writes to; with force, one that does not fit begins anew."""
+    lock_folder(folder)
+    try:
+        return ShardFolder(folder, fingerprint, seconds=seconds, texts=options.texts)
+    except InputError:
+        if not options.force:
+            raise
+    check_replaceable(folder)
+    for path in folder.iterdir():
+        if not path.name.startswith("."):
+            path.unlink()
+    return ShardFolder(folder, fingerprint, seconds=seconds, texts=options.texts)
+
+
+def _left_alone(path: Path, part: ShardFolder) -> str:
+    return (
+        f"{path} is left as it was; the {part.count} vectors of this run are in {part.folder}: the same command"
+        " goes on with them"
+    )
+
+
+def _rescued(folder: ShardFolder, error: OutputError) -> OutputError:
+    """What to say when a shard cannot be written, and its vectors have been brought elsewhere."""
+    waiting = folder.waiting()
+    if not waiting:
+        return error
+    names, rows = zip(*waiting, strict=True)
+    try:
+        path = Path(tempfile.mkdtemp(prefix="mlx-aimv2-"), "vectors.npz")
+        write(path, names, folder.vectors(rows), folder.fingerprint)
+    except OSError:
+        return OutputError(
+            f"{error}; the last {len(names)} vectors are lost, those before are in {folder.folder}"
+        )
+    return OutputError(
+        f"{error}; the last {len(names)} vectors are in {path}, those before in {folder.folder}"
+    )
+
+
+def check_room(path: Path, nbytes: int) -> None:
+    """Refuse vectors that the disk has no room for.
+
+    Raises:
+        OutputError: there is too little.
+    """
+    above = next(folder for folder in path.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(above).free
+    if nbytes > free:
+        raise OutputError(
+            f"{path} takes about {size(nbytes)} while it is written, and its disk has {size(free)} free: make room,"
+            " or write to another disk"
+        )
