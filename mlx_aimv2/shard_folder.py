@@ -59,7 +59,7 @@ class ShardFolder:
             OutputError: the folder cannot be made.
         """
         self.folder, self.fingerprint = folder, dict(fingerprint)
-        self._full = rows or SHARD_ROWS, seconds or SHARD_S
+        self._full_rows, self._full_s = rows, seconds
         self.shards: dict[str, int] = {}
         self.unmarked = 0
         self._index = RowIndex(texts, lambda file: (folder / file).stat().st_mtime_ns)
@@ -105,9 +105,9 @@ class ShardFolder:
         check_grid(name, vector, self._vectors[0].shape if self._vectors else None)
         self._waiting.append(self._index.new(name, len(self._waiting)))
         self._vectors.append(vector)
-        held, (rows, seconds) = len(self._waiting), self._full
-        late = time.monotonic() - self._since >= seconds
-        if held >= rows or held * vector.nbytes >= SHARD_BYTES or late:
+        held = len(self._waiting)
+        late = time.monotonic() - self._since >= (self._full_s or SHARD_S)
+        if held >= (self._full_rows or SHARD_ROWS) or held * vector.nbytes >= SHARD_BYTES or late:
             self.flush()
 
     def gone(self) -> list[str]:

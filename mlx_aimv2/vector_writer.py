@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,8 @@ class _FolderWriter:
         path = Path(os.path.realpath(path))
         self._path, self._prune, self._on_event = path, options.prune, on_event
         self._replaces = options.force and path.is_dir() and any(path.iterdir())
-        self._folder = _opened(_part(path) if self._replaces else path, fingerprint, options, None)
+        self._locked = _Locked(_part(path) if self._replaces else path, fingerprint, options)
+        self._folder = self._locked.folder
         self._left = 0
 
     def remaining(self, names: Sequence[str]) -> list[str]:
@@ -128,16 +130,16 @@ class _FolderWriter:
             )
         gone = folder.prune() if self._prune else len(folder.gone())
         if gone and self._prune:
-            self._say(f"removed the vectors of {counted(gone, 'image')} no longer where they were")
+            self._say(f"removed the vectors of {counted(gone, 'image')} that cannot be found any more")
         elif gone:
             self._say(
-                f"{counted(gone, 'image')} in {folder.folder} no longer where they were: --prune removes their vectors"
+                f"{counted(gone, 'image')} of {folder.folder} cannot be found any more: --prune removes the vectors"
             )
         left = folder.remaining(names)
         if len(left) < len(names):
             self._say(f"{len(names) - len(left)} of them are in {folder.folder} already")
         if folder.changed:
-            self._say(f"{counted(folder.changed, 'image')} changed since then: embedded again")
+            self._say(f"embedding {counted(folder.changed, 'image')} again, because the content has changed")
         self._left = len(left)
         return left
 
@@ -148,6 +150,12 @@ class _FolderWriter:
         self._folder.add(name, vector)
 
     def close(self, interrupted: bool = False) -> None:
+        try:
+            self._close(interrupted)
+        finally:
+            self._locked.release()
+
+    def _close(self, interrupted: bool) -> None:
         folder = self._folder
         try:
             folder.close(interrupted)
@@ -176,7 +184,8 @@ class _FileWriter:
     ) -> None:
         check_note(path, fingerprint, options.force)
         self._path, self._on_event, self._fingerprint = path, on_event, fingerprint
-        self._part = _opened(_part(path), fingerprint, options, PART_S)
+        self._locked = _Locked(_part(path), fingerprint, options, PART_S)
+        self._part = self._locked.folder
         self._names: list[str] = []
         self._shape: tuple[int, ...] | None = None
 
@@ -201,6 +210,12 @@ class _FileWriter:
         self._part.add(name, vector)
 
     def close(self, interrupted: bool = False) -> None:
+        try:
+            self._close(interrupted)
+        finally:
+            self._locked.release()
+
+    def _close(self, interrupted: bool) -> None:
         part = self._part
         if interrupted and os.path.lexists(self._path):
             self._flush()
@@ -231,21 +246,33 @@ class _FileWriter:
             raise _rescued(self._part, error) from error
 
 
-def _opened(
-    folder: Path, fingerprint: Fingerprint, options: WriterOptions, seconds: float | None
-) -> ShardFolder:
-    """A folder of shards that this run alone writes to; with force, one that does not fit begins anew."""
-    lock_folder(folder)
-    try:
-        return ShardFolder(folder, fingerprint, seconds=seconds, texts=options.texts)
-    except InputError:
-        if not options.force:
+class _Locked:
+    """A folder of shards that this run alone writes to, until it is let go or forgotten."""
+
+    def __init__(
+        self, folder: Path, fingerprint: Fingerprint, options: WriterOptions, seconds: float | None = None
+    ) -> None:
+        """Open it; with force, one that does not fit begins anew."""
+        self.release = weakref.finalize(self, os.close, lock_folder(folder))
+        try:
+            self.folder = self._open(folder, fingerprint, options, seconds)
+        except BaseException:
+            self.release()
             raise
-    check_replaceable(folder)
-    for path in folder.iterdir():
-        if not path.name.startswith("."):
-            path.unlink()
-    return ShardFolder(folder, fingerprint, seconds=seconds, texts=options.texts)
+
+    def _open(
+        self, folder: Path, fingerprint: Fingerprint, options: WriterOptions, seconds: float | None
+    ) -> ShardFolder:
+        try:
+            return ShardFolder(folder, fingerprint, seconds=seconds, texts=options.texts)
+        except InputError:
+            if not options.force:
+                raise
+        check_replaceable(folder)
+        for path in folder.iterdir():
+            if not path.name.startswith("."):
+                path.unlink()
+        return ShardFolder(folder, fingerprint, seconds=seconds, texts=options.texts)
 
 
 def _left_alone(path: Path, part: ShardFolder) -> str:

@@ -9,6 +9,7 @@ what a killed run had begun.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,9 @@ def replacing_together(swap: Path, last: str) -> Iterator[Path]:
     Raises:
         OutputError: a file cannot be written.
     """
+    if not swap.parent.is_dir():  # which `new_folder` would make
+        reason = os.strerror(errno.ENOTDIR if os.path.lexists(swap.parent) else errno.ENOENT)
+        raise OutputError(f"{swap.parent / last} cannot be written: {reason}")
     finish_swap(swap, last)
     partial = swap
     try:

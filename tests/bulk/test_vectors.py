@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors import safe_open
 
-from mlx_aimv2.errors import InputError, MissingExtraError, OutputError
-from mlx_aimv2.shard_folder import MANIFEST, ShardFolder, describe, lock_folder
-from mlx_aimv2.vectors import WRITERS, check_target, json_line, write
+from mlx_aimv2.errors import ExistsError, InputError, MissingExtraError, OutputError
+from mlx_aimv2.vector_reading import read_vectors
+from mlx_aimv2.vectors import WRITERS, Rows, check_note, check_target, json_line, write
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True, "revision": None}
 NAMES = ["a.jpg", "sub/ü 写真 📷.heic", 'a "quoted", name\t.png', "back\\slash.jpg", " ", "\u2028.jpg"]
@@ -226,217 +226,112 @@ def test_parquet_holds_no_grids(tmp_path):
 # --- failures half-way
 
 
-SAVERS = {
-    ".npz": "numpy.savez",
-    ".npy": "numpy.save",
-    ".safetensors": "pathlib.Path.write_bytes",
-    ".jsonl": "mlx_aimv2.vectors.json_line",
-    ".parquet": "pyarrow.parquet.write_table",
-}
+@every_format
+@pytest.mark.parametrize("lasting", [False, True], ids=["failed", "killed"])
+@pytest.mark.parametrize("old", [False, True])
+def test_a_file_is_the_old_or_the_new_one_whatever_fails(tmp_path, faults, ending, lasting, old):
+    def begin(path):
+        path.mkdir()
+        if old:
+            write(path / f"v{ending}", ["old"], rows(1), MADE_BY)
+
+    def check(path, step):
+        if not old and not (path / f"v{ending}").exists() and not (path / f".v{ending}.swap").exists():
+            return
+        found = read_vectors(path / f"v{ending}")
+        assert found.paths in ((("old",),) if old else ()) + (tuple(NAMES),)
+        assert len(found.embeddings) == len(found.paths) and found.fingerprint == MADE_BY
+        write(path / f"v{ending}", ["later"], rows(1), MADE_BY)
+        assert read_vectors(path / f"v{ending}").paths == ("later",)
+        assert not [left.name for left in path.iterdir() if left.name.startswith(".")]
+
+    def write_new(path):
+        write(path / f"v{ending}", NAMES, rows(), MADE_BY)
+
+    assert faults.everywhere(tmp_path, write_new, check, begin, lasting) >= 5
+
+
+@pytest.mark.parametrize("ending", [".npy", ".jsonl"])
+def test_a_file_appears_after_its_companions(tmp_path, faults, ending):
+    with faults.watch() as steps:
+        write(tmp_path / f"v{ending}", NAMES, rows(), MADE_BY)
+    moved = [(step, path.name) for step, path in steps if step in ("replace", "sync")]
+    assert moved[-3:] == [("sync", tmp_path.name), ("replace", f"v{ending}"), ("sync", tmp_path.name)]
+    assert ("replace", "v.fingerprint.json") in moved[:-3]
 
 
 @every_format
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
-def test_a_failure_leaves_what_was_there_before(tmp_path, monkeypatch, ending, error):
+def test_a_write_that_fails_half_way_leaves_what_was_there(tmp_path, ending):
     path = tmp_path / f"v{ending}"
     write(path, ["old"], rows(1), MADE_BY)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
-    def fail(*_args, **_options):
-        raise error
+    def blocks():
+        yield rows(3)
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(SAVERS[ending], fail)
-    expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
-    with pytest.raises(
-        expected, match="cannot be written: No space left" if expected is OutputError else None
-    ):
-        write(path, NAMES, rows(), MADE_BY)
+    with pytest.raises(OutputError, match="cannot be written: No space left"):
+        write(path, NAMES, Rows((len(NAMES), 5), blocks), MADE_BY)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-# --- shards
+@every_format
+def test_a_link_stays_and_the_files_lie_where_it_leads(tmp_path, ending):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / f"v{ending}").symlink_to(f"disk/real{ending}")
+    write(tmp_path / f"v{ending}", NAMES, rows(), MADE_BY)
+    assert (tmp_path / f"v{ending}").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", f"v{ending}"}
+    assert read_vectors(tmp_path / f"v{ending}").paths == tuple(NAMES)
 
 
-def filled(
-    folder: Path, names: list[str], rows_in_shard: int = 2, fingerprint: dict = MADE_BY
-) -> ShardFolder:
-    shards = ShardFolder(folder, fingerprint, rows=rows_in_shard)
-    for name in names:
-        shards.add(name, np.full(3, len(name), np.float32))
-    shards.close()
-    return shards
+@every_format
+def test_rows_need_not_be_in_memory_at_once(tmp_path, ending):
+    parts = [rows()[:1], rows()[1:4], rows()[4:]]
+    write(tmp_path / f"v{ending}", NAMES, Rows((len(NAMES), 5), lambda: iter(parts)), MADE_BY)
+    np.testing.assert_array_equal(READERS[ending](tmp_path / f"v{ending}")[1], rows())
 
 
-def content(folder: Path) -> list[str]:
-    """All names in the shards that the manifest lists, in order."""
-    manifest = json.loads((folder / MANIFEST).read_text())
-    return [name for shard in manifest["shards"] for name in read_npz(folder / shard["file"])[0]]
+# --- what exists
 
 
-def test_vectors_are_spread_over_shards_and_the_last_may_be_smaller(tmp_path):
-    filled(tmp_path / "out", ["a", "bb", "ccc", "dddd", "eeeee"])
-    found = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert found == ["embeddings-00000.npz", "embeddings-00001.npz", "embeddings-00002.npz", MANIFEST]
-    manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
-    assert manifest["fingerprint"] == MADE_BY
-    assert [shard["rows"] for shard in manifest["shards"]] == [2, 2, 1]
-    names, vectors, note = read_npz(tmp_path / "out" / "embeddings-00001.npz")
-    assert names == ["ccc", "dddd"] and vectors[:, 0].tolist() == [3, 4] and note == MADE_BY
+@every_format
+def test_what_exists_is_refused_before_any_work(tmp_path, ending):
+    write(tmp_path / f"v{ending}", ["old"], rows(1), MADE_BY)
+    with pytest.raises(
+        ExistsError, match=rf"v\{ending} exists already: name another, or replace it with --force"
+    ):
+        check_target(tmp_path / f"v{ending}", force=False)
+    check_target(tmp_path / f"v{ending}", force=True)
 
 
-def test_a_full_shard_is_on_disk_before_the_next_vector(tmp_path):
-    shards = ShardFolder(tmp_path, MADE_BY, rows=2)
-    for name in "abc":
-        shards.add(name, np.zeros(3, np.float32))
-    assert ShardFolder(tmp_path, MADE_BY).done() == {"a", "b"}
+def test_a_companion_that_exists_is_refused(tmp_path):
+    (tmp_path / "v.paths.txt").write_text("mine")
+    with pytest.raises(ExistsError, match=r"v\.paths\.txt exists already"):
+        check_target(tmp_path / "v.npy", force=False)
 
 
-def test_closing_twice_or_without_vectors_writes_nothing_more(tmp_path):
-    shards = filled(tmp_path / "out", ["a"])
-    shards.close()
-    assert len(list((tmp_path / "out").iterdir())) == 2
-    ShardFolder(tmp_path / "other", MADE_BY).close()
-    assert list((tmp_path / "other").iterdir()) == []
+@pytest.mark.parametrize("text", [json.dumps({**MADE_BY, "pooling": "max"}), "mine", None])
+def test_the_fingerprint_of_another_file_is_not_replaced(tmp_path, text):
+    if text is not None:
+        (tmp_path / "v.fingerprint.json").write_text(text)
+    else:
+        (tmp_path / "v.fingerprint.json").symlink_to("nowhere")
+    with pytest.raises(ExistsError, match=r"v\.fingerprint\.json exists already, of another file of vectors"):
+        check_note(tmp_path / "v.npy", MADE_BY, force=False)
+    check_note(tmp_path / "v.npy", MADE_BY, force=True)
+    check_note(tmp_path / "v.npz", MADE_BY, force=False)
 
 
-def test_a_second_run_continues_the_first(tmp_path):
-    filled(tmp_path, ["a", "b", "c"])
-    shards = ShardFolder(tmp_path, dict(MADE_BY), rows=2)
-    assert shards.done() == {"a", "b", "c"}
-    shards.add("d", np.zeros(3, np.float32))
-    shards.close()
-    assert content(tmp_path) == ["a", "b", "c", "d"]
-
-
-def test_a_run_that_died_between_shard_and_manifest_does_that_shard_again(tmp_path):
-    filled(tmp_path, ["a", "b"])
-    write(tmp_path / "embeddings-00001.npz", ["c", "d"], rows(2), MADE_BY)  # and no line in the manifest
-    shards = ShardFolder(tmp_path, MADE_BY, rows=2)
-    assert shards.done() == {"a", "b"}
-    for name in "cd":
-        shards.add(name, np.zeros(3, np.float32))
-    assert content(tmp_path) == ["a", "b", "c", "d"]
-
-
-def test_a_run_that_died_before_its_first_manifest_starts_again(tmp_path):
-    write(tmp_path / "embeddings-00000.npz", ["a"], rows(1), MADE_BY)
-    (tmp_path / ".manifest.json.1-abcdef.partial").touch()
-    assert ShardFolder(tmp_path, MADE_BY).done() == set()
-    filled(tmp_path, ["a", "b"])
-    assert content(tmp_path) == ["a", "b"]
-
-
-def test_a_failed_manifest_can_be_tried_again(tmp_path, monkeypatch):
-    def fail(*_args, **_options):
-        raise OSError(28, "No space left on device")
-
-    shards = ShardFolder(tmp_path, MADE_BY, rows=10)
-    shards.add("a", np.zeros(3, np.float32))
-    with monkeypatch.context() as broken:
-        broken.setattr(Path, "write_text", fail)
-        with pytest.raises(OutputError, match=r"manifest\.json cannot be written: No space left"):
-            shards.close()
-    shards.close()
-    assert content(tmp_path) == ["a"]
-
-
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        ({"checkpoint": "ffff"}, "of tiny 0123abcd mean normalized, not of tiny ffff mean normalized"),
-        ({"pooling": "max"}, "of tiny 0123abcd mean normalized, not of tiny 0123abcd max normalized"),
-        ({"normalized": False}, "of tiny 0123abcd mean normalized, not of tiny 0123abcd mean not normalized"),
-    ],
-)
-def test_vectors_of_another_model_are_not_mixed_in(tmp_path, other, words):
-    filled(tmp_path, ["a"])
-    with pytest.raises(InputError, match=f"holds vectors {words}: .*cannot be mixed; name a new folder"):
-        ShardFolder(tmp_path, MADE_BY | other)
-
-
-@pytest.mark.parametrize("other", [{"name": "elsewhere"}, {"revision": "abc"}, {"layout": "timm"}])
-def test_where_the_same_checkpoint_lay_does_not_matter(tmp_path, other):
-    filled(tmp_path, ["a"])
-    assert ShardFolder(tmp_path, MADE_BY | other).done() == {"a"}
-
-
-def test_a_shard_is_full_at_so_many_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlx_aimv2.shard_folder.SHARD_BYTES", 3 * 4 * 8)
-    shards = ShardFolder(tmp_path, MADE_BY)
-    for name in "abcdefg":
-        shards.add(name, np.zeros(8, dtype=np.float32))
-    assert [shard["rows"] for shard in shards.shards] == [3, 3]
+def test_two_files_of_one_model_may_share_their_fingerprint(tmp_path):
+    write(tmp_path / "v.npy", NAMES, rows(), MADE_BY)
+    check_target(tmp_path / "v.jsonl", force=False)
+    check_note(tmp_path / "v.jsonl", MADE_BY, force=False)
 
 
 def test_every_vector_needs_its_name(tmp_path):
     with pytest.raises(InputError, match="2 names for 3 vectors"):
         write(tmp_path / "v.npz", ["a", "b"], np.zeros((3, 4), dtype=np.float32), MADE_BY)
-
-
-@pytest.mark.parametrize("name", ["holiday.jpg", "subfolder"])
-def test_a_folder_of_other_files_is_refused(tmp_path, name):
-    (tmp_path / name).touch()
-    with pytest.raises(InputError, match=rf"holds other files \({name}\): name a new folder"):
-        ShardFolder(tmp_path, MADE_BY)
-
-
-def test_hidden_files_do_not_matter(tmp_path):
-    (tmp_path / ".DS_Store").touch()
-    assert ShardFolder(tmp_path, MADE_BY).done() == set()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "not json",
-        "[]",
-        "{}",
-        '{"fingerprint": {}}',
-        '{"fingerprint": "tiny", "shards": []}',
-        '{"fingerprint": {}, "shards": 3}',
-        '{"fingerprint": {}, "shards": "abc"}',
-        '{"fingerprint": {}, "shards": [{"file": "a.npz"}]}',
-        '{"fingerprint": {}, "shards": [{"file": "a.npz", "rows": "many"}]}',
-    ],
-)
-def test_a_damaged_manifest_is_refused(tmp_path, text):
-    (tmp_path / MANIFEST).write_text(text)
-    with pytest.raises(InputError, match=r"manifest\.json is not a manifest of embeddings"):
-        ShardFolder(tmp_path, {})
-
-
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut off", b"something else", None, "npy"], ids=repr)
-def test_a_shard_that_is_gone_or_damaged_is_named(tmp_path, damage):
-    filled(tmp_path, ["a", "b"])
-    shard = tmp_path / "embeddings-00000.npz"
-    shard.unlink()
-    if damage == "npy":
-        with shard.open("wb") as file:
-            np.save(file, rows())
-    elif damage is not None:
-        shard.write_bytes(damage)
-    with pytest.raises(InputError, match=r"embeddings-00000\.npz is in the manifest and cannot be read"):
-        ShardFolder(tmp_path, MADE_BY).done()
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="file/out cannot be made: Not a directory"):
-        ShardFolder(tmp_path / "file" / "out", MADE_BY)
-
-
-def test_grids_of_two_sizes_do_not_fit_one_shard(tmp_path):
-    shards = ShardFolder(tmp_path, MADE_BY)
-    shards.add("a.jpg", np.zeros((2, 3, 4), np.float32))
-    with pytest.raises(InputError, match=r"b\.jpg has a token grid of \(3, 3\) and others of \(2, 3\)"):
-        shards.add("b.jpg", np.zeros((3, 3, 4), np.float32))
-    shards.close()
-    assert content(tmp_path) == ["a.jpg"]
-
-
-def test_a_fingerprint_in_words_leaves_out_what_is_not_known():
-    assert describe({"name": "tiny", "revision": None, "dtype": "float16"}) == "tiny float16"
 
 
 def test_an_ending_may_be_in_capitals(tmp_path):
@@ -449,49 +344,3 @@ def test_an_ending_may_be_in_capitals(tmp_path):
 def test_lines_have_their_fingerprint_beside_them(tmp_path):
     write(tmp_path / "v.jsonl", NAMES, rows(), MADE_BY)
     assert json.loads((tmp_path / "v.fingerprint.json").read_text()) == MADE_BY
-
-
-LOCKER = """
-import sys, pathlib
-from mlx_aimv2.shard_folder import lock_folder
-lock_folder(pathlib.Path(sys.argv[1]))
-"""
-
-
-def test_two_runs_do_not_write_to_one_folder(tmp_path):
-    import subprocess
-    import sys
-
-    wait = LOCKER + "print('locked', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", wait, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout.readline() == "locked\n"
-        with pytest.raises(
-            OutputError, match=r"another run is writing to .*: wait for it, or name another folder"
-        ):
-            lock_folder(tmp_path)
-    assert subprocess.run([sys.executable, "-c", LOCKER, tmp_path]).returncode == 0
-
-
-def test_shards_without_a_manifest_are_refused(tmp_path):
-    for number in (0, 1):
-        write(tmp_path / f"embeddings-0000{number}.npz", ["a"], rows(1), MADE_BY)
-    with pytest.raises(InputError, match=r"holds other files \(embeddings-00001\.npz\): name a new folder"):
-        ShardFolder(tmp_path, MADE_BY)
-
-
-def test_a_manifest_that_leads_elsewhere_is_refused(tmp_path):
-    shards = [{"file": "../v.npz", "rows": 1}]
-    (tmp_path / "manifest.json").write_text(json.dumps({"fingerprint": MADE_BY, "shards": shards}))
-    with pytest.raises(InputError, match=r"is not a manifest of embeddings: it names '\.\./v\.npz'"):
-        ShardFolder(tmp_path, MADE_BY)
-
-
-def test_a_shard_is_written_after_some_minutes(tmp_path, monkeypatch):
-    shards = ShardFolder(tmp_path, MADE_BY)
-    shards.add("a", np.zeros(4, np.float32))
-    assert shards.shards == []
-    monkeypatch.setattr("mlx_aimv2.shard_folder.SHARD_S", 0)
-    shards.add("b", np.zeros(4, np.float32))
-    assert [shard["rows"] for shard in shards.shards] == [2]

@@ -3,6 +3,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -16,8 +17,9 @@ from PIL import Image
 from terminal import Terminal, start
 
 from mlx_aimv2 import Aimv2VisionConfig, Embedder, LoadOptions, load
-from mlx_aimv2.demo.untrained import TINY_VISION, write_checkpoint
+from mlx_aimv2.demo.untrained import TINY_VISION, random_tensors, write_checkpoint
 from mlx_aimv2.processing.decode import DecodeOptions
+from mlx_aimv2.vector_reading import read_vectors
 
 
 def embed_here(model, pictures, **options):
@@ -77,7 +79,7 @@ def test_shards_are_continued_and_not_mixed(cli, pair, photos, tmp_path):
     assert "wrote 3 vectors in all" in again.stderr
     other = cli("embed", photos, "--model", pair, "-o", target, "--pooling", "mean")
     assert other.returncode == 2
-    assert "vectors of different models cannot be mixed" in other.stderr
+    assert "vectors of another kind (pooling: projected, now mean): they cannot be mixed" in other.stderr
 
 
 def draw_mixed(folder, count, broken_at):
@@ -280,3 +282,76 @@ def test_debug_shows_where_it_went_wrong(cli, pair, photos):
     done = cli("embed", photos, "--model", "/no/such/folder", "--debug")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("output", ["v.npz", "v.npy", "v/"])
+def test_what_exists_is_refused_before_a_model_is_loaded(cli, tmp_path, photos, output):
+    if output.endswith("/"):
+        (tmp_path / "v").mkdir()
+        (tmp_path / "v" / "embeddings-00000.npz").write_text("mine")
+    else:
+        (tmp_path / output).write_text("mine")
+    done = cli("embed", photos, "-o", f"{tmp_path}/{output}", "--model", tmp_path / "no-such-model")
+    assert done.returncode == 2 and "--force" in done.stderr and "no-such-model" not in done.stderr
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["mine"]
+
+
+def test_a_result_is_replaced_when_asked_also_through_a_link(cli, pair, tmp_path, photos):
+    (tmp_path / "real.npz").write_text("mine")
+    (tmp_path / "v.npz").symlink_to("real.npz")
+    assert cli("embed", photos, "-o", tmp_path / "v.npz", "--force", "--model", pair).returncode == 0
+    assert (tmp_path / "v.npz").is_symlink() and len(read_vectors(tmp_path / "real.npz").paths) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.jpg", "--force"], "--force needs -o"),
+        (["a.jpg", "--prune"], "--prune needs -o"),
+        (["a.jpg", "--prune", "-o", "v.npz"], "--prune is for a folder of shards"),
+        (["a", "--text", "--prune", "-o", "v/"], "--prune is for images"),
+    ],
+)
+def test_options_of_writing_that_have_no_use_are_refused(cli, arguments, message):
+    done = cli("embed", *arguments)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_a_folder_that_is_continued_holds_what_a_fresh_run_would(cli, pair, photos, tmp_path, monkeypatch):
+    shutil.copytree(photos, tmp_path / "x")
+    monkeypatch.chdir(tmp_path / "x")
+    assert cli("embed", ".", "-o", "../v/", "--model", pair).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    again = cli("embed", "x", "-o", "v/", "--model", pair)
+    assert again.returncode == 0 and "3 of them are in" in again.stderr and "wrote 3 vectors" in again.stderr
+    assert read_vectors("v").paths == ("0.png", "1.png", "2.png")
+    Image.effect_noise((90, 60), 120).convert("RGB").save("x/0.png")
+    (tmp_path / "x" / "2.png").unlink()
+    again = cli("embed", tmp_path / "x", "-o", "v/", "--model", pair)
+    assert "embedding 1 image again, because the content has changed" in again.stderr
+    assert "1 image of" in again.stderr and "cannot be found any more: --prune" in again.stderr
+    pruned = cli("embed", "x", "-o", "v/", "--prune", "--model", pair)
+    assert pruned.returncode == 0 and "removed the vectors of 1 image" in pruned.stderr
+    found = read_vectors("v")
+    assert sorted(found.paths) == ["0.png", "1.png"]
+    fresh = embed_here(pair, [tmp_path / "x" / name for name in found.paths])
+    np.testing.assert_allclose((found.embeddings * fresh).sum(axis=1), 1, atol=1e-5)
+
+
+def test_lines_from_a_pipe_are_read_back(cli, pair, photos, tmp_path):
+    done = cli("embed", photos, "--model", pair)
+    (tmp_path / "o.txt").write_text(done.stdout)
+    found = read_vectors(tmp_path / "o.txt")
+    assert found.paths == tuple(str(photos / f"{k}.png") for k in range(3)) and found.fingerprint == {}
+    np.testing.assert_allclose(found.embeddings, embed_here(pair, found.paths), atol=1e-5)
+
+
+def test_a_model_that_gives_zeros_gives_no_vectors(cli, photos, tmp_path):
+    model = write_checkpoint(tmp_path / "zeros", draw=zeros)
+    done = cli("embed", photos, "--model", model, "-o", tmp_path / "v.npz")
+    assert done.returncode == 1 and done.stderr.count("the model's output is all zeros") == 3
+    assert not (tmp_path / "v.npz").exists()
+
+
+def zeros(config, seed):
+    return {name: x * 0 for name, x in random_tensors(config, seed).items()}

@@ -1,0 +1,217 @@
+"""Vectors read back: any file or folder that `embed -o` wrote, and the JSON lines it prints in a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoints.atomic import followed
+from .checkpoints.files import read_header
+from .checkpoints.swap import swapped
+from .errors import DamagedFileError, InputError, MissingExtraError
+from .shard_files import UNREADABLE, map_npy, map_vectors, read_shard
+from .shard_manifest import check_same, read_manifest
+from .storage.json_files import read_json
+from .vectors import NOTE, PATHS, WRITERS, swap_of
+
+FEWEST_AXES = 2  # rows, and the values of each
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors, what each is of, and what made them.
+
+    Attributes:
+        paths: of the images, or the texts; item k is that of row k.
+        embeddings: (N, D) float32, of token grids (N, h, w, D); mapped into memory from `.npy`, `.npz` and
+            `.safetensors`, so that what is not used is not read. It may be read-only.
+        fingerprint: what made the vectors, as `Embedder.fingerprint`; empty where JSON lines from a pipe have none.
+    """
+
+    paths: tuple[str, ...]
+    embeddings: np.ndarray
+    fingerprint: Mapping[str, Any]
+
+
+def read_vectors(path: str | os.PathLike[str]) -> Vectors:
+    """Read what `embed -o` wrote: a file of any format, a folder of shards; or JSON lines from its pipe.
+
+    Args:
+        path: of the file or folder.
+
+    Raises:
+        InputError: it is missing, damaged, or holds no vectors.
+        MissingExtraError: the format needs a package that is not installed.
+    """
+    place = followed(Path(path).expanduser())
+    try:
+        if place.is_dir():
+            return _read_folder(place)
+        suffix = place.suffix.lower()
+        source = swapped(place, swap_of(place))
+        if not source.is_file():
+            raise InputError(f"{place}: there is no such file{_hint(place)}")
+        read = READERS.get(suffix) or _by_content(source)
+        vectors = read(place, source)
+    except InputError:
+        raise
+    except (*UNREADABLE, RecursionError) as error:
+        raise InputError(f"{place} cannot be read as vectors: {' '.join(str(error).split())}") from error
+    if vectors.embeddings.ndim < FEWEST_AXES or vectors.embeddings.dtype != np.float32:
+        kind = f"{vectors.embeddings.dtype} of shape {vectors.embeddings.shape}"
+        raise InputError(f"{place} holds {kind}, not float32 vectors in rows")
+    if len(vectors.paths) != len(vectors.embeddings):
+        raise InputError(
+            f"{place} is damaged: {len(vectors.embeddings)} vectors, and names for {len(vectors.paths)}"
+        )
+    return vectors
+
+
+def _hint(place: Path) -> str:
+    part = place.with_name(f"{place.name}.part")
+    return f"; what a run left that was cut short is in {part}" if part.is_dir() else ""
+
+
+def _by_content(source: Path) -> Callable[[Path, Path], Vectors]:
+    """The reader of JSON lines, whatever their file is called."""
+    with source.open("rb") as file:
+        start = file.read(4).removeprefix(b"\xef\xbb\xbf")
+    if not start.startswith(b"{"):
+        raise InputError(
+            f"{source}: no format ends in {source.suffix or 'nothing'}; there are {', '.join(WRITERS)}"
+        )
+    return _read_jsonl
+
+
+def _read_npz(place: Path, source: Path) -> Vectors:
+    shard = read_shard(source)
+    return Vectors(tuple(shard.names), map_vectors(source), shard.made_by)
+
+
+def _read_npy(place: Path, source: Path) -> Vectors:
+    lines = _beside(place, PATHS).read_bytes().split(b"\n")
+    if lines.pop():
+        raise InputError(f"{place.with_suffix(PATHS)} is cut off: its last line has no end")
+    paths = tuple(os.fsdecode(line) for line in lines)
+    return Vectors(paths, map_npy(source), read_json(_beside(place, NOTE), InputError))
+
+
+def _beside(place: Path, ending: str) -> Path:
+    companion = place.with_suffix(ending)
+    found = swapped(companion, swap_of(place))
+    if not found.is_file():
+        raise InputError(f"{place} lacks {companion.name}, which is written beside it")
+    return found
+
+
+def _read_safetensors(place: Path, source: Path) -> Vectors:
+    try:
+        header = read_header((source,))
+    except DamagedFileError as error:
+        raise InputError(f"{place} cannot be read as vectors: {error}") from error
+    info = header.tensors.get("embeddings")
+    if info is None or not {"paths", "fingerprint"} <= header.metadata.keys():
+        raise InputError(f"{place} holds no vectors that `embed` wrote")
+    if info.dtype != "F32":
+        raise InputError(f"{place} holds {info.dtype}, not float32 vectors in rows")
+    names, made_by = (json.loads(header.metadata[key]) for key in ("paths", "fingerprint"))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{place} is damaged: its names are no list of texts")
+    empty = np.empty(info.shape, dtype=np.float32)
+    found = np.memmap(source, "<f4", "r", info.start, info.shape) if info.nbytes else empty
+    return Vectors(tuple(names), found, dict(made_by))
+
+
+def _read_jsonl(place: Path, source: Path) -> Vectors:
+    names: list[str] = []
+    rows: list[np.ndarray] = []
+    with source.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                name, row = _read_line(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+                if rows and row.shape != rows[0].shape:
+                    raise ValueError(f"it has the shape {row.shape}, and those before {rows[0].shape}")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+                raise InputError(
+                    f"{place}, line {number} is no vector that `embed` prints: {reason}"
+                ) from error
+            names.append(name)
+            rows.append(row)
+    if not rows:
+        raise InputError(f"{place} holds no vectors")
+    note = swapped(place.with_suffix(NOTE), swap_of(place))
+    return Vectors(tuple(names), np.stack(rows), read_json(note, InputError) if note.is_file() else {})
+
+
+def _read_line(line: bytes) -> tuple[str, np.ndarray]:
+    entry = json.loads(line)
+    name, values = entry["path" if "path" in entry else "text"], np.array(entry["embedding"])
+    if not isinstance(name, str) or values.dtype.kind not in "fi" or not values.size:
+        raise ValueError("it needs a text and a list of numbers")
+    with np.errstate(over="ignore"):
+        row = values.astype(np.float32)
+    if not np.isfinite(row).all():
+        raise ValueError("its numbers are not finite")
+    return name, row
+
+
+def _read_parquet(place: Path, source: Path) -> Vectors:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtraError("Reading .parquet", "pyarrow", "parquet") from error
+    try:
+        table = pq.read_table(source, columns=["path", "embedding"])
+        made_by = json.loads((table.schema.metadata or {})[b"fingerprint"])
+        column = table["embedding"].combine_chunks()
+        width = table.schema.field("embedding").type.list_size
+        values = (
+            column.flatten()
+            if isinstance(column, pa.FixedSizeListArray)
+            else pa.concat_arrays([chunk.flatten() for chunk in column.chunks])
+        )
+        rows = values.to_numpy(zero_copy_only=False).reshape(-1, width)
+        return Vectors(tuple(table["path"].to_pylist()), rows, dict(made_by))
+    except pa.ArrowException as error:
+        raise InputError(f"{place} cannot be read as vectors: {' '.join(str(error).split())}") from error
+
+
+def _read_folder(folder: Path) -> Vectors:
+    manifest = read_manifest(folder)
+    if manifest is None or not manifest.shards:
+        raise InputError(f"{folder} holds no vectors")
+    names: list[str] = []
+    blocks: list[np.ndarray] = []
+    for file, count in manifest.shards.items():
+        shard, vectors = read_shard(folder / file), map_vectors(folder / file)
+        check_same(folder / file, shard.made_by, manifest.fingerprint)
+        if not len(shard.names) == len(vectors) == count:
+            raise InputError(f"{folder / file} is damaged: it has {len(vectors)} vectors instead of {count}")
+        if vectors.ndim < FEWEST_AXES or vectors.dtype != np.float32:
+            raise InputError(f"{folder / file} holds {vectors.dtype}, not float32 vectors in rows")
+        if blocks and vectors.shape[1:] != blocks[0].shape[1:]:
+            raise InputError(f"{folder} holds token grids of different sizes: read its shards one by one")
+        names += shard.names
+        blocks.append(vectors)
+    return Vectors(
+        tuple(names), blocks[0] if len(blocks) == 1 else np.concatenate(blocks), manifest.fingerprint
+    )
+
+
+READERS: dict[str, Callable[[Path, Path], Vectors]] = {
+    ".npz": _read_npz,
+    ".npy": _read_npy,
+    ".safetensors": _read_safetensors,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
