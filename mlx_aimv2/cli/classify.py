@@ -14,6 +14,7 @@ import typer
 from ..errors import InputError
 from . import options
 from .bulk import pictures, run
+from .completion import SCORES, choices
 from .screen import screen
 from .trained import base_of, check_head_is_named, is_trained_pair
 from .ui import plain, put, say, verb
@@ -40,7 +41,11 @@ def classify(
     ] = [],  # noqa: B006
     templates: Annotated[Path | None, typer.Option(help="A file with one template per line.")] = None,
     score: Annotated[
-        str, typer.Option(help="softmax: probabilities over the labels; cosine: each by itself.")
+        str,
+        typer.Option(
+            help="softmax: probabilities over the labels; cosine: each by itself.",
+            autocompletion=choices(SCORES),
+        ),
     ] = "softmax",
     none: Annotated[str | None, typer.Option(help="A further label that stands for none of these.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Labels shown for each image.")] = 5,

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError
 from ..words import counted, size
+from .completion import DTYPES, Q_BITS, Q_GROUP_SIZES, Q_MODES, RECIPES, WEIGHT_FORMATS, checkpoints, choices
 from .options import Device, Exclude, Json, Revision, Weights
 from .screen import screen
 from .tables import table
@@ -27,25 +28,45 @@ UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 @verb
 def convert(
     hf_path: Annotated[
-        str, typer.Option("--hf-path", "--model", help="A folder, a repository, or a short name.")
+        str,
+        typer.Option(
+            "--hf-path",
+            "--model",
+            help="A folder, a repository, or a short name.",
+            autocompletion=checkpoints,
+        ),
     ],
     mlx_path: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")] = Path(
         "mlx_model"
     ),
     quantize: Annotated[bool, typer.Option("-q", "--quantize", help="Quantize the weights.")] = False,
-    q_bits: Annotated[int | None, typer.Option(help="Bits per weight. \\[default: the mode's]")] = None,
-    q_group_size: Annotated[
-        int | None, typer.Option(help="Weights per scale. \\[default: the mode's]")
+    q_bits: Annotated[
+        int | None,
+        typer.Option(help="Bits per weight. \\[default: the mode's]", autocompletion=choices(Q_BITS)),
     ] = None,
-    q_mode: Annotated[str, typer.Option(help="affine, mxfp4, nvfp4 or mxfp8.")] = "affine",
+    q_group_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Weights per scale. \\[default: the mode's]", autocompletion=choices(Q_GROUP_SIZES)
+        ),
+    ] = None,
+    q_mode: Annotated[
+        str, typer.Option(help="affine, mxfp4, nvfp4 or mxfp8.", autocompletion=choices(Q_MODES))
+    ] = "affine",
     quant_predicate: Annotated[
-        str | None, typer.Option(help="Mixed bits: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6.")
+        str | None,
+        typer.Option(
+            help="Mixed bits: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6.", autocompletion=choices(RECIPES)
+        ),
     ] = None,
     dequantize: Annotated[
         bool, typer.Option("-d", "--dequantize", help="Unpack a quantized source.")
     ] = False,
     dtype: Annotated[
-        str | None, typer.Option(help="float32, float16 or bfloat16. \\[default: as stored]")
+        str | None,
+        typer.Option(
+            help="float32, float16 or bfloat16. \\[default: as stored]", autocompletion=choices(DTYPES)
+        ),
     ] = None,
     calibrate: Annotated[
         list[str],
@@ -55,7 +76,10 @@ def convert(
             " dozens are used) instead of rounding plainly. Slower, and closer to the original in 2 to 4 bits.",
         ),
     ] = [],  # noqa: B006 - typer makes a new list each time
-    format: Annotated[str, typer.Option(help="Of the weight files: safetensors or npz.")] = "safetensors",
+    format: Annotated[
+        str,
+        typer.Option(help="Of the weight files: safetensors or npz.", autocompletion=choices(WEIGHT_FORMATS)),
+    ] = "safetensors",
     max_shard_size: Annotated[
         str | None, typer.Option(help=rf"Of one weight file, such as 500MB. \[default: {SHARD_SIZE}]")
     ] = None,

@@ -12,6 +12,7 @@ import typer
 from ..errors import InputError
 from . import options
 from .bulk import Sink, pictures, run
+from .completion import POOLINGS, choices
 from .screen import screen
 from .stdin import with_texts
 from .tables import table
@@ -46,7 +47,9 @@ def embed(
         bool, typer.Option("--prune", help="Remove the vectors of images that are gone from -o FOLDER/.")
     ] = False,
     model: options.AdaptedModel = None,
-    pooling: Annotated[str, typer.Option(help="auto, mean, max, head, or tokens (a grid).")] = "auto",
+    pooling: Annotated[
+        str, typer.Option(help="auto, mean, max, head, or tokens (a grid).", autocompletion=choices(POOLINGS))
+    ] = "auto",
     normalize: Annotated[bool, typer.Option(help="Scale every vector to unit length.")] = True,
     adapter_path: Annotated[
         Path | None, typer.Option(help="What `finetune` wrote: vectors of the encoder, or pair, it trained.")

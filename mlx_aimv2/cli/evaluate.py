@@ -12,7 +12,8 @@ import typer
 from ..errors import InputError
 from . import options
 from .bulk import pictures
-from .evaluating import DATA_OPTIONS, Request, check_request, evaluate_data
+from .completion import checkpoints, choices
+from .evaluating import DATA_OPTIONS, SPLITS, Request, check_request, evaluate_data
 from .screen import screen
 from .tables import table
 from .trained import base_of
@@ -57,6 +58,7 @@ def evaluate(
             "-m",
             help="A folder, a repository, a short name. \\[default: the base of the adapter, else "
             f"{options.DEFAULT}]",
+            autocompletion=checkpoints,
             rich_help_panel=LABELLED,
         ),
     ] = None,
@@ -64,6 +66,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="val, test, train or all. \\[default: what training held out; of other data val, test or all]",
+            autocompletion=choices(SPLITS),
             rich_help_panel=LABELLED,
         ),
     ] = None,
@@ -116,6 +119,7 @@ def evaluate(
         tuple[str, str] | None,
         typer.Option(
             metavar="ORIGINAL CONVERTED",
+            autocompletion=checkpoints,
             help="Two checkpoints of one model: a folder, a repository, a short name.",
             rich_help_panel=COMPARING,
         ),

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from .completion import DTYPES, LAYOUTS, checkpoints, choices
 from .convert import parse_size
 from .options import AnyBase, Revision, Weights
 from .screen import screen
@@ -20,12 +21,20 @@ from .ui import say, verb
 def export(
     source: Annotated[
         str,
-        typer.Argument(help="A folder, a repository, or a short name; without it, the base of the adapter."),
+        typer.Argument(
+            help="A folder, a repository, or a short name; without it, the base of the adapter.",
+            autocompletion=checkpoints,
+        ),
     ],
     target: Annotated[Path | None, typer.Argument(help="The folder to write; it must not exist.")] = None,
-    format: Annotated[str, typer.Option(help="transformers, apple, apple-mlx or timm.")] = "transformers",
+    format: Annotated[
+        str, typer.Option(help="transformers, apple, apple-mlx or timm.", autocompletion=choices(LAYOUTS))
+    ] = "transformers",
     dtype: Annotated[
-        str | None, typer.Option(help="float32, float16 or bfloat16. \\[default: as stored]")
+        str | None,
+        typer.Option(
+            help="float32, float16 or bfloat16. \\[default: as stored]", autocompletion=choices(DTYPES)
+        ),
     ] = None,
     max_shard_size: Annotated[str, typer.Option(help="Of one weight file, such as 500MB.")] = "5GB",
     adapter_path: Annotated[

@@ -17,6 +17,7 @@ import typer
 from ..finetune.methods import METHODS
 from ..finetune.options import FinetuneOptions, make_options, read_config
 from ..words import counted, duration, size
+from .completion import of_finetune
 from .options import Device
 from .screen import screen
 from .tables import table
@@ -99,7 +100,13 @@ def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
     text = field.metadata["help"].replace("[default", "\\[default")
     if field.default not in (None, "", ()) and "[default" not in text:
         text += f" \\[default: {str(field.default).lower() if wanted is bool else field.default}]"
-    option = typer.Option(*flags, help=text, rich_help_panel=field.metadata["panel"], show_default=False)
+    option = typer.Option(
+        *flags,
+        help=text,
+        rich_help_panel=field.metadata["panel"],
+        show_default=False,
+        autocompletion=of_finetune(field.name),
+    )
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,

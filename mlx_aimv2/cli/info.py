@@ -9,6 +9,7 @@ import typer
 
 from ..errors import InputError
 from ..words import size
+from .completion import checkpoints
 from .options import Json, Revision
 from .screen import screen
 from .tables import table
@@ -18,7 +19,10 @@ from .ui import NOT_ALL_DONE, put, verb
 @verb
 def info(
     model: Annotated[
-        str | None, typer.Argument(help="A checkpoint folder, a repository, or a short name.")
+        str | None,
+        typer.Argument(
+            help="A checkpoint folder, a repository, or a short name.", autocompletion=checkpoints
+        ),
     ] = None,
     system: Annotated[bool, typer.Option("--system", help="Describe this machine instead.")] = False,
     weights: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..presets import DEFAULT_MODEL, PATCH_RANGE
+from .completion import BACKGROUNDS, DECODING, DEVICES, DTYPES, checkpoints, choices
 
 if TYPE_CHECKING:
     from ..loading import LoadOptions
@@ -20,6 +21,7 @@ Model = Annotated[
         "--model",
         "-m",
         help="A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`); demo needs no download.",
+        autocompletion=checkpoints,
     ),
 ]
 AdaptedModel = Annotated[
@@ -29,6 +31,7 @@ AdaptedModel = Annotated[
         "-m",
         help="A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`); demo needs no download."
         f" \\[default: the base of the adapter, else {DEFAULT_MODEL}]",
+        autocompletion=checkpoints,
     ),
 ]
 Labels = Annotated[
@@ -45,13 +48,17 @@ Dtype = Annotated[
     str,
     typer.Option(
         help="float32, float16, bfloat16, or auto: float32 on a CPU, float16 on a GPU.",
+        autocompletion=choices(("auto", *DTYPES)),
         rich_help_panel=COMPUTING,
     ),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
-        help="cpu or gpu. \\[default: what there is]", envvar="MLX_AIMV2_DEVICE", rich_help_panel=COMPUTING
+        help="cpu or gpu. \\[default: what there is]",
+        envvar="MLX_AIMV2_DEVICE",
+        autocompletion=choices(DEVICES),
+        rich_help_panel=COMPUTING,
     ),
 ]
 BatchSize = Annotated[
@@ -82,6 +89,7 @@ Decode = Annotated[
     str,
     typer.Option(
         help="fast: large JPEGs are decoded at a reduced size; exact: as transformers does.",
+        autocompletion=choices(DECODING),
         rich_help_panel=READING,
     ),
 ]
@@ -89,6 +97,7 @@ Background = Annotated[
     str,
     typer.Option(
         help="Colour behind transparent pictures, or drop to ignore transparency as published.",
+        autocompletion=choices(BACKGROUNDS),
         rich_help_panel=READING,
     ),
 ]
