@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .models.text import Aimv2TextModel
     from .models.vision import Aimv2VisionModel
     from .preparation import ConvertOptions
+    from .vector_reading import Vectors, read_vectors
     from .zeroshot import ZeroShotClassifier
 
 __version__ = "0.1.0"
@@ -38,10 +39,12 @@ _WITH_MLX = {
     "ConvertOptions": "preparation",
     "Embedder": "embedding",
     "LoadOptions": "loading",
+    "Vectors": "vector_reading",
     "ZeroShotClassifier": "zeroshot",
     "convert": "conversion",
     "export": "exporting",
     "load": "loading",
+    "read_vectors": "vector_reading",
 }
 
 __all__ = [
@@ -54,10 +57,12 @@ __all__ = [
     "ConvertOptions",
     "Embedder",
     "LoadOptions",
+    "Vectors",
     "ZeroShotClassifier",
     "convert",
     "export",
     "load",
+    "read_vectors",
 ]
 
 load_blas()

@@ -97,7 +97,7 @@ def _read_npz(place: Path, source: Path) -> Vectors:
 def _read_npy(place: Path, source: Path) -> Vectors:
     lines = _beside(place, PATHS).read_bytes().split(b"\n")
     if lines.pop():
-        raise InputError(f"{place.with_suffix(PATHS)} is cut off: its last line has no end")
+        raise InputError(f"{place}: {place.with_suffix(PATHS).name} is cut off: its last line has no end")
     paths = tuple(os.fsdecode(line) for line in lines)
     return Vectors(paths, map_npy(source), read_json(_beside(place, NOTE), InputError))
 

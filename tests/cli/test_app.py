@@ -35,10 +35,12 @@ def test_the_public_names_are_these():
         "ConvertOptions",
         "Embedder",
         "LoadOptions",
+        "Vectors",
         "ZeroShotClassifier",
         "convert",
         "export",
         "load",
+        "read_vectors",
     ]
     assert all(getattr(mlx_aimv2, name).__name__ == name for name in mlx_aimv2.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
