@@ -14,27 +14,34 @@ import typer
 
 from .. import __version__
 from . import classify, convert, demo, embed, evaluate, export, finetune, fuse, info, models, upload
+from .help import GroupHelp, VerbHelp
 from .ui import DEBUG_VARIABLE, NAME, leave, report, show_warning
 
 app = typer.Typer(
     name=NAME,
+    cls=GroupHelp,
+    rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="See with Apple's AIMv2: embed and classify pictures, look into and convert checkpoints.",
     epilog="Exit status: 0 all done, 1 something could not be done (named on stderr), 2 wrong usage.",
 )
-app.command("embed")(embed.embed)
-app.command("classify")(classify.classify)
-app.command("demo")(demo.demo)
-app.command("models")(models.models)
-app.command("info")(info.info)
-app.command("convert")(convert.convert)
-app.command("export")(export.export)
-app.command("finetune")(finetune.finetune)
-app.command("fuse")(fuse.fuse)
-app.command("upload")(upload.upload)
-app.command("evaluate")(evaluate.evaluate)
+VERBS = (
+    embed.embed,
+    classify.classify,
+    demo.demo,
+    models.models,
+    info.info,
+    convert.convert,
+    export.export,
+    finetune.finetune,
+    fuse.fuse,
+    upload.upload,
+    evaluate.evaluate,
+)
+for function in VERBS:
+    app.command(function.__name__, cls=VerbHelp)(function)
 
 
 def _version(wanted: bool) -> None:

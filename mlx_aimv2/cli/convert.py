@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import re
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,13 +43,11 @@ def convert(
     quantize: Annotated[bool, typer.Option("-q", "--quantize", help="Quantize the weights.")] = False,
     q_bits: Annotated[
         int | None,
-        typer.Option(help="Bits per weight. \\[default: the mode's]", autocompletion=choices(Q_BITS)),
+        typer.Option(help="Bits per weight. [default: the mode's]", autocompletion=choices(Q_BITS)),
     ] = None,
     q_group_size: Annotated[
         int | None,
-        typer.Option(
-            help="Weights per scale. \\[default: the mode's]", autocompletion=choices(Q_GROUP_SIZES)
-        ),
+        typer.Option(help="Weights per scale. [default: the mode's]", autocompletion=choices(Q_GROUP_SIZES)),
     ] = None,
     q_mode: Annotated[
         str, typer.Option(help="affine, mxfp4, nvfp4 or mxfp8.", autocompletion=choices(Q_MODES))
@@ -65,7 +64,7 @@ def convert(
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="float32, float16 or bfloat16. \\[default: as stored]", autocompletion=choices(DTYPES)
+            help="float32, float16 or bfloat16. [default: as stored]", autocompletion=choices(DTYPES)
         ),
     ] = None,
     calibrate: Annotated[
@@ -81,7 +80,7 @@ def convert(
         typer.Option(help="Of the weight files: safetensors or npz.", autocompletion=choices(WEIGHT_FORMATS)),
     ] = "safetensors",
     max_shard_size: Annotated[
-        str | None, typer.Option(help=rf"Of one weight file, such as 500MB. \[default: {SHARD_SIZE}]")
+        str | None, typer.Option(help=f"Of one weight file, such as 500MB. [default: {SHARD_SIZE}]")
     ] = None,
     revision: Revision = None,
     weights: Weights = None,
@@ -90,7 +89,7 @@ def convert(
     ] = False,
     report_pictures: Annotated[
         list[str],
-        typer.Option(metavar="PICTURES", help="What to compare them on. \\[default: built-in drawings]"),
+        typer.Option(metavar="PICTURES", help="What to compare them on. [default: built-in drawings]"),
     ] = [],  # noqa: B006
     exclude: Exclude = [],  # noqa: B006
     upload_repo: Annotated[
@@ -221,5 +220,5 @@ def _show_result(result: Converted, json: bool) -> None:
     plan = result.plan
     say(
         f"wrote {result.folder}: {size(plan.nbytes)}, {plan.bits_per_weight:.2f} bits per weight;"
-        f" try: mlx-aimv2 info {result.folder}"
+        f" try: mlx-aimv2 info {quote(str(result.folder))}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import sys
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from ..words import duration, size
 from .options import Device, Json, Model
 from .screen import screen
 from .tables import table
-from .ui import put, say, verb
+from .ui import advise, put, say, verb
 
 if TYPE_CHECKING:
     from ..demo.findings import Tour
@@ -68,19 +69,25 @@ def _show(tour: Tour) -> None:
         )
         for one in pictures
     ]
-    table(("picture", "truth", "label", "probability", "result"), rows)
-    put("")
+    table(("picture", "truth", "label", "probability", "result"), rows, paths=("picture",))
+    _separate()
     found = [
         (one.text, str(one.rank), ", ".join(pictures[k].path.name for k, _ in one.ranking[:SHOWN]))
         for one in tour.sentences
     ]
     table(("sentence", "rank of its picture", "pictures found, best first"), found)
-    put("")
+    _separate()
     near = [
         (one.path.name, ", ".join(f"{pictures[k].path.name} {x:.2f}" for k, x in one.neighbours[:SHOWN]))
         for one in pictures
     ]
-    table(("picture", "nearest, with cosine"), near)
+    table(("picture", "nearest, with cosine"), near, paths=("picture",))
+
+
+def _separate() -> None:
+    """An empty line between two tables; a drawn one ends with such a line anyway."""
+    if not sys.stdout.isatty():
+        put("")
 
 
 def _show_commands(tour: Tour, model: str) -> None:
@@ -92,21 +99,19 @@ def _show_commands(tour: Tour, model: str) -> None:
     pictures, labels = (quote(str(tour.folder / name)) for name in (PICTURES, LABELS_FILE))
     chosen = f"--model {quote(model)}"
     templates = " ".join(f"--template {quote(template)}" for template in TEMPLATES)
-    say("the same, step by step:")
-    for command in (
+    advise(
+        "the same, step by step:",
         f"embed {pictures} {chosen} -o vectors.npz",
         f"embed --text {quote(tour.sentences[0].text)} {chosen}",
         f"classify {pictures} --labels-file {labels} {templates} {chosen}",
-    ):
-        say(f"  mlx-aimv2 {command}")
+    )
     if not is_demo(model):
         return
     apple = find(DEFAULT_MODEL)
     download = f" ({size(apple.bytes_at(BITS_FLOAT32))} to download once, for research use)" if apple else ""
-    say(f"with Apple's {DEFAULT_MODEL}{download}, on pictures of yours:")
-    for command in (
+    advise(
+        f"with Apple's {DEFAULT_MODEL}{download}, on images of yours in photos/:",
         "embed photos/ --model lit -o photos.npz",
         "embed --text 'a dog on a beach' --model lit",
         "classify photos/ --labels 'a dog,a cat,a horse' --model lit",
-    ):
-        say(f"  mlx-aimv2 {command}")
+    )

@@ -107,7 +107,8 @@ def embed(
         embedder = Embedder(encoder, processor, pooling, normalize, batch_size)
         sink: Sink[Embedded]
         if output is None:
-            sink = _Table() if sys.stdout.isatty() and not json else _Lines("text" if text else "path")
+            key = "text" if text else "path"
+            sink = _Table(key) if sys.stdout.isatty() and not json else _Lines(key)
         else:
             writer = open_writer(output, embedder.fingerprint, writing, shown)
             sink, names = _Written(writer), writer.remaining(names)
@@ -149,7 +150,8 @@ class _Lines:
 class _Table:
     """A readable table of the vectors' first values."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: str) -> None:
+        self.key = key
         self.rows: list[tuple[str, str, str]] = []
 
     def add(self, name: str, result: Embedded) -> None:
@@ -159,7 +161,7 @@ class _Table:
 
     def close(self, interrupted: bool = False) -> None:
         if self.rows:
-            table(("input", "shape", "embedding"), self.rows, cut=True)
+            table((self.key, "shape", "embedding"), self.rows, cut=True, paths=("path",))
 
 
 class _Written:

@@ -56,7 +56,7 @@ def evaluate(
         typer.Option(
             "--model",
             "-m",
-            help="A folder, a repository, a short name. \\[default: the base of the adapter, else "
+            help="A folder, a repository, a short name. [default: the base of the adapter, else "
             f"{options.DEFAULT}]",
             autocompletion=checkpoints,
             rich_help_panel=LABELLED,
@@ -65,7 +65,7 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(
-            help="val, test, train or all. \\[default: what training held out; of other data val, test or all]",
+            help="val, test, train or all. [default: what training held out; of other data val, test or all]",
             autocompletion=choices(SPLITS),
             rich_help_panel=LABELLED,
         ),
@@ -93,7 +93,7 @@ def evaluate(
         list[str],
         typer.Option(
             help="Zero-shot labels to choose among: a file with one per line, or separated by commas; or names for"
-            " classes, as `id=name`. \\[default: the names of the classes]",
+            " classes, as `id=name`. [default: the names of the classes]",
             rich_help_panel=LABELLED,
         ),
     ] = [],  # noqa: B006

@@ -259,7 +259,9 @@ def show_retrieval(evaluation: RetrievalEvaluation) -> None:
         wrong = [
             (each.caption, each.path, each.found, f"{each.rank:,}") for each in evaluation.mistakes[:MISTAKES]
         ]
-        table(("worst captions", "picture", "found instead", "rank"), wrong)
+        table(
+            ("worst captions", "picture", "found instead", "rank"), wrong, paths=("picture", "found instead")
+        )
 
 
 def _worst_first(found: ClassMetrics) -> tuple[bool, float]:
@@ -281,7 +283,7 @@ def show(evaluation: Evaluation) -> None:
             (each.path, ", ".join(each.truth), ", ".join(each.predicted), f"{each.confidence:.2%}")
             for each in evaluation.mistakes[:MISTAKES]
         ]
-        table(("surest mistakes", "truth", "prediction", "confidence"), wrong)
+        table(("surest mistakes", "truth", "prediction", "confidence"), wrong, paths=("surest mistakes",))
     if len(rows) < len(metrics.per_class):
         say(
             f"these are the {len(rows)} of {len(metrics.per_class)} classes with the least F1; --json gives all"

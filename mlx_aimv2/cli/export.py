@@ -33,7 +33,7 @@ def export(
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="float32, float16 or bfloat16. \\[default: as stored]", autocompletion=choices(DTYPES)
+            help="float32, float16 or bfloat16. [default: as stored]", autocompletion=choices(DTYPES)
         ),
     ] = None,
     max_shard_size: Annotated[str, typer.Option(help="Of one weight file, such as 500MB.")] = "5GB",

@@ -21,7 +21,7 @@ from .completion import of_finetune
 from .options import Device
 from .screen import screen
 from .tables import table
-from .ui import NOT_ALL_DONE, put, say, verb
+from .ui import NOT_ALL_DONE, advise, put, say, verb
 
 if TYPE_CHECKING:
     from ..finetune.estimating import Estimate
@@ -97,9 +97,9 @@ def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
     flag = f"--{field.name.replace('_', '-')}"
     flags = [f"{flag}/--no-{flag[2:]}"] if wanted is bool else [flag]
     flags += [SHORT[field.name]] if field.name in SHORT else []
-    text = field.metadata["help"].replace("[default", "\\[default")
+    text = field.metadata["help"]
     if field.default not in (None, "", ()) and "[default" not in text:
-        text += f" \\[default: {str(field.default).lower() if wanted is bool else field.default}]"
+        text += f" [default: {str(field.default).lower() if wanted is bool else field.default}]"
     option = typer.Option(
         *flags,
         help=text,
@@ -160,11 +160,14 @@ def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
     model = f"--model {quote(options.model)}{revision} --adapter-path {quote(str(finished.folder))}"
     say(f"wrote {finished.folder}; its report: {finished.folder / 'report'}")
     labels = "--labels 'a dog,a cat' " if options.task == "contrastive" else ""
-    say(f"try: mlx-aimv2 classify photo.jpg {labels}{model}")
     split = "" if finished.split == "val" else f" --split {finished.split}"
-    say(f"     mlx-aimv2 evaluate --data {quote(options.data)}{split} {model}")
+    commands = [
+        f"classify photo.jpg {labels}{model}",
+        f"evaluate --data {quote(options.data)}{split} {model}",
+    ]
     if not METHODS[options.fine_tune_type].frozen:
-        say(f"     mlx-aimv2 fuse {model} --save-path fused")
+        commands.append(f"fuse {model} --save-path fused")
+    advise("try:", *commands)
 
 
 def _entry(finished: Finished) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -43,5 +44,6 @@ def fuse(
     options = FuseOptions(dequantize, revision, weights, parse_size(max_shard_size), any_base)
     with screen() as shown:
         written = run(base, adapter_path, save_path, options=options, on_event=shown)
-    head = f"; its head: --model {written} --adapter-path {written}" if has_task(written) else ""
-    say(f"wrote {written}{head}; try: mlx-aimv2 info {written}")
+    name = quote(str(written))
+    head = f"; its head: --model {name} --adapter-path {name}" if has_task(written) else ""
+    say(f"wrote {written}{head}; try: mlx-aimv2 info {name}")

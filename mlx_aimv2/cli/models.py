@@ -45,9 +45,8 @@ def models(
     if sys.stdout.isatty() and shutil.get_terminal_size().columns < WIDE:
         headers, cells = headers[:-1], [row[:-1] for row in cells]
     table(headers, cells)
-    say(
-        "top-1: ImageNet-1k of the frozen trunk in percent, as published (lit: zero-shot); memory of the weights"
-    )
+    say("top-1: ImageNet-1k of the frozen trunk in percent (lit: zero-shot)")
+    say("float16, 4-bit: memory of the weights")
 
 
 def _demo_row(demo: BundledSizes) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ AdaptedModel = Annotated[
         "--model",
         "-m",
         help="A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`); demo needs no download."
-        f" \\[default: the base of the adapter, else {DEFAULT_MODEL}]",
+        f" [default: the base of the adapter, else {DEFAULT_MODEL}]",
         autocompletion=checkpoints,
     ),
 ]
@@ -55,7 +55,7 @@ Dtype = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        help="cpu or gpu. \\[default: what there is]",
+        help="cpu or gpu. [default: what there is]",
         envvar="MLX_AIMV2_DEVICE",
         autocompletion=choices(DEVICES),
         rich_help_panel=COMPUTING,
@@ -64,7 +64,7 @@ Device = Annotated[
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Pictures computed at once. \\[default: what suits the device]", rich_help_panel=COMPUTING
+        min=1, help="Pictures computed at once. [default: what suits the device]", rich_help_panel=COMPUTING
     ),
 ]
 Weights = Annotated[

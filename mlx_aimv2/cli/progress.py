@@ -10,11 +10,14 @@ from ..events import Metric
 from ..words import duration, size
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as Bars
+    from rich.progress import ProgressColumn
 
 PREFIX = "val_"
 SHOWN = ("top1", "map", "macro_f1", "recall@1")  # the measure of validation that the live line has room for
 IN_FILES = ("image_to_text", "text_to_image")  # what their means stand for in a line
+NARROW = 60  # columns of a terminal; with fewer, bars are left out
 TENTHS = 10  # plain lines that a whole training has between its epochs
 
 
@@ -38,8 +41,13 @@ class Training:
         if not self._steps:
             self._last = self._clock()
 
-    def add(self, event: Metric) -> list[str]:
-        """Take in a report; the plain lines to write of it."""
+    def add(self, event: Metric, with_pace: bool = True) -> list[str]:
+        """Take in a report; the plain lines to write of it.
+
+        Args:
+            event: the report.
+            with_pace: whether the line of an epoch says how fast the training goes; a live line says so itself.
+        """
         now = self._clock()
         since, self._last = now - self._last, now
         if "loss" not in event.values:
@@ -47,9 +55,8 @@ class Training:
             self.validation = _validated(event)
             if not self._steps:  # a run that went on just before this validation
                 return [f"{self._epochs(event)}: {_all_validated(event)}"]
-            return [
-                f"{self._epochs(event)}: loss {self.loss:.4f}, {_all_validated(event)}, {self._pace(event)}"
-            ]
+            pace = f", {self._pace(event)}" if with_pace else ""
+            return [f"{self._epochs(event)}: loss {self.loss:.4f}, {_all_validated(event)}{pace}"]
         if event.epoch != self._epoch:
             self._epoch, self._loss, self._losses = event.epoch, 0.0, 0
         self._loss, self._losses = self._loss + event.values["loss"], self._losses + 1
@@ -111,8 +118,10 @@ def _all_validated(event: Metric) -> str:
 
 
 def counting_bars(unit: str) -> Bars:
-    """Bars for what is counted in ``unit``: items, or the bytes of a transfer."""
-    from rich.console import Console
+    """Bars for what is counted in ``unit``: items, or the bytes of a transfer.
+
+    A narrow terminal has room for the count and the time, without the bar itself.
+    """
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -123,37 +132,51 @@ def counting_bars(unit: str) -> Bars:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
-    from rich.progress import (
-        Progress as Bars,
-    )
+    from rich.table import Column
     from rich.text import Text
 
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = (
                 task.completed / task.elapsed if task.elapsed else 0
-            )  # over the whole run: batches come in bursts
+            )  # of the whole run: batches come in bursts
             return Text(f"{speed:.1f}/s" if speed else "", style="cyan")
 
-    amount = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(), Speed())
-    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
-    return Bars(
-        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
-    )
+    def whole() -> Column:  # of the others, the bar gives way
+        return Column(no_wrap=True)
+
+    is_bytes, console = unit == "bytes", _console()
+    done = (DownloadColumn if is_bytes else MofNCompleteColumn)(table_column=whole())
+    speed = (TransferSpeedColumn if is_bytes else Speed)(table_column=whole())
+    beside = () if console.width < NARROW else (speed,)
+    bar = () if console.width < NARROW else (BarColumn(),)
+    left = TimeRemainingColumn(table_column=whole())
+    return _bars(console, TextColumn("{task.description}"), *bar, done, *beside, left)
 
 
 def training_bars() -> Bars:
     """The live line; its one task has the fields that `Training.fields` gives."""
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class Facts(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(task.fields["facts"], no_wrap=True, overflow="ellipsis")
+
+    console = _console()
+    bar = () if console.width < NARROW else (BarColumn(bar_width=12, table_column=Column(no_wrap=True)),)
+    done = MofNCompleteColumn(table_column=Column(no_wrap=True))
+    return _bars(console, TextColumn("{task.fields[epoch]}"), *bar, done, Facts())
+
+
+def _console() -> Console:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
+    return Console(stderr=True)
+
+
+def _bars(console: Console, *columns: ProgressColumn) -> Bars:
     from rich.progress import Progress as Bars
 
-    columns = (
-        TextColumn("{task.fields[epoch]}"),
-        BarColumn(bar_width=12),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[facts]}"),
-    )
-    return Bars(
-        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
-    )
+    return Bars(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)

@@ -78,7 +78,8 @@ class Screen:
         bars.update(self._tasks[event.stage], completed=event.done, total=event.total)
 
     def _metric(self, event: Metric) -> None:
-        lines, live = self._training.add(event), sys.stderr.isatty()
+        live = sys.stderr.isatty()
+        lines = self._training.add(event, with_pace=not live)
         if live:
             fields = self._training.fields(event)
             bars = LIVE.bars

@@ -29,6 +29,19 @@ def say(message: str) -> None:
         LIVE.print(f"{NAME}: {visible(message)}")
 
 
+def advise(introduction: str, *commands: str) -> None:
+    """Commands to go on with, on stderr; each is a whole line that can be copied.
+
+    Args:
+        introduction: what stands above them.
+        commands: each without the name of the program; their arguments are quoted.
+    """
+    say(introduction)
+    with contextlib.suppress(OSError):
+        for command in commands:
+            LIVE.print(f"  {NAME} {visible(command)}")
+
+
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """A Python warning as one line of talk; libraries warn of odd picture files so."""
     say(f"warning: {' '.join(str(message).split())}")

@@ -35,7 +35,7 @@ def upload(
         parcel = prepare_upload(path)
         rows = [(name, size(nbytes), "") for name, nbytes in parcel.sizes.items()]
         rows += [(name, "", "stays behind") for name in parcel.left]
-        table(("file", "size", "note"), rows)
+        table(("file", "size", "note"), rows, paths=("file",))
         files = counted(len(parcel.sizes), "file")
         say(f"{files}, {size(parcel.nbytes)}, would go to {repo}; nothing was uploaded")
         return

@@ -77,10 +77,15 @@ def test_the_checkpoint_inside_the_package_shows_itself(cli, work):
     assert "with Apple's apple/aimv2-large-patch14-224-lit (1.75 GB to download once" in done.stderr
 
 
-def test_the_commands_at_its_end_say_the_same(cli, work):
+def test_the_commands_at_its_end_run_as_they_are_printed(cli, work):
     tour = json.loads((done := cli("demo", "--json")).stdout)
-    (command,) = [line for line in done.stderr.splitlines() if "mlx-aimv2 classify demo-output" in line]
-    again = json.loads(cli(*shlex.split(command)[2:], "--json").stdout)
+    commands = [shlex.split(line) for line in done.stderr.splitlines() if line.startswith("  mlx-aimv2 ")]
+    assert [command[:2] for command in commands] == [
+        ["mlx-aimv2", verb] for verb in ("embed", "embed", "classify", "embed", "embed", "classify")
+    ]
+    assert cli(*commands[0][1:]).returncode == 0 and (work / "vectors.npz").exists()
+    assert json.loads(cli(*commands[1][1:]).stdout)["text"] == tour["sentences"][0]["text"]
+    again = json.loads(cli(*commands[2][1:], "--json").stdout)
     assert [one["predictions"][0]["label"] for one in again] == [
         one["predictions"][0]["label"] for one in tour["pictures"]
     ]

@@ -179,7 +179,8 @@ def test_in_a_pipe_there_are_plain_lines_on_stderr_and_a_table_on_stdout(trained
     assert rows[0] == ["measure", "val"] and ["pictures", "2"] in rows
     assert "\x1b" not in done.stderr and "\r" not in done.stderr
     lines = done.stderr.splitlines()
-    assert all(line.startswith("mlx-aimv2: ") for line in lines)
+    assert all(line.startswith("mlx-aimv2: ") for line in lines[:-3])
+    assert all(line.startswith("  mlx-aimv2 ") for line in lines[-3:])  # commands, to be copied
     epochs = [line for line in lines if ": loss " in line and "val_loss" in line]
     assert [line.split(": ")[1] for line in epochs] == ["epoch 1 of 2", "epoch 2 of 2"]
     for part in ("val_top1 ", "pictures/s, ", "MB, ", " left"):
