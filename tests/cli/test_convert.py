@@ -85,7 +85,7 @@ def test_a_dry_run_writes_nothing(cli, pair, tmp_path):
             ["--quant-predicate", "mixed_4_6", "--q-mode", "mxfp4"],
             "the recipe mixed_4_6 is for affine quantization",
         ),
-        (["--calibrate", "photos"], "no pictures"),
+        (["--calibrate", "photos"], "no images"),
         (
             ["--format", "npz", "--max-shard-size", "1GB"],
             "--format npz is one file: leave --max-shard-size out",
