@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypedDict, cast, overload
 
 import numpy as np
 
@@ -15,6 +15,26 @@ from .tokenizer import Encoding, Tokenizer
 
 if TYPE_CHECKING:
     import mlx.core as mx
+
+
+class PixelInputs(TypedDict):
+    """What a model takes of images."""
+
+    pixel_values: mx.array
+    """(B, H, W, 3) float32."""
+
+
+class TextInputs(TypedDict):
+    """What a model takes of texts."""
+
+    input_ids: mx.array
+    """(B, T) int32."""
+    attention_mask: mx.array
+    """(B, T) int32."""
+
+
+class PairInputs(PixelInputs, TextInputs):
+    """What an image-text pair takes."""
 
 
 class Processor:
@@ -36,9 +56,23 @@ class Processor:
         self.tokenizer = tokenizer
         self.max_text_length = max_text_length
 
+    @overload
+    def __call__(self, images: ImageInput | Sequence[ImageInput], text: None = None) -> PixelInputs: ...
+
+    @overload
+    def __call__(self, images: None = None, *, text: str | Sequence[str]) -> TextInputs: ...
+
+    @overload
+    def __call__(self, images: None, text: str | Sequence[str]) -> TextInputs: ...
+
+    @overload
+    def __call__(
+        self, images: ImageInput | Sequence[ImageInput], text: str | Sequence[str]
+    ) -> PairInputs: ...
+
     def __call__(
         self, images: ImageInput | Sequence[ImageInput] | None = None, text: str | Sequence[str] | None = None
-    ) -> dict[str, mx.array]:
+    ) -> PixelInputs | TextInputs | PairInputs:
         """A model's inputs.
 
         Args:
@@ -66,7 +100,7 @@ class Processor:
             encoding = self.encode(text)
             inputs["input_ids"] = mx.array(encoding.input_ids)
             inputs["attention_mask"] = mx.array(encoding.attention_mask)
-        return inputs
+        return cast("PairInputs", inputs)
 
     def encode(self, text: str | Sequence[str]) -> Encoding:
         """Token ids of texts, (B, T) int32, no longer than the model takes.

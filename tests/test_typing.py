@@ -1,0 +1,62 @@
+"""The package in the hands of a type checker: the Python of the README passes it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = "[mypy]\nstrict = True\nfollow_imports = silent\n"
+CALLS = """
+import mlx.core as mx
+
+from mlx_aimv2 import Aimv2Model, Aimv2VisionModel, load
+
+model, processor = load("lit")
+assert isinstance(model, Aimv2Model)
+logits: mx.array = model(**processor(images="a.jpg", text=["a dog"])).logits_per_image
+logits = model(**processor("a.jpg", "a dog"), return_loss=True).logits_per_image
+pixels: mx.array = processor(images=["a.jpg"])["pixel_values"]
+ids: mx.array = processor(text="a dog")["input_ids"]
+mask: mx.array = processor(None, ["a dog"])["attention_mask"]
+"""
+WRONG = """
+from mlx_aimv2 import Aimv2VisionModel, load
+
+model, processor = load("large-224")
+assert isinstance(model, Aimv2VisionModel)
+model(**processor(text="a dog"))
+processor(images="a.jpg")["input_ids"]
+processor()
+"""
+
+
+def checked(folder, **sources):
+    """What mypy says of some modules, by the name of each; the package itself is checked elsewhere."""
+    (folder / "mypy.ini").write_text(SETTINGS)
+    for name, source in sources.items():
+        (folder / f"{name}.py").write_text(source)
+    files = [f"{name}.py" for name in sources]
+    command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", "cache", *files]
+    environment = {**os.environ, "MYPYPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=600, env=environment
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return {name: re.findall(rf"^{name}\.py:(\d+): error: (.*)$", done.stdout, re.M) for name in sources}
+
+
+def test_python_that_users_copy_passes_a_strict_type_checker(tmp_path):
+    pytest.importorskip("mypy")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert len(blocks) >= 5
+    readme = {f"readme_{number}": block for number, block in enumerate(blocks)}
+    found = checked(tmp_path, **readme, calls=CALLS, wrong=WRONG)
+    wrong = found.pop("wrong")
+    assert found == {name: [] for name in (*readme, "calls")}
+    assert {int(line) for line, _ in wrong} == {6, 7, 8}
