@@ -44,9 +44,7 @@ def checked(folder, **sources):
     files = [f"{name}.py" for name in sources]
     command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", "cache", *files]
     environment = {**os.environ, "MYPYPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=600, env=environment
-    )
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode in (0, 1), done.stderr
     return {name: re.findall(rf"^{name}\.py:(\d+): error: (.*)$", done.stdout, re.M) for name in sources}
 

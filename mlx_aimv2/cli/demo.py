@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as jsonlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -44,7 +46,7 @@ def demo(
     options = TourOptions(model, seed, count, force)
     if device:
         use_device(device)
-    with screen() as shown:
+    with screen() as shown, _what_is_left(output.expanduser()):
         shown.start_clock()
         tour = take_tour(output.expanduser(), options, shown)
         seconds = shown.seconds
@@ -54,6 +56,19 @@ def demo(
         _show(tour)
     say(f"{tour.right} of {len(tour.pictures)} labels are right; {duration(seconds)} in all")
     _show_commands(tour, model)
+
+
+@contextlib.contextmanager
+def _what_is_left(folder: Path) -> Iterator[None]:
+    """An interruption says what is left in the folder, and how to draw again."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        from ..demo.findings import PICTURES
+
+        if (folder / PICTURES).is_dir():
+            stop.args = (f"{folder} is unfinished: --force draws it again",)
+        raise
 
 
 def _show(tour: Tour) -> None:

@@ -112,8 +112,13 @@ def _check_folder(folder: Path, force: bool) -> None:
     with _writing(folder):
         other = folder.exists() and not folder.is_dir()
         full = folder.is_dir() and any(folder.iterdir())
+        earlier = (folder / PICTURES).is_dir()
     if other:
         raise OutputError(f"{folder} is not a folder: name another")
+    if earlier and not force:
+        raise OutputError(
+            f"{folder} holds what an earlier run drew: draw it again with --force, or name another folder"
+        )
     if full and not force:
         raise OutputError(f"{folder} is not empty: name another folder, or write into it with --force")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlx_aimv2.checkpoints.bundled import CHECKPOINT
+from mlx_aimv2.cli.demo import _what_is_left
 from mlx_aimv2.demo.tour import TEMPLATES
 from mlx_aimv2.demo.world import WorldOptions, write_world
 
@@ -47,6 +48,16 @@ def test_json_holds_everything(cli, pair, work):
     assert all((work / one["path"]).exists() for one in result["pictures"])
     assert (work / result["contact_sheet"]).exists()
     assert sum(step["seconds"] for step in result["steps"]) > 0
+
+
+def test_an_interruption_says_what_is_left(tmp_path):
+    for left in (False, True):
+        with pytest.raises(KeyboardInterrupt) as stop, _what_is_left(tmp_path / "out"):
+            if left:
+                (tmp_path / "out" / "pictures").mkdir(parents=True)
+            raise KeyboardInterrupt
+        message = f"{tmp_path / 'out'} is unfinished: --force draws it again"
+        assert stop.value.args == ((message,) if left else ())
 
 
 def test_a_folder_that_is_not_empty_is_refused_in_one_line(cli, pair, work):

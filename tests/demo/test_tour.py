@@ -114,6 +114,14 @@ def test_the_sheet_is_a_picture(tour):
         assert sheet.size[0] == 948
 
 
+def test_what_an_earlier_run_left_is_said_to_be_that(model, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    message = f"{tmp_path} holds what an earlier run drew: draw it again with --force, or name another folder"
+    with pytest.raises(OutputError) as caught:
+        take_tour(tmp_path, TourOptions(model))
+    assert str(caught.value) == message
+
+
 def test_a_folder_with_something_in_it_is_left_alone(model, tmp_path):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(OutputError) as caught:
