@@ -6,9 +6,10 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from .checkpoints.atomic import refuse_existing, replacing
 from .errors import InputError, MissingExtraError, OutputError
@@ -16,6 +17,7 @@ from .vectors import check_names
 
 Cell = str | float
 Columns = Mapping[str, type]  # names of columns, with the type of their cells
+PART = ".part"  # in the name of a file that is not whole, and has no other's place to take
 ROWS = 8192  # that a Parquet file holds back at most
 
 
@@ -45,7 +47,7 @@ class Encoder(Protocol):
 class _Lines:
     """JSON lines."""
 
-    def __init__(self, file: BinaryIO, columns: Columns) -> None:
+    def __init__(self, path: Path, columns: Columns) -> None:
         return
 
     def begin(self) -> bytes:
@@ -61,7 +63,7 @@ class _Lines:
 class _Json:
     """One list."""
 
-    def __init__(self, file: BinaryIO, columns: Columns) -> None:
+    def __init__(self, path: Path, columns: Columns) -> None:
         self._before = ""
 
     def begin(self) -> bytes:
@@ -80,7 +82,7 @@ class _Table:
 
     delimiter = ","
 
-    def __init__(self, file: BinaryIO, columns: Columns) -> None:
+    def __init__(self, path: Path, columns: Columns) -> None:
         self._columns = tuple(columns)
 
     def begin(self) -> bytes:
@@ -105,16 +107,17 @@ class _TabTable(_Table):
 
 
 class _Parquet:
-    """Rows with types, which it writes to the file itself."""
+    """Rows with types, which it writes to the file by itself."""
 
-    def __init__(self, file: BinaryIO, columns: Columns) -> None:
+    def __init__(self, path: Path, columns: Columns) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         kinds = {str: pa.string(), float: pa.float64()}
         self._schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
-        self._writer = pq.ParquetWriter(file, self._schema)
+        self._writer = pq.ParquetWriter(path, self._schema)
         self._rows: list[Sequence[Cell]] = []
+        self._problem: OSError | None = None  # after which the writer writes nothing any more
 
     def begin(self) -> bytes:
         return b""
@@ -131,6 +134,17 @@ class _Parquet:
         return b""
 
     def _write(self) -> None:
+        if self._problem is not None:
+            raise self._problem
+        try:
+            self._write_group()
+        except OSError as error:
+            self._problem = error
+            with contextlib.suppress(OSError, ValueError):
+                self._writer.close()
+            raise
+
+    def _write_group(self) -> None:
         import pyarrow as pa
 
         if self._rows:
@@ -140,7 +154,7 @@ class _Parquet:
             self._rows = []
 
 
-ENCODERS: dict[str, Callable[[BinaryIO, Columns], Encoder]] = {
+ENCODERS: dict[str, Callable[[Path, Columns], Encoder]] = {
     ".csv": _Table,
     ".tsv": _TabTable,
     ".json": _Json,
@@ -223,9 +237,11 @@ class RecordFile:
         check_record_file(path, force=force)
         self.path, self.count = path, 0
         self._stack = contextlib.ExitStack()
-        self._file = self._stack.enter_context(self._stack.enter_context(replacing(path)).open("wb"))
-        self._encoder = ENCODERS[path.suffix.lower()](self._file, columns)
-        self._write(self._encoder.begin())
+        self._partial = self._stack.enter_context(replacing(path))
+        # without a buffer, which a full disk would leave full
+        self._file = self._stack.enter_context(self._partial.open("wb", buffering=0))
+        self._encoder = ENCODERS[path.suffix.lower()](self._partial, columns)
+        self._write(self._encoder.begin)
 
     def add(self, record: Record) -> None:
         """Take in a record.
@@ -233,29 +249,36 @@ class RecordFile:
         Raises:
             OutputError: it cannot be written, as on a full disk; those before it can.
         """
-        self._write(self._encoder.add(record))
+        self._write(lambda: self._encoder.add(record))
         self.count += 1
 
-    def close(self) -> None:
+    def close(self, interrupted: bool = False) -> None:
         """Let the file appear; without a record, none does.
+
+        Args:
+            interrupted: not all records have come. What they would replace is kept then, and `path` becomes that of a
+                file beside it.
 
         Raises:
             OutputError: it cannot be written.
         """
-        if not self.count:
-            self._encoder.end()  # which has a writer to close
-            with contextlib.suppress(_Tried):
-                self._stack.__exit__(_Tried, _Tried(), None)
-            return
-        with self._stack:
-            self._write(self._encoder.end())
+        with contextlib.suppress(_Tried), self._stack:
+            self._write(self._encoder.end)
+            if not self.count:
+                raise _Tried
+            if interrupted and self.path.exists():
+                self.path = self.path.with_suffix(f"{PART}{self.path.suffix}")
+                with replacing(self.path) as beside:
+                    shutil.copyfile(self._partial, beside)
+                raise _Tried
 
-    def _write(self, data: bytes) -> None:
-        """Write all of it, or nothing."""
+    def _write(self, encode: Callable[[], bytes]) -> None:
+        """Write all that ``encode`` gives, or nothing."""
         whole = self._file.tell()
         try:
-            self._file.write(data)
-            self._file.flush()
+            data = encode()
+            while data:
+                data = data[self._file.write(data) :]
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(whole)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import resource
 from dataclasses import dataclass
 
 import pytest
@@ -98,27 +100,40 @@ def test_without_a_record_there_is_no_file(tmp_path, suffix):
     assert list(tmp_path.iterdir()) == []
 
 
+@contextlib.contextmanager
+def room_for(size):
+    """A disk on which files get no larger than that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl"])
 def test_a_full_disk_leaves_what_was_written_before(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
-    file = RecordFile(path, COLUMNS)
-    file.add(RECORDS[0])
-    whole = file._file
+    with room_for(1000):
+        file = RecordFile(path, COLUMNS)
+        with pytest.raises(OutputError, match=r"cannot be written: .*[Ff]ile"):
+            for _ in range(1000):
+                file.add(RECORDS[0])
+        assert 5 < file.count < 100
+        file.close()
+    assert read(path) == expected(suffix, RECORDS[:1], ROWS[:2]) * file.count
 
-    class Full:
-        def write(self, data):
-            whole.write(data[:3])
-            raise OSError(28, "No space left on device")
 
-        def __getattr__(self, name):
-            return getattr(whole, name)
-
-    file._file = Full()
-    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
-        file.add(RECORDS[1])
-    file._file = whole
-    file.close()
-    assert read(path) == expected(suffix, RECORDS[:1], ROWS[:2])
+def test_a_full_disk_leaves_no_parquet_file_that_looks_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(record_files, "ROWS", 10)
+    with room_for(3000):
+        file = RecordFile(tmp_path / "a.parquet", COLUMNS)
+        with pytest.raises(OutputError, match=r"cannot be written: "):
+            for _ in range(1000):
+                file.add(RECORDS[0])
+        with pytest.raises(OutputError, match=r"cannot be written: "):
+            file.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_there_is_kept(tmp_path):
@@ -132,6 +147,22 @@ def test_a_file_that_is_there_is_kept(tmp_path):
     assert path.read_text() == "mine"
     write_records(path, RECORDS, COLUMNS, force=True)
     assert read(path) == ROWS
+
+
+@pytest.mark.parametrize("suffix", ENCODERS)
+def test_an_interrupted_run_takes_no_earlier_results_place(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_text("longer")
+    file = RecordFile(path, COLUMNS, force=True)
+    file.add(RECORDS[0])
+    file.close(interrupted=True)
+    assert (path.read_text(), file.path) == ("longer", tmp_path / f"a.part{suffix}")
+    assert read(file.path) == expected(suffix, RECORDS[:1], ROWS[:2])
+    assert sorted(tmp_path.iterdir()) == sorted([path, file.path])
+    other = RecordFile(tmp_path / f"b{suffix}", COLUMNS)
+    other.add(RECORDS[0])
+    other.close(interrupted=True)
+    assert other.path == tmp_path / f"b{suffix}" and other.path.exists()
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ class _File:
         self.file.add(_Labelled(name, (result.predictions or [])[: self.top_k], self.texts))
 
     def close(self, interrupted: bool = False) -> None:
-        self.file.close()
+        self.file.close(interrupted)
         count, path = self.file.count, self.file.path
         say(
             f"wrote the labels of {count} image{'s' * (count != 1)} to {path}"
