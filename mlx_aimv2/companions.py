@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -17,11 +18,12 @@ from .checkpoints.eras import without_source
 from .checkpoints.files import inside
 from .checkpoints.quantize import Quantization
 from .checkpoints.selection import CONFIG, small_files
-from .errors import DamagedFileError, InputError, OutputError
+from .errors import ConfigError, DamagedFileError, InputError, OutputError
 from .events import OnEvent, Progress
 from .fidelity_report import Fidelity
 from .loading import Checkpoint
 from .preparation import Conversion
+from .processing.image_settings import find_settings, write_settings
 from .storage.stand_ins import LOOK, stand_in
 
 MAX_SMALL = 64 * 2**20  # bytes of a file that is copied
@@ -80,14 +82,17 @@ def config_entry(conversion: Conversion) -> dict[str, Any]:
     return entry | (quantization.to_config() if quantization else {})
 
 
-def copy_files(source: Path, folder: Path) -> None:
+def copy_files(checkpoint: Checkpoint, folder: Path) -> None:
     """Preprocessor, tokenizer, licence: everything small but configuration and card, which are written anew.
+
+    Settings for images that the source has elsewhere, or nowhere, become files of transformers here.
 
     Raises:
         DamagedFileError: one of them is a link out of the folder, stands in for another file, is too large, or
             cannot be read.
         OutputError: one of them cannot be written.
     """
+    source = checkpoint.resolved.folder
     for name in small_files(path.name for path in source.iterdir() if path.is_file()):
         if name in (CONFIG, CARD):
             continue
@@ -104,6 +109,8 @@ def copy_files(source: Path, folder: Path) -> None:
                 f"{path} is over {MAX_SMALL >> 20} MB, which is no such file: take it away"
             )
         (folder / name).write_bytes(data)
+    with contextlib.suppress(ConfigError):  # damaged files are as damaged here
+        write_settings(folder, find_settings(source, checkpoint.config).config)
 
 
 def target_folder(path: str | os.PathLike[str]) -> Path:

@@ -33,7 +33,6 @@ from .loading import LoadOptions, build_processor
 from .models.backend import without_cache
 from .planning import LAYERS, Planned, layer_number, vision_prefix
 from .preparation import Conversion, ConvertOptions, asked_scheme, prepare
-from .processing.image_config import write_preprocessor
 from .sources.paths import find_images
 from .storage.json_files import write_json
 from .trial import make_sample
@@ -145,8 +144,7 @@ def convert_and_report(
             on_event(Notice(f"not quantized, although asked for: {odd}"))
         _write_weights(folder, conversion, options, on_event)
         write_json(folder / CONFIG, config_entry(conversion))
-        copy_files(conversion.checkpoint.resolved.folder, folder)
-        write_preprocessor(folder, conversion.checkpoint.config)
+        copy_files(conversion.checkpoint, folder)
         fidelity, problem = _compared(hf_path, folder, conversion, options, on_event)
         facts = card_facts(conversion, options.card_name or target.name, fidelity)
         (folder / CARD).write_text(model_card(facts), encoding="utf-8")
@@ -178,7 +176,7 @@ def _check_small_files(conversion: Conversion, on_event: OnEvent) -> None:
     """Say what the result will lack."""
     checkpoint = conversion.checkpoint
     try:
-        build_processor(checkpoint.resolved.folder, checkpoint.config, LoadOptions())
+        build_processor(checkpoint.resolved.folder, checkpoint.config, LoadOptions(), on_event=on_event)
     except Aimv2Error as error:
         on_event(Notice(f"the result will lack what its source lacks: {error}"))
 

@@ -18,9 +18,10 @@ from . import __version__
 from .checkpoints.fit import check_fit, dtype_name
 from .checkpoints.quantize import quantize_modules, quantized_paths
 from .config import Aimv2Config
-from .errors import Aimv2Error
+from .errors import Aimv2Error, ConfigError
 from .loading import Checkpoint, LoadOptions, build_processor, make_model
 from .models.backend import compute_dtype, gpu_available, load_blas
+from .processing.image_settings import find_settings
 from .processing.tokenizer import Tokenizer
 
 EXTRAS = {"heif": "pillow_heif", "parquet": "pyarrow"}
@@ -48,16 +49,30 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
         "bytes": header.nbytes,
         "memory": {"float32": parameters * 4, "float16": parameters * 2},
         "quantization": str(checkpoint.quantization) if checkpoint.quantization else None,
+        "images": _images(checkpoint),
         "missing_files": _missing_files(checkpoint),
         "problem": _problem(checkpoint, expected),
         "config": config.to_dict(),
     }
 
 
+def _images(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """How images are prepared, which file says so, and where defaults stand in; None where that is damaged."""
+    try:
+        settings = find_settings(checkpoint.resolved.folder, checkpoint.config)
+    except ConfigError:
+        return None  # "problem" says it
+    config = {
+        key: value for key, value in settings.config.to_dict().items() if key not in settings.config.extra
+    }
+    return {"source": settings.source, "notes": list(settings.notes), **config}
+
+
 def _missing_files(checkpoint: Checkpoint) -> list[str]:
-    wanted = ["config.json", "preprocessor_config.json"]
-    folder = checkpoint.resolved.folder
-    missing = [name for name in wanted if not (folder / name).exists()]
+    folder, images = checkpoint.resolved.folder, _images(checkpoint)
+    missing = [] if (folder / "config.json").exists() else ["config.json"]
+    if images is not None and images["source"] is None:
+        missing.append("preprocessor_config.json")
     if isinstance(checkpoint.config, Aimv2Config) and not Tokenizer.exists(folder):
         missing.append("tokenizer.json (or vocab.json and merges.txt)")
     return missing

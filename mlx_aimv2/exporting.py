@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from .checkpoints.layouts import LAYOUTS
 from .checkpoints.selection import CONFIG
 from .checkpoints.shards import Entry, write_shards
 from .companions import check_space, copy_files, one_by_one, target_folder
-from .errors import InputError
+from .errors import ConfigError, InputError
 from .events import Notice, OnEvent, ignore
 from .fusing import fused_tensors, fusible
+from .loading import Checkpoint
 from .models.backend import without_cache
 from .preparation import Conversion, ConvertOptions, prepare
-from .processing.image_config import read_preprocessor, write_preprocessor
+from .processing.image_config import PREPROCESSOR
+from .processing.image_settings import find_settings
 from .storage.json_files import write_json
 
 FORMATS = ("transformers", "apple", "apple-mlx", "timm")
@@ -74,8 +77,8 @@ def export(
         fused = _fusing(conversion, adapter, any_base)
         _write_weights(folder, conversion, fused, format, options, on_event)
         write_json(folder / CONFIG, entry)
-        copy_files(conversion.checkpoint.resolved.folder, folder)
-        write_preprocessor(folder, conversion.checkpoint.config)
+        copy_files(conversion.checkpoint, folder)
+        _tell_of_images(conversion.checkpoint, format, on_event)
     return path
 
 
@@ -117,6 +120,20 @@ def _fusing(conversion: Conversion, adapter: Path | None, any_base: bool) -> dic
     return plain if adapter is None else fused_tensors(conversion.checkpoint, plain, adapter, any_base)
 
 
+def _tell_of_images(checkpoint: Checkpoint, format: str, on_event: OnEvent) -> None:
+    """Say where defaults stood in for settings, and what transformers will do otherwise than this package."""
+    with contextlib.suppress(ConfigError):
+        settings = find_settings(checkpoint.resolved.folder, checkpoint.config)
+        notes = list(settings.notes)
+        if format != "timm" and (unusual := settings.config.unusual):
+            words = ", ".join("size.longest_edge" if name == "longest" else name for name in unusual)
+            notes.append(
+                f"transformers has no {words}, which is in {PREPROCESSOR}: its images will be cut otherwise"
+            )
+        for note in notes:
+            on_event(Notice(note))
+
+
 def _config(conversion: Conversion, format: str) -> dict[str, Any]:
     """config.json of the result, with the result's dtype under its new and its old name.
 
@@ -126,6 +143,6 @@ def _config(conversion: Conversion, format: str) -> dict[str, Any]:
     """
     config = conversion.checkpoint.config
     if format == "timm":
-        return timm_config(config, read_preprocessor(conversion.checkpoint.resolved.folder, config))
+        return timm_config(config, find_settings(conversion.checkpoint.resolved.folder, config).config)
     entry = config.to_dict() if format == "transformers" else original_config(config)
     return without_source(entry) | {"dtype": conversion.dtype, "torch_dtype": conversion.dtype}

@@ -99,7 +99,7 @@ def fuse(
         entries = _write_weights(folder, checkpoint, adapter, options, on_event)
         entry = without_source(checkpoint.config.to_dict()) | {"dtype": checkpoint.stored_dtype}
         write_json(folder / CONFIG, entry | (quantization.to_config() if quantization else {}))
-        copy_files(checkpoint.resolved.folder, folder)
+        copy_files(checkpoint, folder)
         if isinstance(task, Task):
             shutil.copyfile(inside(adapter, HEAD), folder / HEAD)
             write_task(folder, with_base(task, _fused_origin(folder, path, checkpoint, quantization)))

@@ -23,14 +23,15 @@ from .checkpoints.quantize import Quantization, dequantize, quantize_modules, qu
 from .checkpoints.selection import CONFIG
 from .config import Aimv2Config, AnyConfig
 from .errors import CheckpointError, ConfigError
-from .events import Notice, OnEvent, warn
+from .events import Notice, OnEvent, ignore, warn
 from .models.backend import DTYPES, blas_problem, compute_dtype, on_cpu, without_cache
 from .models.classifier import Classifier
 from .models.lit import Aimv2Model
 from .models.vision import Aimv2VisionModel
 from .processing.decode import DecodeOptions
 from .processing.image import ImageProcessor, NativeOptions
-from .processing.image_config import PREPROCESSOR, ImageProcessorConfig, read_preprocessor
+from .processing.image_config import ImageProcessorConfig
+from .processing.image_settings import find_settings
 from .processing.processor import Processor
 from .processing.tokenizer import Tokenizer
 from .storage.json_files import read_json
@@ -166,14 +167,15 @@ def load(
         emit(Notice(problem))
     if adapter_path is None:
         model = build_model(checkpoint, target, options.keep_quantized, emit)
-        return model, build_processor(checkpoint.resolved.folder, checkpoint.config, options)
+        folder = checkpoint.resolved.folder
+        return model, build_processor(folder, checkpoint.config, options, on_event=emit)
     folder = adapter_folder(adapter_path)
     task = check_folder(
         folder, origin_of(checkpoint, target), options.any_base
     )  # before the weights are read
     model = build_model(checkpoint, target, options.keep_quantized, emit)
     settings = task.image_config() if task is not None else None
-    processor = build_processor(checkpoint.resolved.folder, checkpoint.config, options, settings)
+    processor = build_processor(checkpoint.resolved.folder, checkpoint.config, options, settings, emit)
     return restore(model, folder, options.any_base), processor
 
 
@@ -194,6 +196,8 @@ def inspect(
     header = read_header(find_weights(folder, weights))
     layout = detect(header.shapes, header.metadata)
     check_links(folder)
+    if not (folder / CONFIG).exists():
+        on_event(Notice(f"{folder} has no {CONFIG}: its tensors, and the published values, stand in for it"))
     data = read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
     quantization = Quantization.from_config(data)
     tensors, unknown = layout.to_canonical(outline(header))
@@ -272,7 +276,11 @@ def _read_one_by_one(model: AnyModel, checkpoint: Checkpoint) -> None:
 
 
 def build_processor(
-    folder: Path, config: AnyConfig, options: LoadOptions, settings: ImageProcessorConfig | None = None
+    folder: Path,
+    config: AnyConfig,
+    options: LoadOptions,
+    settings: ImageProcessorConfig | None = None,
+    on_event: OnEvent = ignore,
 ) -> Processor:
     """The processor of a checkpoint folder.
 
@@ -280,16 +288,22 @@ def build_processor(
         folder: the checkpoint.
         config: its model.
         options: how pictures are decoded, and how large they may be.
-        settings: in place of its preprocessor_config.json.
+        settings: for images, in place of its own.
+        on_event: told where defaults stand in for settings that the folder lacks.
 
     Raises:
-        ConfigError: preprocessor_config.json is damaged, or makes pictures the model cannot take.
+        ConfigError: the file with its settings for images is damaged, or makes images the model cannot take.
         TokenizerError: an image-text pair without usable tokenizer files.
     """
     vision = config.vision_config if isinstance(config, Aimv2Config) else config
-    settings = settings or read_preprocessor(folder, config)
+    source = "the adapter's task.json"
+    if settings is None:
+        found = find_settings(folder, config)
+        settings, source = found.config, str(folder / (found.source or ""))
+        for note in found.notes:
+            on_event(Notice(note))
     images = ImageProcessor(settings, vision.patch_size, options.decode, options.native)
-    _check_sizes(images, vision.image_size, vision.is_native, folder / PREPROCESSOR)
+    _check_sizes(images, vision.image_size, vision.is_native, source)
     if not isinstance(config, Aimv2Config):
         return Processor(images)
     tokenizer, text = Tokenizer.from_folder(folder), config.text_config
@@ -301,12 +315,12 @@ def build_processor(
     return Processor(images, tokenizer, text.max_position_embeddings)
 
 
-def _check_sizes(images: ImageProcessor, image_size: int, is_native: bool, path: Path) -> None:
+def _check_sizes(images: ImageProcessor, image_size: int, is_native: bool, source: str) -> None:
     if is_native:  # takes any size, a fixed one too
         return
     made = images.output_size(image_size * 2, image_size * 3)  # neither square nor the size already
     if made != (image_size, image_size):
         raise ConfigError(
-            f"{path} makes pictures of {made[0]} x {made[1]} pixels, and the model takes"
+            f"{source} makes images of {made[0]} x {made[1]} pixels, and the model takes"
             f" {image_size} x {image_size}: correct its size and crop_size"
         )

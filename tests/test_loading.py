@@ -28,7 +28,7 @@ from mlx_aimv2.errors import (
     PickleRefusedError,
     TokenizerError,
 )
-from mlx_aimv2.events import Notice
+from mlx_aimv2.events import Notice, ignore
 from mlx_aimv2.loading import build_model, inspect
 
 
@@ -164,7 +164,13 @@ def test_no_config_json_at_all(tmp_path, variants):
     folder = write_checkpoint(tmp_path / "x", config, "timm")
     (folder / "config.json").unlink()
     (folder / "preprocessor_config.json").unlink()
-    model, processor = load(folder)
+    notices = []
+    model, processor = load(folder, on_event=notices.append)
+    assert [notice.message for notice in notices] == [
+        f"{folder} has no config.json: its tensors, and the published values, stand in for it",
+        f"{folder} says nothing of how images are prepared: the published settings for 56 pixels stand in"
+        " (no preprocessor_config.json, no processor_config.json)",
+    ]
     assert model.config == config
     assert processor.image_processor.output_size(300, 200) == (56, 56)
 
@@ -175,7 +181,7 @@ def test_no_config_json_where_the_heads_cannot_be_told(copy):
     with pytest.raises(
         ConfigError, match="num_attention_heads is missing, and a width of 64 does not tell it"
     ):
-        load(folder)
+        load(folder, on_event=ignore)
 
 
 # --- refusals ---
@@ -315,7 +321,7 @@ def test_a_preprocessor_that_makes_another_size_is_refused(copy, changes):
     folder = copy()
     edit_json(folder / "preprocessor_config.json", **changes)
     with pytest.raises(
-        ConfigError, match="makes pictures of 42 x 56 pixels, and the model takes 56 x 56: correct its size"
+        ConfigError, match="makes images of 42 x 56 pixels, and the model takes 56 x 56: correct its size"
     ):
         load(folder)
 
@@ -323,7 +329,7 @@ def test_a_preprocessor_that_makes_another_size_is_refused(copy, changes):
 def test_a_preprocessor_without_a_fixed_size_is_refused_for_a_fixed_model(copy):
     folder = copy()
     edit_json(folder / "preprocessor_config.json", do_resize=False, do_center_crop=False)
-    with pytest.raises(ConfigError, match=r"makes pictures of \d+ x \d+ pixels, and the model takes 56 x 56"):
+    with pytest.raises(ConfigError, match=r"makes images of \d+ x \d+ pixels, and the model takes 56 x 56"):
         load(folder)
 
 

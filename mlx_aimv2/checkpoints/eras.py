@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from ..errors import InputError
 from ..presets import TRUNKS
-from ..processing.image_config import PREPROCESSOR, RESAMPLE_NAMES, ImageProcessorConfig
+from ..processing.image_config import ImageProcessorConfig
+from ..processing.timm_settings import to_timm
 
 OF_TIMM = (  # by `pretrained_cfg` alone, transformers takes a folder for timm's
     "architecture", "num_classes", "num_features", "global_pool", "pretrained_cfg", "model_args", "label_names",
@@ -97,37 +97,9 @@ def timm_config(config: AnyConfig, settings: ImageProcessorConfig) -> dict[str, 
         "pretrained_cfg": {
             "input_size": [config.num_channels, config.image_size, config.image_size],
             "fixed_input_size": True,
-            **_timm_pictures(settings, config.image_size),
+            **to_timm(settings, config.image_size),
             "num_classes": 0,
             "first_conv": "patch_embed.proj",
             "classifier": "head",
         },
-    }
-
-
-def _timm_pictures(settings: ImageProcessorConfig, edge: int) -> dict[str, Any]:
-    """timm's words for the same pixels; it divides by 255, resizes to ``edge / crop_pct`` and cuts the middle out.
-
-    Raises:
-        InputError: there are none.
-    """
-    size = settings.size
-    short = size if isinstance(size, int) else size[0]
-    made = settings.crop_size if settings.do_center_crop else size
-    if not settings.do_resize or made != (edge, edge) or size not in (short, (short, short)):
-        raise InputError(
-            f"timm has no place for this {PREPROCESSOR}: it resizes the short edge, or to a square, and cuts"
-            f" {edge} x {edge} pixels out of the middle"
-        )
-    crop_pct = edge / short
-    if math.floor(edge / crop_pct) < short:  # timm rounds down
-        crop_pct = math.nextafter(crop_pct, 0)
-    scale = 255 * settings.rescale_factor if settings.do_rescale else 255.0
-    mean, std = (settings.image_mean, settings.image_std) if settings.do_normalize else ([0.0] * 3, [1.0] * 3)
-    return {
-        "interpolation": RESAMPLE_NAMES[settings.resample],
-        "crop_pct": crop_pct,
-        "crop_mode": "center" if isinstance(size, int) else "squash",
-        "mean": [x / scale for x in mean],
-        "std": [x / scale for x in std],
     }

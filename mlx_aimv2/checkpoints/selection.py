@@ -16,6 +16,7 @@ FLAX = "flax_model.msgpack"
 SMALL_FILES = (  # beside the weights: configuration, tokenizer, licence, card
     CONFIG,
     "preprocessor_config.json",
+    "processor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..processing.image_config import RESAMPLE_NAMES
 from ..words import size
 from .completion import checkpoints
 from .options import Json, Revision
@@ -90,10 +91,33 @@ def _checkpoint_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("stored as", f"{dtypes}, {size(facts['bytes'])}"),
         ("quantization", facts["quantization"] or "none"),
         ("memory", ", ".join(f"{size(n)} in {dtype}" for dtype, n in facts["memory"].items())),
+        ("images", _images(facts["images"])),
         ("missing files", ", ".join(facts["missing_files"]) or "none"),
         ("problem", facts["problem"] or "none"),
     ]
     return [(name, value) for name, value in rows if value is not None]
+
+
+def _images(images: dict[str, Any] | None) -> str | None:
+    """How images are prepared, in a few words, and which file says so."""
+    if images is None:
+        return None
+    size, crop = images["size"], images["crop_size"]
+    words = []
+    if images["do_resize"]:
+        edges = {"shortest_edge": "short edge to {}", "longest_edge": "long edge to {}"}
+        told = next((text.format(size[key]) for key, text in edges.items() if key in size), None)
+        told = told or f"to {size['width']} x {size['height']}"
+        words.append(f"resized, {told} ({RESAMPLE_NAMES[images['resample']]})")
+    if images["do_center_crop"]:
+        words.append(f"cut to {crop['width']} x {crop['height']}")
+    if images["do_normalize"]:
+        mean, std = (
+            ", ".join(f"{value:.4g}" for value in images[key]) for key in ("image_mean", "image_std")
+        )
+        words.append(f"mean {mean}, std {std}")
+    source = images["source"] or "no file: the published settings"
+    return f"{'; '.join(words) or 'as they are'} ({source})"
 
 
 def _tower(config: dict[str, Any]) -> str:

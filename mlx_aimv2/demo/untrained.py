@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..loading import make_model
 from ..models.lit import Aimv2Model
 from ..models.vision import sine_cosine_positions
-from ..processing.image_config import write_preprocessor
+from ..processing.image_settings import find_settings, write_settings
 from ..storage.json_files import write_json
 from .vocabulary import LEAST, Vocabulary, write_vocabulary
 
@@ -130,7 +130,7 @@ def write_checkpoint(
         note = "mlx" if layout in ("mlx", "apple-mlx") else "pt"
         save_tensors(partial / "model.safetensors", stored, note)
         write_json(partial / "config.json", era)
-        write_preprocessor(partial, config)
+        write_settings(partial, find_settings(partial, config).config)
         if isinstance(config, Aimv2Config):
             most = config.text_config.max_position_embeddings
             write_vocabulary(partial, vocabulary or Vocabulary(), most)

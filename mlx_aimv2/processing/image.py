@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ImageError, InputError
+from .cropping import center_crop, middle_start
 from .decode import Decoded, DecodeOptions, ImageInput, decode_reduced
-from .image_config import MAX_EDGE, ImageProcessorConfig
+from .image_config import MAX_EDGE, TRANSFORMERS_DOES, ImageProcessorConfig
 
 __all__ = ["ImageProcessor", "ImageProcessorConfig", "NativeOptions"]
 
@@ -90,7 +91,8 @@ class ImageProcessor:
     def settings(self) -> dict[str, Any]:
         """Everything that decides what pixels come out, as plain values; not which pictures are refused."""
         settings = asdict(self.config) | asdict(self.decode) | {"patch_size": self.patch_size}
-        for irrelevant in ("extra", "do_convert_rgb", "max_megapixels"):
+        usual = TRANSFORMERS_DOES.keys() - self.config.unusual.keys()
+        for irrelevant in ("extra", "do_convert_rgb", "max_megapixels", *usual):
             del settings[irrelevant]
         settings = {name: list(x) if isinstance(x, tuple) else x for name, x in settings.items()}
         return settings | asdict(self.native) if self.is_native else settings
@@ -141,7 +143,12 @@ class ImageProcessor:
         # as the published files of fixed size do it; of another shape than square, the whole picture is squeezed
         size = height if height == width else (height, width)
         config = replace(
-            self.config, do_resize=True, size=size, do_center_crop=True, crop_size=(height, width)
+            self.config,
+            do_resize=True,
+            size=size,
+            longest=False,
+            do_center_crop=True,
+            crop_size=(height, width),
         )
         return ImageProcessor(config, self.patch_size, self.decode, self.native)
 
@@ -211,20 +218,23 @@ class ImageProcessor:
             height, width = resized_size(full_height, full_width, config)
             resample = Image.Resampling(config.resample)
             if height * width > MAX_RESIZED_PIXELS:
-                picture = _resized_middle(image, (height, width), config.crop_size, resample)
+                picture = _resized_middle(image, (height, width), config, resample)
             else:
                 picture = picture.resize((width, height), resample, image.box)
         pixels = np.asarray(picture)
-        return _center_crop(pixels, config.crop_size) if config.do_center_crop else pixels
+        return center_crop(pixels, config) if config.do_center_crop else pixels
 
 
 def resized_size(height: int, width: int, config: ImageProcessorConfig) -> tuple[int, int]:
-    """(height, width) after resizing; the long edge is rounded down, as in the reference."""
+    """(height, width) after resizing; the edge that follows the other is rounded as in the reference, or in timm."""
     if not config.do_resize:
         return height, width
     if not isinstance(config.size, int):
         return config.size
     short, long = min(height, width), max(height, width)
+    if config.longest:
+        ratio = long / config.size
+        return max(round(height / ratio), 1), max(round(width / ratio), 1)
     scaled = int(config.size * long / short)
     return (scaled, config.size) if width <= height else (config.size, scaled)
 
@@ -266,30 +276,20 @@ def _level_table(config: ImageProcessorConfig) -> Pixels:
     return table
 
 
-def _center_crop(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The middle of (H, W, 3), offset (H - size) // 2; zeros where the picture is smaller."""
-    (height, width), (crop_height, crop_width) = pixels.shape[:2], size
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    inside = pixels[max(top, 0) : top + crop_height, max(left, 0) : left + crop_width]
-    if inside.shape[:2] == size:
-        return inside
-    canvas = np.zeros((crop_height, crop_width, 3), dtype=np.uint8)
-    top, left = max(-top, 0), max(-left, 0)
-    canvas[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-    return canvas
-
-
 def _resized_middle(
-    image: Decoded, resized: tuple[int, int], crop: tuple[int, int], resample: Image.Resampling
+    image: Decoded, resized: tuple[int, int], config: ImageProcessorConfig, resample: Image.Resampling
 ) -> Image.Image:
-    """The middle of `image` resized to `resized`, at most `crop` large, without computing the rest.
+    """The middle of `image` resized to `resized`, at most `crop_size` large, without computing the rest.
 
     A box keeps the filter's reach beyond its edges, so this equals resizing and cropping but for what Pillow
     rounds and clips between its two passes. All sizes are (height, width).
     """
     left, top, right, bottom = image.box
-    height, width = (min(edge, keep) for edge, keep in zip(resized, crop, strict=True))
+    height, width = (min(edge, keep) for edge, keep in zip(resized, config.crop_size, strict=True))
     y, x = (bottom - top) / resized[0], (right - left) / resized[1]
-    top, left = top + (resized[0] - height) // 2 * y, left + (resized[1] - width) // 2 * x
+    top, left = (
+        top + middle_start(resized[0], height, config) * y,
+        left + middle_start(resized[1], width, config) * x,
+    )
     box = (left, top, min(left + width * x, right), min(top + height * y, bottom))
     return image.picture.resize((width, height), resample, box)

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config import Aimv2Config, AnyConfig
 from ..errors import ConfigError
-from ..storage.json_files import read_json, write_json
+from ..storage.json_files import read_json
 
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR_TYPE = "CLIPImageProcessor"  # the class that transformers makes of the file
@@ -18,6 +17,14 @@ MAX_EDGE = 4096  # pixels; a model for larger pictures is a mistake in the file
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 RESAMPLE_NAMES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers 0 to 5
+ROUNDINGS = ("down", "even")
+TRANSFORMERS_DOES: Mapping[str, Any] = {"longest": False, "crop_fill": (0, 0, 0), "crop_rounding": "down"}
+SWITCHES = {  # what has no effect without them; `resample` has, at native resolution
+    "do_resize": ("size", "longest"),
+    "do_center_crop": ("crop_size", "crop_fill", "crop_rounding"),
+    "do_rescale": ("rescale_factor",),
+    "do_normalize": ("image_mean", "image_std"),
+}
 
 Triple = tuple[float, float, float]
 
@@ -34,10 +41,13 @@ class ImageProcessorConfig:
         do_resize: Whether to resize to `size`. Together with `do_center_crop` false: native resolution.
         size: An integer is the short edge in pixels, and the long edge follows in proportion; (height, width)
             is exact.
+        longest: Whether an integer `size` is the long edge instead, as timm's crop mode "border" has it.
         resample: Pillow's number of a filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming.
-        do_center_crop: Whether to cut `crop_size` out of the middle, with black borders where the picture is
-            smaller.
+        do_center_crop: Whether to cut `crop_size` out of the middle, with borders where the picture is smaller.
         crop_size: (height, width) in pixels.
+        crop_fill: Colour of the borders, (red, green, blue) in 0..255.
+        crop_rounding: Where the middle is, if it falls between two pixels: "down", as in transformers, or "even",
+            as in torchvision and timm.
         do_rescale: Whether to multiply pixels, 0..255, by `rescale_factor`.
         rescale_factor: 1/255 brings pixels to 0..1.
         do_normalize: Whether to subtract `image_mean` and divide by `image_std`, after rescaling.
@@ -49,9 +59,12 @@ class ImageProcessorConfig:
     do_convert_rgb: bool = True
     do_resize: bool = True
     size: int | tuple[int, int] = 224
+    longest: bool = False
     resample: int = 3
     do_center_crop: bool = True
     crop_size: tuple[int, int] = (224, 224)
+    crop_fill: tuple[int, int, int] = (0, 0, 0)
+    crop_rounding: str = "down"
     do_rescale: bool = True
     rescale_factor: float = 1 / 255
     do_normalize: bool = True
@@ -86,6 +99,8 @@ class ImageProcessorConfig:
         square = bool(data.get("default_to_square", False))
         readers = dict(READERS, size=_square_size) if square else READERS
         known = {key: read(key, data[key]) for key, read in readers.items() if data.get(key) is not None}
+        size = data.get("size")
+        known["longest"] = isinstance(size, Mapping) and size.get("longest_edge") is not None
         return cls(**known, extra={key: value for key, value in data.items() if key not in READERS})
 
     @classmethod
@@ -104,11 +119,13 @@ class ImageProcessorConfig:
     def to_dict(self) -> dict[str, Any]:
         """The keys of `preprocessor_config.json`; `from_dict` gives the same config back."""
         height, width = self.crop_size
+        edge = "longest_edge" if self.longest else "shortest_edge"
         size = (
-            {"shortest_edge": self.size}
+            {edge: self.size}
             if isinstance(self.size, int)
             else {"height": self.size[0], "width": self.size[1]}
         )
+        ours = {key: value for key, value in self.unusual.items() if key != "longest"}
         return {
             **self.extra,
             "do_convert_rgb": self.do_convert_rgb,
@@ -117,6 +134,7 @@ class ImageProcessorConfig:
             "resample": self.resample,
             "do_center_crop": self.do_center_crop,
             "crop_size": {"height": height, "width": width},
+            **{key: list(value) if isinstance(value, tuple) else value for key, value in ours.items()},
             "do_rescale": self.do_rescale,
             "rescale_factor": self.rescale_factor,
             "do_normalize": self.do_normalize,
@@ -124,26 +142,21 @@ class ImageProcessorConfig:
             "image_std": list(self.image_std),
         }
 
+    @property
+    def unusual(self) -> dict[str, Any]:
+        """The settings that transformers has no words for, where they are not what transformers does."""
+        return {
+            key: getattr(self, key) for key, usual in TRANSFORMERS_DOES.items() if getattr(self, key) != usual
+        }
 
-def read_preprocessor(folder: Path, config: AnyConfig) -> ImageProcessorConfig:
-    """The settings of a checkpoint folder: those of its file, or the published ones where it has none.
+    def same_pixels(self, other: ImageProcessorConfig) -> bool:
+        """Whether both make the same pixels of every picture."""
+        return self._deciding() == other._deciding()
 
-    Raises:
-        ConfigError: The file cannot be read, is not JSON, or holds a wrong value.
-    """
-    path = folder / PREPROCESSOR
-    if path.exists():
-        return ImageProcessorConfig.from_file(path)
-    vision = config.vision_config if isinstance(config, Aimv2Config) else config
-    return ImageProcessorConfig.default(vision.image_size, vision.is_native)
-
-
-def write_preprocessor(folder: Path, config: AnyConfig) -> None:
-    """Give a checkpoint folder without `preprocessor_config.json` the published settings; others keep theirs."""
-    path = folder / PREPROCESSOR
-    if not path.exists():
-        data = {"image_processor_type": PROCESSOR_TYPE, **read_preprocessor(folder, config).to_dict()}
-        write_json(path, data)
+    def _deciding(self) -> dict[str, Any]:
+        values = {key: getattr(self, key) for key in ("longest", *READERS) if key != "do_convert_rgb"}
+        idle = [key for switch, keys in SWITCHES.items() if not values[switch] for key in keys]
+        return {key: value for key, value in values.items() if key not in idle}
 
 
 def _wrong(key: str, value: object, rule: str) -> ConfigError:
@@ -174,6 +187,8 @@ def _size(key: str, value: object) -> int | tuple[int, int]:
     given = {name: edge for name, edge in value.items() if edge is not None}
     if set(given) == {"shortest_edge"}:
         return _edge(f"{key}.shortest_edge", given["shortest_edge"])
+    if set(given) == {"longest_edge"}:
+        return _edge(f"{key}.longest_edge", given["longest_edge"])
     if set(given) == {"height", "width"}:
         return _edge(f"{key}.height", given["height"]), _edge(f"{key}.width", given["width"])
     raise _wrong(key, value, 'a number, {"shortest_edge": ...} or {"height": ..., "width": ...}')
@@ -220,6 +235,20 @@ def _positive_triple(key: str, value: object) -> Triple:
     return triple
 
 
+def _color(key: str, value: object) -> tuple[int, int, int]:
+    channels = value if isinstance(value, (list, tuple)) else ()
+    if len(channels) != 3 or not all(type(channel) is int and 0 <= channel <= 255 for channel in channels):
+        raise _wrong(key, value, "three whole numbers from 0 to 255: red, green, blue")
+    red, green, blue = channels
+    return red, green, blue
+
+
+def _rounding(key: str, value: object) -> str:
+    if value not in ROUNDINGS:
+        raise _wrong(key, value, f"one of {', '.join(ROUNDINGS)}")
+    return str(value)
+
+
 READERS: dict[str, Callable[[str, Any], Any]] = {
     "do_convert_rgb": _boolean,
     "do_resize": _boolean,
@@ -227,6 +256,8 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "resample": _resample,
     "do_center_crop": _boolean,
     "crop_size": _crop_size,
+    "crop_fill": _color,
+    "crop_rounding": _rounding,
     "do_rescale": _boolean,
     "rescale_factor": _positive,
     "do_normalize": _boolean,

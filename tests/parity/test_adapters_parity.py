@@ -13,6 +13,7 @@ from mlx.utils import tree_flatten
 from mlx_aimv2 import load
 from mlx_aimv2.adapters.attach import TARGETS, AdapterConfig, adapted, attach
 from mlx_aimv2.adapters.store import apply_adapter, save_adapter
+from mlx_aimv2.events import ignore
 from mlx_aimv2.exporting import export
 from mlx_aimv2.fusing import fuse
 
@@ -97,7 +98,7 @@ def theirs_of(folder, pair=False):
 
 
 def ours_of(folder, **options):
-    return load(folder, dtype="float32", **options)[0]
+    return load(folder, dtype="float32", on_event=ignore, **options)[0]
 
 
 def pixels(batch=2):

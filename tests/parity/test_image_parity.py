@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlx_aimv2 import Aimv2VisionConfig, load
 from mlx_aimv2.processing.decode import DecodeOptions, decode_image
 from mlx_aimv2.processing.image import ImageProcessor, ImageProcessorConfig, NativeOptions
+from mlx_aimv2.processing.image_settings import find_settings
 
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 pil_processors = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
 
 pytestmark = pytest.mark.parity
@@ -107,3 +110,50 @@ def test_fast_decoding_stays_near_the_exact_one() -> None:
     assert exact.shape == fast.shape == (224, 224, 3)
     assert decode_image(stream.getvalue(), DecodeOptions(decode="fast"), 224).size == (1000, 752)
     assert 0 < np.abs(exact - fast).mean() < 2  # of 255
+
+
+def test_a_processor_saved_by_transformers_is_read_as_transformers_reads_it(
+    tiny_pair: Path, tmp_path: Path
+) -> None:
+    """transformers 5 writes processor_config.json for a pair, and no preprocessor_config.json."""
+    theirs = transformers.CLIPProcessor(
+        transformers.CLIPImageProcessorPil(
+            size={"shortest_edge": 61},
+            crop_size={"height": 56, "width": 56},
+            resample=2,
+            image_mean=[0.1, 0.2, 0.3],
+            image_std=[0.4, 0.5, 0.6],
+        ),
+        transformers.CLIPTokenizer.from_pretrained(tiny_pair),
+    )
+    folder = tmp_path / "pair"
+    shutil.copytree(tiny_pair, folder)
+    (folder / "preprocessor_config.json").unlink()
+    theirs.save_pretrained(folder)
+    assert (folder / "processor_config.json").is_file() and not (folder / "preprocessor_config.json").exists()
+    for name, other in (("only", None), ("both", {"image_mean": [0.5] * 3, "size": 56, "crop_size": 56})):
+        if other is not None:
+            (folder / "preprocessor_config.json").write_text(json.dumps(other))
+        image = np.random.default_rng(0).integers(0, 256, (131, 97, 3), dtype=np.uint8)
+        again = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+        expected = np.moveaxis(np.asarray(again(image)["pixel_values"][0]), 0, -1)
+        ours = load(folder)[1]
+        assert np.array_equal(ours.image_processor(image), expected), name
+        text = ["a cat", "two dogs on a beach"]
+        ids = transformers.AutoTokenizer.from_pretrained(folder)(text, padding=True)["input_ids"]
+        assert ours(text=text)["input_ids"].tolist() == ids
+
+
+@pytest.mark.parametrize("kind", ["SiglipImageProcessorPil", "ViTImageProcessorPil", "BitImageProcessorPil"])
+def test_processors_of_other_classes_are_read_as_transformers_reads_them(kind: str, tmp_path: Path) -> None:
+    theirs = getattr(transformers, kind)()
+    theirs.save_pretrained(tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (331, 297, 3), dtype=np.uint8)
+    expected = np.moveaxis(np.asarray(theirs(image)["pixel_values"][0]), 0, -1)
+    settings = find_settings(tmp_path, Aimv2VisionConfig(image_size=224))
+    assert settings.notes == ()
+    assert np.array_equal(ImageProcessor(settings.config)(image), expected)
+    name = kind.removesuffix("Pil")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": name}))
+    bare = find_settings(tmp_path, Aimv2VisionConfig(image_size=224))
+    assert np.array_equal(ImageProcessor(bare.config)(image), expected)

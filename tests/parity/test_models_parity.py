@@ -15,6 +15,7 @@ import pytest
 from mlx_aimv2 import load
 from mlx_aimv2.demo.untrained import VOCABULARY
 from mlx_aimv2.demo.vocabulary import Vocabulary, write_vocabulary
+from mlx_aimv2.events import ignore
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -142,7 +143,7 @@ def run_vision(model, pixels):
 
 
 def loaded(folder, **options):
-    model, _ = load(folder, dtype="float32", **options)
+    model, _ = load(folder, dtype="float32", on_event=ignore, **options)
     return model
 
 
@@ -437,7 +438,7 @@ def test_half_precision_files(variant, dtype, tmp_path):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-2), ("bfloat16", 6e-2)])
 def test_computing_in_half_precision(pair, dtype, tolerance):
     theirs, _, folder = pair
-    ours, _ = load(folder, dtype=dtype)
+    ours, _ = load(folder, dtype=dtype, on_event=ignore)
     pixels, x = pictures(theirs.config.vision_config)
     with torch.no_grad():
         expected = theirs.vision_model(pixels)

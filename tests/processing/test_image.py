@@ -124,7 +124,7 @@ def test_the_middle_alone_equals_the_middle_of_the_whole(height: int, width: int
     image = gradient(height, width)
     whole = processor(image)
     top, left = (whole.shape[0] - edge) // 2, (whole.shape[1] - edge) // 2
-    middle = resized_middle(Decoded.whole(image), whole.shape[:2], (edge, edge), Image.Resampling.BICUBIC)
+    middle = resized_middle(Decoded.whole(image), whole.shape[:2], processor.config, Image.Resampling.BICUBIC)
     expected = whole[top : top + edge, left : left + edge]
     assert np.abs(np.asarray(middle).astype(int) - expected).mean() <= 2
 
