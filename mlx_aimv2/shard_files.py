@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import tokenize
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ UNREADABLE = (  # what numpy and zipfile raise for files that are no .npz
     NotImplementedError,
     RuntimeError,
     MemoryError,
+    SyntaxError,
+    tokenize.TokenError,  # numpy reads headers as Python
     struct.error,
     zipfile.BadZipFile,
 )
