@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .embedding import Embedder
+from .embedding import CutTexts, Embedder, shortened
 from .errors import InputError, NonFiniteError
 from .events import OnEvent, Progress, Skipped, ignore
 from .loading import AnyModel
@@ -17,6 +17,7 @@ from .models.lit import Aimv2Model
 from .processing.processor import Processor
 
 STAGE = "evaluating"
+CAPTION, CAPTIONS = "caption", "captions"
 KS = (1, 5, 10)
 ROWS = 1024  # of the similarities that are held at once
 MISTAKES = 100  # of the captions that find their picture last, how many are kept
@@ -239,10 +240,24 @@ def evaluate_retrieval(
             f"none of {len(examples)} pictures can be read, the first because {skipped[0].reason}"
         )
     texts, belonging = numbered([captions for _, captions in good])
-    found = retrieve(np.stack(rows), embedder.texts(texts), belonging)
+    found = retrieve(np.stack(rows), _embedded(embedder, texts, on_event), belonging)
     return RetrievalEvaluation(
         found.metrics, tuple(skipped), _misses(found, texts, belonging, [path for path, _ in good])
     )
+
+
+def _embedded(embedder: Embedder, captions: Sequence[str], on_event: OnEvent) -> np.ndarray:
+    """The embeddings (M, P) of captions; those that are cut are named."""
+    cut, rows = CutTexts(CAPTION), []
+    on_event(Progress(CAPTIONS, 0, len(captions), CAPTIONS))
+    for item in embedder.stream_texts(captions, lambda k: cut.add(f"the {CAPTION} {shortened(captions[k])}")):
+        if item.error is not None:
+            raise type(item.error)(f"the {CAPTION} {captions[item.index]!r}: {item.error}") from item.error
+        rows.append(item.require_vector())
+        on_event(Progress(CAPTIONS, len(rows), len(captions), CAPTIONS))
+    for notice in cut.notices():
+        on_event(notice)
+    return np.stack(rows)
 
 
 def _misses(

@@ -8,6 +8,7 @@ from PIL import Image
 
 from mlx_aimv2 import load
 from mlx_aimv2.errors import InputError, NonFiniteError
+from mlx_aimv2.events import Notice, Progress
 from mlx_aimv2.retrieval import evaluate_retrieval, numbered, retrieve
 
 
@@ -117,3 +118,19 @@ def test_what_cannot_be_measured(tiny_pair, tiny_vision, pictures, tmp_path):
         evaluate_retrieval(*load(tiny_pair), [])
     with pytest.raises(InputError, match="none of 1 pictures can be read, the first because "):
         evaluate_retrieval(*load(tiny_pair), [(str(tmp_path / "none.png"), ("x",))])
+
+
+def test_captions_are_counted_while_they_are_embedded_and_named_where_they_are_cut(tiny_pair, tmp_path):
+    examples = []
+    for k in range(3):
+        Image.new("RGB", (60, 60), (80 * k, 0, 0)).save(tmp_path / f"{k}.png")
+        examples.append((str(tmp_path / f"{k}.png"), [f"a red {k}", f"{k} " + "word " * 90]))
+    events = []
+    evaluate_retrieval(*load(tiny_pair), examples, on_event=events.append)
+    done = [event.done for event in events if isinstance(event, Progress) and event.unit == "captions"]
+    assert done == list(range(7))
+    told = [event.message for event in events if isinstance(event, Notice)]
+    starts = [f"{k} " + "word " * 11 + "wo…" for k in range(3)]
+    assert told == [
+        f"the caption {start!r} is longer than the model takes: the end does not count" for start in starts
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as jsonlib
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from .ui import plain, put, say, verb
 if TYPE_CHECKING:
     from ..zeroshot import Classified, Prediction
 
-BAR = 24
+BAR, BESIDE = 24, 14  # columns of a bar, and of what is on its line apart from the label
 COLUMNS = {"path": str, "label": str, "score": float}
 
 
@@ -238,10 +239,11 @@ class _Writer:
     def _draw(self, labelled: _Labelled) -> None:
         best = [(self._called(label), score) for label, score in labelled.best]
         width = max(len(label) for label, _ in best)
+        room = shutil.get_terminal_size().columns - width - BESIDE
         put(plain(labelled.path))
         for label, score in best:
             shown = f"{score:7.1%}" if self.score == "softmax" else f"{score:+.4f}"
-            bar = "█" * round(BAR * min(1.0, max(0.0, score)))
+            bar = "█" * round(max(0, min(BAR, room)) * min(1.0, max(0.0, score)))
             put(f"  {label:<{width}}  {shown}  {bar}".rstrip())
 
     def _called(self, label: str) -> str:

@@ -48,3 +48,15 @@ def test_json_lines_of_vectors_arrive(on_terminal, pair, photos, stdout, columns
     assert all(len(entry["embedding"]) == 32 for entry in entries)
     assert "3/3" in seen.terminal.raw.decode() and "embedding" not in seen.terminal.text
     assert squeezed(seen.terminal.text).startswith("mlx-aimv2:embedded3of3")
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_labels_are_drawn_within_the_terminal_after_a_bar_over_them(on_terminal, pair, photos, columns):
+    arguments = ("-l", "n01=a dog,n02=a cat", "--template", "{}", "--model", pair)
+    seen = on_terminal("classify", photos / "0.png", *arguments, columns=columns)
+    shown = seen.terminal.raw.decode()
+    assert seen.status == 0 and "labels" in shown and "2/2" in shown and "labels" not in seen.terminal.text
+    first, second = [line for line in seen.terminal.text.splitlines() if line.strip()][-2:]
+    assert {line.split("%")[0][:14] for line in (first, second)} == {"  n01 (a dog) ", "  n02 (a cat) "}
+    bar = first.partition("%")[2].strip()
+    assert set(bar) == {"█"} and len(bar) >= (5 if columns < 80 else 12)
