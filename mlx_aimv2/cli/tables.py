@@ -141,10 +141,10 @@ def _fitted(columns: Sequence[Column], room: int) -> list[int] | None:
     if spare < 0:
         return None
     lacking = [column.most - width for column, width in zip(columns, widths, strict=True)]
-    for _ in range(min(spare, sum(lacking))):
-        neediest = lacking.index(max(lacking))
-        lacking[neediest] -= 1
-        widths[neediest] += 1
+    for rank, number in enumerate(sorted(range(len(columns)), key=lacking.__getitem__)):
+        given = min(lacking[number], spare // (len(columns) - rank))  # what lacks little gets all of it
+        widths[number] += given
+        spare -= given
     return widths
 
 

@@ -1,59 +1,256 @@
 """Every verb with a bar or a table where stderr is a terminal: what comes out of stdout, and what is to be seen."""
 
 import json
+import re
+import warnings
 
 import pytest
-from terminal import run_verb
+from terminal import Terminal, run_verb, start
+
+from mlx_aimv2.cli.live import LIVE
+from mlx_aimv2.cli.screen import screen
+from mlx_aimv2.cli.tables import table
+from mlx_aimv2.cli.ui import put, show_warning
+from mlx_aimv2.events import Notice, Progress, Skipped
 
 COLUMNS = (40, 80, 120)
+REDIRECTED = ("file", "pipe")
+TABLES = {  # by a name: a verb, and what stands in its first column
+    "models": (["models"], ["demo", "large-224", "native", "lit"]),
+    "info": (["info", "PAIR"], ["checkpoint", "parameters", "problem"]),
+    "system": (["info", "--system"], ["mlx-aimv2", "BLAS", "matrix product"]),
+    "evaluate": (
+        ["evaluate", "--data", "SHADES", "--model", "PAIR"],
+        ["top-1", "bright", "dark", "grey_ish"],
+    ),
+    "probe": (
+        ["evaluate", "--data", "SHADES", "--model", "PAIR", "--adapter-path", "PROBE"],
+        ["top-1", "bright", "dark", "grey_ish"],
+    ),
+    "compare": (["evaluate", "--compare", "PAIR", "PAIR", "PHOTOS"], ["layout", "image cosine, least"]),
+    "plan": (
+        ["convert", "--model", "PAIR", "--mlx-path", "out", "--dry-run"],
+        ["rms_norm.weight", "token_embedding.weight"],
+    ),
+    "dry-run": (
+        ["finetune", "--data", "SHADES", "--model", "PAIR", "--dry-run"],
+        ["trained", "steps", "memory"],
+    ),
+    "demo": (
+        ["demo", "DEMO", "--model", "PAIR", "--count", "4", "--force"],
+        ["picture", "sentence"],
+    ),
+}
+JSON = {
+    "embed": ["embed", "PHOTOS", "--model", "PAIR", "--json"],
+    "classify": ["classify", "PHOTOS", "-l", "cat,dog", "--model", "PAIR", "--json"],
+    "models": ["models", "--json"],
+    "info": ["info", "PAIR", "--json"],
+    "evaluate": ["evaluate", "--data", "SHADES", "--model", "PAIR", "--json"],
+    "compare": ["evaluate", "--compare", "PAIR", "PAIR", "PHOTOS", "--json"],
+    "plan": ["convert", "--model", "PAIR", "--mlx-path", "out", "--dry-run", "--json"],
+    "dry-run": ["finetune", "--data", "SHADES", "--model", "PAIR", "--dry-run", "--json"],
+    "demo": ["demo", "DEMO", "--model", "PAIR", "--count", "4", "--force", "--json"],
+}
 
 
 def squeezed(text):
-    """Without white space, which is where a terminal folds."""
+    """Without white space, which is where a terminal folds, and without what lines of talk begin with."""
     return "".join(text.split())
 
 
 @pytest.fixture
-def on_terminal(monkeypatch):
+def on_terminal(monkeypatch, tmp_path, pair, photos, shades, probe):
     """Runs a verb with a terminal as stderr."""
+    monkeypatch.chdir(tmp_path)
+    names = {"PAIR": pair, "PHOTOS": photos, "SHADES": shades, "PROBE": probe, "DEMO": tmp_path / "demo"}
 
-    def run(*arguments, stdout="terminal", columns=80):
-        return run_verb(monkeypatch, arguments, stdout, columns)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def lines(cli):
-    """What a verb prints into a pipe without any terminal."""
-    known = {}
-
-    def run(*arguments):
-        if arguments not in known:
-            done = cli(*arguments)
-            assert done.returncode == 0, done.stderr
-            known[arguments] = done.stdout
-        return known[arguments]
+    def run(arguments, stdout="terminal", columns=80):
+        return run_verb(monkeypatch, [names.get(name, name) for name in arguments], stdout, columns)
 
     return run
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
-@pytest.mark.parametrize("stdout", ["file", "pipe"])
-def test_json_lines_of_vectors_arrive(on_terminal, pair, photos, stdout, columns):
-    seen = on_terminal("embed", photos, "--model", pair, stdout=stdout, columns=columns)
+@pytest.mark.parametrize("stdout", REDIRECTED)
+def test_json_lines_of_vectors_arrive(on_terminal, photos, stdout, columns):
+    seen = on_terminal(["embed", "PHOTOS", "--model", "PAIR"], stdout, columns)
     assert seen.status == 0
     entries = [json.loads(line) for line in seen.stdout.splitlines()]
     assert [entry["path"] for entry in entries] == [str(photos / f"{k}.png") for k in range(3)]
     assert all(len(entry["embedding"]) == 32 for entry in entries)
     assert "3/3" in seen.terminal.raw.decode() and "embedding" not in seen.terminal.text
-    assert squeezed(seen.terminal.text).startswith("mlx-aimv2:embedded3of3")
+    assert squeezed(seen.terminal.text).startswith("mlx-aimv2:embedded3of3images")
+    assert seen.terminal.shows_cursor
+
+
+@pytest.mark.parametrize("stdout", REDIRECTED)
+def test_predictions_arrive(on_terminal, photos, stdout):
+    seen = on_terminal(["classify", "PHOTOS", "-l", "cat,dog", "--model", "PAIR"], stdout)
+    rows = [line.split("\t") for line in seen.stdout.splitlines()]
+    assert [row[0] for row in rows if row[0].endswith(".png")] == [
+        str(photos / f"{k // 2}.png") for k in range(6)
+    ]
+    assert "cat" not in seen.terminal.text
+    assert squeezed(seen.terminal.text).startswith("mlx-aimv2:classified3of3images")
+
+
+@pytest.mark.parametrize("stdout", REDIRECTED)
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_arrive(on_terminal, name, stdout):
+    arguments, first = TABLES[name]
+    seen = on_terminal(arguments, stdout)
+    assert seen.status == 0, seen.terminal.text
+    rows = [line.split("\t") for line in seen.stdout.splitlines()]
+    for cell in first:
+        assert any(row[0].endswith(cell) for row in rows), cell
+    assert "\x1b" not in seen.stdout and "─" not in seen.terminal.text
+    assert not any("\t" in line for line in seen.terminal.lines)
+    assert seen.terminal.shows_cursor
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
-def test_labels_are_drawn_within_the_terminal_after_a_bar_over_them(on_terminal, pair, photos, columns):
-    arguments = ("-l", "n01=a dog,n02=a cat", "--template", "{}", "--model", pair)
-    seen = on_terminal("classify", photos / "0.png", *arguments, columns=columns)
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_on_the_terminal(on_terminal, name, columns):
+    arguments, first = TABLES[name]
+    seen = on_terminal(arguments, columns=columns)
+    assert seen.status == 0, seen.terminal.text
+    shown = squeezed(seen.terminal.text)
+    for cell in first:
+        assert all(word in shown for word in cell.split()), cell
+    assert "/3 " not in seen.terminal.text and "━" not in seen.terminal.text  # no bar is left
+    assert all(line.startswith("mlx-aimv2: ") for line in seen.terminal.lines if "mlx-aimv2: " in line)
+    assert seen.terminal.shows_cursor
+
+
+@pytest.mark.parametrize("stdout", [*REDIRECTED, "terminal"])
+@pytest.mark.parametrize("name", JSON)
+def test_json_arrives_whole(on_terminal, name, stdout):
+    seen = on_terminal(JSON[name], stdout, columns=2000)
+    assert seen.status == 0, seen.terminal.text
+    text = seen.stdout
+    if stdout == "terminal":
+        text = "\n".join(line for line in seen.terminal.lines if not line.strip().startswith("mlx-aimv2"))
+    if name == "embed":
+        assert [set(json.loads(line)) for line in text.splitlines()] == [{"path", "embedding"}] * 3
+    else:
+        assert json.loads(text)
+
+
+def test_rows_and_skipped_images_stand_above_the_bar(on_terminal, photos, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"nonsense")
+    arguments = ["classify", "PHOTOS", tmp_path / "broken.png", "-l", "cat,dog", "--model", "PAIR"]
+    seen = on_terminal(arguments, columns=120)
+    assert seen.status == 1
+    heads = [line for line in seen.terminal.lines if not line.startswith(" ")]
+    assert heads[:3] == [str(photos / f"{k}.png") for k in range(3)]
+    assert heads[3].startswith(f"mlx-aimv2: skipped {tmp_path / 'broken.png'}: ")
+    assert any(head.startswith("mlx-aimv2: classified 3 of 4 images in ") for head in heads[4:])
+    assert "4/4" in seen.terminal.raw.decode()
+
+
+def test_the_table_of_vectors_keeps_the_names(on_terminal):
+    for columns in COLUMNS:
+        seen = on_terminal(["embed", "PHOTOS", "--model", "PAIR"], columns=columns)
+        rows = [line.split() for line in seen.terminal.lines if "0.png" in line or "2.png" in line]
+        assert [row[0][-5:] for row in rows] == ["0.png", "2.png"]
+        assert all(row[1] == "32" for row in rows)
+
+
+@pytest.mark.parametrize("verb", ["convert", "export", "finetune"])
+def test_bars_of_what_writes_are_gone_in_the_end(on_terminal, tmp_path, verb):
+    arguments = {
+        "convert": ["convert", "--model", "PAIR", "--mlx-path", tmp_path / "out"],
+        "export": ["export", "PAIR", tmp_path / "out"],
+        "finetune": ["finetune", "--data", "SHADES", "--model", "PAIR", "--adapter-path", tmp_path / "out"],
+    }[verb]
+    more = ["--fine-tune-type", "linear", "--epochs", "2"] if verb == "finetune" else []
+    seen = on_terminal([*arguments, *more])
+    assert seen.status == 0 and (tmp_path / "out").is_dir()
+    assert re.search(r"\d/\d", seen.terminal.raw.decode())
+    assert "━" not in seen.terminal.text and seen.terminal.shows_cursor
+    assert f"mlx-aimv2:wrote{squeezed(str(tmp_path / 'out'))}" in squeezed(seen.terminal.text)
+
+
+class Drawn:
+    """A live bar on a terminal, with stdout on the same one."""
+
+    def __init__(self, monkeypatch, columns=80):
+        self.terminal = Terminal(columns)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERM", "xterm-256color")
+        self.out, self.err = self.terminal.open(), self.terminal.open()
+        monkeypatch.setattr("sys.stdout", self.out)
+        monkeypatch.setattr("sys.stderr", self.err)
+
+    def close(self):
+        self.out.close()
+        self.err.close()
+        self.terminal.close()
+        return self.terminal.lines
+
+
+def test_all_that_is_said_while_a_bar_is_drawn_stands_in_lines_of_its_own(monkeypatch):
+    drawn = Drawn(monkeypatch)
+    monkeypatch.setattr(warnings, "showwarning", show_warning)
+    with screen() as shown, warnings.catch_warnings():
+        warnings.simplefilter("always")
+        shown(Progress("embedded", 1, 3))
+        LIVE.bars.refresh()
+        put('{"path": "[bold]a.png[/bold]"}')
+        LIVE.bars.refresh()
+        warnings.warn("odd file", UserWarning, stacklevel=1)
+        shown(Skipped("b.png", "b.png: broken"))
+        LIVE.bars.refresh()
+        shown(Notice("by the way"))
+        shown(Progress("embedded", 3, 3))
+        LIVE.bars.refresh()
+        table(("what", "value"), [("a", "1")])
+        shown(Notice("after"))
+    assert drawn.close() == [
+        '{"path": "[bold]a.png[/bold]"}',
+        "mlx-aimv2: warning: odd file",
+        "mlx-aimv2: skipped b.png: b.png: broken".replace("b.png: b.png", "b.png"),
+        "mlx-aimv2: by the way",
+        "what  value",
+        "─" * 11,
+        "a         1",
+        "",
+        "mlx-aimv2: after",
+    ]
+
+
+@pytest.mark.parametrize(("columns", "bar"), [(40, False), (80, True), (120, True)])
+def test_a_bar_keeps_its_numbers(monkeypatch, columns, bar):
+    drawn = Drawn(monkeypatch, columns)
+    with screen() as shown:
+        shown(Progress("computing features", 12_345, 67_890))
+        LIVE.bars.refresh()
+        drawn.terminal.wait_for("12345/67890")
+        shown(Progress("download", 1_500_000_000, 2_000_000_000, "bytes"))
+        LIVE.bars.refresh()
+        drawn.terminal.wait_for(r"1\.5/2\.0 GB")
+    assert drawn.close() == []
+    assert ("━" in drawn.terminal.raw.decode()) == bar
+
+
+@pytest.mark.parametrize("ending", ["", "--json"])
+def test_a_process_on_a_terminal_writes_into_a_file(pair, photos, tmp_path, ending):
+    terminal = Terminal(60)  # its size is asked of the terminal itself
+    with (tmp_path / "o.jsonl").open("wb") as file:
+        arguments = ["embed", photos, "--model", pair, *filter(None, [ending])]
+        with start(arguments, terminal, stdout=file) as process:
+            assert process.wait(120) == 0
+    terminal.close()
+    lines = (tmp_path / "o.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in lines] == [str(photos / f"{k}.png") for k in range(3)]
+    assert "embedded 3 of 3 images" in terminal.raw.decode() and "3/3" in terminal.raw.decode()
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_labels_are_drawn_within_the_terminal_after_a_bar_over_them(on_terminal, photos, columns):
+    arguments = ("-l", "n01=a dog,n02=a cat", "--template", "{}", "--model", "PAIR")
+    seen = on_terminal(["classify", photos / "0.png", *arguments], columns=columns)
     shown = seen.terminal.raw.decode()
     assert seen.status == 0 and "labels" in shown and "2/2" in shown and "labels" not in seen.terminal.text
     first, second = [line for line in seen.terminal.text.splitlines() if line.strip()][-2:]
