@@ -12,7 +12,7 @@ from .events import Notice
 
 FEW = 5  # names that a message gives
 WORDNET = r"[nvar]\d{8}"
-NUMBERED = re.compile(r"(\d+)[\s._-]+(?=[^\W\d_])")  # "001.Black_footed_Albatross", "3-pear"
+NUMBERED = re.compile(r"(\d+)[._-]+(?=[^\W\d_])")  # "3-pear", but "3 pears"
 ALWAYS_NUMBERING = re.compile(
     r"^(?:0\d*[\s._-]+|\d+\.\s*)(?=[^\W\d_])"
 )  # whatever the other classes are called

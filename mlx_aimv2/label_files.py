@@ -50,7 +50,8 @@ def read_labels(given: Sequence[str], known: Collection[str] = ()) -> list[Label
     """
     found: list[Label] = []
     for value in given:
-        if value.strip().lower().endswith(FILE_ENDINGS) or _is_file(value):
+        may_be_one = "/" in value or len(given) == 1
+        if value.strip().lower().endswith(FILE_ENDINGS) or (may_be_one and _is_file(value)):
             found += read_label_file(Path(value.strip()), known)
         else:
             found += [_pair(part.strip()) for part in value.split(",") if part.strip()]

@@ -75,6 +75,7 @@ def test_a_name_as_words(name, text):
 def test_a_number_in_front_is_a_numbering_where_all_have_one_and_differ_without():
     assert label_texts(["1-dog", "2-cat", "3-owl"]) == ["dog", "cat", "owl"]
     assert label_texts(["1_dog", "2_dogs", "3_dogs"]) == ["1 dog", "2 dogs", "3 dogs"]
+    assert label_texts(["1 dog", "2 cats"]) == ["1 dog", "2 cats"]
     assert label_texts(["1_dog", "1_cat"]) == ["1 dog", "1 cat"]
     assert label_texts(["1_dog", "cat"]) == ["1 dog", "cat"]
     assert label_texts(["01_dog", "cat"]) == ["dog", "cat"]

@@ -51,6 +51,14 @@ def test_a_file_of_labels(tmp_path, content, labels, encoding):
     assert read_label_file(tmp_path / "labels") == [Label(name) for name in labels]
 
 
+def test_a_word_is_no_file_of_that_name_unless_it_stands_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dog").write_text("an owl\na jay\n")
+    assert read_labels(["dog", "cat"]) == [Label("dog"), Label("cat")]
+    assert read_labels(["dog,cat"]) == [Label("dog"), Label("cat")]
+    assert read_labels(["dog"]) == read_labels(["./dog"]) == [Label("an owl"), Label("a jay")]
+
+
 def test_a_comma_parts_names_from_ids_that_the_data_has(tmp_path):
     (tmp_path / "a.txt").write_text("left,a red ring\nright,a blue ring\nup,none\n")
     assert read_label_file(tmp_path / "a.txt")[0] == Label("left,a red ring")

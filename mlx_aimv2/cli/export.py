@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from ..presets import find
 from .completion import DTYPES, LAYOUTS, checkpoints, choices
 from .convert import parse_size
 from .options import AnyBase, Revision, Weights
@@ -48,6 +49,7 @@ def export(
     from ..models.backend import require_mlx
 
     require_mlx()
+    from ..checkpoints.bundled import is_demo
     from ..exporting import export as run
     from ..preparation import ConvertOptions
 
@@ -55,7 +57,7 @@ def export(
         raise InputError("--any-base needs --adapter-path")
     options = ConvertOptions(dtype=dtype, max_shard_bytes=parse_size(max_shard_size), weights=weights)
     if target is None:
-        if adapter_path is None:
+        if adapter_path is None or is_demo(source) or find(source) is not None:
             raise InputError(f"name the folder to write too: mlx-aimv2 export {quote(source)} FOLDER")
         target = Path(source)
         source, revision = base_of(None, revision, adapter_path)

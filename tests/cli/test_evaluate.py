@@ -384,6 +384,8 @@ def test_every_verb_takes_the_base_of_the_adapter(cli, pair, with_adapter, photo
     done = cli("export", tmp_path / "out", "--adapter-path", tmp_path / "a")
     assert done.returncode == 0 and done.stderr.startswith(told)
     assert (tmp_path / "out" / "config.json").is_file()
+    done = cli("export", "lit", "--adapter-path", tmp_path / "a")
+    assert done.returncode == 2 and "name the folder to write too: mlx-aimv2 export lit FOLDER" in done.stderr
     done = cli("export", tmp_path / "out")
     assert (
         done.returncode == 2
