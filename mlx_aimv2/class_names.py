@@ -19,16 +19,17 @@ ALWAYS_NUMBERING = re.compile(
 AROUND_WORDNET = re.compile(rf"^{WORDNET}[\s._-]+|[\s._-]+{WORDNET}$")
 SEPARATORS = re.compile(
     r"[_\s]+"
-    r"|(?<=\w)[.+](?=[^\W\d_])"  # "black+ring" and "St.Bernard", not "C++" or "1.5"
+    r"|(?<=\w)[.+~|:;=@·•–—]+(?=[^\W\d_])"  # "black+ring" and "St.Bernard", not "C++" or "1.5"
     r"|(?<!\b[^\W\d_])(?<=\w)-+(?=\w)"  # not "t-shirt"
 )
 ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 IDS = re.compile(
-    rf"{WORDNET}"
+    rf"{WORDNET}|\d{{8}}-[nvar]"
     r"|[\d\W_]*"  # a number, or nothing but signs
     r"|Q\d+|m[._]0\w{2,}"  # Wikidata, Freebase
     r"|[a-z]\d+"
-    r"|(?i:class|klass|label|category|cls|cat|idx?|index|item|object|folder|group|type)[\s._-]*\d+"
+    r"|(?i:class|klass|label|category|cls|cat|idx?|index|item|object|folder|group|type|cluster|sample|part|set|img"
+    r"|image|person|subject|user|identity|speaker)[\s._-]*\d+"
     r"|(?i:[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12})"
     r"|(?i:(?=\D*\d)[0-9a-f]{8,})"  # a hash
     r"|(?=(?:[A-Za-z]+\d+){3})(?=.*[A-Z])(?=.*[a-z])[0-9A-Za-z]{10,}"
@@ -60,6 +61,8 @@ def label_texts(names: Sequence[str]) -> list[str]:
 def label_text(name: str) -> str:
     """What a class is called in a prompt, if its name is looked at by itself."""
     name = _unescaped(name)
+    if IDS.fullmatch(name.strip()):
+        return name.strip()
     bare = ALWAYS_NUMBERING.sub("", AROUND_WORDNET.sub("", name), count=1)
     has_spaces = any(sign.isspace() for sign in bare.strip())
     words = bare.replace("_", " ").split() if has_spaces else _words(bare)

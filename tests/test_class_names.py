@@ -19,6 +19,18 @@ TEXTS = {
     "BlackRing": "Black Ring",
     "blackRing": "black Ring",
     "_BlackRing_": "Black Ring",
+    "blackRING": "black RING",
+    "Black--Ring": "Black Ring",
+    "black~ring": "black ring",
+    "black—ring": "black ring",
+    "black:ring": "black ring",
+    "Ring2Black": "Ring 2 Black",
+    "iOSApp": "iOS App",
+    "4:3": "4:3",
+    "F-16": "F-16",
+    "Jack-O-Lantern": "Jack O-Lantern",
+    "class_3": "class_3",
+    "02084071-n": "02084071-n",
     "HTTPServer2": "HTTP Server 2",
     "XMLHttpRequest": "XML Http Request",
     "USAFlag": "USA Flag",
@@ -57,12 +69,13 @@ TEXTS = {
 }
 IDS = [
     "n01855672", "v00001740", "0", "0042", "7", "707-320", "class_3", "Class 3", "class3", "label-7",
-    "category12", "c0", "x1",
+    "category12", "c0", "x1", "02084071-n", "cluster-4", "person 12", "id_0001",
     "d41d8cd98f00", "550e8400-e29b-41d4-a716-446655440000", "550E8400E29B41D4A716446655440000",
     "Q146", "m_01g317", "aB3dE5gH1jK2", "___",
 ]  # fmt: skip
 NO_IDS = [
     "duck", "BlackRing", "facade", "deadbeef", "F16", "A300B4", "Boeing747", "12 dogs", "ak47", "犬", "Type2Diabetes",
+    "class room", "type writer", "set of 3",
     "n01855672-duck", "001.Black_footed_Albatross", "00000_Animalia", "a", "classy", "3DPrinter",
 ]  # fmt: skip
 
