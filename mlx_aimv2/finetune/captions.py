@@ -11,13 +11,15 @@ from ..errors import InputError
 from ..events import Skipped
 from ..storage.text_files import read_lines
 from ..words import counted
+from .columns import CAPTION
 from .reading import Reading
 from .rows import SPLIT_NAMES, SPLITS, Row, Rows, check_split, check_there
 from .splits import by_split, check_fraction, check_seed
-from .tables import READERS, caption_text, names_captions, read_table, split_tables, table_files
+from .table_folders import check_other_tables, read_tables, tables_of
+from .tables import IN_FOLDERS, caption_text, names_captions, read_table
 from .tree import Tree, name, parent, read_tree
+from .unread import ENDINGS, endings_hint, form_of
 
-CAPTION = "caption"
 SUFFIX = ".txt"
 
 
@@ -75,9 +77,11 @@ def read_captions(
 ) -> CaptionDataset:
     """Pictures with captions of one of these forms.
 
-    - a `.csv` or `.jsonl` file with path and caption, perhaps with a column `split`. A picture with several captions
-      has several rows, or in JSON a list. Paths are relative to the folder of the file;
+    - a table (CSV and its relatives, JSON, JSON lines, Parquet, COCO's captions) with path and caption, perhaps with
+      a column `split`. An image with several captions has several rows, or in JSON a list. Paths are relative to the
+      folder of the file;
     - a folder with `train.csv` or `train.jsonl`, and perhaps such files called `val` and `test`;
+    - a folder with `metadata.csv`, or with one in each of `train/`, `val/` and `test/`;
     - a folder with a `.txt` beside each picture, every line of it a caption; perhaps in `train/`, `val/` and `test/`.
 
     All captions of a picture are in one split; one that is listed twice counts once.
@@ -109,21 +113,22 @@ def read_captions(
     )
 
 
-def has_captions(data: Path) -> bool:
+def has_captions(data: Path, reading: Reading | None = None) -> bool:
     """Whether data that may be of either kind is captions: a table with such a column, or text files.
 
     Raises:
-        InputError: a table cannot be read.
+        InputError: a table cannot be read, or has neither labels nor captions.
     """
+    reading = reading or Reading()
     if data.is_file():
-        return data.suffix.lower() in READERS and names_captions(data)
+        return names_captions(data, reading)
     if not data.is_dir():
         return False
-    if tables := list(split_tables(data).values()):
-        return names_captions(tables[0])
-    tree = read_tree(data, Reading(), frozenset({SUFFIX, *READERS}))
-    texts = {_stem(path) for path in tree.others if path.lower().endswith(SUFFIX)}
-    others = [path for path in tree.others if not parent(path) and not path.lower().endswith(SUFFIX)]
+    tree = read_tree(data, reading, IN_FOLDERS | ENDINGS)
+    if tables := tables_of(tree).files:
+        return names_captions(data / tables[0][0], reading, bool(tree.subfolders()))
+    texts = {_stem(path) for path in _texts(tree)}
+    others = [path for path in tree.others if not parent(path) and path.lower().endswith(tuple(IN_FOLDERS))]
     return not others and any(_stem(path) in texts for path in tree.images)
 
 
@@ -131,15 +136,16 @@ def _rows(data: Path, reading: Reading) -> Rows:
     """What the data holds, whatever its form."""
     check_there(data, "a .csv or .jsonl file, or a folder of images with captions")
     if not data.is_dir():
-        return Rows(read_table(data, value=CAPTION))
-    if named := split_tables(data):
-        return Rows([row for split in named for row in read_table(named[split], split, CAPTION)])
-    if tables := table_files(data):
-        raise InputError(
-            f"{data} holds {tables[0].name}, which may be its captions or not: name the file {tables[0]} itself,"
-            " or move it out of the folder"
-        )
-    return _text_rows(read_tree(data, reading, frozenset({SUFFIX})))
+        return read_table(data, value=CAPTION, reading=reading)
+    tree = read_tree(data, reading, IN_FOLDERS | ENDINGS)
+    if (tables := tables_of(tree)).files:
+        return read_tables(tree, tables, CAPTION, reading)
+    check_other_tables(tree, "captions")
+    return _text_rows(tree)
+
+
+def _texts(tree: Tree) -> list[str]:
+    return [path for path in tree.others if path.lower().endswith(SUFFIX)]
 
 
 def _text_rows(tree: Tree) -> Rows:
@@ -151,8 +157,11 @@ def _text_rows(tree: Tree) -> Rows:
         InputError: there are no images, or none has a caption.
     """
     if not tree.images:
-        raise InputError(f"{tree.root} holds no images: it holds {tree.left_out.words() or 'nothing'}")
-    texts = {_stem(path): path for path in tree.others}
+        advice = f": {found}" if (found := endings_hint(tree)) else ""
+        raise InputError(f"{tree.root} holds no images{tree.only()}{advice}")
+    if form := form_of(tree):
+        raise InputError(f"{tree.root} {form}")
+    texts = {_stem(path): path for path in _texts(tree)}
     splits = _split_folders(tree)
     rows, skipped = [], []
     for image in tree.images:
@@ -169,8 +178,8 @@ def _text_rows(tree: Tree) -> Rows:
             f" {_stem(first)}{SUFFIX} beside it, one in each line ({skipped[0].reason})"
         )
     stems = set(map(_stem, tree.images))
-    notices = tree.notice(tree.others)
-    if alone := [path for path in tree.others if _stem(path) not in stems]:
+    notices = tree.notice(texts.values())
+    if alone := [path for path in texts.values() if _stem(path) not in stems]:
         notices += (f"{counted(len(alone), 'text file')} without an image, such as {alone[0]}: left out",)
     return Rows(rows, notices, tuple(skipped))
 

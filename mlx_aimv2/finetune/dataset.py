@@ -11,12 +11,15 @@ from pathlib import Path
 from ..errors import InputError
 from ..events import Skipped
 from ..words import counted
+from .columns import LABEL, NoColumnError
 from .folders import read_folders
 from .reading import Reading
 from .rows import SPLITS, Row, Rows, check_split, check_there, natural
 from .splits import by_split, check_fraction, check_seed
-from .tables import READERS, read_table, split_tables
-from .tree import parent, read_tree
+from .table_folders import check_other_tables, read_tables, tables_of
+from .tables import IN_FOLDERS, read_table
+from .tree import read_tree
+from .unread import ENDINGS
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,12 @@ def read_dataset(
     """Labelled pictures of one of these forms.
 
     - a folder with a folder per class, or with `train/` (and `val/`, `test/`) each holding a folder per class;
-    - a `.csv` or `.jsonl` file with path and label, perhaps with a column `split`; several labels of a picture are
-      separated by `;`, or a JSON list. Paths are relative to the folder of the file;
-    - a folder with `train.csv` or `train.jsonl`, and perhaps such files called `val` and `test`.
+    - a table (CSV and its relatives, JSON, JSON lines, Parquet) with path and label, perhaps with a column `split`;
+      several labels of an image are separated by `;`, or a JSON list. Paths are relative to the folder of the file;
+    - a folder with `train.csv` or `train.jsonl`, and perhaps such files called `val` and `test`;
+    - a folder with `metadata.csv`, or with one in each of `train/`, `val/` and `test/`.
 
-    A picture that is listed twice with the same labels in the same split counts once.
+    An image that is listed twice with the same labels in the same split counts once.
 
     Args:
         data: the folder or file.
@@ -134,25 +138,26 @@ def _rows(data: Path, reading: Reading) -> Rows:
     """What the data holds, whatever its form."""
     check_there(data, "a folder of images, or a .csv or .jsonl file")
     if not data.is_dir():
-        return Rows(read_table(data))
-    tree = read_tree(data, reading, frozenset(READERS))
-    tables = [data / path for path in tree.others if not parent(path)]
-    if not tables:
-        source = read_folders(tree)
-        return replace(source, notices=(*tree.notice(), *source.notices))
-    named = split_tables(data)
-    folders = tree.subfolders()
-    # a folder beside `train.csv` may be a split of its own, or only the place of the images
-    classes = (
-        [path for path in folders if path.lower() == "train" and tree.subfolders(path)] if named else folders
-    )
-    if classes or not named:
-        beside = f" beside the folder {classes[0]}" if classes else ""
-        raise InputError(
-            f"{data} holds {tables[0].name}{beside}, which may be its labels or not: name the file"
-            f" {tables[0]} itself, or move it out of the folder"
-        )
-    return Rows([row for split in named for row in read_table(named[split], split)])
+        return read_table(data, reading=reading)
+    tree = read_tree(data, reading, IN_FOLDERS | ENDINGS)
+    tables = tables_of(tree)
+    unused: tuple[str, ...] = ()
+    if tables.by_split:
+        for folder in tree.subfolders():  # a split of its own, or only the place of the images
+            if folder.lower() == "train" and tree.subfolders(folder):
+                check_other_tables(tree, "labels")
+        return read_tables(tree, tables, LABEL, reading)
+    if tables.files:
+        try:
+            return read_tables(tree, tables, LABEL, reading)
+        except NoColumnError as error:
+            if not tree.subfolders():
+                raise
+            unused = (f"not used: {error}",)
+    else:
+        check_other_tables(tree, "labels")
+    source = read_folders(tree)
+    return replace(source, notices=(*tree.notice(), *unused, *source.notices))
 
 
 def _once(rows: Sequence[Row], root: Path) -> list[Row]:

@@ -6,6 +6,7 @@ from ..errors import InputError
 from ..words import counted
 from .rows import SPLIT_NAMES, Row, Rows, label_name
 from .tree import Tree, name
+from .unread import endings_hint, form_of
 
 
 def read_folders(tree: Tree) -> Rows:
@@ -14,6 +15,8 @@ def read_folders(tree: Tree) -> Rows:
     Raises:
         InputError: there are no class folders, none holds images, or images lie outside of them.
     """
+    if form := form_of(tree):
+        raise InputError(f"{tree.root} {form}")
     splits = _split_folders(tree)
     if splits is None:
         return _read_classes(tree, "", None)
@@ -45,8 +48,11 @@ def _read_classes(tree: Tree, folder: str, split: str | None) -> Rows:
     """The images of one split."""
     path = tree.root / folder
     classes = tree.subfolders(folder)
+    if form := form_of(tree, folder):
+        raise InputError(f"{path} {form}")
     if not classes:
-        raise InputError(f"{path} holds no folder per class: put the images of each class into one")
+        advice = endings_hint(tree) or "put the images of each class into one"
+        raise InputError(f"{path} holds no folder per class: {advice}")
     if loose := tree.loose(folder):
         raise InputError(
             f"{counted(len(loose), 'image')} in {path} beside the class folders, such as {name(loose[0])}:"
@@ -55,9 +61,8 @@ def _read_classes(tree: Tree, folder: str, split: str | None) -> Rows:
     images = {each: tree.below(each) for each in classes}
     empty = [each for each, found in images.items() if not found]
     if len(empty) == len(classes):
-        raise InputError(
-            f"no class folder of {path} holds images: it holds {tree.left_out.words() or 'nothing'}"
-        )
+        advice = f": {found}" if (found := endings_hint(tree)) else ""
+        raise InputError(f"no class folder of {path} holds images{tree.only()}{advice}")
     notices = [f"the class folder {tree.root / each} holds no images: left out" for each in empty]
     rows = [
         Row(image, (label_name(name(each)),), split, str(tree.root / image))

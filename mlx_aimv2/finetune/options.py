@@ -17,7 +17,7 @@ from ..presets import DEFAULT_MODEL
 from ..storage.text_files import read_text
 from .bounds import OPTIMIZERS, WITHOUT_DECAY, check_choice, check_values, flag
 from .methods import METHODS, check_method
-from .reading import Reading
+from .reading import Columns, Reading
 from .schedule import SCHEDULES
 from .tasks import TASKS, TOWER_STATES, check_task
 
@@ -55,6 +55,12 @@ class FinetuneOptions:
     )
     exclude: tuple[str, ...] = option(
         (), "Leave out files and folders of this name or path; may be given several times.", DATA
+    )
+    image_column: str | None = option(None, "Column of a table with the path. [default: as it is called]", DATA)
+    label_column: str | None = option(None, "Column with the label, or several separated by ;.", DATA)
+    caption_column: str | None = option(None, "Column with the caption.", DATA)
+    image_root: str | None = option(
+        None, "What paths in a table are relative to. [default: the folder of the table]", DATA
     )
     class_weights: str = option("none", "none, or balanced: rare classes count more.", DATA)
 
@@ -154,7 +160,12 @@ class FinetuneOptions:
     @property
     def reading(self) -> Reading:
         """How the data is read; the folder of the run is no part of it."""
-        return Reading(exclude=self.exclude, avoid=(os.path.expanduser(self.adapter_path),))
+        return Reading(
+            exclude=self.exclude,
+            avoid=(os.path.expanduser(self.adapter_path),),
+            columns=Columns(self.image_column, self.label_column, self.caption_column),
+            image_root=self.image_root,
+        )
 
     @property
     def modules(self) -> tuple[str, ...]:

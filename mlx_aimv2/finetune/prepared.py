@@ -30,7 +30,8 @@ from .stepping import Stepper, make_optimizer, multipliers
 from .tasks import ONE_LABEL, SEVERAL_LABELS
 
 # What a run may be given anew when it goes on; all else must be as it was.
-FREE = ("resume", "adapter_path", "save_every", "patience", "data", "exclude", "model", "revision")
+FREE = ("resume", "adapter_path", "save_every", "patience", "model", "revision",
+        "data", "exclude", "image_column", "label_column", "caption_column", "image_root")  # fmt: skip
 # what the data holds a record guards, and the model its hash
 
 

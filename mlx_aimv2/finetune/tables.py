@@ -1,179 +1,172 @@
-"""Data in tables: CSV with a header, or one JSON object per line, each row a picture with labels or captions."""
+"""Data in tables: each row an image with labels or captions, whatever the format of the file."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..storage.text_files import read_lines, read_text
-from .rows import SPLIT_NAMES, Row, label_name
+from ..sources.scanner import Rules
+from ..words import counted
+from .columns import ABSENT, CAPTION, IMAGE, LABEL, SPLIT, NoColumnError
+from .reading import Reading
+from .records import READERS, Wanted
+from .rows import SPLIT_NAMES, Row, Rows, label_name
+from .unread import hint
 
-DELIMITERS = ",;\t"
+IN_FOLDERS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})  # tables wherever they lie
 LABEL_SEPARATOR = ";"
-COLUMNS = {  # what a column is for -> what it may be called, in any case
-    "path": ("path", "image", "file", "filename", "file_name", "image_path", "picture"),
-    "label": ("label", "labels", "class"),
-    "caption": ("caption", "captions", "text", "sentence", "description"),
-    "split": ("split",),
-}
-LONGEST_ROW = 1_000_000  # characters; beyond it a quote was left open, or it is no table
-EXAMPLES = {"label": "cat", "caption": "a cat on a sofa"}
 CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
 
-Fields = Iterator[tuple[str, Mapping[str, Any]]]  # what messages call the row, and its values by column
 
-
-def read_table(file: Path, split: str | None = None, value: str = "label") -> list[Row]:
-    """The rows of a table; their paths are relative to its folder.
+def read_table(
+    file: Path,
+    split: str | None = None,
+    value: str = LABEL,
+    reading: Reading | None = None,
+    root: Path | None = None,
+) -> Rows:
+    """The rows of a table, without those that are excluded.
 
     Args:
-        file: `.csv` or `.tsv` (the delimiter is found out), `.jsonl` or `.ndjson`.
+        file: ends as one of `READERS`.
         split: of rows that do not name theirs.
-        value: what is read of each picture: "label" or "caption".
+        value: what is read of each image: `LABEL` or `CAPTION`.
+        reading: which columns to use, and what their paths are relative to.
+        root: the folder that the paths of the rows will be relative to; None for the one of the file.
 
     Raises:
-        InputError: the file cannot be read as such a table, has no rows, a row lacks its path or value, or its
-            picture does not exist. Rows are counted from 1, the header of a CSV file being the first.
+        InputError: the file cannot be read as such a table, has no rows, a row lacks its path or value, or none of
+            its images exists. Rows are counted from 1, the header of a CSV file being the first.
     """
+    reading = reading or Reading()
     reader = READERS.get(file.suffix.lower())
     if reader is None:
-        raise InputError(
-            f"{file} is no table of pictures: name a folder, or a file that ends in {', '.join(READERS)}"
-        )
-    rows = [_row(where, values, split, value) for where, values in reader(file.name, read_text(file), value)]
+        advice = hint(file) or f"name a folder, or a file that ends in {', '.join(READERS)}"
+        raise InputError(f"{file} is no table of images: {advice}")
+    wanted = Wanted(value, reading.columns)
+    records = list(reader(file, wanted))
+    rows = [_row(where, values, split, value) for where, values in records if values.get(value) is not ABSENT]
     if not rows:
-        raise InputError(f"{file} names no pictures: add a row with path and {value} for each")
-    _check_files(file, rows)
-    folder = str(file.parent.absolute()) + os.sep
-    return [replace(row, path=os.path.normpath(row.path).removeprefix(folder)) for row in rows]
+        raise InputError(f"{file} names no images: add a row with path and {value} for each")
+    notices = []
+    if absent := len(records) - len(rows):
+        notices.append(f"{counted(absent, 'image')} of {file} without a {value}: left out")
+    rows = _located(file, rows, reading.image_root, (root or file.parent).absolute())
+    rules = Rules(reading.exclude)
+    kept = [row for row in rows if not rules.excludes_below(row.path)]
+    if not kept:
+        raise InputError(f"{file}: --exclude leaves out all of its {counted(len(rows), 'row')}")
+    if len(kept) < len(rows):
+        notices.append(f"left out {counted(len(rows) - len(kept), 'row')} of {file}: excluded")
+    return Rows(kept, tuple(notices))
 
 
-def names_captions(file: Path) -> bool:
+def names_captions(file: Path, reading: Reading, optional: bool = False) -> bool:
     """Whether a table has a column for captions, and none for labels.
 
+    Args:
+        file: the table.
+        reading: which columns to use.
+        optional: whether the labels may come from elsewhere.
+
     Raises:
-        InputError: it cannot be read.
+        InputError: it has neither.
     """
-    first = next((line for line in read_lines(file) if line.strip()), "")[:LONGEST_ROW]
-    try:
-        cells = list(json.loads(first)) if file.suffix.lower() == ".jsonl" else re.split(r'[,;\t"]', first)
-    except (ValueError, TypeError, RecursionError):  # whoever reads it will say so
+    reader = READERS.get(file.suffix.lower())
+    if reader is None or reading.columns.label:
         return False
-    names = {str(cell).strip().casefold() for cell in cells}
-    return bool(names & set(COLUMNS["caption"])) and not names & set(COLUMNS["label"])
+    problems = []
+    for value in (LABEL, CAPTION):
+        try:
+            next(iter(reader(file, Wanted(value, reading.columns))), None)
+            return value == CAPTION
+        except NoColumnError as error:
+            problems.append(str(error))
+        except InputError:  # whoever reads it will say so
+            return False
+    if optional:
+        return False
+    raise InputError(f"{problems[0]}; for captions, caption or --caption-column")
 
 
-def _check_files(file: Path, rows: list[Row]) -> None:
-    missing = [row for row in rows if not _exists(file.parent / row.path)]
-    if missing:
-        what = "picture of {} does" if len(missing) == 1 else "pictures of {} do"
-        raise InputError(
-            f"{len(missing)} {what.format(file)} not exist, such as {missing[0].path}"
-            f" ({missing[0].where.rpartition(', ')[2]}): paths are relative to the folder of the table"
-        )
+def _located(file: Path, rows: list[Row], image_root: str | None, root: Path) -> list[Row]:
+    """The rows with paths from ``root``, of files that need not be there.
+
+    Raises:
+        InputError: not one is.
+    """
+    bases = [Path(image_root).expanduser()] if image_root is not None else _bases(file)
+    for base in bases:
+        found = [_existing(base, row.path) for row in rows]
+        if any(found):
+            break
+    else:
+        raise InputError(_none_exists(file, rows, image_root))
+    start = str(root) + os.sep
+    paths = (path or str(base / row.path) for path, row in zip(found, rows, strict=True))
+    full = (os.path.normpath(Path(path).absolute()) for path in paths)
+    return [replace(row, path=path.removeprefix(start)) for path, row in zip(full, rows, strict=True)]
+
+
+def _bases(file: Path) -> list[Path]:
+    """What the paths in a table may be relative to: its folder; for COCO's captions the folder of the images."""
+    folders = [file.parent]
+    if file.stem.startswith("captions_"):
+        name = file.stem.removeprefix("captions_")
+        beside = file.parent.parent
+        folders += [beside / name, beside / "images" / name, beside / "images", file.parent / name]
+    elif file.suffix.lower() == ".json":
+        folders += [file.parent / "images", file.parent.parent / "images", file.parent.parent]
+    return folders
+
+
+def _existing(base: Path, path: str) -> str | None:
+    """The file that a row names, if it exists; tables of Windows have backslashes in paths."""
+    names = [path, path.replace("\\", "/")] if "\\" in path else [path]
+    return next((str(base / name) for name in names if _exists(base / name)), None)
+
+
+def _none_exists(file: Path, rows: list[Row], image_root: str | None) -> str:
+    first = rows[0]
+    if ADDRESS.match(first.path):
+        return f"{file} names addresses such as {first.path[:60]}: download the images, and name their files"
+    what = f"not one of the {counted(len(rows), 'image')} of {file} exists"
+    if len(rows) == 1:
+        what = f"the only image of {file} does not exist"
+    where = f"such as {first.path[:200]} ({first.where.rpartition(', ')[2]})"
+    if image_root is not None:
+        return f"{what} in --image-root {image_root}, {where}"
+    advice = "paths are relative to the folder of the table; --image-root names another"
+    if any(_exists(Path(row.path)) for row in rows):
+        advice = "they are relative to the working directory: give --image-root ."
+    return f"{what}, {where}: {advice}"
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # too long a name, or a folder that may not be entered
+    except (OSError, ValueError):  # too long a name, or a folder that may not be entered
         return False
 
 
-def _csv_rows(name: str, text: str, value: str) -> Fields:
-    """The rows of a CSV file by column."""
-    delimiter, columns, width = _header(name, text, value)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    number = 0
-    try:
-        for number, cells in enumerate(reader, 1):
-            where = f"{name}, row {number}"
-            if number == 1 or not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != width and any(cells[width:]):
-                advice = "put what contains the delimiter into quotes"
-                raise InputError(f"{where}: {len(cells)} fields, but the header has {width}: {advice}")
-            yield where, {use: cells[place] for use, place in columns.items() if place < len(cells)}
-    except csv.Error as error:  # an open quote, text behind one, a field of more than 131,072 characters
-        raise InputError(f"{name}, row {number + 1}: no valid CSV ({error}): check the quotes") from error
-
-
-def _header(name: str, text: str, value: str) -> tuple[str, dict[str, int], int]:
-    """The delimiter, the place of each column that is used, and how many there are."""
-    first = re.split(r"\r\n|\r|\n", text[:LONGEST_ROW], maxsplit=1)[0]
-    for delimiter in DELIMITERS:
-        try:
-            cells = next(csv.reader([first], delimiter=delimiter), [])
-        except csv.Error:
-            continue
-        names = [cell.strip().casefold() for cell in cells]
-        columns = _columns(name, names, value)
-        if {"path", value} <= set(columns):
-            return delimiter, columns, len(cells)
-    raise InputError(
-        f"{name}: no columns for path and {value} in the first row ({first[:60]!r}): begin with path,{value}"
-    )
-
-
-def _columns(where: str, names: list[str], value: str) -> dict[str, int]:
-    """The place of each column that is used.
-
-    Raises:
-        InputError: two names stand for the same.
-    """
-    columns = {}
-    for use in ("path", value, "split"):
-        places = [place for place, name in enumerate(names) if name in COLUMNS[use]]
-        if len(places) > 1:
-            both = " and ".join(names[place] for place in places[:2])
-            raise InputError(f"{where}: the columns {both} both stand for the {use}: rename one of them")
-        if places:
-            columns[use] = places[0]
-    return columns
-
-
-def _jsonl_rows(name: str, text: str, value: str) -> Fields:
-    """The rows of a file with one JSON object per line."""
-    for number, line in enumerate(text.split("\n"), 1):
-        where = f"{name}, row {number}"
-        if not line.strip():
-            continue
-        if len(line) > LONGEST_ROW:
-            raise InputError(f"{where}: longer than {LONGEST_ROW:,} characters")
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, absurd nesting
-            raise InputError(f"{where}: no valid JSON ({error})") from error
-        if not isinstance(record, dict):
-            example = json.dumps({"path": "a.jpg", value: EXAMPLES[value]})
-            raise InputError(f"{where}: has to be an object such as {example}")
-        values = list(record.values())
-        columns = _columns(where, [key.strip().casefold() for key in record], value)
-        yield where, {use: values[place] for use, place in columns.items()}
-
-
-READERS = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows}
-
-
 def _row(where: str, values: Mapping[str, Any], split: str | None, value: str) -> Row:
-    path = values.get("path")
+    path = values.get(IMAGE)
     if path is None or (isinstance(path, str) and not path.strip()):
-        raise InputError(f"{where}: no path of a picture")
+        raise InputError(f"{where}: no path of an image")
     path = _clean(where, "path", path)
-    named = values.get("split")
+    named = values.get(SPLIT)
     if named is not None and named != "":
         split = SPLIT_NAMES.get(str(named).strip().lower())
         if split is None:
             raise InputError(f"{where}: the split is {str(named)[:40]!r}, but has to be train, val or test")
-    read = _labels if value == "label" else _captions
+    read = _labels if value == LABEL else _captions
     return Row(path, read(where, values.get(value)), split, where)
 
 
@@ -234,25 +227,22 @@ def _clean(where: str, what: str, value: object) -> str:
     return value
 
 
-def table_files(folder: Path) -> list[Path]:
-    """The tables in ``folder`` that are not hidden, sorted."""
-    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in files if path.suffix.lower() in READERS)
-
-
-def split_tables(folder: Path) -> dict[str, Path]:
-    """The tables in ``folder`` that are called after a split.
+def split_tables(tables: Iterable[Path]) -> dict[str, Path]:
+    """The tables that are called after a split.
 
     Raises:
         InputError: two of them stand for the same split, or there is none for training.
     """
     found: dict[str, Path] = {}
-    for file in table_files(folder):
+    for file in tables:
         split = SPLIT_NAMES.get(file.stem.lower())
         if split in found:
-            raise InputError(f"{folder} holds both {found[split].name} and {file.name}: keep one of them")
+            raise InputError(
+                f"{file.parent} holds both {found[split].name} and {file.name}: keep one of them"
+            )
         if split is not None:
             found[split] = file
     if found and "train" not in found:
-        raise InputError(f"{folder} holds {next(iter(found.values())).name} but no train.csv or train.jsonl")
+        file = next(iter(found.values()))
+        raise InputError(f"{file.parent} holds {file.name} but no train.csv or train.jsonl")
     return found

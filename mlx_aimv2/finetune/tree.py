@@ -46,9 +46,16 @@ class Tree:
 
     def notice(self, used: Iterable[str] = ()) -> tuple[str, ...]:
         """What was left out, in words; of `others` all but those that are used."""
-        unused = Counter((kind_of(ending_of(path)), ending_of(path)) for path in {*self.others} - {*used})
-        left_out = self.left_out + LeftOut(dict(unused))
+        left_out = self._all_but(used)
         return (f"left out {left_out.words()}",) if left_out else ()
+
+    def only(self) -> str:
+        """What there is in place of images, as the end of a message."""
+        return f": it holds {self._all_but().words() or 'nothing'}"
+
+    def _all_but(self, used: Iterable[str] = ()) -> LeftOut:
+        unused = Counter((kind_of(ending_of(path)), ending_of(path)) for path in {*self.others} - {*used})
+        return self.left_out + LeftOut(dict(unused))
 
     def loose(self, folder: str = "") -> list[str]:
         """The images in a folder that lie in none of its folders."""

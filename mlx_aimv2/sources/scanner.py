@@ -58,8 +58,13 @@ class Rules:
     def excludes(self, relative: str) -> bool:
         """Whether a file or folder is left out, by its path from the folder that is searched."""
         name = relative.rpartition("/")[2]
-        patterns = (pattern.removeprefix("./").rstrip("/") for pattern in self.exclude)
+        patterns = [pattern.removeprefix("./").rstrip("/") for pattern in self.exclude]
         return any(fnmatchcase(name, pattern) or fnmatchcase(relative, pattern) for pattern in patterns)
+
+    def excludes_below(self, relative: str) -> bool:
+        """Whether a file or one of the folders that it lies in is left out."""
+        parts = relative.split("/")
+        return any(self.excludes("/".join(parts[:end])) for end in range(1, len(parts) + 1))
 
 
 @dataclass(frozen=True)

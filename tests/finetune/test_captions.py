@@ -104,15 +104,15 @@ def test_which_data_is_captions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,label\na.jpg,x", "c.csv: no columns for path and caption in the first row ('path,label'): begin with"),
-        ("path,caption,text\na.jpg,x,y", "c.csv: the columns caption and text both stand for the caption: rename"),
+        ("path,label\na.jpg,x", "c.csv: no column for caption: the columns are 'path', 'label': call them"),
+        ("path,caption,text\na.jpg,x,y", "c.csv: the columns caption and text may all hold the caption"),
         ("path,caption\na.jpg,  ", "c.csv, row 2: an empty caption"),
         ("path,caption\na.jpg", "c.csv, row 2: no caption"),
-        ("path,caption\n,x", "c.csv, row 2: no path of a picture"),
+        ("path,caption\n,x", "c.csv, row 2: no path of an image"),
         ("path,caption\na.jpg,x\0", "c.csv, line 2, byte offset 20: a NUL byte"),
         ("path,caption\na.jpg,x\x07y", "c.csv, row 2: the caption 'x\\x07y' holds a control character"),
-        ("path,caption\n", "c.csv names no pictures: add a row with path and caption for each"),
-        ("path,caption\nno.jpg,x", "1 picture of"),
+        ("path,caption\n", "c.csv names no images: add a row with path and caption for each"),
+        ("path,caption\nno.jpg,x", "the only image of"),
         ("path,caption,split\na.jpg,x,later", "c.csv, row 2: the split is 'later', but has to be train"),
         ("path,caption,split\na.jpg,x,val\na.jpg,y,train", "c.csv, row 3: a.jpg is in the split train, but in val"),
         ("path,caption,split\na.jpg,x,val", "holds no pictures for training: none of its rows is in the split train"),
@@ -184,4 +184,4 @@ def test_data_that_is_none(tmp_path: Path) -> None:
     assert "holds no images: it holds nothing" in refused(tmp_path)
     table(tmp_path / "words.csv", "path,caption\na.jpg,x")
     assert "holds words.csv, which may be its captions or not: name the file" in refused(tmp_path)
-    assert "is no table of pictures" in refused(tmp_path / "a.jpg")
+    assert "is no table of images" in refused(tmp_path / "a.jpg")
