@@ -138,7 +138,9 @@ def convert(
     with screen() as shown:
         if dry_run:
             target_folder(mlx_path)
-            find_images([*calibrate, *report_pictures], exclude)
+            found = find_images([*calibrate, *report_pictures], exclude)
+            if found.left_out:
+                say(f"left out {found.left_out.words()}")
             plan = prepare(hf_path, options, revision, shown)
             put(jsonlib.dumps(_plan_entry(plan), indent=2)) if json else _show_plan(plan)
             return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
+from ..finetune.reading import Columns
 from . import options
 from .bulk import pictures
 from .completion import checkpoints, choices
@@ -39,8 +40,8 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Labels: a folder per class, train/ and val/ folders, a CSV or JSONL file. Captions: such a file, or"
-            " a .txt beside each picture.",
+            help="Labels: a folder per class, train/ and val/ folders, a table (CSV, JSON, Parquet). Captions: such a"
+            " table, or a .txt beside each image.",
             rich_help_panel=LABELLED,
         ),
     ] = None,
@@ -80,6 +81,26 @@ def evaluate(
     seed: Annotated[
         int | None,
         typer.Option(help="What chooses that part.", rich_help_panel=LABELLED),
+    ] = None,
+    image_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of a table with the path. [default: as it is called]", rich_help_panel=LABELLED
+        ),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(help="Column with the label, or several separated by ;.", rich_help_panel=LABELLED),
+    ] = None,
+    caption_column: Annotated[
+        str | None, typer.Option(help="Column with the caption.", rich_help_panel=LABELLED)
+    ] = None,
+    image_root: Annotated[
+        str | None,
+        typer.Option(
+            help="What paths in a table are relative to. [default: the folder of the table]",
+            rich_help_panel=LABELLED,
+        ),
     ] = None,
     any_base: options.AnyBase = False,
     template: Annotated[
@@ -170,6 +191,8 @@ def evaluate(
             batch_size=batch_size,
             any_base=any_base,
             exclude=tuple(exclude),
+            columns=Columns(image_column, label_column, caption_column),
+            image_root=image_root,
         )
         check_request(request)
     names = pictures(inputs, exclude) if inputs else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..finetune.reading import Columns, Reading
 from ..label_files import Choice, choose, read_labels
 from .screen import Screen
 from .tables import table
@@ -19,7 +20,6 @@ from .ui import put, say
 if TYPE_CHECKING:
     from ..evaluation import Evaluation
     from ..finetune.measured import Measure
-    from ..finetune.reading import Reading
     from ..loading import AnyModel, LoadOptions
     from ..metrics import ClassMetrics
     from ..models.classifier import Classifier
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SPLITS = ("val", "test", "train", "all")
 DATA_OPTIONS = (
     "adapter_path", "model", "split", "val_fraction", "seed", "template", "labels", "output",
-    "predictions", "force", "batch_size", "any_base",
+    "predictions", "force", "batch_size", "any_base", "image_column", "label_column", "caption_column", "image_root",
 )  # fmt: skip
 STDOUT = "-"  # the evaluation's own JSON, in place of a file
 CLASSES, MISTAKES = 25, 5  # that a table shows; files and JSON hold more
@@ -55,14 +55,15 @@ class Request:
     batch_size: int | None
     any_base: bool
     exclude: tuple[str, ...] = ()
+    columns: Columns = dataclasses.field(default_factory=Columns)
+    image_root: str | None = None
 
     @property
     def reading(self) -> Reading:
         """How the data is read; what training and evaluation write is no part of it."""
-        from ..finetune.reading import Reading
-
         written = (self.adapter_path, self.output)
-        return Reading(self.exclude, tuple(str(path.expanduser()) for path in written if path is not None))
+        avoid = tuple(str(path.expanduser()) for path in written if path is not None)
+        return Reading(self.exclude, avoid, self.columns, self.image_root)
 
 
 def check_request(request: Request) -> None:
@@ -112,7 +113,7 @@ def evaluate_data(request: Request, revision: str | None, settings: LoadOptions,
     from ..evaluation import Evaluation, write_report
     from ..finetune.captions import has_captions
 
-    evaluate = _captions if has_captions(request.data) else _labels
+    evaluate = _captions if has_captions(request.data, request.reading) else _labels
     evaluation = evaluate(request, revision, settings, shown)
     shown.close()
     if isinstance(evaluation, Evaluation):

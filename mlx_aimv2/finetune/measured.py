@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import InputError
-from ..events import Notice, OnEvent
+from ..events import Notice, OnEvent, Skipped
 from ..storage.json_files import read_json
 from ..words import counted
 from .captions import CaptionDataset
@@ -17,7 +17,7 @@ from .dataset import Dataset
 from .reading import Reading
 from .record import MARKS, RECORD, SKIPPED, file_mark, relative_path
 from .rows import SPLITS
-from .scanning import announce
+from .scanning import announce, shortened
 
 ALL = "all"
 KNOWN = (*SPLITS, SKIPPED)
@@ -113,6 +113,10 @@ def _as_in_training(
         return dataset, SPLITS
     named = {each.path for pictures in known.values() for each in pictures}
     new = [each for each in everything if each.path not in named]
+    missing = [each.path for each in new if file_mark(each.path) is None]
+    for skipped in shortened([Skipped(path, "it cannot be read") for path in missing], dataset.root):
+        on_event(skipped)
+    new = [each for each in new if each.path not in set(missing)]
     parts = {name: tuple(known[name]) for name in SPLITS}
     if split is None and not parts["val"] and new:  # what training never saw is as good as held out
         parts["val"] = tuple(new)

@@ -37,8 +37,8 @@ class FinetuneOptions:
 
     data: str = option(
         "",
-        "A folder per class, train/ and val/ folders, or a CSV or JSONL file; for captions such a file, or a"
-        " folder with a .txt beside each picture.",
+        "A folder per class, train/ and val/ folders, or a table (CSV, JSON, Parquet); for captions such a table, or"
+        " a folder with a .txt beside each image.",
         DATA,
     )
     task: str = option(
@@ -56,7 +56,9 @@ class FinetuneOptions:
     exclude: tuple[str, ...] = option(
         (), "Leave out files and folders of this name or path; may be given several times.", DATA
     )
-    image_column: str | None = option(None, "Column of a table with the path. [default: as it is called]", DATA)
+    image_column: str | None = option(
+        None, "Column of a table with the path. [default: as it is called]", DATA
+    )
     label_column: str | None = option(None, "Column with the label, or several separated by ;.", DATA)
     caption_column: str | None = option(None, "Column with the caption.", DATA)
     image_root: str | None = option(

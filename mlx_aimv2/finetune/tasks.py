@@ -35,14 +35,14 @@ TASKS = {
     "classify": TaskRules(
         metrics={"top1": True, "macro_f1": True, "loss": False, "map": True, "exact_match": True},
         methods=tuple(METHODS),
-        foreign=("vision_tower", "text_tower"),
+        foreign=("vision_tower", "text_tower", "caption_column"),
     ),
     "contrastive": TaskRules(
         metrics={"recall@1": True, "recall@5": True, "recall@10": True, "loss": False},
         methods=tuple(name for name, method in METHODS.items() if not method.frozen),
         foreign=(
             "class_weights", "pooling", "batch_norm", "neighbours", "sweep", "mixup", "cutmix",
-            "label_smoothing",
+            "label_smoothing", "label_column",
         ),
     ),
 }  # fmt: skip

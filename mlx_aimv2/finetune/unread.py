@@ -46,9 +46,7 @@ def form_of(tree: Tree, folder: str = "") -> str | None:
     folders = {name(path).lower(): path for path in tree.subfolders(folder)}
     files = {name(path).lower() for path in tree.others if path.rpartition("/")[0] == folder}
     if {"dataset_info.json", "dataset_dict.json"} & files:
-        return (
-            f"holds {SAVED}"
-        )
+        return f"holds {SAVED}"
     if "data.mdb" in files:
         return f"is an LMDB database, which is not read: {LISTED}"
     if {"jpegimages", "annotations"} <= set(folders):
