@@ -109,10 +109,19 @@ def _located(file: Path, rows: list[Row], image_root: str | None, root: Path) ->
             break
     else:
         raise InputError(_none_exists(file, rows, image_root))
-    start = str(root) + os.sep
-    paths = (path or str(base / row.path) for path, row in zip(found, rows, strict=True))
-    full = (os.path.normpath(Path(path).absolute()) for path in paths)
-    return [replace(row, path=path.removeprefix(start)) for path, row in zip(full, rows, strict=True)]
+    paths = (path or row.path for path, row in zip(found, rows, strict=True))
+    if image_root is not None and not base.absolute().is_relative_to(root):  # it does not go with the table
+        start = base.absolute()
+        return [
+            replace(row, path=os.path.normpath(start / path)) for path, row in zip(paths, rows, strict=True)
+        ]
+    return [replace(row, path=_from(root, base, path)) for path, row in zip(paths, rows, strict=True)]
+
+
+def _from(root: Path, base: Path, path: str) -> str:
+    """A path from ``base`` as one from ``root``."""
+    above = os.path.relpath(base.absolute(), root)
+    return os.path.normpath(Path(above, path)).removeprefix(str(root) + os.sep)
 
 
 def _bases(file: Path) -> list[Path]:
@@ -128,9 +137,9 @@ def _bases(file: Path) -> list[Path]:
 
 
 def _existing(base: Path, path: str) -> str | None:
-    """The file that a row names, if it exists; tables of Windows have backslashes in paths."""
+    """The path of a row, if there is such a file; tables of Windows have backslashes in paths."""
     names = [path, path.replace("\\", "/")] if "\\" in path else [path]
-    return next((str(base / name) for name in names if _exists(base / name)), None)
+    return next((name for name in names if _exists(base / name)), None)
 
 
 def _none_exists(file: Path, rows: list[Row], image_root: str | None) -> str:

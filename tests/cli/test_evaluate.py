@@ -86,7 +86,7 @@ def test_a_broken_picture_is_named_and_the_rest_compared(cli, pair, converted, p
     ("arguments", "message"),
     [
         (["{photo}"], "a comparison needs at least two pictures, not 1"),
-        (["{empty}"], "no pictures in the folder"),
+        (["{empty}"], "no images in the folder"),
         (["--dtype", "int8"], "dtype 'int8' is not one of"),
         (["--device", "tpu"], "device 'tpu' is neither cpu nor gpu"),
     ],

@@ -24,6 +24,7 @@ OTHERS = {  # a value that is not the default, for what is neither a number nor 
     "fine_tune_type": "dora", "class_weights": "balanced", "pooling": "head", "optimizer": "lion",
     "schedule": "linear", "metric": "loss", "dtype": "float32",
     "task": "contrastive", "vision_tower": "frozen", "text_tower": "frozen", "target_modules": "q,v",
+    "exclude": ("raw",),
 }  # fmt: skip
 SMALL = (
     "layer_decay",
@@ -40,6 +41,7 @@ WITH = {
     "neighbours": ["--fine-tune-type", "knn"],
     "vision_tower": ["--task", "contrastive"],
     "text_tower": ["--task", "contrastive"],
+    "caption_column": ["--task", "contrastive"],
 }
 
 
@@ -84,7 +86,7 @@ def told(monkeypatch):
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_every_option_reaches_its_field(told, field):
     flag, value = f"--{field.name.replace('_', '-')}", other(field)
-    given = [flag] if value is True else [flag, value]
+    given = [flag] if value is True else [flag, value[0] if isinstance(value, tuple) else value]
     options, done = told(*given, *WITH.get(field.name, []))
     assert options is not None, done.output
     assert getattr(options, field.name) == value != field.default
@@ -321,13 +323,13 @@ def test_a_broken_picture_is_named_and_the_rest_trained_on(cli, pair, data, tmp_
     ("arguments", "message"),
     [
         ([], "there is no data: give --data FOLDER, with a folder per class in it"),
-        (["--data", "{tmp}/none"], "No such file or directory: name a folder of pictures"),
+        (["--data", "{tmp}/none"], "No such file or directory: name a folder of images"),
         (["--data", "{data}", "--fine-tune-type", "qlora"], "--fine-tune-type 'qlora' is not one of linear,"),
         (["--data", "{data}", "--learning-rate", "0"], "--learning-rate must be more than 0, not 0.0"),
         (["--data", "{data}", "-c", "{tmp}/c.yaml"], "c.yaml cannot be read: No such file or directory"),
         (["--data", "{data}", "-c", "{tmp}/tpu.yaml"], "device 'tpu' is neither cpu nor gpu"),
         (["--data", "{data}", "--device", "tpu"], "device 'tpu' is neither cpu nor gpu"),
-        (["--data", "{data}/red"], "red holds no folder per class: put the pictures of each class into one"),
+        (["--data", "{data}/red"], "red holds no folder per class: put the images of each class into one"),
         (["--data", "{data}", "--val-fraction", "0"], "there are no pictures for validation"),
         (["--data", "{data}", "--num-layers", "99"], "--num-layers 99: this encoder has 3 layers"),
     ],

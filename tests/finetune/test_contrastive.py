@@ -284,7 +284,7 @@ def test_a_huge_learning_rate_ends_with_advice(options):
         ({"data": ""}, "there is no data: give --data FILE, a .csv or .jsonl file with path and caption, or"),
         ({"val_fraction": 0.0}, "there are no pictures for validation: give a --val-fraction"),
         ({"num_layers": 9}, "--num-layers 9: the vision encoder has 2 layers"),
-        ({"data": "{labels}"}, "without a caption, such as"),
+        ({"data": "{labels}"}, "no caption for 18 images in"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line_and_leave_nothing(options, given, message, data, tmp_path):
