@@ -16,7 +16,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # huggingface_hub brings it
 
 from .checkpoints.fit import fold_names
-from .checkpoints.hub import is_repo_name
+from .checkpoints.names import is_repo_name
 from .config import Aimv2Config, AnyConfig
 from .presets import PRESETS
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from . import __version__
 from .card import CARD, is_ours, renamed
 from .checkpoints.fetch import no_bars
-from .checkpoints.hub import is_repo_name
+from .checkpoints.names import is_repo_name
 from .checkpoints.selection import is_written_name, small_files
 from .errors import (
     AccessTokenError,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,13 @@ from ..storage.stand_ins import check_stand_in
 from .flax import read_flax
 from .headers import MLX_DTYPES, Header, TensorInfo, check_apart, check_count, check_name, tensor_bytes
 from .npz import read_npz
-from .selection import INDEX, choose_weights, shard_names, small_files
+from .selection import INDEX, WEIGHT_SUFFIXES, choose_weights, shard_names, small_files
 from .unpacking import unpack
 
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors library
+
+DOWNLOADED = (".git", ".cache/huggingface")  # what git and `hf download --local-dir` leave in a folder
+BLOB = re.compile(r"/models--[^/]+/blobs/(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")  # of the Hugging Face cache
 
 
 def find_weights(folder: Path, weights: str | None = None) -> tuple[Path, ...]:
@@ -63,7 +67,9 @@ def inside(folder: Path, name: str) -> Path:
     """The path of a file of this folder, which need not be there.
 
     A symbolic link may point to another file of the folder, or to where the Hugging Face cache keeps what a
-    snapshot consists of: `snapshots/COMMIT/NAME` -> `blobs/HASH`.
+    snapshot consists of: `snapshots/COMMIT/NAME` -> `blobs/HASH`. In a folder that was not downloaded, a link of its
+    owner may also lead to a weight file anywhere, and to another file of a checkpoint where weights lie beside it.
+    What was downloaded could else have a conversion read, and an upload publish, any file of the user.
 
     Raises:
         DamagedFileError: a name that leads elsewhere, or a link that does.
@@ -75,11 +81,24 @@ def inside(folder: Path, name: str) -> Path:
         home, target = (Path(os.path.realpath(one)) for one in (folder, path))
         blobs = home.parent.parent / "blobs"
         in_cache = home.parent.name == "snapshots" and target.parent == blobs
-        if not in_cache and not target.is_relative_to(home):
+        if not in_cache and not target.is_relative_to(home) and not _is_own_link(path, home, target):
             raise DamagedFileError(
                 f"{path} is a link out of its folder, to {target}: put the file itself there"
             )
     return path
+
+
+def _is_own_link(path: Path, home: Path, target: Path) -> bool:
+    """Whether the user may have made a link to ``target`` for its own sake; ``home`` is the real folder."""
+    downloaded = home.parent.name == "snapshots" or any((home / mark).exists() for mark in DOWNLOADED)
+    owners = {os.geteuid(), home.stat().st_uid}
+    if downloaded or path.lstat().st_uid not in owners or not target.is_file():
+        return False
+    if BLOB.search(str(target)) or target.suffix in WEIGHT_SUFFIXES:
+        return True
+    return path.suffix not in WEIGHT_SUFFIXES and any(
+        entry.suffix in WEIGHT_SUFFIXES for entry in target.parent.iterdir()
+    )
 
 
 def check_links(folder: Path) -> None:

@@ -15,19 +15,17 @@ from ..errors import (
     GatedRepositoryError,
     HubError,
     InputError,
-    NotACheckpointError,
     OfflineError,
     RepositoryNotFoundError,
 )
 from ..events import Notice, OnEvent, ignore
-from ..presets import DEMO_MODEL, find, suggest
+from ..presets import DEMO_MODEL, find
 from .bundled import bundled_folder, is_demo
 from .fetch import Download, Listing, is_complete
+from .names import checked_text, folder_or_model, is_repo_name, local_folder, repository, similar
 
-_REPO = re.compile(r"(?=.{3,96}\Z)(?!.*(?:--|\.\.))(?!.*\.git\Z)\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./+-]*", re.ASCII)
 _WEIGHTS = re.compile(r"[\w.-]+\.(?:safetensors|npz|msgpack)")
-_DRIVE = re.compile(r"[A-Za-z]:")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAIN = "main"
 
@@ -88,9 +86,10 @@ def resolve(
 ) -> Resolved:
     """The folder of a checkpoint, downloaded from the Hub where it is not there yet.
 
-    An existing folder is taken as it is. Everything else that does not look like a path is `demo`, which lies inside
-    the package, a short name of ``presets``, or a repository. Without a network, or with ``HF_HUB_OFFLINE=1``, the
-    cache has to hold a repository.
+    An existing folder is taken as it is, also where it has the name of a known model, with a ``Notice``; but a folder
+    of such a name without weights gives way to the model. Everything else that does not look like a path is `demo`,
+    which lies inside the package, a short name of ``presets``, or a repository. Without a network, or with
+    ``HF_HUB_OFFLINE=1``, the cache has to hold a repository.
 
     Args:
         path_or_repo: Folder, short name (``demo``, ``large-224``) or repository (``apple/aimv2-large-patch14-224``).
@@ -107,11 +106,11 @@ def resolve(
         DamagedFileError: The list of weight shards is damaged.
         HubError: The Hub, the network or the cache fails; the subclasses tell the common cases apart.
     """
-    text = _checked_text(path_or_repo)
-    folder = _local_folder(text)
+    text = checked_text(path_or_repo)
+    folder = local_folder(text)
+    if isinstance(path_or_repo, str):
+        folder = folder_or_model(text, folder, on_event)
     if folder is not None:
-        if is_demo(text):
-            on_event(Notice(f"the folder {folder} is used, and not the checkpoint inside the package"))
         if revision is not None:
             raise InputError(f"{folder} is a local folder, which has no revision {revision!r}: leave it out")
         return Resolved(folder, None, None)
@@ -125,12 +124,7 @@ def resolve(
         raise InputError(f"{revision!r} is not the name of a branch or tag, nor a commit")
     if weights is not None and not _WEIGHTS.fullmatch(weights):
         raise InputError(f"weights must name a .safetensors, .npz or .msgpack file, not {weights!r}")
-    return _from_hub(_Wanted(_repository(text), revision, weights), on_event)
-
-
-def is_repo_name(text: str) -> bool:
-    """Whether a repository of the Hub can be called so: `owner/name`."""
-    return _REPO.fullmatch(text) is not None
+    return _from_hub(_Wanted(repository(text), revision, weights), on_event)
 
 
 def is_cached(repo: str, revision: str | None = None) -> bool:
@@ -139,53 +133,6 @@ def is_cached(repo: str, revision: str | None = None) -> bool:
     name = preset.repo if preset else repo
     valid = is_repo_name(name) and (revision is None or _REVISION.fullmatch(revision))
     return bool(valid) and _cached(_Wanted(name, revision)) is not None
-
-
-def _checked_text(path_or_repo: object) -> str:
-    if not isinstance(path_or_repo, str | os.PathLike):
-        raise InputError(f"a checkpoint is a folder or a model name, not {type(path_or_repo).__name__}")
-    text = os.fspath(path_or_repo)
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise InputError(f"a checkpoint is a folder or a model name, not {text!r}")
-    if "://" in text:
-        raise InputError(f"{text} is a web address: give the repository as OWNER/NAME")
-    return text
-
-
-def _local_folder(text: str) -> Path | None:
-    """The folder that a text names; None if it can only be the name of a model."""
-    path = Path(os.path.expanduser(text))
-    if os.path.isdir(path):
-        return path
-    if is_demo(text):
-        return None  # whatever else has this name, such as a file
-    if os.path.lexists(path):
-        raise InputError(f"{path} is not a folder: give the folder that holds it, {path.parent}")
-    if not text.isprintable():
-        raise InputError(f"no folder {text!r}, and no model has such a name")
-    starts = text.startswith((".", "~", "/")) or _DRIVE.match(text)
-    if starts or "\\" in text or text.count("/") > 1 or text.endswith("/"):
-        raise NotACheckpointError(
-            f"no folder {path}: check the path, or give a model name (mlx-aimv2 models)"
-        )
-    return None
-
-
-def _repository(text: str) -> str:
-    preset = find(text)
-    if preset is not None:
-        return preset.repo
-    if is_repo_name(text):
-        return text
-    what = "is not a valid repository name" if "/" in text else "is neither a folder nor a known model"
-    raise InputError(f"{text!r} {what}: {_similar(text)}")
-
-
-def _similar(text: str) -> str:
-    """What to do about an unknown name."""
-    close = suggest(text)
-    guess = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"{guess}`mlx-aimv2 models` lists the names; others are OWNER/NAME"
 
 
 def _from_hub(wanted: _Wanted, on_event: OnEvent) -> Resolved:
@@ -301,7 +248,7 @@ def _refusal(error: Exception, wanted: _Wanted) -> HubError:
     if isinstance(error, errors.RepositoryNotFoundError):
         return RepositoryNotFoundError(
             f"no repository {wanted.repo} on the Hub, and no such folder here "
-            f"(if it is private: `hf auth login`): {_similar(wanted.repo)}"
+            f"(if it is private: `hf auth login`): {similar(wanted.repo)}"
         )
     if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
         status = error.response.status_code

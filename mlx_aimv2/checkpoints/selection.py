@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from ..errors import DamagedFileError, NotACheckpointError, PickleRefusedError
@@ -28,6 +29,7 @@ SMALL_FILES = (  # beside the weights: configuration, tokenizer, licence, card
     "LICENSE.txt",
     "README.md",
 )
+WEIGHT_SUFFIXES = (".safetensors", ".npz", ".msgpack")
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 _SHARD = re.compile(r"model-\d{5,}-of-\d{5,}\.safetensors", re.ASCII)
 
@@ -93,6 +95,16 @@ def _asked_for(names: Collection[str], source: str, weights: str) -> str:
     if weights.endswith(PICKLES):
         raise PickleRefusedError(f"{source}: these are {_pickled([weights])}")
     return weights
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a folder holds something that passes for weights, even pickled or several of them."""
+    try:
+        return any(
+            entry.suffix in (*WEIGHT_SUFFIXES, *PICKLES) or entry.name == INDEX for entry in folder.iterdir()
+        )
+    except OSError:
+        return True  # what is wrong with it is found when it is opened
 
 
 def _found(names: Collection[str]) -> str:

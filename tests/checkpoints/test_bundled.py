@@ -43,11 +43,17 @@ def test_the_name_is_enough(inside, name):
 
 def test_a_folder_of_that_name_comes_first_and_is_told_of(inside, tmp_path):
     (tmp_path / "work" / "demo").mkdir()
+    (tmp_path / "work" / "demo" / "model.safetensors").touch()
     told = []
     found = resolve("demo", on_event=told.append)
     assert found.folder.samefile(tmp_path / "work" / "demo")
     assert not found.bundled
-    assert told == [Notice("the folder demo is used, and not the checkpoint inside the package")]
+    assert told == [
+        Notice(
+            "the folder demo is used, and not the checkpoint inside the package: ./demo means the folder, rename the"
+            " folder to have the model"
+        )
+    ]
 
 
 def test_a_file_of_that_name_does_not_matter(inside, tmp_path):

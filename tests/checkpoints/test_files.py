@@ -1,4 +1,5 @@
 import json
+import os
 import struct
 
 import mlx.core as mx
@@ -411,6 +412,65 @@ def test_small_files_that_are_links_out_of_the_folder_are_refused(elsewhere, nam
     (folder / name).symlink_to(elsewhere)
     with pytest.raises(DamagedFileError, match=f"{name} is a link out of its folder, to {elsewhere}"):
         check_links(folder)
+
+
+@pytest.fixture
+def another(tmp_path):
+    """A checkpoint beside the folder, and the folder."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "folder").mkdir()
+    mx.save_safetensors(str(tmp_path / "other" / "weights.safetensors"), TENSORS)
+    (tmp_path / "other" / "config.json").write_text("{}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_users_own_link_to_a_weight_file_is_followed(another, absolute):
+    target = another / "other" / "weights.safetensors" if absolute else "../other/weights.safetensors"
+    (another / "folder" / "model.safetensors").symlink_to(target)
+    (another / "folder" / "config.json").symlink_to(another / "other" / "config.json")
+    check_links(another / "folder")
+    assert read_header(find_weights(another / "folder")).shapes["a"] == (2, 3)
+
+
+def test_a_small_file_may_not_be_a_link_to_where_no_checkpoint_is(another):
+    (another / "other" / "weights.safetensors").unlink()
+    (another / "folder" / "config.json").symlink_to(another / "other" / "config.json")
+    with pytest.raises(DamagedFileError, match=r"config\.json is a link out of its folder"):
+        check_links(another / "folder")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("mark", [".git", ".cache/huggingface"])
+def test_links_of_what_was_downloaded_are_not_followed_out_of_it(another, mark, name):
+    (another / "folder" / mark).mkdir(parents=True)
+    target = {"model.safetensors": "weights.safetensors"}.get(name, name)
+    (another / "folder" / name).symlink_to(another / "other" / target)
+    with pytest.raises(DamagedFileError, match="is a link out of its folder"):
+        inside(another / "folder", name)
+
+
+def test_a_link_of_somebody_else_is_not_followed(another, monkeypatch):
+    path = another / "folder" / "model.safetensors"
+    path.symlink_to(another / "other" / "weights.safetensors")
+    owner = path.lstat().st_uid
+    os.lchown(path, owner + 1, -1) if owner == 0 else monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    if owner == 0:
+        with pytest.raises(DamagedFileError, match="is a link out of its folder"):
+            inside(another / "folder", path.name)
+    else:  # who owns the folder may link from it
+        assert inside(another / "folder", path.name) == path
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vocab.json"])
+def test_links_into_the_hubs_cache_are_followed(another, name):
+    """As `hf download --local-dir` made them once."""
+    blobs = another / "hub" / "models--me--x" / "blobs"
+    blobs.mkdir(parents=True)
+    (another / "other" / "weights.safetensors").rename(blobs / ("ab" * 32))
+    path = another / "folder" / name
+    path.symlink_to(blobs / ("ab" * 32))
+    assert inside(another / "folder", name) == path
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../secret", "/etc/passwd", "a\\b", "a\0b"])

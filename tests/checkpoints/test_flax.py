@@ -163,7 +163,7 @@ ZEROS = bytes(8)
         (b"", "is cut off in its start: download it again"),
         (b"\x80", "is not a file of Flax weights: download it again"),
         (b"\xc1", "is not a file of Flax weights"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "is not a file of Flax weights"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer: run"),
         (tree()[:-1], "is cut off in x: download it again"),
         (tree()[:12], "is cut off in x: download it again"),
         (tree()[:4], r"is cut off in (params|its start): download it again"),

@@ -10,7 +10,9 @@ import huggingface_hub
 import pytest
 
 from mlx_aimv2 import errors
+from mlx_aimv2.checkpoints.files import find_weights
 from mlx_aimv2.checkpoints.hub import Resolved, resolve
+from mlx_aimv2.events import Notice
 
 LARGE = "apple/aimv2-large-patch14-224"
 NO_FOLDER = "check the path, or give a model name (mlx-aimv2 models)"
@@ -132,3 +134,62 @@ def test_importing_is_light() -> None:
     root = Path(__file__).parents[2]
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     assert ran.stdout.strip() == "set()"
+
+
+# --- a folder or a file that has the name of a known model
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("lit", "apple/aimv2-large-patch14-224-lit"),
+        ("large-224", "apple/aimv2-large-patch14-224"),
+        ("timm-large-224", "timm/aimv2_large_patch14_224.apple_pt"),
+    ],
+)
+def test_a_folder_with_weights_goes_before_a_short_name_and_both_are_named(
+    work: Path, name: str, model: str
+) -> None:
+    (work / "mine").rename(work / name)
+    told: list[object] = []
+    assert resolve(name, on_event=told.append) == Resolved(Path(name), None, None)
+    assert told == [
+        Notice(
+            f"the folder {name} is used, and not the model {model}: ./{name} means the folder, {model} means the"
+            " model"
+        )
+    ]
+    for other in (f"./{name}", f"{name}/", Path(name), work / name):
+        assert resolve(other, on_event=lambda event: pytest.fail(str(event))).folder.samefile(work / name)
+
+
+def test_a_folder_with_the_whole_name_of_a_repository(work: Path) -> None:
+    model = "apple/aimv2-large-patch14-224"
+    (work / "apple").mkdir()
+    (work / "mine").rename(work / model)
+    told: list[object] = []
+    assert resolve(model, on_event=told.append).repo is None
+    assert told == [
+        Notice(
+            f"the folder {model} is used, and not the model {model}: ./{model} means the folder, rename the folder to"
+            " have the model"
+        )
+    ]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_holds_no_weights_gives_way_to_the_model(work: Path, kind: str) -> None:
+    (work / "demo").mkdir() if kind == "folder" else (work / "demo").touch()
+    told: list[object] = []
+    assert resolve("demo", on_event=told.append).bundled
+    what = "the folder demo, which holds no weights" if kind == "folder" else "the file demo"
+    assert told == [
+        Notice(f"the checkpoint inside the package is used, and not {what}: ./demo means what is here")
+    ]
+    with pytest.raises((errors.InputError, errors.NotACheckpointError)):
+        find_weights(resolve("./demo").folder)
+
+
+def test_a_folder_of_any_other_name_is_taken_without_a_word(work: Path) -> None:
+    (work / "empty").mkdir()
+    assert resolve("empty", on_event=lambda event: pytest.fail(str(event))).folder == Path("empty")
