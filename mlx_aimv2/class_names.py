@@ -16,7 +16,7 @@ NUMBERED = re.compile(r"(\d+)[._-]+(?=[^\W\d_])")  # "3-pear", but "3 pears"
 ALWAYS_NUMBERING = re.compile(
     r"^(?:0\d*[\s._-]+|\d+\.\s*)(?=[^\W\d_])"
 )  # whatever the other classes are called
-AROUND_WORDNET = re.compile(rf"^{WORDNET}[\s._-]+|[\s._-]+{WORDNET}$")
+AROUND_WORDNET = re.compile(rf"^{WORDNET}[\s._-]+|(?<![\s._-])[\s._-]+{WORDNET}$")
 SEPARATORS = re.compile(
     r"[_\s]+"
     r"|(?<=\w)[.+~|:;=@·•–—]+(?=[^\W\d_])"  # "black+ring" and "St.Bernard", not "C++" or "1.5"

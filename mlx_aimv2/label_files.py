@@ -173,13 +173,14 @@ def choose(labels: Sequence[Label], classes: Sequence[str]) -> Choice:
 
 
 def _labels_of_classes(labels: Sequence[Label], classes: Sequence[str]) -> list[Label | None]:
+    known = set(classes)
     by_name: dict[str, Label] = {}
     by_words: dict[str, Label] = {}
     for label in labels:
-        known = [by_name.setdefault(label.name, label)]
-        if label.name not in classes:
-            known.append(by_words.setdefault(_words(label.name), label))
-        if any(other is not label for other in known):
+        first = [by_name.setdefault(label.name, label)]
+        if label.name not in known:
+            first.append(by_words.setdefault(_words(label.name), label))
+        if any(other is not label for other in first):
             raise InputError(f"--labels names {label.name!r} twice: keep one of them")
     return [by_name.get(name) or by_words.get(_words(name)) for name in classes]
 

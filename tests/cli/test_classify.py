@@ -4,7 +4,9 @@ import shutil
 
 import pytest
 
+from mlx_aimv2.cli.classify import _File
 from mlx_aimv2.demo.untrained import write_checkpoint
+from mlx_aimv2.zeroshot import Classified
 
 LABELS = "a dog,a cat,a rocket"
 
@@ -295,3 +297,13 @@ def test_a_base_that_is_gone_is_named(cli, probe, photos, tmp_path):
     done = cli("classify", photos / "0.png", "--adapter-path", moved)
     message = f"{moved} was trained on /no/such/base, which is not there: name its place with --model"
     assert (done.returncode, done.stderr) == (2, f"mlx-aimv2: error: {message}\n")
+
+
+def test_an_interrupted_run_leaves_an_earlier_file(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("longer")
+    file = _File(tmp_path / "a.csv", True, 1, {})
+    file.add("a.png", Classified(0, [("dog", 0.75), ("cat", 0.25)]))
+    file.close(interrupted=True)
+    assert (tmp_path / "a.csv").read_text() == "longer"
+    assert (tmp_path / "a.part.csv").read_text() == "path,label,score\na.png,dog,0.75\n"
+    assert capsys.readouterr().err == f"mlx-aimv2: wrote the labels of 1 image to {tmp_path / 'a.part.csv'}\n"
