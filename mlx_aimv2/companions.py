@@ -13,12 +13,14 @@ from typing import Any
 import mlx.core as mx
 
 from . import __version__
+from .adapters.task import HEAD, TASK
 from .card import CARD, CardFacts, read_card
+from .checkpoints.atomic import refuse_existing
 from .checkpoints.eras import without_source
 from .checkpoints.files import inside
 from .checkpoints.quantize import Quantization
-from .checkpoints.selection import CONFIG, small_files
-from .errors import ConfigError, DamagedFileError, InputError, OutputError
+from .checkpoints.selection import CONFIG, is_written_name, small_files
+from .errors import ConfigError, DamagedFileError, ExistsError, InputError, OutputError
 from .events import OnEvent, Progress
 from .fidelity_report import Fidelity
 from .loading import Checkpoint
@@ -113,12 +115,16 @@ def copy_files(checkpoint: Checkpoint, folder: Path) -> None:
         write_settings(folder, find_settings(source, checkpoint.config).config)
 
 
-def target_folder(path: str | os.PathLike[str]) -> Path:
+def target_folder(path: str | os.PathLike[str], force: bool = False) -> Path:
     """The folder that is to be written.
+
+    Args:
+        path: of the folder.
+        force: whether a checkpoint that is there may be replaced.
 
     Raises:
         InputError: a name that MLX could not open again.
-        OutputError: it exists already.
+        ExistsError: something is there, and may not be replaced, or is more than a checkpoint.
     """
     target = Path(os.path.expanduser(path))
     try:
@@ -127,9 +133,30 @@ def target_folder(path: str | os.PathLike[str]) -> Path:
         raise InputError(
             f"{str(target)!r} is no valid UTF-8, and could not be loaded: choose another name"
         ) from error
-    if os.path.lexists(target):
-        raise OutputError(f"{target} exists already: name another folder, or remove it")
+    refuse_existing(target, force=force)
+    if os.path.lexists(target) and not target.is_dir():
+        raise ExistsError(f"{target} is no folder: name another")
+    names = sorted(one.name for one in target.iterdir()) if target.is_dir() else []
+    names = [name for name in names if not name.startswith(".")]
+    of_checkpoint = {*small_files(names), *filter(is_written_name, names), HEAD, TASK}
+    other = next((name for name in names if name not in of_checkpoint), None)
+    if other is None and names and CONFIG not in names:
+        other = names[0]
+    if other is not None:
+        raise ExistsError(
+            f"{target} holds {other}, and --force replaces nothing but a checkpoint: name another folder"
+        )
     return target
+
+
+def check_apart(target: Path, *sources: Path) -> None:
+    """Refuse to replace what is being read.
+
+    Raises:
+        InputError: ``target`` is one of ``sources``.
+    """
+    if any(os.path.realpath(target) == os.path.realpath(source) for source in sources):
+        raise InputError(f"{target} is what is to be read: name another folder")
 
 
 def check_space(folder: Path, nbytes: int) -> None:

@@ -23,7 +23,7 @@ from .checkpoints.atomic import new_folder
 from .checkpoints.npz import write_npz
 from .checkpoints.selection import CONFIG
 from .checkpoints.shards import write_shards
-from .companions import card_facts, check_space, config_entry, copy_files, target_folder
+from .companions import card_facts, check_apart, check_space, config_entry, copy_files, target_folder
 from .errors import Aimv2Error, NonFiniteError
 from .events import Notice, OnEvent, Progress, ignore
 from .fidelity import compare
@@ -57,7 +57,7 @@ def convert(
 
     Args:
         hf_path: a folder, a repository or a short name; any published layout.
-        mlx_path: the folder to write; it must not exist, and appears whole or not at all.
+        mlx_path: the folder to write; it must not exist (but see ``options.force``), and appears whole or not at all.
         dtype: float32, float16 or bfloat16; None for what ``options`` say, or what the source is stored in.
         revision: branch, tag or commit of the repository.
         quantize: quantize the layers' weights.
@@ -127,7 +127,7 @@ def convert_and_report(
 
     A comparison that fails costs no more than itself.
     """
-    target = target_folder(mlx_path)
+    target = target_folder(mlx_path, options.force)
     # what is wrong with the names of images is found before anything is downloaded
     pictures = {
         name: _found(getattr(options, name), options.exclude, on_event)
@@ -136,8 +136,9 @@ def convert_and_report(
     options = dataclasses.replace(options, **pictures)  # type: ignore[arg-type]
     if options.report:
         make_sample(options.report_pictures or None)
-    with new_folder(target) as folder:
+    with new_folder(target, replace=options.force) as folder:
         conversion = prepare(hf_path, options, revision, on_event)
+        check_apart(target, conversion.checkpoint.resolved.folder)
         check_space(folder, conversion.nbytes)
         _check_small_files(conversion, on_event)
         if odd := conversion.odd:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from .canvas import save_picture
-from .checkpoints.atomic import replacing
 from .class_names import label_texts, reading_notices, some
 from .classification import check_count, logit_stream
-from .errors import InputError, NonFiniteError, OutputError
+from .errors import InputError, NonFiniteError
 from .events import OnEvent, Progress, Skipped, ignore, warn
 from .loading import AnyModel
 from .metrics import THRESHOLD, Metrics, log_softmax, measure, measure_multi_label, sigmoid
@@ -90,16 +86,6 @@ class Evaluation:
         if self.metrics.confusion is not None:
             pictures["confusion.png"] = draw_confusion(self.metrics.confusion, self.metrics.labels)
         return pictures
-
-
-class Reported(Protocol):
-    """What a report can be written of."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values for JSON."""
-
-    def drawn(self) -> dict[str, Image.Image]:
-        """Pictures, by the names of their files."""
 
 
 def evaluate_classifier(
@@ -271,29 +257,3 @@ def _multi_label_mistakes(
         if confidence[k] > 0:
             named = [tuple(labels[int(c)] for c in np.flatnonzero(row[k])) for row in (targets, predicted)]
             yield Mistake(good[k][0], named[0], named[1], float(confidence[k]))
-
-
-def write_report(folder: Path, evaluation: Reported) -> list[Path]:
-    """Write `evaluation.json`; of labels `calibration.png` and, where a picture has one label, `confusion.png`.
-
-    Args:
-        folder: is made where it does not exist; files of these names in it are replaced.
-        evaluation: what to write.
-
-    Returns:
-        The files.
-
-    Raises:
-        OutputError: one of them cannot be written.
-    """
-    pictures = evaluation.drawn()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error.strerror or error}") from error
-    for name, picture in pictures.items():
-        save_picture(folder / name, picture)
-    with replacing(folder / "evaluation.json") as partial:
-        text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
-        partial.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-    return [folder / name for name in (*pictures, "evaluation.json")]

@@ -15,7 +15,7 @@ from .checkpoints.eras import original_config, timm_config, without_source
 from .checkpoints.layouts import LAYOUTS
 from .checkpoints.selection import CONFIG
 from .checkpoints.shards import Entry, write_shards
-from .companions import check_space, copy_files, one_by_one, target_folder
+from .companions import check_apart, check_space, copy_files, one_by_one, target_folder
 from .errors import ConfigError, InputError
 from .events import Notice, OnEvent, ignore
 from .fusing import fused_tensors, fusible
@@ -67,12 +67,13 @@ def export(
         raise InputError(f"format {format!r} is not one of {', '.join(FORMATS)}")
     if options.scheme is not None or options.quant_predicate is not None:
         raise InputError("other programs' layouts have no place for quantized weights")
-    path = target_folder(target)
+    path = target_folder(target, options.force)
     adapter = fusible(adapter_path) if adapter_path is not None else None
     if adapter is not None and (adapter / HEAD).is_file():
         on_event(Notice(f"the head in {adapter} stays there: the encoder alone is exported"))
-    with new_folder(path) as folder:
+    with new_folder(path, replace=options.force) as folder:
         conversion = prepare(source, options, revision, on_event, may_stay_packed=False)
+        check_apart(path, conversion.checkpoint.resolved.folder)
         entry = _config(conversion, format)
         fused = _fusing(conversion, adapter, any_base)
         _write_weights(folder, conversion, fused, format, options, on_event)

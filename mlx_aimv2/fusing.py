@@ -27,7 +27,7 @@ from .checkpoints.origin import Origin, checkpoint_hash
 from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
 from .checkpoints.selection import CONFIG
 from .checkpoints.shards import Entry, write_shards
-from .companions import check_space, copy_files, one_by_one, source_facts
+from .companions import check_apart, check_space, copy_files, one_by_one, source_facts, target_folder
 from .config import Aimv2Config
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
@@ -47,6 +47,7 @@ class FuseOptions:
         weights: the name of one weight file of the base, where it holds several.
         max_shard_bytes: data in one weight file.
         any_base: fuse with another checkpoint than the adapter was trained on, such as a quantized copy of that.
+        force: replace a checkpoint that is there.
     """
 
     dequantize: bool = False
@@ -54,6 +55,7 @@ class FuseOptions:
     weights: str | None = None
     max_shard_bytes: int = MAX_SHARD_BYTES
     any_base: bool = False
+    force: bool = False
 
 
 def fuse(
@@ -84,10 +86,11 @@ def fuse(
         CheckpointError: base or adapter are damaged, or do not fit together.
         HubError: the base cannot be had from the Hub.
     """
-    options, path = options or FuseOptions(), Path(target).expanduser()
-    adapter = fusible(adapter_path)
-    with new_folder(path) as folder:
+    options = options or FuseOptions()
+    path, adapter = target_folder(target, options.force), fusible(adapter_path)
+    with new_folder(path, replace=options.force) as folder:
         checkpoint = inspect(base, options.revision, options.weights, on_event)
+        check_apart(path, checkpoint.resolved.folder, adapter)
         task = _checked(checkpoint, adapter, options)
         quantization = None if options.dequantize else checkpoint.quantization
         if quantization is not None:

@@ -40,6 +40,7 @@ class ConvertOptions:
         report_pictures: those pictures; none for built-in drawings.
         exclude: patterns of files and folders that are no such pictures.
         card_name: what the model card calls the result; None for the folder's name.
+        force: replace a checkpoint that is there.
     """
 
     dtype: str | None = None
@@ -54,6 +55,7 @@ class ConvertOptions:
     report_pictures: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     card_name: str | None = None
+    force: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_aimv2 import convert, load
+from mlx_aimv2 import Aimv2Model, convert, load
 from mlx_aimv2.checkpoints.files import read_header
 from mlx_aimv2.errors import (
     ConfigError,
     DamagedFileError,
+    ExistsError,
     InputError,
     MismatchError,
     NotACheckpointError,
@@ -215,9 +216,65 @@ def test_an_unknown_dtype_is_refused(tiny_vision, tmp_path, dtype):
 
 def test_an_existing_folder_is_refused(tiny_vision, tmp_path):
     (tmp_path / "out").mkdir()
-    with pytest.raises(OutputError, match="out exists already: name another folder, or remove it"):
+    with pytest.raises(OutputError, match="out exists already: name another, or replace it with --force"):
         convert(tiny_vision, tmp_path / "out")
     assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+
+
+FORCE = ConvertOptions(force=True)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_checkpoint_is_replaced_when_asked(tiny_vision, tiny_pair, tmp_path, linked):
+    place = tmp_path / "out"
+    convert(tiny_vision, tmp_path / "real" if linked else place)
+    if linked:
+        place.symlink_to("real")
+    convert(tiny_pair, place, options=FORCE)
+    assert isinstance(load(place)[0], Aimv2Model) and place.is_symlink() == linked
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["out", *["real"] * linked])
+
+
+def test_a_checkpoint_stays_when_its_replacement_fails(tiny_vision, tmp_path, monkeypatch):
+    convert(tiny_vision, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    monkeypatch.setattr("mlx_aimv2.conversion.model_card", lambda facts: pytest.fail("no card"))
+    with pytest.raises(pytest.fail.Exception):
+        convert(tiny_vision, tmp_path / "out", options=FORCE)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        (["holiday.jpg"], "holiday.jpg"),
+        (["config.json", "work"], "work"),
+        (["README.md", "LICENSE"], "LICENSE"),
+    ],
+)
+def test_nothing_but_a_checkpoint_is_replaced(tiny_vision, tmp_path, files, named):
+    for name in files:
+        (tmp_path / "out" / name).mkdir(parents=True)
+    message = f"out holds {named}, and --force replaces nothing but a checkpoint: name another folder"
+    with pytest.raises(ExistsError, match=message):
+        convert(tiny_vision, tmp_path / "out", options=FORCE)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(files)
+
+
+def test_a_file_is_not_replaced_by_a_folder(tiny_vision, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ExistsError, match="out is no folder: name another"):
+        convert(tiny_vision, tmp_path / "out", options=FORCE)
+
+
+def test_the_source_is_not_replaced(tiny_pair, tmp_path):
+    source = shutil.copytree(tiny_pair, tmp_path / "source")
+    (tmp_path / "link").symlink_to("source")
+    for target in (source, tmp_path / "link"):
+        with pytest.raises(InputError, match="is what is to be read: name another folder"):
+            convert(source, target, options=FORCE)
+    assert isinstance(load(source)[0], Aimv2Model)
 
 
 def test_the_source_is_not_its_own_target(tiny_vision):

@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from mlx_aimv2 import ZeroShotClassifier, load
+from mlx_aimv2.checkpoints.swap import swapped
 from mlx_aimv2.classification import TrainedClassifier
-from mlx_aimv2.errors import BrokenImageError, InputError, NonFiniteError, OutputError
-from mlx_aimv2.evaluation import evaluate_classifier, evaluate_zero_shot, write_report
+from mlx_aimv2.errors import BrokenImageError, ExistsError, InputError, NonFiniteError, OutputError
+from mlx_aimv2.evaluation import evaluate_classifier, evaluate_zero_shot
+from mlx_aimv2.evaluation_report import PICTURES, REPORT, check_report, write_report
 from mlx_aimv2.events import Notice, Progress, Skipped
 from mlx_aimv2.models.classifier import Classifier, LinearHead
 
@@ -191,6 +193,42 @@ def test_a_report_is_three_files(learned, shades, tmp_path):
 def test_a_report_of_several_labels_has_no_confusion(learned, shades, tmp_path):
     found = evaluate_classifier(*learned, shades, LABELS, multi_label=True)
     assert {path.name for path in write_report(tmp_path, found)} == {"calibration.png", "evaluation.json"}
+
+
+def test_a_report_of_another_kind_leaves_nothing_of_the_one_before(learned, shades, tmp_path):
+    write_report(tmp_path, evaluate_classifier(*learned, shades, LABELS))
+    write_report(tmp_path, evaluate_classifier(*learned, shades, LABELS, multi_label=True))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["calibration.png", "evaluation.json"]
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "confusion.png", "calibration.png"])
+def test_a_report_that_is_there_is_refused(tmp_path, name):
+    (tmp_path / "mine.txt").touch()
+    check_report(tmp_path, force=False)
+    (tmp_path / name).touch()
+    with pytest.raises(ExistsError, match=f"{name} exists already: name another, or replace it with --force"):
+        check_report(tmp_path, force=False)
+    check_report(tmp_path, force=True)
+    with pytest.raises(ExistsError, match=f"{name} is no folder: name another"):
+        check_report(tmp_path / name, force=True)
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["failed", "killed"])
+def test_a_report_is_the_old_or_the_new_one_whatever_fails(learned, shades, tmp_path, faults, lasting):
+    old = evaluate_classifier(*learned, shades[:2], LABELS)
+    new = evaluate_classifier(*learned, shades, LABELS)
+
+    def check(folder, step):
+        files = [swapped(folder / name, folder / ".report") for name in (REPORT, *PICTURES)]
+        found = json.loads(files[0].read_text()) if files[0].exists() else None
+        assert found in [json.loads(json.dumps(each.to_dict())) for each in (old, new)]
+        write_report(folder, new)
+        assert sorted(path.name for path in folder.iterdir()) == sorted((REPORT, *PICTURES))
+
+    def work(folder):
+        write_report(folder, new)
+
+    assert faults.everywhere(tmp_path, work, check, lambda folder: write_report(folder, old), lasting) >= 15
 
 
 def test_a_report_where_nothing_can_be_written(learned, shades, tmp_path):

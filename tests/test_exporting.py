@@ -16,6 +16,7 @@ from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import ignore
 from mlx_aimv2.exporting import FORMATS, export
+from mlx_aimv2.loading import inspect
 from mlx_aimv2.preparation import ConvertOptions
 from mlx_aimv2.processing.image_config import CLIP_MEAN, ImageProcessorConfig
 
@@ -204,6 +205,14 @@ def test_what_cannot_be_is_refused(tiny_vision, tmp_path, format, options, messa
     with pytest.raises(InputError, match=message):
         export(tiny_vision, tmp_path / "out", format, options=ConvertOptions(**options))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_is_replaced_when_asked(tiny_vision, tmp_path):
+    for format in ("apple", "transformers"):
+        export(tiny_vision, tmp_path / "out", format, options=ConvertOptions(force=True))
+    assert inspect(tmp_path / "out").layout.name == "transformers"
+    with pytest.raises(InputError, match="is what is to be read: name another folder"):
+        export(tmp_path / "out", tmp_path / "out", options=ConvertOptions(force=True))
 
 
 def test_an_existing_folder_is_refused(tiny_vision, tmp_path):

@@ -292,9 +292,21 @@ def test_a_head_that_does_not_fit_is_refused_before_the_work(
         fuse(tiny_vision, tmp_path / "a", tmp_path / "out")
 
 
+def test_a_checkpoint_is_replaced_when_asked(with_adapter, tiny_vision, tmp_path):
+    with_adapter(tiny_vision, tmp_path / "a")
+    options = FuseOptions(force=True)
+    for _ in range(2):
+        fuse(tiny_vision, tmp_path / "a", tmp_path / "out", options=options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "out"]
+    with pytest.raises(
+        InputError, match=r"a holds adapter_config\.json, and --force replaces nothing but a checkpoint"
+    ):
+        fuse(tiny_vision, tmp_path / "a", tmp_path / "a", options=options)
+
+
 def test_an_existing_folder_is_refused(with_adapter, tiny_vision, tmp_path):
     with_adapter(tiny_vision, tmp_path / "a")
-    with pytest.raises(OutputError, match="a exists already: name another folder, or remove it"):
+    with pytest.raises(OutputError, match="a exists already: name another, or replace it with --force"):
         fuse(tiny_vision, tmp_path / "a", tmp_path / "a")
 
 

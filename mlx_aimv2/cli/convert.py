@@ -13,7 +13,7 @@ import typer
 from ..errors import InputError
 from ..words import counted, size
 from .completion import DTYPES, Q_BITS, Q_GROUP_SIZES, Q_MODES, RECIPES, WEIGHT_FORMATS, checkpoints, choices
-from .options import Device, Exclude, Json, Revision, Weights
+from .options import Device, Exclude, Force, Json, Revision, Weights
 from .screen import screen
 from .tables import table
 from .ui import NOT_ALL_DONE, put, say, verb
@@ -37,9 +37,8 @@ def convert(
             autocompletion=checkpoints,
         ),
     ],
-    mlx_path: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")] = Path(
-        "mlx_model"
-    ),
+    mlx_path: Annotated[Path, typer.Option(help="The folder to write.")] = Path("mlx_model"),
+    force: Force = False,
     quantize: Annotated[bool, typer.Option("-q", "--quantize", help="Quantize the weights.")] = False,
     q_bits: Annotated[
         int | None,
@@ -134,10 +133,11 @@ def convert(
         report_pictures=tuple(report_pictures),
         exclude=tuple(exclude),
         card_name=upload_repo,
+        force=force,
     )
     with screen() as shown:
         if dry_run:
-            target_folder(mlx_path)
+            target_folder(mlx_path, force)
             found = find_images([*calibrate, *report_pictures], exclude)
             if found.left_out:
                 say(f"left out {found.left_out.words()}")
@@ -145,7 +145,7 @@ def convert(
             put(jsonlib.dumps(_plan_entry(plan), indent=2)) if json else _show_plan(plan)
             return
         if upload_repo is not None:  # before hours of work
-            target_folder(mlx_path)
+            target_folder(mlx_path, force)
             check_access(upload_repo, private=private)
         result = convert_and_report(hf_path, mlx_path, options, revision, shown)
         skipped = shown.skipped

@@ -134,7 +134,10 @@ def evaluate(
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace the file of --predictions.", rich_help_panel=LABELLED)
+        bool,
+        typer.Option(
+            "--force", help="Replace what --output and --predictions name.", rich_help_panel=LABELLED
+        ),
     ] = False,
     compare: Annotated[
         tuple[str, str] | None,

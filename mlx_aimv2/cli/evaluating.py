@@ -91,8 +91,12 @@ def check_request(request: Request) -> None:
 
 
 def _check_predictions(request: Request) -> None:
-    if request.force and request.predictions in (None, STDOUT):
-        raise InputError("--force is for --predictions FILE: leave it out")
+    if request.force and request.predictions in (None, STDOUT) and request.output is None:
+        raise InputError("--force is for --output FOLDER and --predictions FILE: leave it out")
+    if request.output is not None:
+        from ..evaluation_report import check_report
+
+        check_report(request.output, request.force)
     if request.predictions == STDOUT and not request.json and request.output is None:
         raise InputError(
             "--predictions - puts them into the evaluation's JSON: ask for it with --json or --output FOLDER, or name"
@@ -110,7 +114,8 @@ def evaluate_data(request: Request, revision: str | None, settings: LoadOptions,
     Raises:
         Aimv2Error: as data, model and evaluation refuse.
     """
-    from ..evaluation import Evaluation, write_report
+    from ..evaluation import Evaluation
+    from ..evaluation_report import write_report
     from ..finetune.captions import has_captions
 
     evaluate = _captions if has_captions(request.data, request.reading) else _labels

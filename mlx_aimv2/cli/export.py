@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..presets import find
 from .completion import DTYPES, LAYOUTS, checkpoints, choices
 from .convert import parse_size
-from .options import AnyBase, Revision, Weights
+from .options import AnyBase, Force, Revision, Weights
 from .screen import screen
 from .trained import base_of
 from .ui import say, verb
@@ -27,7 +27,8 @@ def export(
             autocompletion=checkpoints,
         ),
     ],
-    target: Annotated[Path | None, typer.Argument(help="The folder to write; it must not exist.")] = None,
+    target: Annotated[Path | None, typer.Argument(help="The folder to write.")] = None,
+    force: Force = False,
     format: Annotated[
         str, typer.Option(help="transformers, apple, apple-mlx or timm.", autocompletion=choices(LAYOUTS))
     ] = "transformers",
@@ -55,7 +56,9 @@ def export(
 
     if any_base and adapter_path is None:
         raise InputError("--any-base needs --adapter-path")
-    options = ConvertOptions(dtype=dtype, max_shard_bytes=parse_size(max_shard_size), weights=weights)
+    options = ConvertOptions(
+        dtype=dtype, max_shard_bytes=parse_size(max_shard_size), weights=weights, force=force
+    )
     if target is None:
         if adapter_path is None or is_demo(source) or find(source) is not None:
             raise InputError(f"name the folder to write too: mlx-aimv2 export {quote(source)} FOLDER")

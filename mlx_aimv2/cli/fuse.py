@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .convert import parse_size
-from .options import AdaptedModel, AnyBase, Revision, Weights
+from .options import AdaptedModel, AnyBase, Force, Revision, Weights
 from .screen import screen
 from .trained import base_of
 from .ui import say, verb
@@ -21,9 +21,8 @@ def fuse(
     adapter_path: Annotated[
         Path, typer.Option(help="The folder of the adapter, as finetune or PEFT writes it.")
     ] = Path("adapters"),
-    save_path: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")] = Path(
-        "fused_model"
-    ),
+    save_path: Annotated[Path, typer.Option(help="The folder to write.")] = Path("fused_model"),
+    force: Force = False,
     dequantize: Annotated[
         bool, typer.Option("-d", "--dequantize", help="Of a quantized base, write plain weights.")
     ] = False,
@@ -41,7 +40,7 @@ def fuse(
     from ..fusing import fuse as run
 
     base, revision = base_of(model, revision, adapter_path)
-    options = FuseOptions(dequantize, revision, weights, parse_size(max_shard_size), any_base)
+    options = FuseOptions(dequantize, revision, weights, parse_size(max_shard_size), any_base, force)
     with screen() as shown:
         written = run(base, adapter_path, save_path, options=options, on_event=shown)
     name = quote(str(written))

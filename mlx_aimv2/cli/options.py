@@ -77,6 +77,7 @@ AnyBase = Annotated[
         help="Use an adapter with another checkpoint than it was trained on, such as a quantized copy of that.",
     ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there, once the new one is complete.")]
 KeepQuantized = Annotated[
     bool,
     typer.Option(

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ..canvas import save_picture
+from ..checkpoints.atomic import replacing
 from ..embedding import Embedder
-from ..errors import InputError, OutputError
+from ..errors import ExistsError, InputError, OutputError
 from ..events import Notice, OnEvent, ignore
 from ..loading import load
 from ..presets import DEMO_MODEL
@@ -114,13 +115,13 @@ def _check_folder(folder: Path, force: bool) -> None:
         full = folder.is_dir() and any(folder.iterdir())
         earlier = (folder / PICTURES).is_dir()
     if other:
-        raise OutputError(f"{folder} is not a folder: name another")
+        raise ExistsError(f"{folder} is not a folder: name another")
     if earlier and not force:
-        raise OutputError(
+        raise ExistsError(
             f"{folder} holds what an earlier run drew: draw it again with --force, or name another folder"
         )
     if full and not force:
-        raise OutputError(f"{folder} is not empty: name another folder, or write into it with --force")
+        raise ExistsError(f"{folder} is not empty: name another folder, or write into it with --force")
 
 
 @contextlib.contextmanager
@@ -138,7 +139,8 @@ def _draw(folder: Path, examples: list[Example]) -> list[Path]:
         for earlier in (folder / PICTURES).iterdir():
             if _DRAWN.fullmatch(earlier.name):
                 earlier.unlink()
-        (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in LABELS), encoding="utf-8")
+    with replacing(folder / LABELS_FILE) as partial:
+        partial.write_text("".join(f"{label}\n" for label in LABELS), encoding="utf-8")
     paths = []
     for number, example in enumerate(examples):
         words = "-".join(thing.label.replace(" ", "-") for thing in example.scene.things)

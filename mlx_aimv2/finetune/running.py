@@ -19,7 +19,7 @@ from ..adapters.task import TASK
 from ..canvas import save_picture
 from ..checkpoints.atomic import replacing
 from ..errors import InputError, OutputError
-from ..evaluation import write_report
+from ..evaluation_report import write_report
 from ..events import Notice, OnEvent, ignore
 from ..loading import LoadOptions, load
 from ..models.backend import on_cpu

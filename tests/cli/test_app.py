@@ -110,8 +110,8 @@ def test_convert_writes_what_info_then_describes(cli, pair, tmp_path):
     assert done.returncode == 0
     assert json.loads(cli("info", tmp_path / "out", "--json").stdout)["layout"] == "mlx"
     again = cli("convert", "--hf-path", pair, "--mlx-path", tmp_path / "out")
-    assert again.returncode == 1
-    assert "exists already" in again.stderr
+    assert again.returncode == 2
+    assert "exists already: name another, or replace it with --force" in again.stderr
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(cli, pair, tmp_path):

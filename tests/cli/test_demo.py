@@ -64,7 +64,7 @@ def test_a_folder_that_is_not_empty_is_refused_in_one_line(cli, pair, work):
     (work / "out").mkdir()
     (work / "out" / "mine.txt").touch()
     done = cli("demo", "out", "--model", pair)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == (
         "mlx-aimv2: error: out is not empty: name another folder, or write into it with --force\n"
     )
