@@ -12,7 +12,9 @@ from PIL import Image
 from mlx_aimv2 import Embedder, LoadOptions, ZeroShotClassifier, load
 from mlx_aimv2.embedding import TEXTS
 from mlx_aimv2.errors import BrokenImageError, ImageError, InputError, NonFiniteError
+from mlx_aimv2.events import ignore
 from mlx_aimv2.models.lit import Aimv2Model
+from mlx_aimv2.picture_stream import PictureStream
 from mlx_aimv2.pooling import pool
 from mlx_aimv2.processing.decode import DecodeOptions
 
@@ -177,6 +179,25 @@ def test_a_tuple_is_several_pictures(pair, draw):
     assert Embedder(*pair).images((draw(0), draw(1))).shape == (2, 32)
 
 
+def test_batches_come_in_the_order_of_their_first_picture(native, draw):
+    computed = []
+    _, processor = native
+    heights = [140, 168, 140, 140, 168, 196, 140]
+
+    def compute(pixels):
+        computed.append(pixels.shape[1])
+        return mx.ones((len(pixels), 2))
+
+    stream = PictureStream(compute, processor, mx.float32, batch_size=2)
+    given = [draw(k, height, 168) for k, height in enumerate(heights)]
+    taken = []
+    for item in stream(given):
+        taken.append((item.index, len(computed)))
+    assert computed == [140, 168, 140, 196]
+    assert [index for index, _ in taken] == list(range(7))
+    assert taken[0] == (0, 1) and taken[2] == (2, 2), "a result waits for nothing but those before it"
+
+
 # --- texts
 
 
@@ -189,6 +210,35 @@ def test_row_k_is_text_k(pair, count):
     for k in {0, count // 2, count - 1}:
         inputs = processor(text=texts[k])
         np.testing.assert_allclose(found[k], unit(np.array(model.get_text_features(**inputs)))[0], atol=1e-6)
+
+
+def test_results_of_texts_have_the_numbers_of_the_input(pair, monkeypatch):
+    count = 2 * TEXTS + 3
+    embedder, texts = Embedder(*pair), [str(k) for k in range(count)]
+    results = list(embedder.stream_texts(texts))
+    assert [result.index for result in results] == list(range(count))
+    whole = embedder.texts(texts)
+    for k in (0, TEXTS - 1, TEXTS, 2 * TEXTS, count - 1):
+        np.testing.assert_array_equal(results[k].vector, whole[k])
+        np.testing.assert_allclose(whole[k], embedder.texts(texts[k])[0], atol=1e-6)
+
+
+def test_a_text_without_a_finite_vector_is_numbered_beyond_the_first_batch(pair, monkeypatch):
+    model, processor = pair
+    encode = Aimv2Model.get_text_features
+
+    def spoiled(self, ids):
+        features = encode(self, ids)
+        spoil = mx.array(
+            [[float("nan") if k == 1 and len(features) < TEXTS else 1.0] for k in range(len(features))]
+        )
+        return features * spoil
+
+    monkeypatch.setattr(Aimv2Model, "get_text_features", spoiled)
+    results = list(Embedder(model, processor).stream_texts([str(k) for k in range(TEXTS + 3)]))
+    assert [result.index for result in results if result.error is not None] == [TEXTS + 1]
+    with pytest.raises(NonFiniteError, match=f"text {TEXTS + 1}: the model's output holds NaN"):
+        Embedder(model, processor).texts([str(k) for k in range(TEXTS + 3)])
 
 
 def test_one_text_is_a_list_of_one(pair):
@@ -450,6 +500,44 @@ def test_the_fingerprint_differs_where_the_vectors_may(tiny_pair, change, field)
     base = Embedder(*load(tiny_pair)).fingerprint
     other = Embedder(*load(tiny_pair, options=LoadOptions(**change)), **arguments).fingerprint
     assert [key for key in base if base[key] != other[key]] == [field]
+
+
+def variants(tiny_pair, folder):
+    """Embedders whose vectors may not be mixed with those of the first, each for another reason."""
+    from mlx_aimv2 import convert
+    from mlx_aimv2.adapters.attach import AdapterConfig, attach
+    from mlx_aimv2.adapters.store import save_adapter
+
+    yield "itself", Embedder(*load(tiny_pair))
+    yield "dtype", Embedder(*load(tiny_pair, dtype="bfloat16"))
+    for settings in ({"decode": "fast"}, {"background": "black"}):
+        options = LoadOptions(decode=DecodeOptions(**settings))
+        yield "preprocessing", Embedder(*load(tiny_pair, options=options))
+    convert(tiny_pair, folder / "quantized", quantize=True, q_group_size=32)
+    yield "quantization", Embedder(*load(folder / "quantized", on_event=ignore))
+    for seed in (0, 1):
+        mx.random.seed(seed)
+        model, _ = load(tiny_pair, dtype="float32")
+        attach(model.vision_model, AdapterConfig(rank=2))
+        save_adapter(folder / f"adapter-{seed}", model.vision_model, AdapterConfig(rank=2), model.origin)
+        yield "adapter", Embedder(*load(tiny_pair, adapter_path=folder / f"adapter-{seed}"))
+    yield "pooling", Embedder(*load(tiny_pair), pooling="mean")
+    yield "unit length", Embedder(*load(tiny_pair), normalize=False)
+
+
+def test_a_folder_of_shards_takes_no_vectors_of_another_model_or_way(tiny_pair, tmp_path):
+    from mlx_aimv2.shard_folder import ShardFolder
+
+    every = list(variants(tiny_pair, tmp_path))
+    prints = [embedder.fingerprint for _, embedder in every]
+    assert all(first != second for k, first in enumerate(prints) for second in prints[:k])
+    folder = ShardFolder(tmp_path / "v", prints[0])
+    folder.add("a", np.zeros(3, np.float32))
+    folder.close()
+    ShardFolder(tmp_path / "v", dict(prints[0]))
+    for (reason, _), fingerprint in zip(every[1:], prints[1:], strict=True):
+        with pytest.raises(InputError, match=rf"holds vectors of another kind \(.*{reason}: .*, now "):
+            ShardFolder(tmp_path / "v", fingerprint)
 
 
 def test_the_fingerprint_differs_between_checkpoints_of_one_shape(tmp_path):
