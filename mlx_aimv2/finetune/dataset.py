@@ -151,12 +151,14 @@ def _rows(data: Path, reading: Reading) -> Rows:
         try:
             return read_tables(tree, tables, LABEL, reading)
         except NoColumnError as error:
-            if not tree.subfolders():
-                raise
             unused = (f"not used: {error}",)
+            try:
+                source = read_folders(tree)
+            except InputError:
+                raise error from None
     else:
         check_other_tables(tree, "labels")
-    source = read_folders(tree)
+        source = read_folders(tree)
     return replace(source, notices=(*tree.notice(), *unused, *source.notices))
 
 

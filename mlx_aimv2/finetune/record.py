@@ -37,6 +37,16 @@ def split_record(dataset: Dataset) -> dict[str, Any]:
     return record
 
 
+def data_account(dataset: Dataset | CaptionDataset) -> dict[str, Any]:
+    """What was used of some data and what was not, as plain values for JSON."""
+    return {
+        "root": dataset.root,
+        "images": {split: len(dataset.split(split)) for split in SPLITS},
+        "notices": list(dataset.notices),
+        "skipped": [{"path": each.source, "reason": each.reason} for each in dataset.skipped],
+    }
+
+
 def file_marks(dataset: Dataset | CaptionDataset) -> dict[str, str]:
     """What tells each picture from others, whatever it is called: by its path as in the record.
 

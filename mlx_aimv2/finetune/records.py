@@ -28,10 +28,17 @@ Fields = Iterator[tuple[str, Mapping[str, Any]]]  # what messages call the row, 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is read of a table: its value, `LABEL` or `CAPTION`, and the columns that were chosen."""
+    """What is read of a table.
+
+    Attributes:
+        value: `LABEL` or `CAPTION`.
+        columns: those that were chosen.
+        name: what messages call the table.
+    """
 
     value: str
     columns: Columns
+    name: str
 
 
 def delimited(file: Path, wanted: Wanted) -> Fields:
@@ -40,7 +47,7 @@ def delimited(file: Path, wanted: Wanted) -> Fields:
     Raises:
         InputError: it is no such file, or a row has more fields than the header.
     """
-    name, text = file.name, read_text(file)
+    name, text = wanted.name, read_text(file)
     start = SEPARATOR_ROW.match(text)
     skipped = 1 if start else 0
     body = text[start.end() :].removeprefix("\n") if start else text
@@ -87,7 +94,7 @@ def json_lines(file: Path, wanted: Wanted) -> Fields:
         InputError: it is no such file.
     """
     for number, line in enumerate(read_text(file).split("\n"), 1):
-        where = f"{file.name}, row {number}"
+        where = f"{wanted.name}, row {number}"
         if not line.strip():
             continue
         if len(line) > LONGEST_ROW:
@@ -110,13 +117,13 @@ def json_file(file: Path, wanted: Wanted) -> Fields:
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{file.name}: no valid JSON ({error})") from error
+        raise InputError(f"{wanted.name}: no valid JSON ({error})") from error
     if isinstance(data, list):
         for number, record in enumerate(data, 1):
-            where = f"{file.name}, row {number}"
+            where = f"{wanted.name}, row {number}"
             yield where, _fields(where, record, wanted)
     else:
-        yield from json_records(file.name, data, wanted.value)
+        yield from json_records(wanted.name, data, wanted.value)
 
 
 def parquet(file: Path, wanted: Wanted) -> Fields:
@@ -135,8 +142,8 @@ def parquet(file: Path, wanted: Wanted) -> Fields:
     try:
         with files.ParquetFile(file) as table:
             names = table.schema_arrow.names
-            places = places_of(file.name, names, wanted.value, wanted.columns)
-            check_places(file.name, places, names, wanted.value)
+            places = places_of(wanted.name, names, wanted.value, wanted.columns)
+            check_places(wanted.name, places, names, wanted.value)
             kind = table.schema_arrow.field(places[IMAGE]).type
             if (
                 arrow.types.is_struct(kind)
@@ -144,7 +151,7 @@ def parquet(file: Path, wanted: Wanted) -> Fields:
                 or arrow.types.is_large_binary(kind)
             ):
                 raise InputError(
-                    f"{file.name} holds the images themselves in its column {names[places[IMAGE]]}: save each as a"
+                    f"{wanted.name} holds the images themselves in its column {names[places[IMAGE]]}: save each as a"
                     " file, and list the files in a table"
                 )
             chosen = {use: names[place] for use, place in places.items()}
@@ -152,7 +159,7 @@ def parquet(file: Path, wanted: Wanted) -> Fields:
             for batch in table.iter_batches(columns=list(chosen.values())):
                 for record in batch.to_pylist():
                     number += 1
-                    yield f"{file.name}, row {number}", {use: record[name] for use, name in chosen.items()}
+                    yield f"{wanted.name}, row {number}", {use: record[name] for use, name in chosen.items()}
     except (arrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file} cannot be read as Parquet: {reason}") from error

@@ -25,7 +25,7 @@ from ..loading import LoadOptions, load
 from ..models.backend import on_cpu
 from ..plots import draw_curves
 from ..processing.processor import Processor
-from ..storage.json_files import read_json
+from ..storage.json_files import read_json, write_json
 from .batches import sized
 from .best import drop_swap, finish_swap
 from .building import adapter_config
@@ -36,7 +36,7 @@ from .loop import Trained
 from .methods import METHODS
 from .options import FinetuneOptions
 from .prepared import Prepared
-from .record import MARKS, SKIPPED, file_mark, file_marks, relative_path
+from .record import MARKS, SKIPPED, data_account, file_mark, file_marks, relative_path
 from .record import RECORD as SPLITS
 from .scanning import announce, scan
 from .state import STATE
@@ -44,7 +44,7 @@ from .tasks import TRAINED, towers
 from .work import Measured, Work
 
 WORKS: dict[str, Work] = {"classify": Classification(), "contrastive": Contrastive()}
-REPORT, CURVES = "report", "curves.png"
+REPORT, CURVES, ACCOUNT = "report", "curves.png", "data.json"
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,8 @@ def _train(run: Prepared[Any, Any], emit: OnEvent, started: float) -> Finished:
     split = "test" if run.dataset.test else "val"
     evaluation = work.evaluate(run, split, emit)
     write_report(run.folder / REPORT, evaluation)
+    with replacing(run.folder / REPORT / ACCOUNT) as partial:
+        write_json(partial, data_account(run.dataset))
     if (lines := run.run_folder.read_log()) and trained is not None:
         save_picture(run.folder / REPORT / CURVES, draw_curves(lines))
     parameters = count_parameters(run.model)

@@ -59,7 +59,8 @@ def scan(
             raise InputError(
                 f"no picture of the {split} split of {dataset.root} can be read ({count}): replace them"
             )
-    checked = replace(dataset, train=left["train"], val=left["val"], test=left["test"])
+    unusable = (*dataset.skipped, *broken.values())
+    checked = replace(dataset, train=left["train"], val=left["val"], test=left["test"], skipped=unusable)
     if isinstance(checked, Dataset):
         check_trainable(checked)
     return checked

@@ -50,7 +50,8 @@ def read_table(
     if reader is None:
         advice = hint(file) or f"name a folder, or a file that ends in {', '.join(READERS)}"
         raise InputError(f"{file} is no table of images: {advice}")
-    wanted = Wanted(value, reading.columns)
+    name = file.relative_to(root).as_posix() if root is not None and file.is_relative_to(root) else file.name
+    wanted = Wanted(value, reading.columns, name)
     records = list(reader(file, wanted))
     rows = [_row(where, values, split, value) for where, values in records if values.get(value) is not ABSENT]
     if not rows:
@@ -85,7 +86,7 @@ def names_captions(file: Path, reading: Reading, optional: bool = False) -> bool
     problems = []
     for value in (LABEL, CAPTION):
         try:
-            next(iter(reader(file, Wanted(value, reading.columns))), None)
+            next(iter(reader(file, Wanted(value, reading.columns, file.name))), None)
             return value == CAPTION
         except NoColumnError as error:
             problems.append(str(error))
@@ -125,14 +126,14 @@ def _from(root: Path, base: Path, path: str) -> str:
 
 
 def _bases(file: Path) -> list[Path]:
-    """What the paths in a table may be relative to: its folder; for COCO's captions the folder of the images."""
-    folders = [file.parent]
+    """What the paths in a table may be relative to: its folder, or else where other programs put the images."""
+    folders = [file.parent, *(file.parent / name for name in ("images", file.stem, f"{file.stem}_images"))]
     if file.stem.startswith("captions_"):
         name = file.stem.removeprefix("captions_")
         beside = file.parent.parent
         folders += [beside / name, beside / "images" / name, beside / "images", file.parent / name]
     elif file.suffix.lower() == ".json":
-        folders += [file.parent / "images", file.parent.parent / "images", file.parent.parent]
+        folders += [file.parent.parent / "images", file.parent.parent]
     return folders
 
 

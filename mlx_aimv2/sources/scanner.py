@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from heapq import heappop, heappush
 from pathlib import Path
 
 from ..errors import InputError
@@ -135,7 +136,7 @@ class _Search:
     def __init__(self, root: str, rules: Rules) -> None:
         self.root, self.rules = _Folder(root, "", _own_name(root)), rules
         self.seen: set[object] = set()
-        self.links: list[_Folder] = []
+        self.links: list[tuple[int, str, _Folder]] = []
         self.files: Counter[tuple[str, str]] = Counter()
         self.folders: Counter[tuple[str, str]] = Counter()
         self.unreadable: list[tuple[str, str]] = []
@@ -145,9 +146,8 @@ class _Search:
         for above in _with_parents(self.root.path):
             self._is_new(above)
         self._fill(self.root)
-        while self.links:  # the order of a disk does not matter
-            link = min(self.links, key=lambda link: (link.relative.count("/"), link.relative))
-            self.links.remove(link)
+        while self.links:  # the shortest path first: the order of a disk does not matter
+            _, _, link = heappop(self.links)
             if self._is_new(link.path):
                 self._fill(link, linked=True)
             else:
@@ -200,7 +200,7 @@ class _Search:
         elif entry.is_symlink():
             child = _Folder(path, relative, _own_name(path))
             folder.folders.append(child)  # its place; what is in it comes later
-            self.links.append(child)
+            heappush(self.links, (relative.count("/"), relative, child))
         else:
             return _Folder(path, relative, entry.name)
         return None

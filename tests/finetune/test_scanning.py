@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,25 @@ def test_the_first_broken_images_are_named_and_the_others_counted(tmp_path: Path
     assert len(skipped) == NAMED + 1 and len(left.train) == 6
     assert skipped[0].source == str(tmp_path / "cat" / "broken00.jpg")
     assert skipped[-1] == Skipped(str(tmp_path), "5 more images that cannot be used", 5)
+
+
+def test_the_report_says_what_of_the_data_was_used(options: Any, own_data: Path) -> None:
+    (own_data / "red" / "bad.png").write_bytes(b"no image")
+    touched(own_data, "red/raw.nef")
+    (own_data / "grey").mkdir()
+    finished = finetune(options(data=str(own_data), epochs=1))
+    account = json.loads((finished.folder / "report" / "data.json").read_text())
+    reason = "not a picture that can be read"
+    assert account == {
+        "root": str(own_data),
+        "images": {"train": 15, "val": 3, "test": 0},
+        "notices": [
+            "left out 1 file: 1 .nef (camera raw)",
+            f"the class folder {own_data / 'grey'} holds no images: left out",
+        ],
+        "skipped": [{"path": str(own_data / "red" / "bad.png"), "reason": account["skipped"][0]["reason"]}],
+    }
+    assert reason in account["skipped"][0]["reason"]
 
 
 def test_a_single_further_one_is_named_as_well() -> None:

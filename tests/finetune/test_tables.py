@@ -316,6 +316,15 @@ def test_another_folder_for_the_images(tmp_path: Path, monkeypatch: pytest.Monke
     assert refused(table).endswith("they are relative to the working directory: give --image-root .")
 
 
+@pytest.mark.parametrize("folder", ["images", "train", "train_images"])
+def test_images_lie_where_other_programs_put_them(tmp_path: Path, folder: str) -> None:
+    touched(tmp_path / folder, "a.jpg", "b.jpg")
+    (tmp_path / "train.csv").write_text("image,label\na.jpg,cat\nb.jpg,dog\n")
+    for data in (tmp_path, tmp_path / "train.csv"):
+        found = labels(read_dataset(data, val_fraction=0))
+        assert found == {f"{folder}/{name}": each for name, each in LABELS.items()}
+
+
 def test_rows_may_be_excluded(tmp_path: Path) -> None:
     touched(tmp_path, "old/a.jpg")
     table = write(tmp_path / "t.csv", "path,label\na.jpg,cat\nold/a.jpg,cow\nb.jpg,dog\n")
@@ -387,6 +396,16 @@ def test_metadata_without_labels_leaves_them_to_the_folders(tmp_path: Path) -> N
     assert not has_captions(tmp_path)
     (tmp_path / "metadata.jsonl").write_text("{}")
     assert "holds both metadata.csv and metadata.jsonl: keep one of them" in refused(tmp_path)
+
+
+def test_the_mistake_of_a_table_deep_in_the_data_is_named_by_its_place(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "metadata.csv", "file_name,label\na.jpg,cat\nb.jpg,dog\n")
+    write(tmp_path / "test" / "metadata.csv", "file_name,width\nc.jpg,1\n")
+    assert refused(tmp_path).startswith(
+        "test/metadata.csv: no column for label: the columns are 'file_name', 'width'"
+    )
+    write(tmp_path / "test" / "metadata.csv", "file_name,label\nc.jpg,\n")
+    assert refused(tmp_path) == "test/metadata.csv, row 2: no label"
 
 
 def test_a_split_without_a_table(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,17 @@ def test_what_is_excluded_is_left_out_but_not_where_it_is_named_itself(tree: Pat
 def test_what_stands_for_no_picture_is_refused(tree: Path, name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         expand([name])
+
+
+def test_a_folder_that_cannot_be_read_is_an_item_that_fails(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def guarded(path: str):  # type: ignore[no-untyped-def]
+        if str(path) == "sub/deep":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    assert expand(["sub"]) == ["sub/z.heic", "sub/deep"]
