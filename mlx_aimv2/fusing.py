@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from .adapters.attach import fuse as fuse_modules
 from .adapters.pair import AnyTask, has_trained
 from .adapters.restore import adapter_folder, check_folder, put_on
-from .adapters.store import has_adapter, read_stored
+from .adapters.stored import has_adapter, read_stored
 from .adapters.task import HEAD, Task, read_head, with_base, write_task
 from .adapters.trunk import has_trunk
 from .card import CARD, CardFacts, model_card
@@ -91,7 +91,7 @@ def fuse(
     with new_folder(path, replace=options.force) as folder:
         checkpoint = inspect(base, options.revision, options.weights, on_event)
         check_apart(path, checkpoint.resolved.folder, adapter)
-        task = _checked(checkpoint, adapter, options)
+        task = _checked(checkpoint, adapter, options, on_event)
         quantization = None if options.dequantize else checkpoint.quantization
         if quantization is not None:
             on_event(
@@ -124,11 +124,13 @@ def fusible(adapter_path: str | os.PathLike[str]) -> Path:
     return adapter
 
 
-def _checked(checkpoint: Checkpoint, adapter: Path, options: FuseOptions) -> AnyTask | None:
+def _checked(
+    checkpoint: Checkpoint, adapter: Path, options: FuseOptions, on_event: OnEvent
+) -> AnyTask | None:
     """What can be found wrong before the work: the task of the adapter's head, if it has one."""
     if options.dequantize and checkpoint.quantization is None:
         raise InputError(f"{checkpoint.resolved.folder} is not quantized: there is nothing to dequantize")
-    task = check_folder(adapter, _origin(checkpoint), options.any_base)
+    task = check_folder(adapter, _origin(checkpoint), options.any_base, on_event)
     if isinstance(task, Task):
         config = checkpoint.config
         vision = config.vision_config if isinstance(config, Aimv2Config) else config

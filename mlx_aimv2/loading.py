@@ -171,7 +171,7 @@ def load(
         return model, build_processor(folder, checkpoint.config, options, on_event=emit)
     folder = adapter_folder(adapter_path)
     task = check_folder(
-        folder, origin_of(checkpoint, target), options.any_base
+        folder, origin_of(checkpoint, target), options.any_base, emit
     )  # before the weights are read
     model = build_model(checkpoint, target, options.keep_quantized, emit)
     settings = task.image_config() if task is not None else None

@@ -12,7 +12,12 @@ ALL_THE_SAME = "load that one, or use this one all the same with any_base=True (
 
 
 def require_base(
-    source: str, name: str | None, checkpoint: str | None, origin: Origin | None, any_base: bool = False
+    source: str,
+    name: str | None,
+    checkpoint: str | None,
+    origin: Origin | None,
+    any_base: bool = False,
+    remedy: str = ALL_THE_SAME,
 ) -> None:
     """Refuse a base that is not the one an adapter, or a head, was trained on.
 
@@ -25,6 +30,7 @@ def require_base(
         checkpoint: the hash of that base, if known.
         origin: of the model it is put on; None for a model that was not loaded.
         any_base: let everything pass, such as a quantized copy of the same base.
+        remedy: what the message says to do.
 
     Raises:
         InputError: another base, naming both.
@@ -35,7 +41,7 @@ def require_base(
         if checkpoint != origin.checkpoint:
             raise InputError(
                 f"{source} was trained on {name or 'another checkpoint'} (checkpoint {checkpoint}), and this is"
-                f" {origin.name} (checkpoint {origin.checkpoint}): {ALL_THE_SAME}"
+                f" {origin.name} (checkpoint {origin.checkpoint}): {remedy}"
             )
     elif (
         name is not None
@@ -43,4 +49,4 @@ def require_base(
         and REPOSITORY.fullmatch(name)
         and name != origin.name
     ):
-        raise InputError(f"{source} was trained on {name}, and this is {origin.name}: {ALL_THE_SAME}")
+        raise InputError(f"{source} was trained on {name}, and this is {origin.name}: {remedy}")

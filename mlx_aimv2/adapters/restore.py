@@ -8,13 +8,15 @@ from pathlib import Path
 
 from ..checkpoints.origin import Origin
 from ..errors import ConfigError, InputError, NotACheckpointError
+from ..events import Notice, OnEvent, ignore
 from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier
 from ..models.lit import Aimv2Model
 from ..models.vision import Aimv2VisionModel
 from .attach import settle
 from .base import require_base
 from .pair import TRAINED, AnyTask, has_trained, is_pair_task, load_trained, read_any_task, trained_hash
-from .store import CONFIG, apply_adapter, has_adapter, read_stored
+from .store import apply_adapter
+from .stored import CONFIG, has_adapter, read_stored
 from .task import SWAP, TASK, Task, check_base, has_task, read_head
 from .trunk import TRUNK, has_trunk, load_trunk, trunk_hash
 
@@ -49,7 +51,9 @@ def adapter_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def check_folder(folder: Path, origin: Origin, any_base: bool = False) -> AnyTask | None:
+def check_folder(
+    folder: Path, origin: Origin, any_base: bool = False, on_event: OnEvent = ignore
+) -> AnyTask | None:
     """Read what can be read of an adapter folder before the base is loaded.
 
     Returns:
@@ -64,6 +68,8 @@ def check_folder(folder: Path, origin: Origin, any_base: bool = False) -> AnyTas
     if has_adapter(folder):
         stored = read_stored(folder)
         require_base(str(folder), stored.config.base_name, stored.base, origin, any_base)
+        for message in stored.notices():
+            on_event(Notice(message))
     return task
 
 

@@ -1,4 +1,4 @@
-"""An adapter on disk, in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
+"""An adapter written to disk, and put on a model from there, in PEFT's format.
 
 PEFT opens what is written here, and what PEFT wrote can be read here. The hash of the base travels in the metadata
 of the tensor file, where no other program minds it.
@@ -7,11 +7,9 @@ of the tensor file, where no other program minds it.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,57 +17,22 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..checkpoints.atomic import replacing
-from ..checkpoints.files import inside, open_tensors, read_header
 from ..checkpoints.fit import check_fit
-from ..checkpoints.origin import Origin, checkpoint_hash
+from ..checkpoints.origin import Origin
 from ..checkpoints.shards import Entry, header_bytes, planned_bytes
-from ..checkpoints.swap import replacing_together, swapped
-from ..errors import InputError, NotACheckpointError, OutputError, PickleRefusedError
+from ..checkpoints.swap import replacing_together
+from ..errors import InputError, OutputError
 from ..models.lit import Aimv2Model
-from ..storage.json_files import read_json
 from .attach import AdapterConfig, adapted, encoder_of, linears, replace_module
 from .base import require_base
 from .lora import LAYERS, LoRALinear
-from .peft_config import PeftConfig
+from .stored import CONFIG, KINDS, PREFIX, SAVING, TENSORS, StoredAdapter, read_stored
 
-CONFIG, TENSORS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
-SAVING = ".adapter"  # a folder in which files of a newer adapter wait to be moved to their places
-PREFIX = "base_model.model."  # of every name in PEFT's files
-KINDS = {"lora_A.weight": "lora_a", "lora_B.weight": "lora_b", "lora_magnitude_vector": "magnitude"}
-TOWER_PREFIXES = ("vision_model.", "text_model.", "visual_projection", "text_projection")
 PARENT_LIBRARY = "transformers.models.aimv2.modeling_aimv2"
 LAYER = re.compile(
     r"(?P<tower>(?:vision_model|text_model)\.|)encoder\.layers\.(?P<number>\d+)\.(?P<target>.+)"
 )
-
-
-@dataclass(frozen=True)
-class StoredAdapter:
-    """An adapter folder that has been read.
-
-    Attributes:
-        folder: where it lies.
-        config: what its adapter_config.json says.
-        tensors: float arrays by the names in the file without `base_model.model.`, lazy.
-        base: hash of the checkpoint it was trained on; None where the file does not say.
-        hash: of this adapter: its tensors and how they are used.
-    """
-
-    folder: Path
-    config: PeftConfig
-    tensors: dict[str, mx.array]
-    base: str | None
-    hash: str
-
-    def modules(self) -> set[str]:
-        """Names of the modules that have tensors here."""
-        ends = tuple(f".{kind}" for kind in KINDS)
-        return {name.removesuffix(end) for name in self.tensors for end in ends if name.endswith(end)}
-
-
-def has_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter for the encoder, and not only a head."""
-    return any((folder / name).exists() for name in (CONFIG, TENSORS, PICKLE, SAVING))
+Layers = dict[str, tuple[str, LoRALinear]]  # by the name in the file: the path in the model, and the layer
 
 
 def save_adapter(folder: Path, model: nn.Module, config: AdapterConfig, base: Origin | None) -> Path:
@@ -180,38 +143,6 @@ def _target_entry(encoder: nn.Module, paths: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def read_stored(folder: Path) -> StoredAdapter:
-    """Read an adapter folder; nothing is compared with a model yet.
-
-    Raises:
-        NotACheckpointError: a file is missing.
-        PickleRefusedError: the tensors are pickled.
-        ConfigError: adapter_config.json is damaged, or says what this package cannot do.
-        DamagedFileError: the tensors are damaged.
-    """
-    places = {name: swapped(inside(folder, name), folder / SAVING) for name in (CONFIG, TENSORS)}
-    for name, path in places.items():
-        if path.is_file():
-            continue
-        if name == TENSORS and (folder / PICKLE).exists():
-            raise PickleRefusedError(
-                f"{folder} holds pickled tensors ({PICKLE}), which can run code when opened: have PEFT write"
-                f" {TENSORS}, with save_pretrained(..., safe_serialization=True)"
-            )
-        raise NotACheckpointError(f"{folder} is no adapter: it lacks {name}")
-    config = PeftConfig.from_dict(read_json(places[CONFIG]), str(places[CONFIG]))
-    header = read_header((places[TENSORS],))
-    tensors = {_known_name(name): x for name, x in open_tensors(header).items()}
-    used = json.dumps([dataclasses.asdict(config) | {"source": None, "base_name": None}], sort_keys=True)
-    digest = hashlib.sha256(f"{checkpoint_hash(header)} {used}".encode()).hexdigest()[:16]
-    return StoredAdapter(folder, config, tensors, header.metadata.get("base") or None, digest)
-
-
-def _known_name(name: str) -> str:
-    """A name as `modules` expects it; one that does not begin as PEFT's do stays whole, and will have no place."""
-    return name.removeprefix(PREFIX).replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
-
-
 def apply_adapter(model: nn.Module, folder: Path, any_base: bool = False) -> list[str]:
     """Put a stored adapter into a model. The encoder is frozen, so that only the adapter could be trained on.
 
@@ -235,14 +166,8 @@ def apply_adapter(model: nn.Module, folder: Path, any_base: bool = False) -> lis
     origin = getattr(encoder, "origin", None) or getattr(model, "origin", None)
     require_base(str(folder), stored.config.base_name, stored.base, origin, any_base)
     layers = _layers(encoder, stored)
-    names = {
-        f"{path}.{kind}": (path, kind) for path in layers for kind in KINDS if KINDS[kind] in layers[path][1]
-    }
-    expected = {name: layers[path][1][KINDS[kind]] for name, (path, kind) in names.items()}
-    check_fit(expected, stored.tensors, [], str(folder), "the model")
+    _fill(layers, stored)
     encoder.freeze()
-    for name, (path, kind) in names.items():
-        layers[path][1][KINDS[kind]] = stored.tensors[name].astype(mx.float32)
     for path, layer in layers.values():
         layer.train(encoder.training)
         replace_module(encoder, path, layer)
@@ -251,16 +176,45 @@ def apply_adapter(model: nn.Module, folder: Path, any_base: bool = False) -> lis
     return [path for path, _ in layers.values()]
 
 
-def _layers(encoder: nn.Module, stored: StoredAdapter) -> dict[str, tuple[str, LoRALinear]]:
+def fill_adapters(encoder: nn.Module, stored: StoredAdapter) -> None:
+    """Put the tensors of a stored adapter into the adapters that an encoder or a pair has already.
+
+    Raises:
+        MismatchError: tensors are missing, unexpected or of the wrong shape; all of them in one message.
+    """
+    _fill(attached_layers(encoder, stored), stored)
+
+
+def attached_layers(encoder: nn.Module, stored: StoredAdapter) -> Layers:
+    """The adapters that an encoder or a pair has already, by the names that a stored adapter has for them."""
+    of_pair, in_pair = stored.of_pair(), isinstance(encoder, Aimv2Model)
+    named = {path: _name_there(path, in_pair, of_pair) or path for path in adapted(encoder)}
+    return {named[path]: (path, layer) for path, layer in adapted(encoder).items()}
+
+
+def _fill(layers: Layers, stored: StoredAdapter) -> None:
+    """Put stored tensors, in float32, into adapters that have their shapes."""
+    places = {
+        f"{name}.{kind}": (layer, KINDS[kind])
+        for name, (_, layer) in layers.items()
+        for kind in KINDS
+        if KINDS[kind] in layer
+    }
+    expected = {name: layer[key] for name, (layer, key) in places.items()}
+    check_fit(expected, stored.tensors, [], str(stored.folder), "the model")
+    for name, (layer, key) in places.items():
+        layer[key] = stored.tensors[name].astype(mx.float32)
+
+
+def _layers(encoder: nn.Module, stored: StoredAdapter) -> Layers:
     """Fresh adapters for every module that the adapter names: its name there -> (path here, layer)."""
-    config, make = stored.config, LAYERS["dora" if stored.config.dora else "lora"]
-    of_pair = any(name.startswith(TOWER_PREFIXES) for name in stored.tensors)
-    layers = {}
+    make = LAYERS["dora" if stored.config.dora else "lora"]
+    of_pair, layers = stored.of_pair(), {}
     for path, linear in linears(encoder).items():
         name = _name_there(path, isinstance(encoder, Aimv2Model), of_pair)
-        if name is not None and config.names(name):
-            rank, alpha = config.rank_of(name), config.alpha_of(name)
-            layers[name] = path, make(linear, rank, alpha, config.dropout, config.rslora)
+        if name is not None and stored.names(name):
+            rank, alpha = stored.rank_of(name), stored.alpha_of(name)
+            layers[name] = path, make(linear, rank, alpha, stored.config.dropout, stored.config.rslora)
     return layers
 
 

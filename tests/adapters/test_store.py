@@ -10,7 +10,8 @@ from mlx.utils import tree_flatten
 from mlx_aimv2 import LoadOptions, load
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted, attach
 from mlx_aimv2.adapters.peft_config import PeftConfig
-from mlx_aimv2.adapters.store import apply_adapter, read_stored, save_adapter
+from mlx_aimv2.adapters.store import apply_adapter, save_adapter
+from mlx_aimv2.adapters.stored import read_stored
 from mlx_aimv2.errors import (
     ConfigError,
     DamagedFileError,
@@ -237,7 +238,7 @@ def test_all_that_does_not_fit_is_named_at_once(adapter, tiny_vision):
         del tensors[f"{Q0}.lora_B.weight"]
         tensors["base_model.model.encoder.layers.0.attention.k_proj.lora_A.weight"] = mx.zeros((4, 64))
         tensors["base_model.model.encoder.layers.1.attention.k_proj.lora_A.weight"] = mx.zeros((4, 64))
-        tensors["classifier.weight"] = mx.zeros((3, 64))
+        tensors["base_model.model.rms_norm.weight"] = mx.zeros((3, 64))
         return tensors
 
     change_tensors(adapter, damage)
@@ -246,7 +247,7 @@ def test_all_that_does_not_fit_is_named_at_once(adapter, tiny_vision):
     message = str(caught.value)
     assert "adapter does not fit the model: " in message
     assert "1 missing: encoder.layers.0.attention.q_proj.lora_B.weight" in message
-    assert "3 unexpected: classifier.weight, encoder.layers.{0-1}.attention.k_proj.lora_A.weight" in message
+    assert "3 unexpected: encoder.layers.{0-1}.attention.k_proj.lora_A.weight, rms_norm.weight" in message
     assert (
         "1 of the wrong shape: encoder.layers.0.attention.q_proj.lora_A.weight is [4, 32], not [4, 64]"
         in message
