@@ -72,11 +72,11 @@ def finetune(
 @contextlib.contextmanager
 def _to_go_on(options: FinetuneOptions) -> Iterator[None]:
     """An interruption says where the run is, and how to go on with it."""
+    from ..finetune.state import STATE
+
     try:
         yield
     except KeyboardInterrupt as stop:
-        from ..finetune.state import STATE
-
         folder = Path(options.adapter_path).expanduser()
         if (folder / STATE).is_file():
             stop.args = (f"--resume goes on with the run in {folder}",)
@@ -144,6 +144,8 @@ def _show_estimate(found: Estimate, json: bool) -> None:
 
 def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
     """The result, where it is, and what to do with it."""
+    from ..finetune.state import STATE
+
     if json:
         put(jsonlib.dumps(_entry(finished), indent=2, ensure_ascii=False))
     else:
@@ -159,6 +161,9 @@ def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
     revision = f" --revision {quote(options.revision)}" if options.revision else ""
     model = f"--model {quote(options.model)}{revision} --adapter-path {quote(str(finished.folder))}"
     say(f"wrote {finished.folder}; its report: {finished.folder / 'report'}")
+    if (state := finished.folder / STATE).is_file():
+        nbytes = size(state.stat().st_size)
+        say(f"{state.parent} ({nbytes}) is for --resume with more --epochs alone: remove it if you need none")
     labels = "--labels 'a dog,a cat' " if options.task == "contrastive" else ""
     split = "" if finished.split == "val" else f" --split {finished.split}"
     commands = [

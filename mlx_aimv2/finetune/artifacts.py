@@ -12,7 +12,8 @@ from mlx.utils import tree_flatten
 from .. import __version__
 from ..adapters.attach import AdapterConfig, adapted
 from ..adapters.pair import TRAINED, PairTask, load_trained, trained_tensors
-from ..adapters.store import KINDS, read_stored, save_adapter, write_tensors
+from ..adapters.store import fill_adapters, save_adapter, write_tensors
+from ..adapters.stored import read_stored
 from ..adapters.task import HEAD, Task, read_head, write_task
 from ..adapters.trunk import TRUNK, load_trunk
 from ..checkpoints.origin import Origin
@@ -91,7 +92,7 @@ def read_best(folder: Path, classifier: Classifier, task: Task) -> None:
     """
     trunk = classifier.trunk
     if adapted(trunk):
-        _read_adapters(folder, trunk)
+        fill_adapters(trunk, read_stored(folder))
     elif task.method == "full":
         load_trunk(folder, trunk)
     head: nn.Module = read_head(folder, task, trunk.config.hidden_size)
@@ -106,14 +107,6 @@ def read_best_pair(folder: Path, model: Contrast) -> None:
         CheckpointError: they are missing, damaged, or another model's.
     """
     if adapted(model.trunk):
-        _read_adapters(folder, model.trunk)
+        fill_adapters(model.trunk, read_stored(folder))
     load_trained(folder, model.trunk)
     mx.eval(model.parameters())
-
-
-def _read_adapters(folder: Path, model: nn.Module) -> None:
-    tensors = read_stored(folder).tensors
-    for path, layer in adapted(model).items():
-        for kind, name in KINDS.items():
-            if name in layer:
-                layer[name] = tensors[f"{path}.{kind}"].astype(mx.float32)

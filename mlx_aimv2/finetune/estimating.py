@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -12,10 +13,12 @@ import numpy as np
 from ..adapters.attach import count_trainable
 from ..events import Notice, OnEvent, ignore
 from .batches import Batches, BatchOptions
+from .length import check_length, total_steps
+from .loop import Loop
 from .methods import METHODS
 from .mixing import multi_hot
 from .options import FinetuneOptions
-from .prepared import ClassifierRun
+from .prepared import ClassifierRun, Prepared
 from .probing import Features, probe_loop, sweep_grid
 from .running import WORKS, count_parameters, prepare
 from .state import Nowhere
@@ -30,8 +33,8 @@ class Estimate:
     Attributes:
         trainable: numbers that are trained.
         parameters: of the whole model.
-        steps: of the whole run.
-        epochs: of the whole run.
+        steps: of the whole run; with ``resume``, those that are still to be made.
+        epochs: likewise.
         seconds_before: for the features of all pictures, where the encoder is frozen.
         runs: times that all steps are made: once, and for everything that a sweep tries.
         seconds_per_step: without validation.
@@ -53,7 +56,7 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run."""
+        """For all of these steps, and what comes before them."""
         return self.seconds_before + self.runs * self.steps * self.seconds_per_step
 
 
@@ -74,20 +77,33 @@ def estimate(options: FinetuneOptions, on_event: OnEvent = ignore) -> Estimate:
             loop = probe_loop(run, options, Nowhere(), train, val, lambda: None, ignore)
     else:
         loop = WORKS[options.task].loop(run, ignore)
-    step = loop.rehearse(STEPS) if loop else 0.0
+    step, steps = (loop.rehearse(STEPS), _steps(run, loop)) if loop else (0.0, 0)
     on_event(Notice(f"{STEPS} steps were made to measure; nothing was written"))
     return Estimate(
         trainable=count_trainable(run.model) if loop else 0,
         parameters=count_parameters(run.model),
-        steps=loop.total_steps if loop else 0,
-        epochs=loop.total_epochs if loop else 0,
+        steps=steps,
+        epochs=-(-steps // loop.steps_per_epoch) if loop else 0,
         seconds_before=before,
         runs=1 + len(sweep_grid(options)) if options.sweep else 1,
         seconds_per_step=step,
-        seconds_per_epoch=step * min(loop.steps_per_epoch, loop.total_steps) if loop else 0.0,
+        seconds_per_epoch=step * min(loop.steps_per_epoch, steps) if loop else 0.0,
         peak_bytes=mx.get_peak_memory() + held,
         feature_bytes=stored,
     )
+
+
+def _steps(run: Prepared[Any, Any], loop: Loop) -> int:
+    """The steps that are to be made.
+
+    Raises:
+        InputError: see `check_length`, and `RunFolder.check`.
+    """
+    if not (run.options.resume and run.run_folder.exists()):
+        return loop.total_steps
+    place = run.run_folder.check()
+    check_length(run.options, place, run.folder)
+    return max(0, total_steps(run.options, place, loop.total_steps) - place.step)
 
 
 def _features(run: ClassifierRun) -> tuple[float, np.ndarray]:

@@ -19,6 +19,7 @@ from mlx.utils import tree_unflatten
 from ..errors import NonFiniteError, TrainingError
 from ..events import Metric, Notice, OnEvent, Progress
 from .judging import rank
+from .length import check_length, planned_steps, total_steps
 from .options import FinetuneOptions
 from .schedule import learning_rate, warmup_steps
 from .state import Place, RunFolder, saved_parameters
@@ -85,6 +86,7 @@ class Loop:
         self._stepper, self._data, self._options = stepper, data, options
         self._folder, self._validate, self._keep_best, self._on_event = folder, validate, keep_best, on_event
         self.place = Place()
+        self._total = planned_steps(options, self.steps_per_epoch)
         self._ema = dict(saved_parameters(stepper.model)) if options.ema else None
 
     @property
@@ -99,7 +101,7 @@ class Loop:
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
-        return self._options.iters or self._options.epochs * self.steps_per_epoch
+        return self._total
 
     @property
     def total_epochs(self) -> int:
@@ -120,8 +122,10 @@ class Loop:
         if resume and self._folder.exists():
             self.place = self._folder.restore(self._model, self._stepper.optimizer, self._ema)
             self._miss_best()
+            self._go_on()
         else:
             self._folder.begin()
+            self.place.total_steps = self._total
             self._save()  # from here on there is something to go on with
         self._progress()
         while self.place.epoch < self.total_epochs and not self._patience_is_over():
@@ -143,6 +147,34 @@ class Loop:
                 f"the best epoch so far, {self.place.best_epoch + 1}, is not whole in {self._folder.folder}"
             )
             self._on_event(Notice(f"{lost}: the best of what is still to come is kept"))
+
+    def _go_on(self) -> None:
+        """Go on to the end that the options name now, or where they name none, to the one that the run had."""
+        place, options = self.place, self._options
+        check_length(options, place, self._folder.folder)
+        self._total = total_steps(options, place, self._total)
+        over = place.batch == 0 and (place.step >= place.total_steps or self._patience_is_over())
+        if self._total > place.total_steps and over:
+            place.stale = 0  # who asks for more of a run that has ended wants all of it
+            if cut := place.step % self.steps_per_epoch:  # --iters ended it within an epoch, which goes on
+                place.epoch, place.batch = place.epoch - 1, cut * options.grad_accumulation_steps
+        if self._total != place.total_steps:
+            self._tell_of_new_end()
+        elif over:
+            why = "patience is over" if place.step < self._total else f"all {place.step:,} steps are done"
+            self._on_event(Notice(f"this run has ended, {why}: more --epochs let it go on"))
+        place.total_steps = self._total
+        self._save()
+
+    def _tell_of_new_end(self) -> None:
+        place = self.place
+        rate, schedule = self._rate(min(place.step, self._total - 1)), self._options.schedule
+        self._on_event(
+            Notice(
+                f"the run goes on from step {place.step:,} to {self._total:,} in place of {place.total_steps:,}: the"
+                f" {schedule} schedule reaches to the new end, and the learning rate is {rate:.3g} now"
+            )
+        )
 
     def rehearse(self, steps: int) -> float:
         """Make a few steps and keep nothing; the seconds that one of them takes."""

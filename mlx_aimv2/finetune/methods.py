@@ -15,7 +15,7 @@ LAYERS = ("num_layers", "grad_checkpoint", "layer_decay")
 TRAINING = (
     "class_weights", "batch_norm", "epochs", "iters", "grad_accumulation_steps", "learning_rate", "head_lr",
     "weight_decay", "optimizer", "schedule", "warmup", "max_grad_norm", "ema", "metric", "patience", "sweep",
-    "label_smoothing", "save_every",
+    "label_smoothing", "save_every", "resume_adapter_file",
 )  # fmt: skip
 PICTURES = (
     "random_resized_crop", "flip", "color_jitter", "randaugment", "randaugment_magnitude", "mixup", "cutmix",
@@ -32,6 +32,7 @@ class Method:
         adapter: "lora" or "dora" where the encoder is adapted.
         full: whether the encoder itself is trained.
         learning_rate: a peak that works for most data.
+        least_steps: that it needs to learn something, by default.
         foreign: options that it has no use for.
     """
 
@@ -39,6 +40,7 @@ class Method:
     adapter: str | None = None
     full: bool = False
     learning_rate: float = 1e-3
+    least_steps: int = 0
     foreign: tuple[str, ...] = ()
 
     @property
@@ -48,14 +50,18 @@ class Method:
 
 
 METHODS = {
-    "linear": Method(foreign=(*ADAPTERS, *LAYERS, "neighbours")),
+    "linear": Method(least_steps=1000, foreign=(*ADAPTERS, *LAYERS, "neighbours")),
     "attentive": Method(
-        head="attentive", foreign=(*ADAPTERS, *LAYERS, "neighbours", "batch_norm", "pooling")
+        head="attentive",
+        least_steps=300,
+        foreign=(*ADAPTERS, *LAYERS, "neighbours", "batch_norm", "pooling"),
     ),
     "knn": Method(head="knn", foreign=(*ADAPTERS, *LAYERS, *TRAINING)),
-    "lora": Method(adapter="lora", learning_rate=5e-4, foreign=("neighbours", "sweep")),
-    "dora": Method(adapter="dora", learning_rate=5e-4, foreign=("neighbours", "sweep")),
-    "full": Method(full=True, learning_rate=5e-5, foreign=(*ADAPTERS, "neighbours", "sweep")),
+    "lora": Method(adapter="lora", learning_rate=5e-4, least_steps=200, foreign=("neighbours", "sweep")),
+    "dora": Method(adapter="dora", learning_rate=5e-4, least_steps=200, foreign=("neighbours", "sweep")),
+    "full": Method(
+        full=True, learning_rate=5e-5, least_steps=200, foreign=(*ADAPTERS, "neighbours", "sweep")
+    ),
 }
 
 

@@ -85,7 +85,9 @@ class FinetuneOptions:
     batch_norm: bool = option(False, "Normalize features before a linear head, as AIM's probes do.", METHOD)
     neighbours: int = option(20, "Neighbours that vote, for knn.", METHOD)
 
-    epochs: int = option(10, "Times to go over the training pictures.", TRAINING)
+    epochs: int | None = option(
+        None, "Times to go over the training images. [default: 10, or more where the data is small]", TRAINING
+    )
     iters: int | None = option(None, "Steps to do instead of epochs.", TRAINING)
     batch_size: int = option(16, "Pictures computed at once.", TRAINING)
     grad_accumulation_steps: int = option(1, "Batches whose gradients make one step.", TRAINING)
@@ -135,7 +137,14 @@ class FinetuneOptions:
         RUN,
     )
     save_every: int = option(100, "Steps between saved states, besides every epoch.", RUN)
-    resume: bool = option(False, "Go on with the run in --adapter-path.", RUN)
+    resume: bool = option(
+        False, "Go on with the run in --adapter-path; more --epochs or --iters go on after its end.", RUN
+    )
+    resume_adapter_file: str | None = option(
+        None,
+        "Begin with the weights of this adapter or head: a folder, or the adapter_model.safetensors in it.",
+        RUN,
+    )
     seed: int = option(0, "Of splits, order, augmentation and fresh weights.", RUN)
 
     def __post_init__(self) -> None:

@@ -30,9 +30,11 @@ from .stepping import Stepper, make_optimizer, multipliers
 from .tasks import ONE_LABEL, SEVERAL_LABELS
 
 # What a run may be given anew when it goes on; all else must be as it was.
-FREE = ("resume", "adapter_path", "save_every", "patience", "model", "revision",
-        "data", "exclude", "image_column", "label_column", "caption_column", "image_root")  # fmt: skip
-# what the data holds a record guards, and the model its hash
+# What the data holds a record guards, and the model its hash; more epochs or steps only move the end.
+FREE = (
+    "resume", "resume_adapter_file", "adapter_path", "save_every", "patience", "epochs", "iters", "model", "revision",
+    "data", "exclude", "image_column", "label_column", "caption_column", "image_root",
+)  # fmt: skip
 
 
 Data = TypeVar("Data")
@@ -50,6 +52,7 @@ class Prepared(Generic[Data, Model]):
         model: what is trained: the encoder with a fresh head, or the pair; with fresh adapters.
         processor: prepares pictures as in training.
         adapter: what is adapted, if that is the method.
+        start: the folder with the weights that the run begins with; None for fresh ones.
     """
 
     options: FinetuneOptions
@@ -58,6 +61,7 @@ class Prepared(Generic[Data, Model]):
     model: Model
     processor: Processor
     adapter: AdapterConfig | None
+    start: Path | None = None
 
     @property
     def classifier(self) -> Model:

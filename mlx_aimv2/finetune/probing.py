@@ -16,7 +16,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..adapters.attach import count_trainable
-from ..adapters.task import read_task
+from ..adapters.task import has_task, read_head, read_task
 from ..checkpoints.atomic import replacing
 from ..errors import TrainingError
 from ..events import Notice, OnEvent, ignore
@@ -30,7 +30,7 @@ from .loop import Loop, Trained
 from .mixing import label_smoothing, multi_hot
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, make_stepper, validation_metrics, with_metric
-from .state import Nowhere, RunFolder
+from .state import FEATURES, Nowhere, RunFolder
 
 SWEPT_RATES, SWEPT_DECAYS = (0.1, 0.3, 1.0, 3.0), (0.0, 0.01, 0.1)  # times the learning rate; weight decays
 SWEEP = "sweep.json"
@@ -86,7 +86,7 @@ def features_of(run: ClassifierRun, split: str, on_event: OnEvent) -> Features:
         "base": asdict(run.classifier.trunk.origin),
         "preprocessing": images.settings(),
     }
-    x = compute_features(run.classifier, batches, examples, made_by, run.folder / "features", on_event)
+    x = compute_features(run.classifier, batches, examples, made_by, run.folder / FEATURES, on_event)
     return Features(x, multi_hot([example.labels for example in examples], len(run.dataset.labels)))
 
 
@@ -110,6 +110,8 @@ def probe_loop(
     dataset, classifier = run.dataset, run.classifier
     mx.random.seed(options.seed)
     head = make_head(head_spec(classifier.head), classifier.trunk.config.hidden_size, len(dataset.labels))
+    if run.start is not None and has_task(run.start):
+        head = read_head(run.start, read_task(run.start), classifier.trunk.config.hidden_size)
     classifier.head, model = head, HeadOnly(head)
     weights = np.ones(len(train.x), dtype=np.float32)
     if options.class_weights == "balanced":

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,9 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from ..adapters.task import TASK
 from ..canvas import save_picture
 from ..checkpoints.atomic import replacing
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..evaluation_report import write_report
 from ..events import Notice, OnEvent, ignore
 from ..loading import LoadOptions, load
@@ -27,11 +24,11 @@ from ..plots import draw_curves
 from ..processing.processor import Processor
 from ..storage.json_files import read_json, write_json
 from .batches import sized
-from .best import drop_swap, finish_swap
 from .building import adapter_config
+from .claiming import adapter_path, check_folder, claimed
 from .classification import Classification
 from .contrastive import Contrastive
-from .lock import locked
+from .length import check_length
 from .loop import Trained
 from .methods import METHODS
 from .options import FinetuneOptions
@@ -39,6 +36,7 @@ from .prepared import Prepared
 from .record import MARKS, SKIPPED, data_account, file_mark, file_marks, relative_path
 from .record import RECORD as SPLITS
 from .scanning import announce, scan
+from .starting import begin_at, start_folder, tell_of_known_images
 from .state import STATE
 from .tasks import TRAINED, towers
 from .work import Measured, Work
@@ -52,7 +50,8 @@ class Finished:
     """What fine-tuning left.
 
     Attributes:
-        folder: the adapter or head, the report, the state.
+        folder: the adapter or head, its report, and in `.training` the state from which more epochs go on; without
+            that sub-folder everything else works.
         trained: how it went; None for a method without training.
         evaluation: of the best epoch, on the test pictures, or on those for validation where there are none.
         split: which of the two.
@@ -89,10 +88,10 @@ def finetune(options: FinetuneOptions, on_event: OnEvent | None = None) -> Finis
     """
     started = time.monotonic()
     dataset = _read(options, on_event or ignore)
-    with _claimed(options) as folder:
+    with claimed(options) as folder:
         run = _prepared(options, dataset, folder, on_event)
         if options.resume and run.run_folder.exists():
-            run.run_folder.check()
+            check_length(options, run.run_folder.check(), folder)
         _keep_splits(folder, _record(run, dataset), options.resume)
         return _train(run, on_event or ignore, started)
 
@@ -120,6 +119,7 @@ def _train(run: Prepared[Any, Any], emit: OnEvent, started: float) -> Finished:
         write_json(partial, data_account(run.dataset))
     if (lines := run.run_folder.read_log()) and trained is not None:
         save_picture(run.folder / REPORT / CURVES, draw_curves(lines))
+    run.run_folder.end()
     parameters = count_parameters(run.model)
     seconds = time.monotonic() - started
     return Finished(run.folder, trained, evaluation, split, trainable, parameters, seconds)
@@ -140,8 +140,8 @@ def prepare(options: FinetuneOptions, on_event: OnEvent | None = None) -> Prepar
     Raises:
         InputError, CheckpointError, HubError: see `finetune`.
     """
-    dataset, folder = _read(options, on_event or ignore), _path(options)
-    _check_folder(folder, options.resume)
+    dataset, folder = _read(options, on_event or ignore), adapter_path(options)
+    check_folder(folder, options.resume)
     return _prepared(options, dataset, folder, on_event)
 
 
@@ -159,8 +159,9 @@ def _read(options: FinetuneOptions, on_event: OnEvent) -> Any:
 def _prepared(
     options: FinetuneOptions, dataset: Any, folder: Path, on_event: OnEvent | None
 ) -> Prepared[Any, Any]:
-    emit = on_event or ignore
-    if options.resume and not (folder / STATE).is_file():
+    emit, goes_on = on_event or ignore, options.resume and (folder / STATE).is_file()
+    start = None if goes_on else start_folder(options)
+    if options.resume and not goes_on:
         emit(Notice(f"nothing was saved in {folder} yet: the run begins"))
     load_options = LoadOptions(dtype=_dtype(options))
     model, processor = load(options.model, revision=options.revision, options=load_options, on_event=on_event)
@@ -169,8 +170,12 @@ def _prepared(
     adapter = adapter_config(options)
     mx.random.seed(options.seed)
     trainee = WORKS[options.task].build(model, dataset, adapter, options)
+    if start is not None:
+        begin_at(trainee, start, options, emit)
     dataset = scan(dataset, images, emit)  # last, since it takes longest
-    return Prepared(options, folder, dataset, trainee, processor, adapter)
+    if start is not None:
+        tell_of_known_images(dataset, start, emit)
+    return Prepared(options, folder, dataset, trainee, processor, adapter, start)
 
 
 def _dtype(options: FinetuneOptions) -> str:
@@ -195,90 +200,3 @@ def _keep_splits(folder: Path, record: Mapping[str, Any], resume: bool) -> None:
         )
     with replacing(folder / SPLITS) as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _path(options: FinetuneOptions) -> Path:
-    """The folder of the run, which need not be there yet.
-
-    Raises:
-        InputError: its name is none that a folder could have.
-    """
-    folder = Path(os.path.expanduser(options.adapter_path))
-    try:
-        folder.is_dir()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{str(folder)[:200]}: {reason}: name another --adapter-path") from error
-    return folder
-
-
-@contextlib.contextmanager
-def _claimed(options: FinetuneOptions) -> Iterator[Path]:
-    """The folder of the run, which no other run may use meanwhile.
-
-    Raises:
-        InputError: it holds another run, or none to go on with, or another one is training there.
-        OutputError: it cannot be written; if there is something to go on with, the message says how.
-    """
-    folder = _path(options)
-    if not folder.is_dir():
-        _check_folder(folder, options.resume)  # nothing is made for what is refused
-        _make_folder(folder)
-    with locked(folder):
-        _check_folder(folder, options.resume)
-        if options.resume and (folder / STATE).is_file():
-            finish_swap(folder)
-        else:
-            drop_swap(folder)
-        try:
-            yield folder
-        except OutputError as error:
-            if not (folder / STATE).is_file():
-                raise
-            raise OutputError(f"{error}; once it can be, --resume goes on with this run") from error
-
-
-def _check_folder(folder: Path, resume: bool) -> None:
-    """Refuse a folder for a new run that holds another, or one without a run to go on with.
-
-    Raises:
-        InputError: it is such a one, or a file.
-    """
-    try:
-        taken = folder.is_dir() and any(_taken(folder))
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from error
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: name another --adapter-path")
-    if resume and (folder / TASK).is_file() and not (folder / STATE).is_file():
-        raise InputError(
-            f"{folder} holds what a training left, and not its {STATE}, without which it cannot go on: name another"
-            " --adapter-path"
-        )
-    # a run that was killed early on has left its splits, a part of its log, or only the folder
-    begun = folder.is_dir() and (not taken or any((folder / name).is_file() for name in (SPLITS, STATE)))
-    if resume and not begun:
-        raise InputError(f"{folder} holds no run to go on with: leave --resume out")
-    if taken and not resume:
-        raise InputError(
-            f"{folder} holds something already: --resume goes on with a run, or name another --adapter-path"
-        )
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
-
-
-def _taken(folder: Path) -> list[Path]:
-    """What a folder holds that a new run would mix with; features on disk are meant to be found."""
-    return [
-        path for path in folder.iterdir() if path.name not in ("features", SPLITS) and path.name[0] != "."
-    ]

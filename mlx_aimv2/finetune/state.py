@@ -5,7 +5,9 @@ Randomness needs no state: every step and every picture draws from the seed and 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from ..checkpoints.atomic import replacing
 from ..checkpoints.files import open_tensors, read_header
 from ..errors import DamagedFileError, InputError, OutputError
 
-STATE, LOG = "state.safetensors", "metrics.jsonl"
+TRAINING = ".training"  # the sub-folder of what only training needs
+STATE, FEATURES, LOG = f"{TRAINING}/state.safetensors", f"{TRAINING}/features", "metrics.jsonl"
 NOTE = "mlx_aimv2_state"
 
 
@@ -36,6 +39,7 @@ class Place:
         best_epoch: when that was.
         best_loss: of the validation then; of two epochs with the same metric, the one with less is better.
         stale: epochs since the best one, those in the warm-up of the learning rate left out.
+        total_steps: that the run was to make.
         lines: of the log, which may hold more after a run was killed.
     """
 
@@ -46,6 +50,7 @@ class Place:
     best_epoch: int = -1
     best_loss: float = 0.0
     stale: int = 0
+    total_steps: int = 0
     lines: int = 0
 
 
@@ -88,7 +93,18 @@ class RunFolder:
         arrays |= {f"optimizer.{path}": x for path, x in dict(tree_flatten(optimizer.state)).items()}
         arrays |= {f"ema.{path}": x for path, x in (ema or {}).items()}
         note = json.dumps({"place": asdict(place), "options": self._options})
-        write_tensors(self.folder / STATE, arrays, {NOTE: note})
+        path = self.folder / STATE
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+        write_tensors(path, arrays, {NOTE: note})
+
+    def end(self) -> None:
+        """Remove the features of a frozen encoder; the state stays, from which a run goes on with more epochs."""
+        shutil.rmtree(self.folder / FEATURES, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a state is there, or no folder
+            (self.folder / TRAINING).rmdir()
 
     def begin(self) -> None:
         """Forget the log of a run that was killed before it had saved a state."""

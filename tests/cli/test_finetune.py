@@ -258,14 +258,14 @@ def test_a_dry_run_measures_and_leaves_nothing(cli, pair, data, tmp_path):
     rows = dict(line.split("\t") for line in done.stdout.splitlines())
     assert list(rows) == ["what", "trained", "steps", "time", "memory"]
     assert (
-        rows["steps"] == "40 in 10 epochs"
+        rows["steps"] == "200 in 50 epochs"
         and " an epoch, " in rows["time"]
         and rows["memory"].endswith("B at most")
     )
     assert "2 steps were made to measure; nothing was written" in done.stderr
     assert list(tmp_path.iterdir()) == []
     found = json.loads(cli(*arguments, "--json", "--fine-tune-type", "linear").stdout)
-    assert (found["steps"], found["epochs"], found["trainable"]) == (40, 10, 2 * 64 + 2)
+    assert (found["steps"], found["epochs"], found["trainable"]) == (800, 200, 2 * 64 + 2)
     assert found["seconds"] > found["seconds_before"] > 0 and found["feature_bytes"] > 0
     swept = cli(*arguments, "--fine-tune-type", "linear", "--sweep", "--iters", "1").stdout
     rows = dict(line.split("\t") for line in swept.splitlines())
@@ -288,7 +288,8 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path, saved)
 
     def interrupted(options, on_event):
         if saved:
-            (tmp_path / "state.safetensors").touch()
+            (tmp_path / ".training").mkdir()
+            (tmp_path / ".training" / "state.safetensors").touch()
         raise KeyboardInterrupt
 
     def leave(status):

@@ -257,9 +257,9 @@ def test_mirrors_and_sides_do_not_go_together(options, words, tmp_path):
 
 
 def test_it_stops_early_and_goes_on(options, tmp_path):
-    finished = finetune(options(epochs=6, patience=1, learning_rate=1e-9, schedule="constant", warmup=0.0))
+    finished = finetune(options(epochs=6, patience=1, learning_rate=1e-30, schedule="constant", warmup=0.0))
     assert finished.trained.stopped_early and finished.trained.epochs < 6
-    again = finetune(options(epochs=6, learning_rate=1e-9, schedule="constant", warmup=0.0, resume=True))
+    again = finetune(options(epochs=6, learning_rate=1e-30, schedule="constant", warmup=0.0, resume=True))
     assert again.trained.epochs == 6
 
 

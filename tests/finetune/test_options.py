@@ -231,7 +231,7 @@ def test_every_field_comes_back_from_yaml(tmp_path: Path) -> None:
         ("epochs: yes", "--epochs must be a whole number, not True"),
         ("epochs: .inf", "--epochs must be a whole number, not inf"),
         ("epochs: [1]", r"--epochs must be a whole number, not \[1\]"),
-        ("epochs: null", "--epochs must be a whole number, not None"),
+        ("rank: null", "--rank must be a whole number, not None"),
         ("sweep: 1", "--sweep must be true or false, not 1"),
         ("model: {a: b}", "--model must be a text, not {'a': 'b'}"),
         ("model: true", "--model must be a text, not True"),

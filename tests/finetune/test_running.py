@@ -26,6 +26,7 @@ from mlx_aimv2.finetune.estimating import estimate
 from mlx_aimv2.finetune.loop import Loop
 from mlx_aimv2.finetune.prepared import make_stepper
 from mlx_aimv2.finetune.running import finetune, prepare
+from mlx_aimv2.finetune.state import RunFolder
 from mlx_aimv2.models import layers
 from mlx_aimv2.models.classifier import Classifier
 
@@ -88,9 +89,10 @@ def test_every_method_lowers_its_loss_on_every_base(
 def test_what_lora_leaves(options, tmp_path):
     finished = finetune(options())
     assert sorted(path.name for path in finished.folder.iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "metrics.jsonl", "report",
-        "splits.json", "state.safetensors", "task.json",
+        ".training", "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "metrics.jsonl",
+        "report", "splits.json", "task.json",
     ]  # fmt: skip
+    assert [path.name for path in (finished.folder / ".training").iterdir()] == ["state.safetensors"]
     assert {"confusion.png", "curves.png"} <= {path.name for path in (finished.folder / "report").iterdir()}
     task = json.loads((finished.folder / "task.json").read_text())
     assert (task["labels"], task["method"], task["pooling"]) == (["blue", "green", "red"], "lora", "mean")
@@ -342,10 +344,12 @@ def test_there_is_nothing_to_go_on_with(options):
 
 def test_what_a_training_left_is_not_overwritten_for_want_of_its_state(options, tmp_path):
     finetune(options(epochs=1))
-    (tmp_path / "adapter" / "state.safetensors").unlink()
+    shutil.rmtree(tmp_path / "adapter" / ".training")
     before = (tmp_path / "adapter" / "head.safetensors").read_bytes()
     with pytest.raises(
-        InputError, match=r"adapter holds what a training left, and not its state\.safetensors, without which"
+        InputError,
+        match=r"adapter holds what a training left, and not its \.training/state\.safetensors, without"
+        r" which it cannot go on: begin another run from it, with --resume-adapter-file .*adapter and another",
     ):
         finetune(options(epochs=1, resume=True, learning_rate=1.0))
     assert (tmp_path / "adapter" / "head.safetensors").read_bytes() == before
@@ -504,7 +508,8 @@ def test_a_checkpoint_that_is_none(options, tmp_path):
 
 
 @pytest.mark.parametrize("method", [*RATES, "knn"])
-def test_an_estimate_is_made_of_two_steps_and_leaves_nothing(options, method, tmp_path):
+def test_an_estimate_is_made_of_two_steps_and_leaves_nothing(options, method, tmp_path, monkeypatch):
+    monkeypatch.setattr(RunFolder, "end", lambda self: None)  # so that the features are still there
     given = options(fine_tune_type=method, **training(method, epochs=3))
     found = estimate(given)
     assert list(tmp_path.iterdir()) == []
@@ -517,7 +522,7 @@ def test_an_estimate_is_made_of_two_steps_and_leaves_nothing(options, method, tm
     assert found.seconds == pytest.approx(found.seconds_before + 3 * found.seconds_per_epoch)
     on_disk = {"linear": 18 * 64 * 4, "knn": 18 * 64 * 4, "attentive": 18 * 16 * 64 * 2}.get(method, 0)
     assert found.feature_bytes == on_disk
-    files = (finished.folder / "features").glob("*.npy")
+    files = (finished.folder / ".training" / "features").glob("*.npy")
     assert on_disk == sum(np.load(path).nbytes for path in files)
 
 

@@ -1,0 +1,216 @@
+"""Where a new run begins, if not with fresh weights: at an adapter or a head that an earlier training left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..adapters.attach import adapted
+from ..adapters.base import require_base
+from ..adapters.pair import TRAINED, AnyTask, PairTask, has_trained, load_trained, read_any_task
+from ..adapters.restore import adapter_folder
+from ..adapters.store import attached_layers, fill_adapters
+from ..adapters.stored import CONFIG, TENSORS, StoredAdapter, has_adapter, read_stored
+from ..adapters.task import HEAD, TASK, Task, has_task, read_head
+from ..adapters.trunk import TRUNK, has_trunk, load_trunk
+from ..checkpoints.fit import fold_names
+from ..errors import InputError
+from ..events import Notice, OnEvent
+from ..models.classifier import Classifier, head_spec
+from ..storage.json_files import read_json
+from .artifacts import base_of
+from .contrast import Contrast
+from .measured import known_pictures
+from .methods import METHODS
+from .options import FinetuneOptions
+from .record import RECORD
+from .tasks import towers
+
+FLAG = "--resume-adapter-file"
+FILES = (TENSORS, CONFIG, HEAD, TRUNK, TRAINED, TASK)  # any of which may stand for its folder
+
+
+def start_folder(options: FinetuneOptions) -> Path | None:
+    """The folder that a run begins from; None for fresh weights.
+
+    Raises:
+        InputError: there is none by that name.
+        CheckpointError: it holds nothing that a training left, or not all of it.
+    """
+    if options.resume_adapter_file is None:
+        return None
+    path = Path(os.path.expanduser(options.resume_adapter_file))
+    if path.is_file() and path.name not in FILES:
+        raise InputError(f"{FLAG} {path}: name the folder of an adapter, or its {TENSORS}")
+    return adapter_folder(path.parent if path.is_file() else path)
+
+
+def begin_at(model: Classifier | Contrast, folder: Path, options: FinetuneOptions, on_event: OnEvent) -> None:
+    """Put what a folder holds into a model that is ready to be trained; the optimizer begins anew.
+
+    Args:
+        model: with fresh adapters and a fresh head; what of it is trained stays so.
+        folder: of an earlier training, or of PEFT.
+        options: of the new run.
+        on_event: told what the folder does not hold, and is fresh.
+
+    Raises:
+        InputError: it is of another base, task, method, rank, or of other layers or labels, naming which.
+        CheckpointError: a file is damaged, or does not fit.
+    """
+    task = read_any_task(folder) if has_task(folder) else None
+    _check_task(folder, task, options)
+    stored = read_stored(folder) if has_adapter(folder) else None
+    origin = base_of(model)
+    source, remedy = f"{FLAG} {folder}", "train on that one, with --model"
+    if task is not None:
+        require_base(source, task.base.name, task.base.checkpoint or None, origin, remedy=remedy)
+    if stored is not None:
+        require_base(source, stored.config.base_name, stored.base, origin, remedy=remedy)
+    _check_method(folder, stored, options)
+    fresh = []
+    if stored is not None:
+        _check_layers(model.trunk, stored)
+        fill_adapters(model.trunk, stored)
+        for message in stored.notices():
+            on_event(Notice(message))
+    elif METHODS[options.fine_tune_type].adapter is not None and adapted(model.trunk):
+        fresh.append("adapter")
+    if isinstance(model, Contrast):
+        if has_trained(folder):
+            load_trained(folder, model.trunk)
+        else:
+            fresh.append("trained projection")
+    else:
+        if has_trunk(folder):
+            load_trunk(folder, model.trunk)
+        if isinstance(task, Task):
+            model.head = stored_head(model, folder, task)
+        else:
+            fresh.append("head")
+    mx.eval(model.parameters())
+    if fresh:
+        on_event(Notice(f"{folder} has no {' and no '.join(fresh)}: this run begins with a fresh one"))
+
+
+def tell_of_known_images(dataset: Any, folder: Path, on_event: OnEvent) -> None:
+    """Say how many held-out images the earlier training has learned from: what is measured on them is too good.
+
+    Args:
+        dataset: of the new run, in splits.
+        folder: of the earlier training.
+        on_event: told the count, unless it is 0 or nothing is known.
+    """
+    if not (folder / RECORD).is_file():
+        return
+    trained = {example.path for example in known_pictures(dataset, read_json(folder / RECORD))["train"]}
+    held_out = [*dataset.val, *dataset.test]
+    if count := sum(example.path in trained for example in held_out):
+        on_event(
+            Notice(
+                f"{count:,} of {len(held_out):,} held-out images were trained on in {folder}: what is measured on"
+                " them is too good; the same --data, --seed and --val-fraction hold the same ones out"
+            )
+        )
+
+
+def stored_head(classifier: Classifier, folder: Path, task: Task) -> nn.Module:
+    """The head of a folder, if it fits in the place of a fresh one.
+
+    Raises:
+        InputError: it is a head of another kind, or for other labels.
+        CheckpointError: a file is damaged.
+    """
+    head = read_head(folder, task, classifier.trunk.config.hidden_size)
+    labels = _difference(task.labels, classifier.labels)
+    if labels:
+        raise InputError(
+            f"{FLAG} {folder}: its head has other labels than the data: {labels}; copy {CONFIG} and {TENSORS} alone"
+            " into a folder to begin with a fresh head"
+        )
+    pairs: list[tuple[str, Any, Any]] = [
+        ("pooling", task.pooling, classifier.pooling),
+        ("multi_label", task.multi_label, classifier.multi_label),
+    ]
+    old, new = head_spec(head), head_spec(classifier.head)
+    pairs += [(name, old.get(name), new.get(name)) for name in {**old, **new}]
+    for name, there, here in pairs:
+        if there != here:
+            raise InputError(f"{FLAG} {folder}: {name} of its head is {there!r}, and {here!r} in this run")
+    return head
+
+
+def _difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
+    """How two lists of labels differ; empty where they are the same."""
+    parts = [
+        f"{len(names)} only {where} ({', '.join(map(repr, names[:5]))}{', …' if len(names) > 5 else ''})"
+        for names, where in (
+            ([name for name in there if name not in here], "there"),
+            ([name for name in here if name not in there], "in the data"),
+        )
+        if names
+    ]
+    return ", ".join(parts) or ("another order" if there != here else "")
+
+
+def _check_task(folder: Path, task: AnyTask | None, options: FinetuneOptions) -> None:
+    if task is None:
+        return
+    trained_for = "contrastive" if isinstance(task, PairTask) else "classify"
+    if trained_for != options.task:
+        raise InputError(
+            f"{FLAG} {folder} was trained with --task {trained_for}, and this run is --task {options.task}: give that"
+            " task, or `mlx-aimv2 fuse` it and name the result with --model"
+        )
+    if isinstance(task, PairTask) and dict(task.towers) != towers(options):
+        states = " ".join(f"--{tower}-tower {state}" for tower, state in task.towers.items())
+        raise InputError(f"{FLAG} {folder} was trained with {states}: give the same")
+
+
+def _check_method(folder: Path, stored: StoredAdapter | None, options: FinetuneOptions) -> None:
+    name = options.fine_tune_type
+    method = METHODS[name]
+    if has_trunk(folder) and not method.full:
+        raise InputError(
+            f"{FLAG} {folder} holds a whole encoder ({TRUNK}), and {name} trains none: give --fine-tune-type full, or"
+            " `mlx-aimv2 fuse` it and name the result with --model"
+        )
+    if stored is None:
+        return
+    config = stored.config
+    kind = "dora" if config.dora else "lora"
+    if method.adapter != kind:
+        raise InputError(
+            f"{FLAG} {folder} holds an adapter of the kind {kind}, and {name} trains none such: give --fine-tune-type"
+            f" {kind}, or `mlx-aimv2 fuse` it and name the result with --model"
+        )
+    if config.rslora:
+        raise InputError(f"{FLAG} {folder}: its adapter is scaled as in rsLoRA, which is not trained here")
+    modules = sorted(stored.modules())
+    for option, of, wanted in (
+        ("rank", stored.rank_of, options.rank),
+        ("alpha", stored.alpha_of, options.alpha),
+    ):
+        values = sorted({of(module) for module in modules})
+        if values != [wanted]:
+            there = ", ".join(f"{value:g}" for value in values)
+            advice = f"give --{option} {there}" if len(values) == 1 else "a run has a single one"
+            raise InputError(f"{FLAG} {folder}: its adapter has {option} {there}, not {wanted:g}: {advice}")
+
+
+def _check_layers(trunk: nn.Module, stored: StoredAdapter) -> None:
+    here, there = set(attached_layers(trunk, stored)), stored.modules()
+    parts = [
+        f"{len(names)} layers only {where} ({fold_names(sorted(names))})"
+        for names, where in ((there - here, "there"), (here - there, "in this run"))
+        if names
+    ]
+    if parts:
+        raise InputError(
+            f"{FLAG} {stored.folder}: its adapter is of other layers: {'; '.join(parts)}: give the same"
+            " --target-modules and --num-layers, or the model it was trained on"
+        )
