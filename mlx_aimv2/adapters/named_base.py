@@ -13,7 +13,7 @@ from ..storage.json_files import read_json
 from .base import REPOSITORY
 from .pair import read_any_task
 from .restore import adapter_folder
-from .store import CONFIG
+from .stored import CONFIG
 from .task import TASK
 
 UNNAMED = "unnamed"  # a model that was not loaded from anywhere
