@@ -133,6 +133,10 @@ def test_labels_that_do_not_fit(cli, pair, shades, tmp_path, lines, message):
     [
         (["--labels", "x"], "--labels is for labelled pictures, and {data} holds captions: leave it out"),
         (
+            ["--predictions", "x.csv"],
+            "--predictions is for labelled pictures, and {data} holds captions: leave it out",
+        ),
+        (
             ["--template", "a {{}}"],
             "--template is for labelled pictures, and {data} holds captions: leave it out",
         ),
