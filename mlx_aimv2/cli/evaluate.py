@@ -262,8 +262,14 @@ def _check_mode(
                 raise InputError(f"--{name.replace('_', '-')} is for --data, not for --compare")
 
 
-def show(fidelity: Fidelity, every_layer: bool) -> None:
-    """A comparison as two tables: what there is to say of each checkpoint, and the layers."""
+def show(fidelity: Fidelity, every_layer: bool, all_layers: str = "--layers") -> None:
+    """A comparison as two tables: what there is to say of each checkpoint, and the layers.
+
+    Args:
+        fidelity: the comparison.
+        every_layer: show every layer, not only those with the largest error.
+        all_layers: what to type to see all of them.
+    """
     from ..fidelity_report import percent
 
     names = ("checkpoint", fidelity.original.name, fidelity.converted.name)
@@ -274,6 +280,5 @@ def show(fidelity: Fidelity, every_layer: bool) -> None:
     few = f" on {fidelity.layer_pictures} of them" if fidelity.layer_pictures < fidelity.pictures else ""
     say(f"compared on {fidelity.pictures} {kind}, layer by layer{few}")
     if len(chosen) < len(fidelity.layers):
-        say(
-            f"these are the {len(chosen)} of {len(fidelity.layers)} layers with the largest error; --layers shows all"
-        )
+        worst = f"the {len(chosen)} of {len(fidelity.layers)} layers with the largest error"
+        say(f"these are {worst}; {all_layers} shows all")

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..events import Event, Metric, Notice, Progress, Skipped
+from .hints import fitted
 from .live import LIVE
 from .progress import Training, counting_bars, training_bars
-from .ui import say
+from .ui import RUNNING, say
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -36,12 +37,12 @@ class Screen:
     def __call__(self, event: Event) -> None:
         """Show one event."""
         if isinstance(event, Notice):
-            say(event.message)
+            say(fitted(event.message, RUNNING.get()))
         elif isinstance(event, Skipped):
             self.skipped += event.count
             named = f"{' '.join(str(event.source).split())}: "
             reason = " ".join(event.reason.split()).removeprefix(named)
-            say(f"skipped {event.source}: {reason}")
+            say(f"skipped {event.source}: {fitted(reason, RUNNING.get())}")
         elif isinstance(event, Metric):
             self._metric(event)
         elif event.unit == TRAINING:

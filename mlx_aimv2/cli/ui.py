@@ -8,9 +8,11 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import NoReturn, ParamSpec, TypeVar
 
 from ..errors import Aimv2Error, InputError, OutputError
+from .hints import fitted
 from .live import LIVE
 from .signals import interrupting, status_of
 
@@ -20,6 +22,7 @@ R = TypeVar("R")
 NAME = "mlx-aimv2"
 ALL_DONE, NOT_ALL_DONE, WRONG_USAGE = 0, 1, 2
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+RUNNING: ContextVar[str] = ContextVar("verb", default="")  # the verb at work
 DEBUG_VARIABLE = "MLX_AIMV2_DEBUG"
 
 
@@ -90,6 +93,7 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        RUNNING.set(function.__name__)
         try:
             with interrupting():
                 return function(*args, **kwargs)
@@ -112,7 +116,7 @@ def report(error: Exception) -> int:
 
         traceback.print_exception(error)
     if isinstance(error, Aimv2Error):
-        say(f"error: {_one_line(error)}")
+        say(f"error: {fitted(_one_line(error), RUNNING.get())}")
         return WRONG_USAGE if isinstance(error, InputError) else NOT_ALL_DONE
     say(f"unexpected error: {type(error).__name__}: {_one_line(error)} (run again with --debug to see where)")
     return NOT_ALL_DONE
