@@ -39,6 +39,16 @@ def test_an_adapter_is_fused(cli, pair, adapter, tmp_path):
     assert load(out, adapter_path=out)[0].labels == ("cat", "dog")
 
 
+def test_a_fused_checkpoint_is_the_base_of_its_own_head_wherever_it_lies(
+    cli, pair, adapter, photos, tmp_path
+):
+    assert cli("fuse", "--adapter-path", adapter, "--save-path", tmp_path / "out").returncode == 0
+    moved = (tmp_path / "out").rename(tmp_path / "moved")
+    done = cli("classify", photos / "0.png", "--adapter-path", moved, "--json")
+    assert done.returncode == 0 and f"the base is {moved}, as {moved} says" in done.stderr
+    assert {each["label"] for each in json.loads(done.stdout)[0]["predictions"]} == {"cat", "dog"}
+
+
 def test_a_quantized_base_may_become_plain(cli, pair, with_adapter, tmp_path):
     base = convert(pair, tmp_path / "q", options=ConvertOptions(scheme=Scheme(32, 8)))
     with pytest.warns(UserWarning, match="were unpacked"):
