@@ -111,8 +111,8 @@ class Converted:
 def _found(names: Sequence[str], exclude: Sequence[str], on_event: OnEvent) -> tuple[str, ...]:
     """The images meant by these names."""
     scan = find_images(names, exclude)
-    if scan.left_out:
-        on_event(Notice(f"left out {scan.left_out.words()}"))
+    for notice in scan.notices():
+        on_event(Notice(notice))
     return scan.images
 
 

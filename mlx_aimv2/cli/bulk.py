@@ -56,8 +56,8 @@ def pictures(names: Sequence[str], exclude: Sequence[str] = ()) -> list[str]:
     from ..sources.paths import find_images
 
     scan = find_images(with_names(names), exclude)
-    if scan.left_out:
-        say(f"left out {scan.left_out.words()}")
+    for notice in scan.notices():
+        say(notice)
     if not scan.images:
         raise InputError("no images: name files, folders or patterns")
     return list(scan.images)

@@ -138,9 +138,8 @@ def convert(
     with screen() as shown:
         if dry_run:
             target_folder(mlx_path, force)
-            found = find_images([*calibrate, *report_pictures], exclude)
-            if found.left_out:
-                say(f"left out {found.left_out.words()}")
+            for notice in find_images([*calibrate, *report_pictures], exclude).notices():
+                say(notice)
             plan = prepare(hf_path, options, revision, shown)
             put(jsonlib.dumps(_plan_entry(plan), indent=2)) if json else _show_plan(plan)
             return

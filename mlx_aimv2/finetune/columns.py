@@ -26,6 +26,7 @@ NAMES = {  # what a column is for -> what it is usually called, in small letters
 ADDRESSES = frozenset({"url", "urls", "image_url"})
 OPTIONS = {use: f"--{use}-column" for use in (IMAGE, LABEL, CAPTION)}
 ABSENT = object()  # the value of an image that a table names and says nothing of
+CALLED = {IMAGE: "path"}
 SHOWN = 8  # names of columns in a message
 
 
@@ -80,8 +81,16 @@ def check_places(where: str, places: dict[str, int], names: Sequence[str], value
     if missing:
         uses = " and ".join(missing)
         options = " and ".join(OPTIONS[use] for use in missing)
+        advice = (
+            f"call them path and {value}"
+            if len(missing) > 1
+            else f"call one of them {CALLED.get(missing[0], value)}"
+        )
+        other, task = (CAPTION, "contrastive") if value == LABEL else (LABEL, "classify")
+        has_other = IMAGE in places and any(plain(name) in NAMES[other] for name in names)
         raise NoColumnError(
-            f"{where}: no column for {uses}: {_has(names)}: call them path and {value}, or choose with {options}"
+            f"{where}: no column for {uses}: {_has(names)}: {advice}, or choose with {options}"
+            + (f"; to learn its {other}s: --task {task}" if has_other else "")
         )
 
 

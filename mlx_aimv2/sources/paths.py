@@ -46,9 +46,10 @@ def find_images(names: Iterable[str], exclude: Sequence[str] = ()) -> Scan:
             empty[name], found, named = scan.left_out, [name], True
         images += found if named else [file for file in found if file not in seen]
         seen.update(found)
+    notes = tuple(_nothing(name, rest) for name, rest in empty.items())
     if empty and len(empty) == len(images):
-        raise InputError(_nothing(*next(iter(empty.items()))))
-    return Scan(tuple(images), left_out)
+        raise InputError(notes[0])
+    return Scan(tuple(images), left_out, empty=notes)
 
 
 def _find(name: str, rules: Rules) -> tuple[Scan, bool]:

@@ -78,6 +78,7 @@ class Scan:
         unreadable: folders that could not be read, and why.
         others: the files with the endings that were to be found also.
         folders: all that were searched, by their paths from the first one.
+        empty: what to say of names that stand for no image.
     """
 
     images: tuple[str, ...] = ()
@@ -85,6 +86,11 @@ class Scan:
     unreadable: tuple[tuple[str, str], ...] = ()
     others: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
+
+    def notices(self) -> list[str]:
+        """What the user should know of the search, in words."""
+        return [*self.empty, *([f"left out {self.left_out.words()}"] if self.left_out else [])]
 
 
 def scan_folder(folder: str | os.PathLike[str], rules: Rules | None = None) -> Scan:

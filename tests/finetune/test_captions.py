@@ -104,7 +104,7 @@ def test_which_data_is_captions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,label\na.jpg,x", "c.csv: no column for caption: the columns are 'path', 'label': call them"),
+        ("path,label\na.jpg,x", "c.csv: no column for caption: the columns are 'path', 'label': call"),
         ("path,caption,text\na.jpg,x,y", "c.csv: the columns caption and text may all hold the caption"),
         ("path,caption\na.jpg,  ", "c.csv, row 2: an empty caption"),
         ("path,caption\na.jpg", "c.csv, row 2: no caption"),

@@ -437,7 +437,7 @@ HEAD = "path,label\na.jpg,cat\nb.jpg,dog\n"
         (
             "t.jsonl",
             '{"label": "cat"}',
-            "row 1: no column for image: the columns are 'label': call them path and label, or",
+            "row 1: no column for image: the columns are 'label': call one of them path, or",
         ),
         ("t.jsonl", '{"path": 3, "label": "cat"}', "row 1: the path is 3, but has to be a text"),
         (

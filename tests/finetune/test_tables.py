@@ -161,9 +161,17 @@ def test_a_table_with_neither_labels_nor_captions_says_what_both_are_called(tmp_
     with pytest.raises(InputError) as caught:
         has_captions(table)
     assert str(caught.value) == (
-        "t.csv: no column for label: the columns are 'path', 'colour': call them path and label, or choose with"
+        "t.csv: no column for label: the columns are 'path', 'colour': call one of them label, or choose with"
         " --label-column; for captions, caption or --caption-column"
     )
+
+
+def test_a_table_of_the_other_kind_says_so(tmp_path: Path) -> None:
+    table = write(tmp_path / "t.csv", "path,title\na.jpg,x\n")
+    assert refused(table).endswith("or choose with --label-column; to learn its captions: --task contrastive")
+    table = write(tmp_path / "t.csv", "path,class\na.jpg,x\n")
+    assert refused(table, "captions").endswith("--caption-column; to learn its labels: --task classify")
+    assert "--task" not in refused(write(tmp_path / "t.csv", "title\nx\n"))
 
 
 def test_addresses_are_no_files(tmp_path: Path) -> None:

@@ -133,6 +133,16 @@ def test_a_folder_called_like_a_picture_is_no_match_of_a_pattern(tree: Path) -> 
     assert expand(["*.jpg"]) == ["b.jpg"]
 
 
+def test_a_name_without_images_beside_others_is_explained(tree: Path) -> None:
+    scan = find_images(["b.jpg", "empty", "*.tiff"])
+    assert scan.images == ("b.jpg", "empty", "*.tiff")  # so that they fail when they are opened
+    assert scan.notices() == [
+        "no images in the folder empty: it holds 1 file: 1 other (.md)",
+        "no images match *.tiff",
+        "left out 1 file: 1 other (.md)",
+    ]
+
+
 def test_a_pattern_leaves_out_what_a_folder_does(tree: Path) -> None:
     for name in ("sub/@eaDir/t.jpg", "sub/raw.dng", "sub/deep/@eaDir/u.jpg"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
