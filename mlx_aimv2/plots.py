@@ -216,9 +216,12 @@ def draw_calibration(bins: Sequence[CalibrationBin]) -> Image.Image:
     """The reliability diagram: how often predictions of a confidence are right, and how many there are of each."""
     canvas = Canvas(560, 640)
     left, right = LEFT, 560 - MARGIN
-    axes = Axes(canvas, left, 60, right, 440, (0.0, 1.0), (0.0, 1.0))
-    axes.frame("Calibration", "")
-    canvas.text((right, 44), f"ECE {calibration_error(bins):.2%}", "rm")
+    axes = Axes(canvas, left, 92, right, 440, (0.0, 1.0), (0.0, 1.0))
+    axes.frame("")
+    canvas.text((left, 28), "Calibration", size=TITLE)
+    canvas.text((right, 28), f"ECE {calibration_error(bins):.2%}", "rm")
+    canvas.text((left, 54), "blue: share that is right", color=BLUE)  # above the bars, never on them
+    canvas.text((left, 74), "orange: distance from the confidence", color=ORANGE)
     for each in bins:
         if not each.count or each.accuracy is None or each.confidence is None:
             continue
@@ -230,8 +233,6 @@ def draw_calibration(bins: Sequence[CalibrationBin]) -> Image.Image:
         canvas.line([(middle, y1), (middle, axes.place(0, each.confidence)[1])], ORANGE, 2)
     for k in range(0, 100, 2):
         canvas.line([axes.place(k / 100, k / 100), axes.place((k + 1) / 100, (k + 1) / 100)], MUTED, 1)
-    canvas.text((left + 10, 76), "blue: share that is right", color=BLUE)
-    canvas.text((left + 10, 96), "orange: distance from the confidence", color=ORANGE)
     most = max([each.count for each in bins], default=0)
     counts = Axes(canvas, left, 508, right, 580, (0.0, 1.0), (0.0, max(1.0, most * 1.05)))
     counts.frame("Predictions", "confidence")
