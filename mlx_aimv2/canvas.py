@@ -168,7 +168,8 @@ class Axes:
     def frame(self, title: str, x_title: str = "", whole_x: bool = False) -> None:
         """The title, the grid, and the numbers along both edges."""
         canvas = self.canvas
-        canvas.text((self.left, self.top - 16), title, size=TITLE)
+        if title:
+            canvas.text((self.left, self.top - 16), title, size=TITLE)
         for y in ticks(*self.y_range, max(2, round((self.bottom - self.top) / 32))):
             at = self.place(self.x_range[0], y)
             canvas.line([at, (self.right, at[1])], GRID, 1)
