@@ -36,25 +36,25 @@ processor()
 """
 
 
-def checked(folder, **sources):
+def checked(folder, cache, **sources):
     """What mypy says of some modules, by the name of each; the package itself is checked elsewhere."""
     (folder / "mypy.ini").write_text(SETTINGS)
     for name, source in sources.items():
         (folder / f"{name}.py").write_text(source)
     files = [f"{name}.py" for name in sources]
-    command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", "cache", *files]
+    command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", str(cache), *files]
     environment = {**os.environ, "MYPYPATH": str(ROOT)}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode in (0, 1), done.stderr
     return {name: re.findall(rf"^{name}\.py:(\d+): error: (.*)$", done.stdout, re.M) for name in sources}
 
 
-def test_python_that_users_copy_passes_a_strict_type_checker(tmp_path):
+def test_python_that_users_copy_passes_a_strict_type_checker(tmp_path, pytestconfig):
     pytest.importorskip("mypy")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     assert len(blocks) >= 5
     readme = {f"readme_{number}": block for number, block in enumerate(blocks)}
-    found = checked(tmp_path, **readme, calls=CALLS, wrong=WRONG)
+    found = checked(tmp_path, pytestconfig.cache.mkdir("mypy"), **readme, calls=CALLS, wrong=WRONG)
     wrong = found.pop("wrong")
     assert found == {name: [] for name in (*readme, "calls")}
     assert {int(line) for line, _ in wrong} == {6, 7, 8}
