@@ -47,7 +47,7 @@ def convert(
     quantize: bool = False,
     q_bits: int | None = None,
     q_group_size: int | None = None,
-    q_mode: str = "affine",
+    q_mode: str | None = None,
     quant_predicate: str | None = None,
     dequantize: bool = False,
     options: ConvertOptions | None = None,
@@ -60,10 +60,10 @@ def convert(
         mlx_path: the folder to write; it must not exist (but see ``options.force``), and appears whole or not at all.
         dtype: float32, float16 or bfloat16; None for what ``options`` say, or what the source is stored in.
         revision: branch, tag or commit of the repository.
-        quantize: quantize the layers' weights.
+        quantize: quantize the layers' weights; the four arguments that follow say how, and are refused without it.
         q_bits: bits of a quantized weight; None for the mode's own.
         q_group_size: weights that share a scale; None for the mode's own.
-        q_mode: affine, mxfp4, nvfp4 or mxfp8.
+        q_mode: affine (the default), mxfp4, nvfp4 or mxfp8.
         quant_predicate: a recipe of mixed bits, such as mixed_4_6.
         dequantize: unpack a quantized source.
         options: size of the files, calibration, report, and the rest; the arguments above go first.

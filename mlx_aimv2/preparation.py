@@ -30,7 +30,8 @@ class ConvertOptions:
         dtype: float32, float16 or bfloat16; None for what most of the source's weights are stored in. Position
             tables and the logit scale stay in float32.
         scheme: how to quantize; None for not at all.
-        quant_predicate: a recipe of mlx-lm (`mixed_4_6` …) in place of ``scheme``.
+        quant_predicate: a recipe of mlx-lm (`mixed_4_6` …), which says the bits in place of ``scheme``; either asks
+            for quantization.
         dequantize: unpack a quantized source.
         max_shard_bytes: data in one weight file.
         format: of the weight files, "safetensors" or "npz" (one file; as older MLX examples have it).
@@ -81,21 +82,37 @@ class ConvertOptions:
 
 
 def asked_scheme(
-    quantize: bool, bits: int | None, group_size: int | None, mode: str, quant_predicate: str | None
+    quantize: bool,
+    bits: int | None,
+    group_size: int | None,
+    mode: str | None,
+    quant_predicate: str | None,
+    calibrate: bool = False,
 ) -> Scheme | None:
-    """The scheme that mlx-lm's arguments ask for; None for no quantization.
+    """The scheme that mlx-lm's arguments ask for; None for no quantization, which ``quantize`` alone decides.
 
     Raises:
-        InputError: they contradict each other, or MLX has no kernel for it.
+        InputError: one says how to quantize and nothing is to be quantized, they contradict each other, or MLX has no
+            kernel for it.
     """
-    details = bits is not None or group_size is not None or mode != "affine"
-    if not quantize and quant_predicate is None:
-        if details:
-            raise InputError("bits, group size and mode of quantization need quantize (-q) itself")
+    details = {
+        "q_bits": bits is not None,
+        "q_group_size": group_size is not None,
+        "q_mode": mode is not None,
+        "quant_predicate": quant_predicate is not None,
+        "calibrate": calibrate,
+    }
+    if not quantize:
+        if given := [f"--{name.replace('_', '-')}" for name, is_given in details.items() if is_given]:
+            flags, verb = " and ".join(given), "says" if len(given) == 1 else "say"
+            raise InputError(
+                f"{flags} {verb} how to quantize, and nothing is quantized without -q (in Python, quantize=True):"
+                f" add it, or leave {flags} out"
+            )
         return None
     if quant_predicate is not None and bits is not None:
         raise InputError(f"the recipe {quant_predicate} says the bits itself: leave q_bits (--q-bits) out")
-    return make_scheme(mode, bits, group_size)
+    return make_scheme(mode or "affine", bits, group_size)
 
 
 @dataclass(frozen=True)
@@ -198,7 +215,7 @@ def prepare(
         InputError: an option that the source does not allow.
     """
     if options.calibrate and not (options.scheme or options.quant_predicate):
-        raise InputError("calibration is a way to quantize: ask for that too, with -q")
+        raise InputError("--calibrate is a way to quantize: ask for that too, with -q (in Python, a scheme)")
     checkpoint = inspect(hf_path, revision, options.weights, on_event)
     dtype, before = options.dtype or checkpoint.stored_dtype, checkpoint.quantization
     if options.dequantize and before is None:

@@ -156,7 +156,7 @@ def test_pictures_none_of_which_can_be_read_are_refused(sources, tmp_path):
 def test_a_folder_without_pictures_is_found_before_the_checkpoint(tmp_path):
     (tmp_path / "empty").mkdir()
     options = ConvertOptions(scheme=Scheme(), calibrate=(str(tmp_path / "empty"),))
-    with pytest.raises(InputError, match=r"no pictures in the folder .*empty"):
+    with pytest.raises(InputError, match=r"no images in the folder .*empty"):
         convert(tmp_path / "no-checkpoint", tmp_path / "out", options=options)
 
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_calibrated_is_refused(options, message):
 
 
 def test_calibration_without_quantization_is_refused(tmp_path):
-    with pytest.raises(InputError, match="calibration is a way to quantize: ask for that too, with -q"):
+    with pytest.raises(InputError, match="--calibrate is a way to quantize: ask for that too, with -q"):
         prepare(tmp_path / "no-checkpoint", ConvertOptions(calibrate=("pictures",)))
 
 

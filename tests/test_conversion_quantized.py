@@ -192,7 +192,7 @@ def test_the_arguments_are_mlx_lms(source, tmp_path):
     assert json.loads((folder / "config.json").read_text())["quantization"] == Scheme(32, 8).arguments()
     plain = convert(folder, tmp_path / "plain", dequantize=True, dtype="float16")
     assert "quantization" not in json.loads((plain / "config.json").read_text())
-    mixed = convert(source, tmp_path / "mixed", quant_predicate="mixed_3_6")
+    mixed = convert(source, tmp_path / "mixed", quantize=True, quant_predicate="mixed_3_6")
     entry = json.loads((mixed / "config.json").read_text())["quantization"]
     assert (entry["bits"], entry["group_size"]) == (3, 64)
     assert (
@@ -202,10 +202,16 @@ def test_the_arguments_are_mlx_lms(source, tmp_path):
 
 
 def test_details_of_no_quantization_are_refused(source, tmp_path):
-    with pytest.raises(InputError, match=r"need quantize \(-q\) itself"):
-        convert(source, tmp_path / "out", q_bits=4)
+    details = {"q_bits": 4, "q_group_size": 32, "q_mode": "affine", "quant_predicate": "mixed_3_6"}
+    for name, value in details.items():
+        flag = f"--{name.replace('_', '-')}"
+        message = (
+            rf"^{flag} says how to quantize, and nothing is quantized without -q \(in Python, quantize=True\)"
+        )
+        with pytest.raises(InputError, match=message):
+            convert(source, tmp_path / "out", **{name: value})
     with pytest.raises(InputError, match=r"the recipe mixed_3_6 says the bits itself: leave q_bits"):
-        convert(source, tmp_path / "out", q_bits=4, quant_predicate="mixed_3_6")
+        convert(source, tmp_path / "out", quantize=True, q_bits=4, quant_predicate="mixed_3_6")
     with pytest.raises(InputError, match=r"^quantization mode affine has no 0 bits in groups of 64"):
         convert(source, tmp_path / "out", quantize=True, q_bits=0)
 

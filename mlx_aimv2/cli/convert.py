@@ -42,19 +42,25 @@ def convert(
     quantize: Annotated[bool, typer.Option("-q", "--quantize", help="Quantize the weights.")] = False,
     q_bits: Annotated[
         int | None,
-        typer.Option(help="Bits per weight. [default: the mode's]", autocompletion=choices(Q_BITS)),
+        typer.Option(help="With -q: bits per weight. [default: the mode's]", autocompletion=choices(Q_BITS)),
     ] = None,
     q_group_size: Annotated[
         int | None,
-        typer.Option(help="Weights per scale. [default: the mode's]", autocompletion=choices(Q_GROUP_SIZES)),
+        typer.Option(
+            help="With -q: weights per scale. [default: the mode's]", autocompletion=choices(Q_GROUP_SIZES)
+        ),
     ] = None,
     q_mode: Annotated[
-        str, typer.Option(help="affine, mxfp4, nvfp4 or mxfp8.", autocompletion=choices(Q_MODES))
-    ] = "affine",
+        str | None,
+        typer.Option(
+            help="With -q: affine, mxfp4, nvfp4 or mxfp8. [default: affine]", autocompletion=choices(Q_MODES)
+        ),
+    ] = None,
     quant_predicate: Annotated[
         str | None,
         typer.Option(
-            help="Mixed bits: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6.", autocompletion=choices(RECIPES)
+            help="With -q: mixed bits, mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6.",
+            autocompletion=choices(RECIPES),
         ),
     ] = None,
     dequantize: Annotated[
@@ -111,7 +117,7 @@ def convert(
     from ..sources.paths import find_images
     from ..uploading import check_access, check_name, upload
 
-    scheme = asked_scheme(quantize, q_bits, q_group_size, q_mode, quant_predicate)
+    scheme = asked_scheme(quantize, q_bits, q_group_size, q_mode, quant_predicate, bool(calibrate))
     if format == "npz" and max_shard_size is not None:
         raise InputError("--format npz is one file: leave --max-shard-size out")
     if private and upload_repo is None:

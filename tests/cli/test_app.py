@@ -135,7 +135,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(cli, pair, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--q-bits", "4"], "bits, group size and mode of quantization need quantize (-q) itself"),
+        (["--q-bits", "4"], "--q-bits says how to quantize, and nothing is quantized without -q"),
         (["-q", "-d"], "quantize and dequantize exclude each other"),
         (
             ["-q", "--q-bits", "7"],

@@ -67,7 +67,19 @@ def test_a_dry_run_writes_nothing(cli, pair, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--q-bits", "4"], "bits, group size and mode of quantization need quantize (-q) itself"),
+        (["--q-bits", "4"], "--q-bits says how to quantize, and nothing is quantized without -q"),
+        (
+            ["--q-group-size", "64"],
+            "--q-group-size says how to quantize, and nothing is quantized without -q",
+        ),
+        (["--q-mode", "affine"], "--q-mode says how to quantize, and nothing is quantized without -q"),
+        (["--quant-predicate", "mixed_4_6"], "--quant-predicate says how to quantize, and nothing is"),
+        (["--calibrate", "photos"], "--calibrate says how to quantize, and nothing is quantized without -q"),
+        (
+            ["-d", "--q-bits", "4", "--q-group-size", "32"],
+            "--q-bits and --q-group-size say how to quantize, and nothing is quantized without -q (in Python,"
+            " quantize=True): add it, or leave --q-bits and --q-group-size out",
+        ),
         (
             ["-q", "--q-bits", "7"],
             "mode affine has no 7 bits in groups of 64: bits 2, 3, 4, 5, 6, 8 in groups of",
@@ -78,14 +90,14 @@ def test_a_dry_run_writes_nothing(cli, pair, tmp_path):
         ),
         (["-q", "--q-mode", "int4"], "quantization mode 'int4' is not one of affine, mxfp4, nvfp4, mxfp8"),
         (
-            ["--quant-predicate", "mixed_4_6", "--q-bits", "4"],
+            ["-q", "--quant-predicate", "mixed_4_6", "--q-bits", "4"],
             "says the bits itself: leave q_bits (--q-bits) out",
         ),
         (
-            ["--quant-predicate", "mixed_4_6", "--q-mode", "mxfp4"],
+            ["-q", "--quant-predicate", "mixed_4_6", "--q-mode", "mxfp4"],
             "the recipe mixed_4_6 is for affine quantization",
         ),
-        (["--calibrate", "photos"], "no images"),
+        (["-q", "--calibrate", "photos"], "no images"),
         (
             ["--format", "npz", "--max-shard-size", "1GB"],
             "--format npz is one file: leave --max-shard-size out",
@@ -97,9 +109,9 @@ def test_a_dry_run_writes_nothing(cli, pair, tmp_path):
     ],
 )
 def test_what_cannot_be_is_one_line(cli, pair, tmp_path, arguments, message):
-    if arguments[0] == "--calibrate":
+    if "photos" in arguments:
         (tmp_path / "photos").mkdir()
-        arguments = ["-q", "--calibrate", str(tmp_path / "photos")]
+        arguments = [*arguments[:-1], str(tmp_path / "photos")]
     done = cli("convert", "--hf-path", pair, "--mlx-path", tmp_path / "out", *arguments)
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
