@@ -20,7 +20,7 @@ from .config import Aimv2Config, AnyConfig
 from .errors import Aimv2Error, InputError, NonFiniteError
 from .events import OnEvent, Progress, Skipped
 from .gptq import Inputs, Packed, quantize
-from .loading import LoadOptions, build_processor
+from .loading import LoadOptions
 from .models import kernels
 from .models.layers import EncoderLayer, merge_heads, split_heads
 from .models.vision import VisionEmbeddings
@@ -28,6 +28,7 @@ from .planning import LAYERS, vision_prefix
 from .processing.decode import ImageInput
 from .processing.image import NativeOptions
 from .processing.processor import Processor
+from .processor_building import build_processor
 
 PICTURES = 32  # enough: the tokens of each count as samples
 MAX_PATCHES = 1024  # of a picture of native resolution: all pictures' tokens are held at once
@@ -54,16 +55,27 @@ class Calibration:
 
 
 def prepare_pictures(
-    images: Sequence[ImageInput], folder: Path, config: AnyConfig, on_event: OnEvent
+    images: Sequence[ImageInput],
+    folder: Path,
+    config: AnyConfig,
+    on_event: OnEvent,
+    resampled: bool = False,
 ) -> list[mx.array]:
     """Pictures as the checkpoint in ``folder`` takes them, each (1, H, W, 3).
+
+    Args:
+        images: of any size.
+        folder: the checkpoint.
+        config: of the model.
+        on_event: called with progress, and what was skipped.
+        resampled: whether the size that ``config`` says is another than the folder's.
 
     Raises:
         InputError: none can be read.
         ConfigError: the checkpoint's preprocessor is damaged.
         TokenizerError: an image-text pair without usable tokenizer files.
     """
-    options = LoadOptions(native=NativeOptions(max_patches=MAX_PATCHES))
+    options = LoadOptions(native=NativeOptions(max_patches=MAX_PATCHES), interpolate_positions=resampled)
     return read_pictures(images, build_processor(folder, config, options), on_event)
 
 

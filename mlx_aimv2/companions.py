@@ -18,6 +18,7 @@ from .card import CARD, CardFacts, read_card
 from .checkpoints.atomic import refuse_existing
 from .checkpoints.eras import without_source
 from .checkpoints.files import inside
+from .checkpoints.positions import vision_of
 from .checkpoints.quantize import Quantization
 from .checkpoints.selection import CONFIG, is_written_name, small_files
 from .errors import ConfigError, DamagedFileError, ExistsError, InputError, OutputError
@@ -112,7 +113,8 @@ def copy_files(checkpoint: Checkpoint, folder: Path) -> None:
             )
         (folder / name).write_bytes(data)
     with contextlib.suppress(ConfigError):  # damaged files are as damaged here
-        write_settings(folder, find_settings(source, checkpoint.config).config)
+        settings, vision = find_settings(source, checkpoint.config).config, vision_of(checkpoint.config)
+        write_settings(folder, settings.resized(vision.image_size) if checkpoint.resampled else settings)
 
 
 def target_folder(path: str | os.PathLike[str], force: bool = False) -> Path:

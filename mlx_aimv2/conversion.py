@@ -29,10 +29,11 @@ from .events import Notice, OnEvent, Progress, ignore
 from .fidelity import compare
 from .fidelity_report import Fidelity
 from .gptq import Packed
-from .loading import LoadOptions, build_processor
+from .loading import LoadOptions
 from .models.backend import without_cache
 from .planning import LAYERS, Planned, layer_number, vision_prefix
 from .preparation import Conversion, ConvertOptions, asked_scheme, prepare
+from .processor_building import build_processor
 from .sources.paths import find_images
 from .storage.json_files import write_json
 from .trial import make_sample
@@ -166,7 +167,12 @@ def _compared(
     if not options.report:
         return None, None
     revision = conversion.checkpoint.resolved.revision  # a branch may have moved on meanwhile
-    pictures, weights = options.report_pictures or None, LoadOptions(weights=options.weights)
+    pictures = options.report_pictures or None
+    weights = LoadOptions(
+        weights=options.weights,
+        interpolate_positions=options.interpolate_positions,
+        image_size=options.image_size,
+    )
     try:
         return compare(hf_path, folder, pictures, revision=revision, options=weights, on_event=on_event), None
     except Aimv2Error as error:
@@ -177,7 +183,8 @@ def _check_small_files(conversion: Conversion, on_event: OnEvent) -> None:
     """Say what the result will lack."""
     checkpoint = conversion.checkpoint
     try:
-        build_processor(checkpoint.resolved.folder, checkpoint.config, LoadOptions(), on_event=on_event)
+        options = LoadOptions(interpolate_positions=checkpoint.resampled)
+        build_processor(checkpoint.resolved.folder, checkpoint.config, options, on_event=on_event)
     except Aimv2Error as error:
         on_event(Notice(f"the result will lack what its source lacks: {error}"))
 
@@ -239,6 +246,7 @@ def _calibrated(
         on_event(
             Notice(f"{others} weights of the text encoder are rounded plainly: pictures do not reach them")
         )
-    pixels = prepare_pictures(options.calibrate, checkpoint.resolved.folder, checkpoint.config, on_event)
+    folder, config = checkpoint.resolved.folder, checkpoint.config
+    pixels = prepare_pictures(options.calibrate, folder, config, on_event, checkpoint.resampled)
     calibration = Calibration(checkpoint.config, schemes, getattr(mx, conversion.dtype), pixels)
     return calibrated_layers(calibration, tensors, on_event)

@@ -19,10 +19,11 @@ from .checkpoints.fit import check_fit, dtype_name
 from .checkpoints.quantize import quantize_modules, quantized_paths
 from .config import Aimv2Config
 from .errors import Aimv2Error, ConfigError
-from .loading import Checkpoint, LoadOptions, build_processor, make_model
+from .loading import Checkpoint, LoadOptions, make_model
 from .models.backend import compute_dtype, gpu_available, load_blas
 from .processing.image_settings import find_settings
 from .processing.tokenizer import Tokenizer
+from .processor_building import build_processor
 
 EXTRAS = {"heif": "pillow_heif", "parquet": "pyarrow"}
 MATRIX, REPEATS = 1024, 5

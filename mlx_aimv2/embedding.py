@@ -101,8 +101,9 @@ class Embedder:
         settings = self.processor.image_processor.settings()
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
         made_by = asdict(origin) if origin is not None else {"name": "unnamed", "checkpoint": None}
-        if made_by.get("adapter") is None:  # as it was written before there were adapters
-            made_by.pop("adapter", None)
+        for name in ("adapter", "image_size"):  # as it was written before there were any
+            if made_by.get(name) is None:
+                made_by.pop(name, None)
         return {**made_by, "pooling": self.pooling, "normalized": self.normalize, "preprocessing": digest}
 
     def images(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:

@@ -13,6 +13,7 @@ from .adapters.task import HEAD
 from .checkpoints.atomic import new_folder
 from .checkpoints.eras import original_config, timm_config, without_source
 from .checkpoints.layouts import LAYOUTS
+from .checkpoints.positions import vision_of
 from .checkpoints.selection import CONFIG
 from .checkpoints.shards import Entry, write_shards
 from .companions import check_apart, check_space, copy_files, one_by_one, target_folder
@@ -144,6 +145,8 @@ def _config(conversion: Conversion, format: str) -> dict[str, Any]:
     """
     config = conversion.checkpoint.config
     if format == "timm":
-        return timm_config(config, find_settings(conversion.checkpoint.resolved.folder, config).config)
+        settings = find_settings(conversion.checkpoint.resolved.folder, config).config
+        resampled = conversion.checkpoint.resampled
+        return timm_config(config, settings.resized(vision_of(config).image_size) if resampled else settings)
     entry = config.to_dict() if format == "transformers" else original_config(config)
     return without_source(entry) | {"dtype": conversion.dtype, "torch_dtype": conversion.dtype}

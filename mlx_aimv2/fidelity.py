@@ -18,10 +18,11 @@ from .config import Aimv2Config, AnyConfig
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
 from .fidelity_report import Fidelity, ZeroShot
-from .loading import LoadOptions, build_processor, inspect
+from .loading import LoadOptions, at_resolution, inspect
 from .models.backend import blas_problem, compute_dtype, on_cpu
 from .processing.decode import ImageInput
 from .processing.processor import Processor
+from .processor_building import build_processor
 from .trial import Labelling, Sample, States, Trial, make_sample, run_trial
 
 NEIGHBOURS = 10
@@ -62,7 +63,7 @@ def compare(
     options = options or LoadOptions()
     compute_dtype(options.dtype)  # before anything is downloaded
     sample = make_sample(images)
-    first = inspect(original, revision, options.weights, on_event)
+    first = at_resolution(inspect(original, revision, options.weights, on_event), options)
     second = inspect(converted, None, None, on_event)
     _check_same(first.config, second.config, str(original), str(converted))
     if (problem := blas_problem()) is not None:

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import overload
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from .adapters.restore import adapter_folder, check_folder, restore
+from .checkpoints.checkpoint import KEPT_FLOAT32
+from .checkpoints.checkpoint import Checkpoint as Checkpoint
 from .checkpoints.deduce import deduce_config
-from .checkpoints.files import check_links, find_weights, open_tensors, outline, read_header
+from .checkpoints.files import check_links, find_weights, outline, read_header
 from .checkpoints.fit import check_fit, dtype_name
-from .checkpoints.headers import Header
-from .checkpoints.hub import Resolved, resolve
-from .checkpoints.layouts import Layout, detect
+from .checkpoints.hub import resolve
+from .checkpoints.layouts import detect
 from .checkpoints.origin import Origin, checkpoint_hash
+from .checkpoints.positions import table_name, table_size, vision_of
 from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
 from .checkpoints.selection import CONFIG
 from .config import Aimv2Config, AnyConfig
-from .errors import CheckpointError, ConfigError
-from .events import Notice, OnEvent, ignore, warn
-from .models.backend import DTYPES, blas_problem, compute_dtype, on_cpu, without_cache
+from .errors import CheckpointError, ConfigError, InputError, MismatchError
+from .events import Notice, OnEvent, warn
+from .models.backend import blas_problem, compute_dtype, on_cpu, without_cache
 from .models.classifier import Classifier
 from .models.lit import Aimv2Model
 from .models.vision import Aimv2VisionModel
 from .processing.decode import DecodeOptions
-from .processing.image import ImageProcessor, NativeOptions
+from .processing.image import NativeOptions
 from .processing.image_config import ImageProcessorConfig
-from .processing.image_settings import find_settings
 from .processing.processor import Processor
-from .processing.tokenizer import Tokenizer
+from .processor_building import build_processor, made_size
 from .storage.json_files import read_json
 
 AnyModel = Aimv2Model | Aimv2VisionModel
-KEPT_FLOAT32 = ("position_embedding.weight", "logit_scale")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ class LoadOptions:
         decode: how pictures are decoded.
         native: the patches a native-resolution model may be given.
         any_base: put an adapter on another checkpoint than it was trained on, such as a quantized copy of that.
+        interpolate_positions: resample the position table of a model of fixed size for images of another size:
+            bicubic in float32, as PyTorch's `interpolate` without antialiasing.
+        image_size: pixels on a side of those images; None for what the checkpoint's own settings make.
     """
 
     dtype: str | None = None
@@ -59,47 +62,8 @@ class LoadOptions:
     decode: DecodeOptions = dataclasses.field(default_factory=DecodeOptions)
     native: NativeOptions = dataclasses.field(default_factory=NativeOptions)
     any_base: bool = False
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint that has been looked at and not opened.
-
-    Attributes:
-        resolved: where it lies and where it came from.
-        header: its tensors' names, shapes and dtypes.
-        layout: how it is written.
-        config: the model it describes.
-        quantization: how its weights are packed, or None.
-        outline: arrays by canonical name that have the shapes and dtypes of its tensors, and none of their data.
-        unknown: names that have no place in the layout.
-    """
-
-    resolved: Resolved
-    header: Header
-    layout: Layout
-    config: AnyConfig
-    quantization: Quantization | None
-    outline: dict[str, mx.array]
-    unknown: list[str]
-
-    def open(self) -> dict[str, mx.array]:
-        """Its tensors as lazy arrays by canonical name; those of an .npz or .msgpack file are unpacked first.
-
-        Raises:
-            DamagedFileError: a file cannot be opened, is damaged, or has changed since the checkpoint was looked at.
-            OutputError: there is no room to unpack it.
-        """
-        return self.layout.to_canonical(open_tensors(self.header))[0]
-
-    @property
-    def stored_dtype(self) -> str:
-        """What most of its plain weights are stored in, apart from tables that always are float32."""
-        nbytes = dict.fromkeys(DTYPES, 0)
-        for name, x in self.outline.items():
-            if mx.issubdtype(x.dtype, mx.floating) and not name.endswith(KEPT_FLOAT32):
-                nbytes[dtype_name(x.dtype)] += x.nbytes
-        return max(nbytes, key=lambda dtype: nbytes[dtype])
+    interpolate_positions: bool = False
+    image_size: int | None = None
 
 
 @overload
@@ -163,20 +127,49 @@ def load(
     emit = on_event or warn
     target = compute_dtype(dtype or options.dtype)
     checkpoint = inspect(path_or_repo, revision, options.weights, emit)
+    settings = None
+    if adapter_path is not None:
+        folder = adapter_folder(adapter_path)
+        origin = origin_of(checkpoint, target)
+        task = check_folder(folder, origin, options.any_base, emit)  # before the weights are read
+        settings = task.image_config() if task is not None else None
+    checkpoint = at_resolution(checkpoint, options, settings)
     if (problem := blas_problem()) is not None:
         emit(Notice(problem))
-    if adapter_path is None:
-        model = build_model(checkpoint, target, options.keep_quantized, emit)
-        folder = checkpoint.resolved.folder
-        return model, build_processor(folder, checkpoint.config, options, on_event=emit)
-    folder = adapter_folder(adapter_path)
-    task = check_folder(
-        folder, origin_of(checkpoint, target), options.any_base, emit
-    )  # before the weights are read
     model = build_model(checkpoint, target, options.keep_quantized, emit)
-    settings = task.image_config() if task is not None else None
     processor = build_processor(checkpoint.resolved.folder, checkpoint.config, options, settings, emit)
-    return restore(model, folder, options.any_base), processor
+    return (model if adapter_path is None else restore(model, folder, options.any_base)), processor
+
+
+def at_resolution(
+    checkpoint: Checkpoint, options: LoadOptions, settings: ImageProcessorConfig | None = None
+) -> Checkpoint:
+    """A checkpoint for the size of images that ``options`` ask for.
+
+    Args:
+        checkpoint: as it is stored.
+        options: whether to resample its position table, and for which size.
+        settings: for images, in place of its own.
+
+    Raises:
+        InputError: the size makes no sense, is another than that of the table and is not to be resampled for, or
+            the model takes any size.
+        ConfigError: its settings for images are damaged.
+    """
+    size, vision = options.image_size, vision_of(checkpoint.config)
+    if options.interpolate_positions:
+        if size is None and not vision.is_native:
+            size = made_size(checkpoint.resolved.folder, checkpoint.config, settings)
+        return checkpoint.at_size(vision.image_size if size is None else size)
+    if size is not None and (vision.is_native or size != vision.image_size):
+        own = "any size" if vision.is_native else f"{vision.image_size} x {vision.image_size} pixels"
+        hint = (
+            "leave image_size out"
+            if vision.is_native
+            else "resample its positions with --interpolate-positions"
+        )
+        raise InputError(f"{checkpoint.resolved.name} takes {own}, not {size!r} on a side: {hint}")
+    return checkpoint
 
 
 def inspect(
@@ -224,7 +217,7 @@ def build_model(
         CheckpointError: data that cannot be read or does not fit into memory.
         OutputError: there is no room to unpack an .npz or .msgpack file.
     """
-    tensors, quantization, source = checkpoint.outline, checkpoint.quantization, checkpoint.resolved.folder
+    tensors, quantization = checkpoint.outline, checkpoint.quantization
     model, unpacks = make_model(checkpoint.config), on_cpu() and not keep_quantized
     if quantization is not None and unpacks:
         tensors = dequantize(tensors, quantization, dtype)
@@ -233,7 +226,7 @@ def build_model(
             on_event(Notice(f"{told}: packed ones are slow on a CPU"))
     elif quantization is not None:
         quantize_modules(model, quantization, quantized_paths(tensors))
-    check_fit(dict(tree_flatten(model.parameters())), tensors, checkpoint.unknown, str(source))
+    check_model(model, checkpoint, tensors)
     tensors = checkpoint.open()
     if quantization is not None and unpacks:
         tensors = dequantize(tensors, quantization, dtype)
@@ -245,6 +238,24 @@ def build_model(
     return model
 
 
+def check_model(model: AnyModel, checkpoint: Checkpoint, tensors: Mapping[str, mx.array]) -> None:
+    """Hold the tensors of a checkpoint against the model that it describes.
+
+    Raises:
+        MismatchError: the whole difference in one message.
+    """
+    expected, source = dict(tree_flatten(model.parameters())), str(checkpoint.resolved.folder)
+    wrong = [name for name, x in expected.items() if name in tensors and tensors[name].shape != x.shape]
+    size = table_size(tensors, checkpoint.config)
+    if wrong == [table_name(checkpoint.config)] and size is not None:
+        told = vision_of(checkpoint.config).image_size
+        raise MismatchError(
+            f"{source}: its position table is for {size} x {size} pixels, and its config.json says image_size {told}:"
+            " correct that, or resample the table with --interpolate-positions"
+        )
+    check_fit(expected, tensors, checkpoint.unknown, source)
+
+
 def origin_of(checkpoint: Checkpoint, dtype: mx.Dtype) -> Origin:
     """The identity of the model that a checkpoint gives when it is computed in ``dtype``."""
     return Origin(
@@ -254,6 +265,7 @@ def origin_of(checkpoint: Checkpoint, dtype: mx.Dtype) -> Origin:
         layout=checkpoint.layout.name,
         dtype=dtype_name(dtype),
         quantization=str(checkpoint.quantization) if checkpoint.quantization else None,
+        image_size=vision_of(checkpoint.config).image_size if checkpoint.resampled else None,
     )
 
 
@@ -273,54 +285,3 @@ def _read_one_by_one(model: AnyModel, checkpoint: Checkpoint) -> None:
         raise CheckpointError(
             f"{checkpoint.resolved.folder}: its weights cannot be loaded ({error})"
         ) from error
-
-
-def build_processor(
-    folder: Path,
-    config: AnyConfig,
-    options: LoadOptions,
-    settings: ImageProcessorConfig | None = None,
-    on_event: OnEvent = ignore,
-) -> Processor:
-    """The processor of a checkpoint folder.
-
-    Args:
-        folder: the checkpoint.
-        config: its model.
-        options: how pictures are decoded, and how large they may be.
-        settings: for images, in place of its own.
-        on_event: told where defaults stand in for settings that the folder lacks.
-
-    Raises:
-        ConfigError: the file with its settings for images is damaged, or makes images the model cannot take.
-        TokenizerError: an image-text pair without usable tokenizer files.
-    """
-    vision = config.vision_config if isinstance(config, Aimv2Config) else config
-    source = "the adapter's task.json"
-    if settings is None:
-        found = find_settings(folder, config)
-        settings, source = found.config, str(folder / (found.source or ""))
-        for note in found.notes:
-            on_event(Notice(note))
-    images = ImageProcessor(settings, vision.patch_size, options.decode, options.native)
-    _check_sizes(images, vision.image_size, vision.is_native, source)
-    if not isinstance(config, Aimv2Config):
-        return Processor(images)
-    tokenizer, text = Tokenizer.from_folder(folder), config.text_config
-    if tokenizer.vocab_size > text.vocab_size or tokenizer.eos_token_id != text.eos_token_id:
-        raise ConfigError(
-            f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens with EOS {tokenizer.eos_token_id}, its model"
-            f" {text.vocab_size} with EOS {text.eos_token_id}: the tokenizer files are another model's"
-        )
-    return Processor(images, tokenizer, text.max_position_embeddings)
-
-
-def _check_sizes(images: ImageProcessor, image_size: int, is_native: bool, source: str) -> None:
-    if is_native:  # takes any size, a fixed one too
-        return
-    made = images.output_size(image_size * 2, image_size * 3)  # neither square nor the size already
-    if made != (image_size, image_size):
-        raise ConfigError(
-            f"{source} makes images of {made[0]} x {made[1]} pixels, and the model takes"
-            f" {image_size} x {image_size}: correct its size and crop_size"
-        )

@@ -14,7 +14,7 @@ from .checkpoints.quantize import Quantization, Scheme, dequantize, make_scheme
 from .checkpoints.shards import Entry
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
-from .loading import Checkpoint, inspect, make_model
+from .loading import Checkpoint, LoadOptions, at_resolution, inspect, make_model
 from .models.backend import DTYPES
 from .planning import KEPT, Planned, by_layer, mixed, plan, vision_prefix
 
@@ -36,6 +36,8 @@ class ConvertOptions:
         max_shard_bytes: data in one weight file.
         format: of the weight files, "safetensors" or "npz" (one file; as older MLX examples have it).
         weights: the name of one weight file of the source, where it holds several.
+        interpolate_positions: resample the position table for another size of images; see `LoadOptions`.
+        image_size: pixels on a side of those images; None for what the source's settings make.
         calibrate: pictures with which the vision encoder is quantized, in place of plain rounding.
         report: run source and result on pictures and compare them, for the model card.
         report_pictures: those pictures; none for built-in drawings.
@@ -51,6 +53,8 @@ class ConvertOptions:
     max_shard_bytes: int = MAX_SHARD_BYTES
     format: str = "safetensors"
     weights: str | None = None
+    interpolate_positions: bool = False
+    image_size: int | None = None
     calibrate: tuple[str, ...] = ()
     report: bool = False
     report_pictures: tuple[str, ...] = ()
@@ -216,7 +220,10 @@ def prepare(
     """
     if options.calibrate and not (options.scheme or options.quant_predicate):
         raise InputError("--calibrate is a way to quantize: ask for that too, with -q (in Python, a scheme)")
-    checkpoint = inspect(hf_path, revision, options.weights, on_event)
+    resolution = LoadOptions(
+        interpolate_positions=options.interpolate_positions, image_size=options.image_size
+    )
+    checkpoint = at_resolution(inspect(hf_path, revision, options.weights, on_event), resolution)
     dtype, before = options.dtype or checkpoint.stored_dtype, checkpoint.quantization
     if options.dequantize and before is None:
         raise InputError(f"{hf_path} is not quantized: there is nothing to dequantize")

@@ -219,7 +219,10 @@ def test_everything_that_does_not_fit_is_in_one_message(copy):
             {"intermediate_size": 64},
             r"encoder\.layers\.\{0-1\}\.ffn|ffn\.gate_proj\.weight is \[128, 64\], not",
         ),
-        ({"image_size": 70}, r"position_embedding\.weight is \[16, 64\], not \[25, 64\]"),
+        (
+            {"image_size": 70},
+            r"position table is for 56 x 56 pixels, and its config\.json says image_size 70",
+        ),
         ({"mlp_bias": True}, r"6 missing: encoder\.layers\.\{0-1\}\.ffn\.gate_proj\.bias"),
         ({"patch_size": 28}, r"patch_embed\.weight is \[64, 14, 14, 3\], not \[64, 28, 28, 3\]"),
     ],

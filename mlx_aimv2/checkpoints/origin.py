@@ -23,6 +23,7 @@ class Origin:
         dtype: what the weights are computed in.
         quantization: in words, for quantized weights; None for others.
         adapter: a hash of the adapter in it; None without one.
+        image_size: pixels on a side that its position table was resampled for; None where that is as stored.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Origin:
     dtype: str
     quantization: str | None = None
     adapter: str | None = None
+    image_size: int | None = None
 
 
 def checkpoint_hash(header: Header) -> str:

@@ -78,6 +78,8 @@ def classify(
     max_megapixels: options.MaxMegapixels = options.MAX_MEGAPIXELS,
     min_patches: options.MinPatches = options.MIN_PATCHES,
     max_patches: options.MaxPatches = options.MAX_PATCHES,
+    interpolate_positions: options.InterpolatePositions = False,
+    image_size: options.ImageSize = None,
 ) -> None:
     """Say which label fits each picture best: of those given, without training, or of a trained head's."""
     from .. import ZeroShotClassifier, load
@@ -113,6 +115,8 @@ def classify(
         max_megapixels=max_megapixels,
         min_patches=min_patches,
         max_patches=max_patches,
+        interpolate_positions=interpolate_positions,
+        image_size=image_size,
     )
     with screen() as shown:
         settings = dataclasses.replace(settings, any_base=any_base)

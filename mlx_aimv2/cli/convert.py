@@ -13,7 +13,7 @@ import typer
 from ..errors import InputError
 from ..words import counted, size
 from .completion import DTYPES, Q_BITS, Q_GROUP_SIZES, Q_MODES, RECIPES, WEIGHT_FORMATS, checkpoints, choices
-from .options import Device, Exclude, Force, Json, Revision, Weights
+from .options import Device, Exclude, Force, ImageSize, InterpolatePositions, Json, Revision, Weights
 from .screen import screen
 from .tables import table
 from .ui import NOT_ALL_DONE, put, say, verb
@@ -89,6 +89,8 @@ def convert(
     ] = None,
     revision: Revision = None,
     weights: Weights = None,
+    interpolate_positions: InterpolatePositions = False,
+    image_size: ImageSize = None,
     report: Annotated[
         bool, typer.Option("--report", help="Compare result and source, on the screen and in the model card.")
     ] = False,
@@ -134,6 +136,8 @@ def convert(
         max_shard_bytes=parse_size(max_shard_size or SHARD_SIZE),
         format=format,
         weights=weights,
+        interpolate_positions=interpolate_positions,
+        image_size=image_size,
         calibrate=tuple(calibrate),
         report=report or bool(report_pictures),
         report_pictures=tuple(report_pictures),

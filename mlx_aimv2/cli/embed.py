@@ -68,6 +68,8 @@ def embed(
     max_megapixels: options.MaxMegapixels = options.MAX_MEGAPIXELS,
     min_patches: options.MinPatches = options.MIN_PATCHES,
     max_patches: options.MaxPatches = options.MAX_PATCHES,
+    interpolate_positions: options.InterpolatePositions = False,
+    image_size: options.ImageSize = None,
 ) -> None:
     """Turn pictures (or, with --text, texts) into vectors.
 
@@ -96,6 +98,8 @@ def embed(
         max_megapixels=max_megapixels,
         min_patches=min_patches,
         max_patches=max_patches,
+        interpolate_positions=interpolate_positions,
+        image_size=image_size,
     )
     base, revision = base_of(model, revision, adapter_path)
     with screen() as shown:

@@ -173,6 +173,8 @@ def evaluate(
     max_megapixels: options.MaxMegapixels = options.MAX_MEGAPIXELS,
     min_patches: options.MinPatches = options.MIN_PATCHES,
     max_patches: options.MaxPatches = options.MAX_PATCHES,
+    interpolate_positions: options.InterpolatePositions = False,
+    image_size: options.ImageSize = None,
 ) -> None:
     """Say how good a model is on pictures with labels or captions, or what a conversion changed."""
     _check_mode(context, inputs, data, compare, layers)
@@ -216,6 +218,8 @@ def evaluate(
         max_megapixels=max_megapixels,
         min_patches=min_patches,
         max_patches=max_patches,
+        interpolate_positions=interpolate_positions,
+        image_size=image_size,
     )
     with screen() as shown:
         if request is not None:

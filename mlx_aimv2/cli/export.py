@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..presets import find
 from .completion import DTYPES, LAYOUTS, checkpoints, choices
 from .convert import parse_size
-from .options import AnyBase, Force, Revision, Weights
+from .options import AnyBase, Force, ImageSize, InterpolatePositions, Revision, Weights
 from .screen import screen
 from .trained import base_of
 from .ui import say, verb
@@ -45,6 +45,8 @@ def export(
     any_base: AnyBase = False,
     revision: Revision = None,
     weights: Weights = None,
+    interpolate_positions: InterpolatePositions = False,
+    image_size: ImageSize = None,
 ) -> None:
     """Write a checkpoint as transformers, Apple's code or timm read it; quantized weights are unpacked."""
     from ..models.backend import require_mlx
@@ -57,7 +59,12 @@ def export(
     if any_base and adapter_path is None:
         raise InputError("--any-base needs --adapter-path")
     options = ConvertOptions(
-        dtype=dtype, max_shard_bytes=parse_size(max_shard_size), weights=weights, force=force
+        dtype=dtype,
+        max_shard_bytes=parse_size(max_shard_size),
+        weights=weights,
+        force=force,
+        interpolate_positions=interpolate_positions,
+        image_size=image_size,
     )
     if target is None:
         if adapter_path is None or is_demo(source) or find(source) is not None:

@@ -114,6 +114,23 @@ MinPatches = Annotated[
         help="Native resolution: enlarge pictures of fewer patches; 1 leaves them.", rich_help_panel=READING
     ),
 ]
+InterpolatePositions = Annotated[
+    bool,
+    typer.Option(
+        "--interpolate-positions",
+        help="Resample the position table of a model of fixed size (bicubic) for images of another size.",
+        rich_help_panel=COMPUTING,
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="PIXELS",
+        help="With --interpolate-positions: that size, on a side. [default: what the checkpoint's settings make]",
+        rich_help_panel=COMPUTING,
+    ),
+]
 Exclude = Annotated[
     list[str],
     typer.Option(
@@ -139,6 +156,8 @@ def load_options(
     max_megapixels: float,
     min_patches: int,
     max_patches: int,
+    interpolate_positions: bool,
+    image_size: int | None,
 ) -> LoadOptions:
     """The options of the command line as the library takes them."""
     from ..loading import LoadOptions
@@ -155,4 +174,6 @@ def load_options(
             min_patches=min(min_patches, max_patches) if min_patches == MIN_PATCHES else min_patches,
             max_patches=max_patches,
         ),
+        interpolate_positions=interpolate_positions,
+        image_size=image_size,
     )

@@ -98,8 +98,8 @@ def patch_grid(config: Aimv2VisionConfig, pixel_values: mx.array) -> tuple[int, 
     if not config.is_native and (h, w) != (config.grid, config.grid):
         size = config.image_size
         raise InputError(
-            f"this model takes {size} x {size} pixels, not {shape[1]} x {shape[2]}: resize the pictures"
-            " (the processor does) or use the native-resolution model"
+            f"this model takes {size} x {size} pixels, not {shape[1]} x {shape[2]}: resize the images (the"
+            " processor does), load it with interpolate_positions, or use the native-resolution model"
         )
     return h, w
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,16 @@ class ImageProcessorConfig:
         return {
             key: getattr(self, key) for key, usual in TRANSFORMERS_DOES.items() if getattr(self, key) != usual
         }
+
+    def resized(self, edge: int) -> ImageProcessorConfig:
+        """The same for images of ``edge`` pixels on a side: what is cut out stays the same part of an image."""
+        if not self.do_center_crop:
+            return self if isinstance(self.size, int) else replace(self, size=(edge, edge))
+        factors = [edge / old for old in self.crop_size]
+        edges = (self.size, self.size) if isinstance(self.size, int) else self.size
+        height, width = (max(round(old * factor), 1) for old, factor in zip(edges, factors, strict=True))
+        size = height if isinstance(self.size, int) else (height, width)
+        return replace(self, size=size, crop_size=(edge, edge))
 
     def same_pixels(self, other: ImageProcessorConfig) -> bool:
         """Whether both make the same pixels of every picture."""

@@ -149,7 +149,7 @@ def test_pictures_of_a_batch_do_not_mix():
         (
             FIXED,
             (1, 28, 35, 3),
-            "takes 28 x 28 pixels, not 28 x 35: resize the pictures .* native-resolution",
+            "takes 28 x 28 pixels, not 28 x 35: resize the images .* native-resolution",
         ),
         (FIXED, (1, 14, 56, 3), "takes 28 x 28 pixels, not 14 x 56"),
     ],

@@ -1,0 +1,95 @@
+"""A checkpoint that has been looked at: where it lies, how it is written, and the model that it describes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from ..config import Aimv2Config, AnyConfig
+from ..errors import InputError
+from ..models.backend import DTYPES
+from ..processing.image_config import MAX_EDGE
+from .files import open_tensors
+from .fit import dtype_name
+from .headers import Header
+from .hub import Resolved
+from .layouts import Layout
+from .positions import resample, table_name, table_size, vision_of
+from .quantize import Quantization
+
+KEPT_FLOAT32 = ("position_embedding.weight", "logit_scale")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been looked at and not opened.
+
+    Attributes:
+        resolved: where it lies and where it came from.
+        header: its tensors' names, shapes and dtypes.
+        layout: how it is written.
+        config: the model it describes.
+        quantization: how its weights are packed, or None.
+        outline: arrays by canonical name that have the shapes and dtypes of its tensors, and none of their data.
+        unknown: names that have no place in the layout.
+        resampled: whether its position table is resampled for the size that ``config`` says.
+    """
+
+    resolved: Resolved
+    header: Header
+    layout: Layout
+    config: AnyConfig
+    quantization: Quantization | None
+    outline: dict[str, mx.array]
+    unknown: list[str]
+    resampled: bool = False
+
+    def open(self) -> dict[str, mx.array]:
+        """Its tensors as lazy arrays by canonical name; those of an .npz or .msgpack file are unpacked first.
+
+        Raises:
+            DamagedFileError: a file cannot be opened, is damaged, or has changed since the checkpoint was looked at.
+            OutputError: there is no room to unpack it.
+        """
+        return self._resampled(self.layout.to_canonical(open_tensors(self.header))[0])
+
+    def at_size(self, image_size: int) -> Checkpoint:
+        """The same with its position table resampled for images of ``image_size`` pixels on a side.
+
+        Raises:
+            InputError: it is no multiple of the patch size, or the model has no position table.
+        """
+        vision, patch = vision_of(self.config), vision_of(self.config).patch_size
+        if vision.is_native:
+            raise InputError(
+                f"{self.resolved.name} takes any resolution as it is: leave interpolate_positions out"
+            )
+        if type(image_size) is not int or image_size % patch or not patch <= image_size <= MAX_EDGE:
+            rule = f"a multiple of the patch size {patch}, at most {MAX_EDGE}"
+            raise InputError(f"image_size is {image_size!r}, but has to be {rule}")
+        size = table_size(self.outline, self.config)
+        if size == image_size == vision.image_size or size is None:  # what is no square grid is refused later
+            return self
+        vision, config = dataclasses.replace(vision, image_size=image_size), self.config
+        config = (
+            dataclasses.replace(config, vision_config=vision) if isinstance(config, Aimv2Config) else vision
+        )
+        other = dataclasses.replace(self, config=config, resampled=size != image_size)
+        return dataclasses.replace(other, outline=other._resampled(dict(self.outline)))
+
+    def _resampled(self, tensors: dict[str, mx.array]) -> dict[str, mx.array]:
+        name = table_name(self.config)
+        if not self.resampled:
+            return tensors
+        return {**tensors, name: resample(tensors[name], vision_of(self.config).grid)}
+
+    @property
+    def stored_dtype(self) -> str:
+        """What most of its plain weights are stored in, apart from tables that always are float32."""
+        nbytes = dict.fromkeys(DTYPES, 0)
+        for name, x in self.outline.items():
+            if mx.issubdtype(x.dtype, mx.floating) and not name.endswith(KEPT_FLOAT32):
+                nbytes[dtype_name(x.dtype)] += x.nbytes
+        return max(nbytes, key=lambda dtype: nbytes[dtype])

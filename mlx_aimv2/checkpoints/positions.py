@@ -1,0 +1,64 @@
+"""The learned position table of a fixed size, resampled for images of another size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import mlx.core as mx
+import numpy as np
+
+from ..config import Aimv2Config, Aimv2VisionConfig, AnyConfig
+
+TABLE = "embeddings.position_embedding.weight"
+CUBIC = -0.75  # the slope that PyTorch's and OpenCV's bicubic have
+
+
+def table_name(config: AnyConfig) -> str:
+    """The canonical name of the position table of the vision encoder."""
+    return f"vision_model.{TABLE}" if isinstance(config, Aimv2Config) else TABLE
+
+
+def vision_of(config: AnyConfig) -> Aimv2VisionConfig:
+    """The configuration of the vision encoder."""
+    return config.vision_config if isinstance(config, Aimv2Config) else config
+
+
+def table_size(tensors: Mapping[str, mx.array], config: AnyConfig) -> int | None:
+    """Pixels on a side that the position table is for; None where there is no table, or it is no square grid."""
+    table = tensors.get(table_name(config))
+    if table is None or table.ndim != 2:
+        return None
+    grid = math.isqrt(table.shape[0])
+    return grid * vision_of(config).patch_size if grid * grid == table.shape[0] else None
+
+
+def bicubic_weights(old: int, new: int) -> np.ndarray:
+    """How ``new`` samples along an axis are made of ``old`` ones: (new, old) float32, each row sums to 1.
+
+    Samples stand in the middle of equal parts of the axis (`align_corners=False`), the ones at its ends stand for all
+    beyond, and nothing is smoothed where there are fewer samples than before (`antialias=False`). Source: PyTorch's
+    `torch.nn.functional.interpolate` with `mode="bicubic"`.
+    """
+    weights = np.zeros((new, old), dtype=np.float64)
+    for row in range(new):
+        place = (row + 0.5) * old / new - 0.5
+        first = math.floor(place)
+        for tap in range(first - 1, first + 3):
+            weights[row, min(max(tap, 0), old - 1)] += _cubic(abs(place - tap))
+    return weights.astype(np.float32)
+
+
+def _cubic(x: float) -> float:
+    """Keys' kernel at a distance of ``x`` samples."""
+    if x <= 1:
+        return ((CUBIC + 2) * x - (CUBIC + 3)) * x * x + 1
+    return ((x - 5) * x + 8) * x * CUBIC - 4 * CUBIC if x < 2 else 0.0
+
+
+def resample(table: mx.array, grid: int) -> mx.array:
+    """A position table (h * h, D) for ``grid`` patches on a side: (grid * grid, D) float32, lazy."""
+    old, dim = math.isqrt(table.shape[0]), table.shape[1]
+    weights = mx.array(bicubic_weights(old, grid))
+    rows = weights @ table.astype(mx.float32).reshape(old, old * dim)  # (grid, old * D)
+    return (weights @ rows.reshape(grid, old, dim)).reshape(grid * grid, dim)

@@ -1,0 +1,87 @@
+"""From a checkpoint folder to what prepares images and texts for its model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import Aimv2Config, AnyConfig
+from .errors import ConfigError
+from .events import Notice, OnEvent, ignore
+from .processing.image import ImageProcessor
+from .processing.image_config import ImageProcessorConfig
+from .processing.image_settings import find_settings
+from .processing.processor import Processor
+from .processing.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from .loading import LoadOptions
+
+
+def build_processor(
+    folder: Path,
+    config: AnyConfig,
+    options: LoadOptions,
+    settings: ImageProcessorConfig | None = None,
+    on_event: OnEvent = ignore,
+) -> Processor:
+    """The processor of a checkpoint folder.
+
+    Args:
+        folder: the checkpoint.
+        config: its model.
+        options: how pictures are decoded, and how large they may be.
+        settings: for images, in place of its own.
+        on_event: told where defaults stand in for settings that the folder lacks.
+
+    Raises:
+        ConfigError: the file with its settings for images is damaged, or makes images the model cannot take.
+        TokenizerError: an image-text pair without usable tokenizer files.
+    """
+    vision = config.vision_config if isinstance(config, Aimv2Config) else config
+    source = "the adapter's task.json"
+    if settings is None:
+        found = find_settings(folder, config)
+        settings, source = found.config, str(folder / (found.source or ""))
+        for note in found.notes:
+            on_event(Notice(note))
+    if options.interpolate_positions and not vision.is_native:
+        settings = settings.resized(vision.image_size)
+    images = ImageProcessor(settings, vision.patch_size, options.decode, options.native)
+    _check_sizes(images, vision.image_size, vision.is_native, source)
+    if not isinstance(config, Aimv2Config):
+        return Processor(images)
+    tokenizer, text = Tokenizer.from_folder(folder), config.text_config
+    if tokenizer.vocab_size > text.vocab_size or tokenizer.eos_token_id != text.eos_token_id:
+        raise ConfigError(
+            f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens with EOS {tokenizer.eos_token_id}, its model"
+            f" {text.vocab_size} with EOS {text.eos_token_id}: the tokenizer files are another model's"
+        )
+    return Processor(images, tokenizer, text.max_position_embeddings)
+
+
+def made_size(folder: Path, config: AnyConfig, settings: ImageProcessorConfig | None = None) -> int | None:
+    """Pixels on a side of what a checkpoint's settings make of any image; None where that is no fixed square.
+
+    Raises:
+        ConfigError: the file with its settings for images is damaged.
+    """
+    vision = config.vision_config if isinstance(config, Aimv2Config) else config
+    settings = settings or find_settings(folder, config).config
+    images = ImageProcessor(settings, vision.patch_size)
+    if images.is_native:
+        return None
+    height, width = images.output_size(vision.image_size * 2, vision.image_size * 3)
+    return height if height == width else None
+
+
+def _check_sizes(images: ImageProcessor, image_size: int, is_native: bool, source: str) -> None:
+    if is_native:  # takes any size, a fixed one too
+        return
+    made = images.output_size(image_size * 2, image_size * 3)  # neither square nor the size already
+    if made != (image_size, image_size):
+        raise ConfigError(
+            f"{source} makes images of {made[0]} x {made[1]} pixels, and the model takes"
+            f" {image_size} x {image_size}: correct its size and crop_size, or have the position table resampled for"
+            " other sizes with --interpolate-positions"
+        )
