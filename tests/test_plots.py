@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from mlx_aimv2.canvas import MUTED, TEXT, fit, length, number, span, ticks
+from mlx_aimv2.canvas import TEXT, fit, length, number, span, ticks
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.metrics import calibrate
 from mlx_aimv2.plots import BLUE, ORANGE, draw_calibration, draw_confusion, draw_curves
@@ -117,15 +117,11 @@ def test_calibration_of_few_pictures(confidence):
 def test_nothing_is_written_on_the_bars_of_the_calibration():
     confidence = np.linspace(0.02, 0.98, 200)
     image = np.asarray(draw_calibration(calibrate(confidence, np.ones(200, bool)))).astype(int)
-    fill, line, dots = (191, 219, 254), ORANGE, MUTED
-    bars = np.abs(image - fill).max(axis=-1) < 3
-    columns = bars[:440].sum(axis=0)
-    inside = image[
-        100:430, columns > 0.6 * columns.max()
-    ]  # the columns through the bars, which are full height
-    known = [np.abs(inside - color).max(axis=-1) < 60 for color in (fill, line, dots, BLUE)]
-    assert (known[0] | known[1] | known[2]).mean() > 0.97
-    assert (np.abs(inside - BLUE).max(axis=-1) < 60).mean() < 0.001
+    bars = np.abs(image - (191, 219, 254)).max(axis=-1) < 3
+    top = np.argmax(bars.sum(axis=1) > 0.6 * bars.sum(axis=1).max()) + 4
+    columns = bars[:430].sum(axis=0)
+    inside = image[top:430, columns > 0.6 * columns.max()]  # through the bars, which are of full height
+    assert not (np.abs(inside - BLUE).max(axis=-1) < 60).any()
 
 
 @pytest.mark.parametrize(
