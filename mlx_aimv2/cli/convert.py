@@ -189,7 +189,7 @@ def _show_plan(conversion: Conversion) -> None:
         what += f" ({one.reason})" if one.reason else ""
         groups.setdefault((name, what), []).append(sum(entry.nbytes for entry in one.entries))
     rows = [(name, str(len(sizes)), size(sum(sizes)), what) for (name, what), sizes in groups.items()]
-    table(("tensor", "count", "size", "becomes"), rows)
+    table(("tensor", "count", "size", "becomes"), rows, paths=("tensor",))
     tensors = counted(len(header.tensors), "tensor")
     say(f"layout {conversion.checkpoint.layout.name}, {tensors}, {size(header.nbytes)}")
     say(

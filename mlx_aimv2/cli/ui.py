@@ -7,6 +7,7 @@ import functools
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import NoReturn, ParamSpec, TypeVar
@@ -21,15 +22,40 @@ R = TypeVar("R")
 
 NAME = "mlx-aimv2"
 ALL_DONE, NOT_ALL_DONE, WRONG_USAGE = 0, 1, 2
+USUAL_COLUMNS = 80
+COMMAND = re.compile(rf"`[^`]*`|try: {NAME} .*")  # not to be broken
+HELD_SPACE = "\x1f"  # a control character, which no visible text holds
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 RUNNING: ContextVar[str] = ContextVar("verb", default="")  # the verb at work
 DEBUG_VARIABLE = "MLX_AIMV2_DEBUG"
 
 
 def say(message: str) -> None:
-    """One line of talk, on stderr; where that cannot be written, the work goes on all the same."""
+    """Talk, on stderr: one line in a pipe; on a terminal, it wraps at words and keeps paths and commands whole.
+
+    Where it cannot be written, the work goes on all the same.
+    """
+    line = f"{NAME}: {visible(message)}"
     with contextlib.suppress(OSError):
-        LIVE.print(f"{NAME}: {visible(message)}")
+        LIVE.print(_wrapped(line, _columns()) if sys.stderr.isatty() else line)
+
+
+def _columns() -> int:
+    """The width of the terminal that stderr is."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) > 0:
+        return int(columns)
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS
+    return USUAL_COLUMNS
+
+
+def _wrapped(line: str, columns: int) -> str:
+    held = COMMAND.sub(lambda command: command[0].replace(" ", HELD_SPACE), line)
+    lines = textwrap.wrap(
+        held, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines).replace(HELD_SPACE, " ")
 
 
 def advise(introduction: str, *commands: str) -> None:

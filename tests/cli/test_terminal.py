@@ -30,7 +30,7 @@ TABLES = {  # by a name: a verb, and what stands in its first column
     "compare": (["evaluate", "--compare", "PAIR", "PAIR", "PHOTOS"], ["layout", "image cosine, least"]),
     "plan": (
         ["convert", "--model", "PAIR", "--mlx-path", "out", "--dry-run"],
-        ["rms_norm.weight", "token_embedding.weight"],
+        ["logit_scale"],
     ),
     "dry-run": (
         ["finetune", "--data", "SHADES", "--model", "PAIR", "--dry-run"],
