@@ -115,7 +115,10 @@ def tiny_native(checkpoint):
 
 @pytest.fixture(scope="session")
 def trained():
-    """Makes a model's adapters as training leaves them: B is not zero, and lengths are not those of the rows."""
+    """Makes a model's adapters as training leaves them: B is not zero, and lengths are not those of the rows.
+
+    All is drawn from the seed, A too, which `attach` draws from whatever came before.
+    """
     import mlx.core as mx
 
     from mlx_aimv2.adapters.attach import adapted
@@ -124,6 +127,8 @@ def trained():
         keys = iter(mx.random.split(mx.random.key(seed), 512))
         for layer in adapted(model).values():
             layer.lora_b = mx.random.normal(layer.lora_b.shape, scale=0.3, key=next(keys))
+            bound = layer.lora_a.shape[1] ** -0.5
+            layer.lora_a = mx.random.uniform(-bound, bound, layer.lora_a.shape, key=next(keys))
             if "magnitude" in layer:
                 factors = mx.random.uniform(0.8, 1.3, layer.magnitude.shape, key=next(keys))
                 layer.magnitude = layer.magnitude * factors

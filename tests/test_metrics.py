@@ -190,3 +190,16 @@ def test_of_equal_logits_the_first_label_is_predicted():
     assert (found.top1, found.top5) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
     assert found.confusion[:, 0].tolist() == [1, 0, 0, 0, 1, 1]
     assert found.nll == pytest.approx(np.log(6))
+
+
+def test_a_logit_of_0_is_a_probability_of_a_half_and_says_yes():
+    """The boundary belongs to yes, as in scikit-learn's `decision >= 0`."""
+    found = measure_multi_label(np.array([[0.0, -1.0], [-1.0, 0.0]]), np.array([[1, 0], [0, 0]]), ["a", "b"])
+    assert (found.exact_match, found.micro_f1) == (0.5, pytest.approx(2 / 3))
+    assert {each.label: (each.precision, each.recall) for each in found.per_class} == {
+        "a": (1, 1),
+        "b": (0, 0),
+    }
+    half = [each for each in found.calibration if each.count and each.lower <= 0.5 < each.upper]
+    assert [(each.count, each.confidence, each.accuracy) for each in half] == [(2, 0.5, 0.5)]
+    assert found.nll == pytest.approx((2 * np.log(2) + 2 * np.log(1 + np.exp(-1))) / 4)

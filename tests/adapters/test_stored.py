@@ -10,6 +10,7 @@ import pytest
 
 from mlx_aimv2 import load
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted
+from mlx_aimv2.adapters.peft_config import PeftConfig
 from mlx_aimv2.adapters.stored import PREFIX, read_stored, wrapper_of
 from mlx_aimv2.errors import ConfigError, MismatchError
 from mlx_aimv2.events import Notice
@@ -191,3 +192,31 @@ def test_the_hash_of_an_adapter_is_what_it_was(adapter):
     assert read_stored(adapter).hash == first
     rename(adapter, dict, lora_alpha=3)
     assert read_stored(adapter).hash != first
+
+
+def test_alpha_is_8_where_a_file_does_not_say_as_in_peft(wrapped, tiny_vision):
+    file = wrapped / "adapter_config.json"
+    data = json.loads(file.read_text())
+    del data["lora_alpha"]
+    file.write_text(json.dumps(data))
+    assert read_stored(wrapped).alpha_of("encoder.layers.0.attention.q_proj") == 8.0
+    assert {layer.scale for layer in adapted(loaded(tiny_vision, wrapped)[0]).values()} == {8.0 / 4}
+    del data["r"]
+    assert PeftConfig.from_dict(data, "it").rank == 8
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_an_adapter_in_16_bits_is_brought_to_32(with_adapter, tiny_vision, tmp_path, pixels, kind, dtype):
+    with_adapter(tiny_vision, tmp_path / "a", AdapterConfig(type=kind, rank=2))
+    rename(tmp_path / "a", lambda tensors: {name: x.astype(dtype) for name, x in tensors.items()})
+    half, _ = loaded(tiny_vision, tmp_path / "a")
+    tensors = mx.load(str(tmp_path / "a" / "adapter_model.safetensors"))
+    assert {x.dtype for x in tensors.values()} == {dtype}
+    for path, layer in adapted(half).items():
+        for key in ("lora_a", "lora_b", *(["magnitude"] if kind == "dora" else [])):
+            assert layer[key].dtype == mx.float32
+        assert mx.array_equal(layer.lora_a, tensors[f"{PREFIX}{path}.lora_A.weight"].astype(mx.float32))
+    rename(tmp_path / "a", lambda tensors: {name: x.astype(mx.float32) for name, x in tensors.items()})
+    full, _ = loaded(tiny_vision, tmp_path / "a")
+    assert mx.array_equal(half(pixels).last_hidden_state, full(pixels).last_hidden_state)

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from mlx_aimv2 import Embedder, ZeroShotClassifier, load
 from mlx_aimv2.cli.classify import _File
 from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.zeroshot import Classified
@@ -61,7 +62,10 @@ def test_labels_and_templates_from_files_mean_the_same_as_on_the_line(cli, pair,
 def test_cosines_and_a_background_label(cli, pair, photos):
     one = cli("classify", photos / "0.png", "-l", "a dog", "--score", "cosine", "--model", pair, "--json")
     (prediction,) = json.loads(one.stdout)[0]["predictions"]
-    assert -1 <= prediction["score"] <= 1
+    model, processor = load(pair)
+    label = ZeroShotClassifier(model, processor, ["a dog"], score="cosine").label_embeddings[0]
+    expected = float(label @ Embedder(model, processor).images([photos / "0.png"])[0])
+    assert prediction["score"] == pytest.approx(expected, abs=1e-4)
     two = cli(
         "classify", photos / "0.png", "-l", "a dog", "--none", "something else", "--model", pair, "--json"
     )

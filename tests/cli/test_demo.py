@@ -147,7 +147,9 @@ def test_finetune_evaluate_and_fuse_take_it(cli, work, shades):
     assert config["base_model_name_or_path"] == "demo"
     assert json.loads((work / "adapters" / "task.json").read_text())["base"]["name"] == "demo"
     done = cli("evaluate", "--data", shades, "--split", "all", *given, "--json")
-    assert 0 <= json.loads(done.stdout)["top1"] <= 1
+    found = json.loads(done.stdout)
+    right, shown = sum(row[k] for k, row in enumerate(found["confusion"])), len(list(shades.glob("*/*")))
+    assert found["pictures"] == shown > 0 and found["top1"] == pytest.approx(right / shown)
     done = cli("fuse", *given, "--save-path", "fused")
     assert done.returncode == 0, done.stderr
 
@@ -177,7 +179,9 @@ def test_contrastive_training_retrieval_and_comparison_take_it(cli, work):
     )
     assert done.returncode == 0, done.stderr
     done = cli("evaluate", "--data", retrieval, *given, "--json")
-    assert 0 <= json.loads(done.stdout)["recall@1"] <= 1
+    found = json.loads(done.stdout)
+    both = [found[f"{way}_recall@1"] for way in ("image_to_text", "text_to_image")]
+    assert found["recall@1"] == pytest.approx(sum(both) / 2) and found["pictures"] == 4
     done = cli("embed", "--text", "a red circle", "--model", "demo")
     assert len(json.loads(done.stdout)["embedding"]) == 192
     assert cli("convert", "--hf-path", "demo", "--mlx-path", "four", "-q", "--q-bits", "4").returncode == 0

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from captioned import captioned
+from PIL import Image
 
 from mlx_aimv2 import load
 from mlx_aimv2.errors import InputError
@@ -64,6 +65,26 @@ def test_captions_of_a_picture_take_turns(dataset: CaptionDataset, processor: Pr
     np.testing.assert_array_equal(taken[0][~several], taken[1][~several])
     other = PairBatches(dataset, processor, BatchOptions(seed=5))
     assert not np.array_equal(other.captions(indices, 0), taken[0])
+
+
+def test_one_two_or_three_captions_take_turns_each_by_itself(tmp_path: Path, processor: Processor) -> None:
+    """In k epochs a picture with k captions shows each of them once, from its own first one on, and again."""
+    counts = [1, 2, 3] * 4
+    rows = ["path,caption"]
+    for number, count in enumerate(counts):
+        Image.new("RGB", (28, 28)).save(tmp_path / f"{number:02}.png")
+        rows += [f"{number:02}.png,caption {number} {k}" for k in range(count)]
+    (tmp_path / "captions.csv").write_text("\n".join(rows))
+    batches = PairBatches(read_captions(tmp_path / "captions.csv", val_fraction=0), processor)
+    taken = np.array([batches.captions(np.arange(12), epoch) for epoch in range(7)])
+    first = np.cumsum(counts) - counts
+    turns = taken - first  # every caption is another, so its row is its number
+    firsts = set()
+    for number, count in enumerate(counts):
+        start = turns[0, number]
+        firsts.add((count, int(start)))
+        assert turns[:, number].tolist() == [(start + epoch) % count for epoch in range(7)]
+    assert {3, 2, 1} <= {count for count, _ in firsts} and len(firsts) > 3  # not all begin with their first
 
 
 def test_validation_is_the_first_caption_in_the_order_of_the_examples(

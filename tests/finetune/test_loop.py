@@ -65,6 +65,32 @@ def test_the_best_epoch_is_kept_by_the_metric_that_was_named(tmp_path, metric, b
     assert len(run.kept) == 2  # and an equal epoch later on is no better
 
 
+def test_what_a_step_draws_follows_from_the_seed_and_its_number(tmp_path):
+    """Dropout of a step is another than that of the one before, and the same whatever came before it."""
+
+    def drawn(name, seed, start=0):
+        run, found = Run(tmp_path / name, seed=seed), []
+        (tmp_path / name).mkdir(exist_ok=True)
+        run.loop.place.step, run.loop.place.epoch = start, start // 3
+
+        def step(batches, rate):
+            found.append(tuple(np.array(mx.random.uniform(shape=(4,))).tolist()))
+            return 1.0, 1.0
+
+        run.stepper.step = step
+        mx.random.seed(len(name))  # which is no matter
+        while run.loop.place.epoch < 3:
+            run.loop._train_epoch()
+            run.loop.place.epoch, run.loop.place.batch = run.loop.place.epoch + 1, 0
+        return found
+
+    first = drawn("a", 3)
+    assert len(first) == 9 and len(set(first)) == 9
+    assert drawn("the same", 3) == first
+    assert drawn("later on", 3, start=6) == first[6:]
+    assert not set(drawn("another", 4)) & set(first)
+
+
 def test_patience_ends_a_run_that_gets_no_better(tmp_path):
     run = Run(tmp_path, scripted(0.5, 0.6, 0.6, 0.2, 0.9), epochs=5, patience=2)
     assert run.loop.run() == Trained("top1", 0.6, 1, 4, 12, True)
@@ -230,6 +256,18 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(tmp_path, at, kept, 
     for part in ("--learning-rate 0.002", "--warmup", "--max-grad-norm", words):
         assert part in str(caught.value)
     assert all(np.isfinite(x).all() for name, x in run.weights().items() if "running" not in name)
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "what"), [(1.0, math.nan, "the gradient is nan"), (1.0, math.inf, "the gradient is inf"),
+                               (math.nan, 1.0, "the loss is nan")]
+)  # fmt: skip
+def test_what_is_not_finite_is_named_and_not_counted(tmp_path, loss, norm, what):
+    run = Run(tmp_path)
+    run.stepper.step = lambda batches, rate: (loss, norm)
+    with pytest.raises(TrainingError, match=f"^{what} in step 1, at a learning rate of "):
+        run.loop.run()
+    assert run.loop.place.step == 0 and run.folder.read_log() == []
 
 
 def test_a_validation_that_is_not_finite_ends_the_run_with_the_same_advice(tmp_path):

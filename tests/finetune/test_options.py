@@ -11,6 +11,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_aimv2.errors import InputError
+from mlx_aimv2.finetune.bounds import OPTIMIZERS
 from mlx_aimv2.finetune.building import adapter_config
 from mlx_aimv2.finetune.methods import METHODS
 from mlx_aimv2.finetune.options import FinetuneOptions, make_options, read_config
@@ -274,3 +275,12 @@ def test_every_field_says_what_it_is_for() -> None:
 def test_patterns_come_from_a_list_or_one_text() -> None:
     assert make_options({"exclude": ["raw", "*_old"]}).exclude == ("raw", "*_old")
     assert make_options({"exclude": "raw"}).exclude == ("raw",)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_weight_decay_is_a_hundredth_where_an_optimizer_has_one(optimizer: str) -> None:
+    without = optimizer in ("adam", "rmsprop", "adagrad", "adadelta", "adamax")
+    assert FinetuneOptions(optimizer=optimizer).decay == (0.0 if without else 0.01)
+    assert FinetuneOptions(optimizer=optimizer, weight_decay=0.0).decay == 0.0
+    if not without:
+        assert FinetuneOptions(optimizer=optimizer, weight_decay=0.3).decay == 0.3

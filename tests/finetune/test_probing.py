@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -12,11 +14,17 @@ from mlx.utils import tree_flatten
 
 from mlx_aimv2 import load
 from mlx_aimv2.errors import InputError, TrainingError
-from mlx_aimv2.events import Metric, Notice
+from mlx_aimv2.events import Metric, Notice, ignore
 from mlx_aimv2.finetune import probing
+from mlx_aimv2.finetune.batches import Batches, class_weights
+from mlx_aimv2.finetune.prepared import batch_options
+from mlx_aimv2.finetune.probing import features_of
 from mlx_aimv2.finetune.running import finetune, prepare
+from mlx_aimv2.finetune.state import Nowhere
 from mlx_aimv2.models.classifier import AttentiveHead, Classifier, KnnHead, LinearHead
 from mlx_aimv2.models.vision import Aimv2VisionModel
+from mlx_aimv2.processing.image import ImageProcessor
+from mlx_aimv2.processing.processor import Processor
 
 HEADS = {"linear": LinearHead, "attentive": AttentiveHead, "knn": KnnHead}
 
@@ -244,3 +252,119 @@ def test_the_encoder_stays_as_it_is(options):
     train_probe(run, lambda event: None)
     after = dict(tree_flatten(run.classifier.trunk.parameters()))
     assert all(np.array_equal(np.array(after[name]), x) for name, x in before.items())
+
+
+# what the features in a file follow from, and what a probe is taught
+
+
+def key_of(run, split="train"):
+    """What the names of the files of a split's features begin with."""
+    before = set((run.folder / ".training" / "features").glob("*"))
+    features_of(run, split, ignore)
+    new = {path.name.partition("-")[0] for path in (run.folder / ".training" / "features").glob("*")}
+    return (new - {path.name.partition("-")[0] for path in before}) or None
+
+
+@pytest.fixture
+def prepared(options, own_data):
+    return prepare(options(data=str(own_data), fine_tune_type="linear"))
+
+
+def with_processor(run, **changes):
+    """The same run whose images are prepared otherwise."""
+    images = run.processor.image_processor
+    config = replace(images.config, **{k: v for k, v in changes.items() if k not in ("decode", "background")})
+    decode = replace(images.decode, **{k: v for k, v in changes.items() if k in ("decode", "background")})
+    made = ImageProcessor(config, images.patch_size, decode, images.native)
+    return replace(run, processor=Processor(made, run.processor.tokenizer, run.processor.max_text_length))
+
+
+PREPARED = {
+    "decode": {"decode": "fast"},
+    "background": {"background": "black"},
+    "crop": {"size": 64},
+    "resample": {"resample": 2},
+    "mean": {"image_mean": (0.5, 0.5, 0.5)},
+    "std": {"image_std": (0.5, 0.5, 0.5)},
+    "not normalized": {"do_normalize": False},
+    "rescale": {"rescale_factor": 1 / 127},
+    "rounding": {"crop_rounding": "even"},
+    "fill": {"longest": True, "crop_fill": (9, 9, 9)},
+}
+ORIGINS = {
+    "model": {"checkpoint": "another"},
+    "dtype": {"dtype": "bfloat16"},
+    "quantization": {"quantization": "4-bit affine"},
+    "adapter": {"adapter": "one"},
+    "revision": {"revision": "another"},
+}
+
+
+@pytest.mark.parametrize("what", PREPARED)
+def test_images_that_are_prepared_otherwise_have_other_features(prepared, what):
+    first = key_of(prepared)
+    other = key_of(with_processor(prepared, **PREPARED[what]))
+    assert first and other and first != other
+    assert key_of(prepared) is None  # and what was there is found again
+
+
+@pytest.mark.parametrize("what", ORIGINS)
+def test_another_encoder_has_other_features(prepared, what):
+    first, trunk = key_of(prepared), prepared.classifier.trunk
+    trunk.origin = replace(trunk.origin, **ORIGINS[what])
+    assert first and key_of(prepared)
+
+
+@pytest.mark.parametrize("what", ["pooling", "image", "time", "order", "fewer"])
+def test_other_images_or_another_pooling_have_other_features(prepared, own_data, what):
+    first, path = key_of(prepared), Path(prepared.dataset.train[0].path)
+    if what == "pooling":
+        prepared.classifier.pooling = "attentive"
+    elif what == "image":
+        stamp = path.stat()
+        path.write_bytes(path.read_bytes() + b"0")
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    elif what == "time":
+        os.utime(path, ns=(1, 1))
+    else:
+        examples = prepared.dataset.train
+        examples = examples[1:] if what == "fewer" else examples[::-1]
+        prepared = replace(prepared, dataset=replace(prepared.dataset, train=examples))
+    assert first and key_of(prepared)
+
+
+@pytest.mark.parametrize("labels", ["one", "two"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_a_probe_is_taught_what_batches_of_images_teach(
+    options, own_data, several, monkeypatch, labels, smoothing, weights
+):
+    """Targets and weights of every image are those with which LoRA is trained."""
+    for number in range(4):
+        (own_data / "red" / f"0{number}.png").unlink()
+    data = str(own_data) if labels == "one" else several
+    given = options(
+        data=data, fine_tune_type="linear", label_smoothing=smoothing, class_weights=weights, epochs=1
+    )
+    run, taught = prepare(given), {}
+
+    class Listening(probing.FeatureEpochs):
+        def __init__(self, features, targets, weights, *rest):
+            taught.update(targets=targets, weights=weights)
+            super().__init__(features, targets, weights, *rest)
+
+    monkeypatch.setattr(probing, "FeatureEpochs", Listening)
+    train, val = (features_of(run, split, ignore) for split in ("train", "val"))
+    probing.probe_loop(
+        run, probing.with_metric(given, labels == "two"), Nowhere(), train, val, lambda: None, ignore
+    )
+    by_class = class_weights(run.dataset) if weights == "balanced" else None
+    batches = Batches(run.dataset, run.processor.image_processor, batch_options(given), weights=by_class)
+    seen = set()
+    for batch in batches.epoch(0):
+        seen |= set(batch.indices.tolist())
+        np.testing.assert_allclose(taught["targets"][batch.indices], batch.targets, atol=1e-6)
+        np.testing.assert_allclose(taught["weights"][batch.indices], batch.weights, atol=1e-6)
+    assert len(seen) == len(run.dataset.train)
+    assert (len(set(taught["weights"].round(4).tolist())) > 1) == (weights == "balanced")
+    assert (taught["targets"].min() > 0) == (smoothing > 0)

@@ -196,6 +196,26 @@ def test_a_loss_that_is_not_finite_changes_nothing(rows, value):
         np.testing.assert_array_equal(np.array(found[1]), expected)
 
 
+def test_a_gradient_that_is_not_finite_changes_nothing_though_the_loss_is(rows):
+    """The square root of 0 has an infinite slope, and infinity times 0 is NaN."""
+
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = mx.zeros((3, 3))
+
+        def __call__(self, x):
+            return mx.sqrt(x[:, :3] * 0 @ self.weight)
+
+    made = Stepper(Root(), OPTIMIZERS["adamw"](0.1), cross_entropy, max_grad_norm=1.0)
+    state = [np.array(x) for _, x in tree_flatten(made.optimizer.state)]
+    loss, norm = made.step([rows], 0.01)
+    assert np.isfinite(loss) and np.isnan(norm)
+    np.testing.assert_array_equal(np.array(made.model.weight), np.zeros((3, 3)))
+    for found, expected in zip(tree_flatten(made.optimizer.state), state, strict=True):
+        np.testing.assert_array_equal(np.array(found[1]), expected)
+
+
 def test_what_is_frozen_stays(rows):
     module = model()
     module.layers[0].freeze()

@@ -12,6 +12,7 @@ from mlx_aimv2.models.classifier import (
     AttentiveHead,
     Classifier,
     FeatureNorm,
+    KnnHead,
     LinearHead,
     head_spec,
     make_head,
@@ -222,3 +223,15 @@ def test_heads_and_poolings_that_do_not_go_together(variants, pooling, kind, mes
 def test_a_wrong_input_is_refused_as_by_the_encoder(variants):
     with pytest.raises(InputError, match="this model takes 56 x 56 pixels, not 70 x 70"):
         make(variants)(normal(1, 70, 70, 3))
+
+
+def test_the_bank_of_neighbours_is_of_unit_length_so_that_long_features_have_no_more_votes():
+    features = np.array([[10.0, 0.0], [0.0, 0.1], [0.03, 0.1]], dtype=np.float32)
+    head = KnnHead.of(features, np.eye(3, dtype=np.float32), neighbours=3)
+    np.testing.assert_allclose(np.linalg.norm(np.array(head.bank), axis=1), 1, atol=1e-6)
+    cosines = np.array([[0.6, 0.8, 0.6 * 0.287348 + 0.8 * 0.957826]])
+    weights = np.exp(cosines / 0.07)
+    expected = np.log(weights / weights.sum())
+    for scale in (1.0, 50.0):
+        found = np.array(head(mx.array([[0.6 * scale, 0.8 * scale]])))
+        np.testing.assert_allclose(found, expected, atol=1e-3)

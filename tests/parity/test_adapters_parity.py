@@ -113,10 +113,12 @@ def error(ours, theirs):
 
 
 def randomize_ours(model, seed=1):
-    """B that is not zero, and lengths that are not those of the rows."""
+    """A and B from the seed, B not zero, and lengths that are not those of the rows."""
     keys = iter(mx.random.split(mx.random.key(seed), 512))
     for layer in adapted(model).values():
         layer.lora_b = mx.random.normal(layer.lora_b.shape, scale=0.3, key=next(keys))
+        bound = layer.lora_a.shape[1] ** -0.5
+        layer.lora_a = mx.random.uniform(-bound, bound, layer.lora_a.shape, key=next(keys))
         if "magnitude" in layer:
             layer.magnitude = layer.magnitude * mx.random.uniform(
                 0.8, 1.3, layer.magnitude.shape, key=next(keys)
