@@ -88,3 +88,25 @@ def test_inputs_that_are_never_there_are_allowed():
             rng.normal(size=(8, 64)).astype(np.float32), Inputs.of(gram), Scheme(32, 3), mx.float32
         )
         assert all(np.isfinite(np.array(part)).all() for part in packed)
+
+
+def squared_error(group, part, importance, bits):
+    """What a group of weights is off by in a narrower range, each weight by how large its input is."""
+    low, high = group.min() * part, group.max() * part
+    step = (high - low) / (2**bits - 1)
+    codes = np.clip(np.rint((group - low) / step), 0, 2**bits - 1)
+    return (importance * (codes * step + low - group) ** 2).sum(), step
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_ranges_are_chosen_by_what_the_weights_multiply(silent):
+    """An outlier that multiplies nothing may be cut off; one that multiplies as much as the others may not."""
+    rng, scheme = np.random.default_rng(5), Scheme(64, 4)
+    weight = rng.uniform(-0.1, 0.1, (1, 64)).astype(np.float32)
+    weight[0, :2] = (-0.2, 0.2)
+    energy = np.ones(64, np.float32)
+    energy[:2] = 0 if silent else 1
+    _, scales, _ = quantize(weight, Inputs.of(np.diag(energy)), scheme, mx.float32)
+    tried = [squared_error(weight[0], 1 - 0.05 * k, energy, 4) for k in range(11)]
+    assert scales.item() == pytest.approx(min(tried)[1], rel=1e-5)
+    assert bool(scales.item() < 0.6 * tried[0][1]) == silent

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
-from mlx_aimv2 import Aimv2Model, Aimv2VisionConfig, Aimv2VisionModel, LoadOptions, load
+from mlx_aimv2 import Aimv2Model, Aimv2VisionConfig, Aimv2VisionModel, LoadOptions, convert, load
 from mlx_aimv2.checkpoints.eras import original_config
 from mlx_aimv2.checkpoints.quantize import Quantization, dequantize
 from mlx_aimv2.demo.untrained import write_checkpoint
@@ -30,6 +30,8 @@ from mlx_aimv2.errors import (
 )
 from mlx_aimv2.events import Notice, ignore
 from mlx_aimv2.loading import build_model, inspect
+from mlx_aimv2.processing.decode import DecodeOptions
+from mlx_aimv2.processing.image import NativeOptions
 
 
 @pytest.fixture
@@ -605,3 +607,28 @@ def test_whatever_config_json_says_it_loads_or_is_refused(checkpoint, tmp_path, 
         load(folder)
     except Aimv2Error as error:
         assert "\n" not in str(error)
+
+
+def test_what_load_does_by_default(tiny_pair, tiny_native, tmp_path):
+    """On a CPU: float32, packed weights unpacked, exact decoding on white, the published bounds of patches."""
+    assert LoadOptions() == LoadOptions(
+        dtype=None,
+        keep_quantized=False,
+        weights=None,
+        decode=DecodeOptions(
+            decode="exact", background="white", max_megapixels=DecodeOptions().max_megapixels
+        ),
+        native=NativeOptions(min_patches=112, max_patches=4096),
+        any_base=False,
+        interpolate_positions=False,
+        image_size=None,
+    )
+    stored = convert(tiny_pair, tmp_path / "q", dtype="float16", quantize=True, q_group_size=32)
+    model, processor = load(stored, on_event=ignore)
+    assert {x.dtype for _, x in tree_flatten(model.parameters())} == {mx.float32}
+    assert not any(isinstance(one, nn.QuantizedLinear) for one in model.modules())
+    assert not model.training and not any(one.training for one in model.modules())
+    assert processor.image_processor.decode == LoadOptions().decode
+    native = load(tiny_native)[1].image_processor
+    assert native.output_size(28, 28) == (154, 154)  # 11 x 11 patches, the fewest with at least 112
+    assert (lambda size: size[0] * size[1] // 14**2)(native.output_size(5000, 5000)) == 4096

@@ -137,8 +137,6 @@ def _read_declared(folder: Path) -> _Declared:
         added = _decoder_tokens(config["added_tokens_decoder"], names, config_path)
     else:
         added = _legacy_tokens(folder / "added_tokens.json", names)
-    by_content = {token.content: token for _, token in added}
-    named = {key: by_content.get(token.content, token) for key, token in named.items()}
     return _Declared(named, added, _max_length(config.get("model_max_length"), config_path))
 
 

@@ -412,3 +412,31 @@ def test_an_adapter_on_disk_is_the_old_or_the_new_one_whatever_fails(tiny_vision
         save_adapter(folder, *made[4], None)
 
     assert faults.everywhere(tmp_path, write, check, begin, lasting) >= 15
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16], ids=str)
+def test_an_adapter_in_16_bits_is_brought_to_float32(adapter, tiny_vision, dtype):
+    """PEFT saves what it trained in; a merge in 16 bits would round the sums."""
+    change_tensors(adapter, lambda tensors: {name: x.astype(dtype) for name, x in tensors.items()})
+    stored = mx.load(str(adapter / "adapter_model.safetensors"))
+    model, _ = load(tiny_vision, dtype="float32", adapter_path=adapter)
+    for path, layer in adapted(model).items():
+        for kind, x in (("lora_A", layer.lora_a), ("lora_B", layer.lora_b)):
+            expected = stored[f"base_model.model.{path}.{kind}.weight"]
+            assert x.dtype == mx.float32 and expected.dtype == dtype
+            assert mx.array_equal(x, expected.astype(mx.float32)), (path, kind)
+
+
+def test_a_missing_alpha_is_8_as_in_peft(adapter, tiny_vision, pixels):
+    """PEFT's LoraConfig has lora_alpha 8; its adapters of rank 4 count twice then."""
+    path = adapter / "adapter_config.json"
+    outputs = {}
+    for alpha in (None, 8, 16):
+        data = {name: value for name, value in read(path).items() if name != "lora_alpha"}
+        path.write_text(json.dumps(data if alpha is None else data | {"lora_alpha": alpha}))
+        model, _ = load(tiny_vision, dtype="float32", adapter_path=adapter)
+        outputs[alpha] = model(pixels).last_hidden_state
+        if alpha is None:
+            assert {layer.scale for layer in adapted(model).values()} == {2.0}
+    assert mx.array_equal(outputs[None], outputs[8])
+    assert not mx.allclose(outputs[None], outputs[16])

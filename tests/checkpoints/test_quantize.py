@@ -1,5 +1,6 @@
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
@@ -10,6 +11,7 @@ from mlx_aimv2.checkpoints.quantize import (
     dequantize,
     quantize_modules,
     quantized_paths,
+    unpack_modules,
 )
 from mlx_aimv2.errors import ConfigError, DamagedFileError
 
@@ -156,3 +158,30 @@ def test_a_module_that_the_scheme_cannot_hold_is_refused():
     model = nn.Sequential(nn.Linear(48, 8))
     with pytest.raises(ConfigError, match=r"config: layers\.0 cannot be quantized in groups of 64"):
         quantize_modules(model, Quantization(Scheme(64, 4)), ["layers.0"])
+
+
+def by_hand(weight, scales, biases, scheme):
+    """Packed 8-bit weights times their scales, in float64."""
+    codes = np.array(weight).view(np.uint8).astype(np.float64)  # (rows, columns)
+    scales, biases = (np.array(x.astype(mx.float32)).astype(np.float64) for x in (scales, biases))
+    groups = codes.reshape(len(codes), -1, scheme.group_size)
+    return (groups * scales[..., None] + biases[..., None]).reshape(codes.shape)
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16], ids=str)
+def test_scales_of_16_bits_are_multiplied_in_more(dtype):
+    """Products in 16 bits would be off by a thousandth; those here are off by a rounding of float32."""
+    scheme = Scheme(32, 8)
+    parts = mx.quantize(mx.random.normal((8, 128), key=mx.random.key(3)).astype(dtype), **scheme.arguments())
+    assert parts[1].dtype == dtype
+    expected = by_hand(*parts, scheme)
+    tensors = dict(zip(("a.weight", "a.scales", "a.biases"), parts, strict=True))
+    plain = dequantize(tensors, Quantization(scheme), mx.float32)["a.weight"]
+    np.testing.assert_allclose(plain, expected, rtol=0, atol=1e-6)
+    layer = nn.Linear(128, 8, bias=False).to_quantized(**scheme.arguments())
+    layer.update(dict(zip(("weight", "scales", "biases"), parts, strict=True)))
+    model = nn.Sequential(layer)
+    unpack_modules(model, mx.float32)
+    np.testing.assert_allclose(model.layers[0].weight, expected, rtol=0, atol=1e-6)
+    coarse = mx.dequantize(*parts, **scheme.arguments()).astype(mx.float32)
+    assert np.abs(np.array(coarse) - expected).max() > 1e-4  # which is what the test is for

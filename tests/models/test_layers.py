@@ -1,8 +1,9 @@
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
-from mlx_aimv2 import Aimv2VisionConfig
+from mlx_aimv2 import Aimv2Config, Aimv2Model, Aimv2TextConfig, Aimv2VisionConfig
 from mlx_aimv2.models.layers import (
     Attention,
     Encoder,
@@ -123,3 +124,19 @@ def test_positions_are_added_in_float32():
     result = add_positions(x, table)  # 2049.0004 is 2050 in float16; with the table in float16 it were 2048
     assert result.dtype == mx.float16
     assert result.flatten().tolist() == [2050.0] * 4
+
+
+def test_every_norm_has_the_eps_of_its_own_tower():
+    """Of a pair whose towers have other ones than the usual 1e-5; outputs near zero show it."""
+    shape = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = Aimv2VisionConfig(**shape, image_size=28, rms_norm_eps=0.03)
+    text = Aimv2TextConfig(**shape, vocab_size=50, eos_token_id=49, rms_norm_eps=0.07)
+    pair = Aimv2Model(Aimv2Config(vision, text, projection_dim=4))
+    norms = {path: norm for path, norm in pair.named_modules() if isinstance(norm, nn.RMSNorm)}
+    assert (
+        len(norms) == 1 + 2 * 2 + 1 + 2 * 2 + 1
+    )  # vision: after the patches, in the layers, last; text: the latter
+    x = mx.full((1, 8), 0.1)
+    for path, norm in norms.items():
+        eps = 0.03 if path.startswith("vision_model.") else 0.07
+        assert mx.allclose(norm(x), 0.1 / mx.sqrt(mx.array(0.01 + eps)), atol=1e-6), path

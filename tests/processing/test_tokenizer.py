@@ -519,3 +519,72 @@ if child:
     command = [sys.executable, "-c", program, str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "TOKENIZERS_PARALLELISM" not in result.stderr
+
+
+# --- which file's special tokens count, as in transformers 5 (`tokenization_utils_base.py`)
+
+
+def _pad_of(folder: Path, files: dict[str, Any]) -> str:
+    tokenizer = Tokenizer.from_folder(_write(folder, files))
+    return next(token for token, index in VOCAB.items() if index == tokenizer.pad_token_id)
+
+
+@pytest.mark.parametrize(
+    ("config", "special_map", "expected"),
+    [
+        ({"pad_token": "!"}, {}, "!"),
+        ({}, {"pad_token": "!"}, "!"),
+        (
+            {"pad_token": BOS},
+            {"pad_token": "!"},
+            "!",
+        ),  # before there was added_tokens_decoder, the map counts
+        ({"pad_token": "!"}, {"pad_token": None}, "!"),
+        (
+            {"pad_token": "!", "added_tokens_decoder": _decoder()},
+            {"pad_token": BOS},
+            "!",
+        ),  # since then it does not
+        ({"added_tokens_decoder": {}}, {"pad_token": "!"}, EOS),
+        ({"pad_token": None}, {}, EOS),  # that of the end stands in
+    ],
+    ids=str,
+)
+def test_which_file_names_a_special_token(
+    tmp_path: Path, config: dict[str, Any], special_map: dict[str, Any], expected: str
+) -> None:
+    strings = {key: value for key, value in STRINGS.items() if key != "pad_token"}
+    files = {"tokenizer_config.json": strings | config, "special_tokens_map.json": special_map}
+    assert _pad_of(tmp_path, {**PLAIN, **files}) == expected
+    files["tokenizer.json"] = _pipeline()
+    assert _pad_of(tmp_path, {**PLAIN, **files}) == expected
+
+
+def test_flags_of_the_decoder_go_before_those_of_the_name(tmp_path: Path) -> None:
+    named = {"eos_token": {"content": EOS, **_flags(True)}, "bos_token": BOS}
+    config = {**named, "added_tokens_decoder": _decoder(normalized=False)}
+    tokenizer = Tokenizer.from_folder(_write(tmp_path, {**PLAIN, "tokenizer_config.json": config}))
+    assert _ids(tokenizer, "<END_OF_TEXT>") != [EOS_ID]
+    alone = Tokenizer.from_folder(_write(tmp_path / "alone", {**PLAIN, "tokenizer_config.json": named}))
+    assert _ids(alone, "<END_OF_TEXT>") == [EOS_ID]
+
+
+def test_what_processor_config_says_of_a_tokenizer_counts_for_nothing(tmp_path: Path) -> None:
+    """transformers reads a tokenizer from its own files alone."""
+    others = {
+        "processor_config.json": {"tokenizer": {"pad_token": "!"}, "pad_token": "!", "model_max_length": 5}
+    }
+    files = {**PLAIN, "tokenizer_config.json": STRINGS, **others}
+    assert _pad_of(tmp_path, files) == EOS
+    assert Tokenizer.from_folder(tmp_path).model_max_length == 77
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json"])
+def test_a_byte_order_mark_changes_nothing(tmp_path: Path, name: str, tokenizer: Tokenizer) -> None:
+    folder = _write(tmp_path, {**PLAIN, "tokenizer_config.json": STRINGS})
+    if name == "tokenizer.json":
+        _write(tmp_path, {name: _pipeline()})
+    (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    marked = Tokenizer.from_folder(folder)
+    for text in BY_HAND:
+        assert _ids(marked, text) == _ids(tokenizer, text), ascii(text)
