@@ -132,6 +132,10 @@ def _tell_of_images(checkpoint: Checkpoint, format: str, on_event: OnEvent) -> N
             notes.append(
                 f"transformers has no {words}, which is in {PREPROCESSOR}: its images will be cut otherwise"
             )
+        if format == "timm" and settings.config.crop_rounding == "down" and settings.config.do_center_crop:
+            notes.append(
+                "timm cuts out the middle of an image up to one pixel beside where transformers does"
+            )
         for note in notes:
             on_event(Notice(note))
 

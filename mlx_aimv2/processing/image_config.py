@@ -192,6 +192,8 @@ def _edge(key: str, value: object) -> int:
 
 
 def _size(key: str, value: object) -> int | tuple[int, int]:
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        return _edge(key, value[0]), _edge(key, value[1])
     if not isinstance(value, Mapping):
         return _edge(key, value)
     given = {name: edge for name, edge in value.items() if edge is not None}
@@ -201,7 +203,9 @@ def _size(key: str, value: object) -> int | tuple[int, int]:
         return _edge(f"{key}.longest_edge", given["longest_edge"])
     if set(given) == {"height", "width"}:
         return _edge(f"{key}.height", given["height"]), _edge(f"{key}.width", given["width"])
-    raise _wrong(key, value, 'a number, {"shortest_edge": ...} or {"height": ..., "width": ...}')
+    raise _wrong(
+        key, value, 'a number, [height, width], {"shortest_edge": ...} or {"height": ..., "width": ...}'
+    )
 
 
 def _square_size(key: str, value: object) -> int | tuple[int, int]:

@@ -36,6 +36,7 @@ def test_the_defaults_are_the_published_values() -> None:
         ({"size": {"shortest_edge": 448}, "crop_size": {"height": 448, "width": 440}}, 448, (448, 440)),
         ({"size": {"height": 20, "width": 30}, "crop_size": None}, (20, 30), (224, 224)),
         ({"size": {"shortest_edge": 448, "longest_edge": None}}, 448, (224, 224)),
+        ({"size": [56, 70], "crop_size": [42, 28]}, (56, 70), (42, 28)),
         ({"size": 100, "default_to_square": True}, (100, 100), (224, 224)),
         ({"size": 100, "default_to_square": False}, 100, (224, 224)),
     ],
@@ -81,7 +82,7 @@ def test_nulls_are_defaults_and_unknown_keys_are_kept(tmp_path: Path) -> None:
         ({"size": {"shortest_edge": 10**9}}, "size.shortest_edge is 1000000000"),
         (
             {"size": {"height": 5}},
-            "size is {'height': 5}, but has to be a number, {\"shortest_edge\": ...} or",
+            "size is {'height': 5}, but has to be a number, [height, width], {\"shortest_edge\": ...} or",
         ),
         (
             {"size": {"shortest_edge": 5, "longest_edge": 9}},

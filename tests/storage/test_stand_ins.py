@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mlx.utils import tree_flatten
 
 from mlx_aimv2 import convert, load
 from mlx_aimv2.errors import Aimv2Error, BrokenImageError, CheckpointError, ConfigError, DamagedFileError
@@ -130,6 +131,24 @@ def test_every_file_of_an_adapter(tiny_vision, with_adapter, tmp_path, name):
     (tmp_path / "adapter" / name).write_text(POINTER)
     with pytest.raises(CheckpointError, match=f"{name} is {LFS}"):
         load(tiny_vision, adapter_path=tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("name", ["task.json", "head.safetensors"])
+def test_every_file_of_a_trained_head(tiny_vision, tmp_path, name):
+    from mlx_aimv2.adapters.task import Task, write_task
+    from mlx_aimv2.checkpoints.atomic import save_tensors
+    from mlx_aimv2.models.classifier import make_head
+
+    folder = tmp_path / "head"
+    folder.mkdir()
+    model, _ = load(tiny_vision)
+    write_task(folder, Task(labels=("a", "b"), base=model.origin, method="linear"))
+    head = dict(tree_flatten(make_head({"kind": "linear"}, 64, 2).parameters()))
+    save_tensors(folder / "head.safetensors", head, "mlx")
+    load(tiny_vision, adapter_path=folder)
+    (folder / name).write_text(POINTER)
+    with pytest.raises(CheckpointError, match=f"{name} is {LFS}"):
+        load(tiny_vision, adapter_path=folder)
 
 
 def test_a_file_that_a_conversion_only_copies(tiny_vision, tmp_path):
