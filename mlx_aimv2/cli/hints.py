@@ -16,6 +16,11 @@ REPHRASED = (  # an option, what a message says of it, what takes its place wher
     ("--dtype", r"--dtype (?=\S)", ""),
     ("--any-base", r" \(--any-base\)", ""),
     ("--none", r", a background label \(--none [^)]*\), or ask for --score cosine", ""),
+    (
+        "--interpolate-positions",
+        r" with --interpolate-positions",
+        " with `mlx-aimv2 convert --interpolate-positions`",
+    ),
     ("--force", r", or replace it with --force", ""),
 )
 

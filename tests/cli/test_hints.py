@@ -96,7 +96,9 @@ def test_a_verb_is_not_told_of_options_it_lacks(path, text):
          "400 megapixels, 200 allowed (max_megapixels)"),
         ("demo", "use the image-text pair, --model lit", "use the image-text pair, --model lit"),
         ("fuse", "NaN in float16: damaged, or needs --dtype bfloat16", "NaN in float16: damaged, or needs bfloat16"),
-        ("convert", "out exists already: name another, or replace it with --force",
+        ("finetune", "resample its positions with --interpolate-positions",
+         "resample its positions with `mlx-aimv2 convert --interpolate-positions`"),
+        ("finetune", "out exists already: name another, or replace it with --force",
          "out exists already: name another"),
     ],
 )  # fmt: skip
