@@ -54,7 +54,7 @@ class GroupHelp(TyperGroup):
 
 
 def _columns() -> int:
-    return min(shutil.get_terminal_size().columns, WIDEST)
+    return min(shutil.get_terminal_size().columns or WIDEST, WIDEST)  # a terminal may not know its width
 
 
 def _arguments(parameters: Iterable[Any]) -> list[str]:
@@ -92,7 +92,7 @@ def _write(formatter: Any, title: str, rows: list[tuple[str, str]]) -> None:
     indent = GAP + min(most, max(len(name) for name, _ in rows)) + GAP
     formatter.write(f"\n{title}\n")
     for name, text in rows:
-        text = text.replace("  [", " [").replace("[x>=", "[at least ")
+        text = text.replace("\\[", "[").replace("  [", " [").replace("[x>=", "[at least ")
         lines = textwrap.wrap(text, max(20, formatter.width - indent), break_on_hyphens=False)
         beside = len(name) + 2 * GAP <= indent
         start = f"{'':{GAP}}{name}".ljust(indent) if beside else f"{'':{GAP}}{name}\n{'':{indent}}"

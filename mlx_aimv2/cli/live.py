@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+DUMB = ("dumb", "unknown")
 SHOW_CURSOR = b"\r\x1b[2K\x1b[?25h"  # of the line the bar is in, too
 
 
@@ -48,6 +49,11 @@ class Live:
             print(line, file=sys.stderr, flush=True)
         else:
             self.bars.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+    @staticmethod
+    def is_possible() -> bool:
+        """Whether stderr is a terminal that can redraw a line."""
+        return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in DUMB
 
     def shares_terminal(self) -> bool:
         """Whether bars are drawn on the terminal that stdout is."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -66,7 +65,7 @@ class Screen:
         return f"{verb} {count} of {total} in {self.seconds:.1f} s{rate}{skipped}"
 
     def _progress(self, event: Progress) -> None:
-        if not sys.stderr.isatty() or event.total == 1:
+        if not LIVE.is_possible() or event.total == 1:
             return
         if event.unit != self._unit:  # bytes of a download have other columns than images
             self.close()
@@ -79,7 +78,7 @@ class Screen:
         bars.update(self._tasks[event.stage], completed=event.done, total=event.total)
 
     def _metric(self, event: Metric) -> None:
-        live = sys.stderr.isatty()
+        live = LIVE.is_possible()
         lines = self._training.add(event, with_pace=not live)
         if live:
             fields = self._training.fields(event)
