@@ -31,12 +31,12 @@ EXACT = "exact"  # as in training
 def evaluate(
     context: typer.Context,
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="PICTURES...",
             help="With --compare: pictures, folders, patterns; - for a list on stdin; none for built-in drawings.",
         ),
-    ] = [],  # noqa: B006 - typer makes a new list each time
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -239,7 +239,7 @@ def evaluate(
 
 def _check_mode(
     context: typer.Context,
-    inputs: list[str],
+    inputs: list[str] | None,
     data: Path | None,
     compare: tuple[str, str] | None,
     layers: bool,

@@ -14,7 +14,7 @@ from mlx_aimv2.cli.app import app
 from mlx_aimv2.cli.bulk import run
 from mlx_aimv2.cli.screen import Screen, screen
 from mlx_aimv2.errors import NonFiniteError
-from mlx_aimv2.events import Metric, Progress
+from mlx_aimv2.events import Metric, Notice, Progress
 
 
 def test_ignored_signals_stay_ignored(pair, many, tmp_path):
@@ -102,6 +102,7 @@ def interrupt(monkeypatch):
         ["convert", "--hf-path", "PAIR", "--mlx-path", "out"],
         ["convert", "--hf-path", "PAIR", "--mlx-path", "out", "-q", "--q-group-size", "32", "--report"],
         ["export", "PAIR", "out"],
+        ["demo", "out", "--model", "PAIR", "--count", "4"],
         ["fuse", "--model", "PAIR", "--adapter-path", "ADAPTER", "--save-path", "out"],
         [
             "finetune",
@@ -122,7 +123,8 @@ def test_nothing_half_written_stays(
 ):
     monkeypatch.chdir(tmp_path)
     names = {"PAIR": pair, "SHADES": shades, "ADAPTER": lora}
-    assert interrupt([names.get(name, name) for name in arguments], number) == 128 + number
+    kind = Notice if arguments[0] == "demo" else Progress
+    assert interrupt([names.get(name, name) for name in arguments], number, kind) == 128 + number
     assert capsys.readouterr().err.splitlines()[-1] == "mlx-aimv2: interrupted"
     assert list(tmp_path.rglob("*.partial")) == []
     assert not (tmp_path / "out").exists() or arguments[0] == "finetune"
