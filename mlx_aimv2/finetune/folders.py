@@ -21,7 +21,14 @@ def read_folders(tree: Tree) -> Rows:
     if splits is None:
         return _read_classes(tree, "", None)
     parts = [_read_classes(tree, folder, split) for split, folder in splits.items()]
-    return Rows([row for part in parts for row in part.rows], sum((part.notices for part in parts), ()))
+    rows = [row for part in parts for row in part.rows]
+    notices = [notice for part in parts for notice in part.notices]
+    used = {row.path for row in rows}
+    if rest := [path for path in tree.images if path not in used]:
+        *first, last = (f"{folder}/" for folder in splits.values())
+        folders = f"{', '.join(first)} and {last}" if first else last
+        notices.append(f"{counted(len(rest), 'image')} outside of {folders}, such as {rest[0]}: left out")
+    return Rows(rows, tuple(notices))
 
 
 def _split_folders(tree: Tree) -> dict[str, str] | None:

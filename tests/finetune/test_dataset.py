@@ -66,6 +66,11 @@ def test_folders_for_the_splits(tmp_path: Path, val: str) -> None:
     )
     (tmp_path / val / "unknown").mkdir()  # without pictures it does no harm
     dataset = read_dataset(tmp_path)
+    assert dataset.notices == ("left out 1 file: 1 other (.txt)",)
+    touched(tmp_path, "extra/cat/e.jpg", "f.jpg")
+    assert read_dataset(tmp_path).notices[1:] == (
+        f"2 images outside of test/, train/ and {val}/, such as f.jpg: left out",
+    )
     assert named(dataset) == {
         "train": [("train/cat/a.jpg", "cat"), ("train/dog/b.jpg", "dog")],
         "val": [(f"{val}/cat/c.jpg", "cat")],

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.events import Notice
+from mlx_aimv2.events import Notice, Skipped
 from mlx_aimv2.finetune.captions import read_captions
 from mlx_aimv2.finetune.dataset import read_dataset
 from mlx_aimv2.finetune.measured import Measure, measured
@@ -47,6 +47,14 @@ def test_in_the_data_of_the_training_what_it_held_out(data):
     assert sorted(paths) == sorted(each.path for each in trained.val) and not said
     paths, _ = chosen(data, data.parent / "run", split="train")
     assert sorted(paths) == sorted(each.path for each in trained.train)
+
+
+def test_a_row_whose_image_is_missing_is_no_new_image(data):
+    rows = [f"{path.relative_to(data)},{path.parent.name}" for path in sorted(data.rglob("*.png"))]
+    (data / "t.csv").write_text("\n".join(["path,label", *rows, "gone.png,cat"]))
+    events = []
+    measured(read_dataset, data / "t.csv", data.parent / "run", Measure(), events.append)
+    assert events == [Skipped(str(data / "gone.png"), "it cannot be read")]
 
 
 def test_new_pictures_are_left_out_and_lost_ones_are_missed_by_nobody(data):

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -104,6 +105,30 @@ def test_links_out_of_the_folder_come_in_their_place_and_once(tmp_path: Path) ->
     images, words = found(tmp_path / "data")
     assert images == ["a.jpg", "m/c.jpg", "m/deep/d.jpg", "z/e.jpg"]
     assert words == "2 links to folders that are searched anyway: m/round, n"
+
+
+def test_of_two_links_to_a_folder_the_shorter_path_counts(tmp_path: Path) -> None:
+    touched(tmp_path / "out", "c.jpg")
+    touched(tmp_path / "data", "a/deep/b.jpg")
+    (tmp_path / "data" / "a" / "deep" / "link").symlink_to(tmp_path / "out")
+    (tmp_path / "data" / "z").symlink_to(tmp_path / "out")
+    assert found(tmp_path / "data") == (
+        ["a/deep/b.jpg", "z/c.jpg"],
+        "1 link to a folder that is searched anyway: a/deep/link",
+    )
+
+
+def test_folders_of_file_systems_without_numbers_are_all_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched(tmp_path, "a/b.jpg", "c/d/e.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda self: SimpleNamespace(st_dev=stat(self).st_dev, st_ino=0))
+    assert found(tmp_path)[0] == ["a/b.jpg", "c/d/e.jpg"]
+    assert identity(tmp_path / "a") == identity(tmp_path / "link") != identity(tmp_path / "c")
+    monkeypatch.setattr("mlx_aimv2.sources.scanner.identity", lambda path: 1)  # or with the same for all
+    assert found(tmp_path)[0] == ["a/b.jpg", "c/d/e.jpg"]
 
 
 def test_a_hidden_folder_that_a_link_shows_is_searched(tmp_path: Path) -> None:

@@ -93,6 +93,13 @@ def test_what_excel_and_windows_write(tmp_path: Path) -> None:
         assert labels(dataset) == {"images/a.jpg": ("cat",), "images/b.jpg": ("dog",)}
 
 
+def test_rows_are_counted_with_the_one_that_excel_writes_in_front(tmp_path: Path) -> None:
+    table = write(tmp_path / "t.csv", "sep=;\npath;label\na.jpg;cat\nb.jpg;\n")
+    assert refused(table) == "t.csv, row 4: no label"
+    table = write(tmp_path / "t.csv", 'sep=;\npath;label\na.jpg;"cat\n')
+    assert refused(table).startswith("t.csv, row 3: no valid CSV")
+
+
 def test_line_ends_and_other_separators_inside_quotes(tmp_path: Path) -> None:
     table = write(tmp_path / "t.csv", 'path,caption\na.jpg,"a\ndog"\nb.jpg,a\u2028cat\x0c,\n')
     assert captions(table) == {"a.jpg": ("a dog",), "b.jpg": ("a cat",)}
