@@ -27,7 +27,7 @@ from .fidelity_report import Fidelity
 from .loading import Checkpoint
 from .preparation import Conversion
 from .processing.image_settings import find_settings, write_settings
-from .storage.stand_ins import LOOK, stand_in
+from .storage.stand_ins import LOOK, WEB_PAGE_FOUND, stand_in
 
 MAX_SMALL = 64 * 2**20  # bytes of a file that is copied
 
@@ -97,16 +97,17 @@ def copy_files(checkpoint: Checkpoint, folder: Path) -> None:
     """
     source = checkpoint.resolved.folder
     for name in small_files(path.name for path in source.iterdir() if path.is_file()):
-        if name in (CONFIG, CARD):
-            continue
         path = inside(source, name)
         try:
             with path.open("rb") as file:
                 data = file.read(MAX_SMALL + 1)
         except OSError as error:
             raise DamagedFileError(f"{path} cannot be read: {error.strerror or error}") from error
-        if (found := stand_in(data[:LOOK])) is not None and not name.startswith("LICENSE"):
+        found, is_prose = stand_in(data[:LOOK]), name.startswith(("LICENSE", "README"))
+        if found is not None and not (is_prose and found == WEB_PAGE_FOUND):  # a licence may be a page
             raise DamagedFileError(f"{path} is {found}")
+        if name in (CONFIG, CARD):
+            continue
         if len(data) > MAX_SMALL:
             raise DamagedFileError(
                 f"{path} is over {MAX_SMALL >> 20} MB, which is no such file: take it away"

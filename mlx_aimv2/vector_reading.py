@@ -18,6 +18,7 @@ from .errors import DamagedFileError, InputError, MissingExtraError
 from .shard_files import UNREADABLE, map_npy, map_vectors, read_shard
 from .shard_manifest import check_same, read_manifest
 from .storage.json_files import read_json
+from .storage.stand_ins import check_stand_in
 from .vectors import NOTE, PATHS, WRITERS, swap_of
 
 FEWEST_AXES = 2  # rows, and the values of each
@@ -57,6 +58,7 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
         source = swapped(place, swap_of(place))
         if not source.is_file():
             raise InputError(f"{place}: there is no such file{_hint(place)}")
+        check_stand_in(source, InputError)
         read = READERS.get(suffix) or _by_content(source)
         vectors = read(place, source)
     except InputError:

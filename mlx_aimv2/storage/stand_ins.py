@@ -18,6 +18,7 @@ WEB_PAGE = re.compile(
 ERROR_ANSWER = re.compile(
     r"<\?xml[^>]*>\s*<Error>|(?:Entry|Repository|Revision) not found\s*\Z|404: Not Found\s*\Z"
 )
+WEB_PAGE_FOUND = "a web page: download the file again"
 
 
 def stand_in(start: bytes) -> str | None:
@@ -35,7 +36,7 @@ def stand_in(start: bytes) -> str | None:
     if ANNEX_POINTER.match(text):
         return "a git-annex pointer: run `git annex get` in its folder"
     if WEB_PAGE.match(text.lstrip()):
-        return "a web page: download the file again"
+        return WEB_PAGE_FOUND
     if ERROR_ANSWER.match(text.lstrip()):
         return "the error message of a web server: download the file again"
     return None

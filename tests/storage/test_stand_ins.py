@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_aimv2 import convert, load
-from mlx_aimv2.errors import Aimv2Error, BrokenImageError, CheckpointError, ConfigError, DamagedFileError
+from mlx_aimv2 import convert, load, read_vectors
+from mlx_aimv2.errors import (
+    Aimv2Error,
+    BrokenImageError,
+    CheckpointError,
+    ConfigError,
+    DamagedFileError,
+    InputError,
+)
 from mlx_aimv2.processing.decode import decode_image
 from mlx_aimv2.storage.stand_ins import LOOK, check_stand_in, stand_in
 
@@ -151,10 +158,11 @@ def test_every_file_of_a_trained_head(tiny_vision, tmp_path, name):
         load(tiny_vision, adapter_path=folder)
 
 
-def test_a_file_that_a_conversion_only_copies(tiny_vision, tmp_path):
+@pytest.mark.parametrize("name", ["merges.txt", "LICENSE", "README.md"])
+def test_a_file_that_a_conversion_only_copies(tiny_vision, tmp_path, name):
     folder = copied(tiny_vision, tmp_path / "vision")
-    (folder / "merges.txt").write_text(POINTER)
-    with pytest.raises(DamagedFileError, match=f"merges.txt is {LFS}"):
+    (folder / name).write_text(POINTER)
+    with pytest.raises(DamagedFileError, match=f"{name} is {LFS}"):
         convert(folder, tmp_path / "converted")
     assert not (tmp_path / "converted").exists()
 
@@ -164,3 +172,16 @@ def test_an_image(tmp_path, content, what):
     (tmp_path / "x.jpg").write_text(content)
     with pytest.raises(BrokenImageError, match=f"x.jpg: not a picture that can be read, but {what}"):
         decode_image(tmp_path / "x.jpg")
+
+
+def test_a_licence_may_be_a_web_page(tiny_vision, tmp_path):
+    folder = copied(tiny_vision, tmp_path / "vision")
+    (folder / "LICENSE").write_text(PAGE)
+    assert (convert(folder, tmp_path / "converted") / "LICENSE").read_text() == PAGE
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.npy", "x.safetensors", "x.jsonl", "x.parquet"])
+def test_vectors(tmp_path, name):
+    (tmp_path / name).write_text(POINTER)
+    with pytest.raises(InputError, match=f"{name} is {LFS}"):
+        read_vectors(tmp_path / name)
