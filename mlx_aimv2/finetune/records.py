@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import InputError, MissingExtraError
 from ..storage.stand_ins import check_stand_in
-from ..storage.text_files import read_text
+from ..storage.text_files import read_lines, read_text
 from .columns import CAPTION, IMAGE, LABEL, NoColumnError, check_places, places_of
 from .json_records import json_records
 from .reading import Columns
@@ -93,7 +93,7 @@ def json_lines(file: Path, wanted: Wanted) -> Fields:
     Raises:
         InputError: it is no such file.
     """
-    for number, line in enumerate(read_text(file).split("\n"), 1):
+    for number, line in enumerate(read_lines(file), 1):
         where = f"{wanted.name}, row {number}"
         if not line.strip():
             continue

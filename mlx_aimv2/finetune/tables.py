@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +60,9 @@ def read_table(
     notices = []
     if absent := len(records) - len(rows):
         notices.append(f"{counted(absent, 'image')} of {file} without a {value}: left out")
-    rows = _located(file, rows, reading.image_root, (root or file.parent).absolute())
+    rows, missing = _located(file, rows, reading.image_root, (root or file.parent).absolute())
+    if missing:
+        notices.append(f"{missing:,} of {counted(len(rows), 'image')} of {file} missing: skipped")
     rules = Rules(reading.exclude)
     kept = [row for row in rows if not rules.excludes_below(row.path)]
     if not kept:
@@ -97,8 +100,8 @@ def names_captions(file: Path, reading: Reading, optional: bool = False) -> bool
     raise InputError(f"{problems[0]}; for captions, caption or --caption-column")
 
 
-def _located(file: Path, rows: list[Row], image_root: str | None, root: Path) -> list[Row]:
-    """The rows with paths from ``root``, of files that need not be there.
+def _located(file: Path, rows: list[Row], image_root: str | None, root: Path) -> tuple[list[Row], int]:
+    """The rows with paths from ``root``, and how many of their files are not there.
 
     Raises:
         InputError: not one is.
@@ -110,13 +113,12 @@ def _located(file: Path, rows: list[Row], image_root: str | None, root: Path) ->
             break
     else:
         raise InputError(_none_exists(file, rows, image_root))
-    paths = (path or row.path for path, row in zip(found, rows, strict=True))
-    if image_root is not None and not base.absolute().is_relative_to(root):  # it does not go with the table
-        start = base.absolute()
-        return [
-            replace(row, path=os.path.normpath(start / path)) for path, row in zip(paths, rows, strict=True)
-        ]
-    return [replace(row, path=_from(root, base, path)) for path, row in zip(paths, rows, strict=True)]
+    paths = [path or row.path for path, row in zip(found, rows, strict=True)]
+    if image_root is None or base.absolute().is_relative_to(root):
+        paths = [_from(root, base, path) for path in paths]
+    else:  # they do not go with the table
+        paths = [os.path.normpath(base.absolute() / path) for path in paths]
+    return [replace(row, path=path) for path, row in zip(paths, rows, strict=True)], found.count(None)
 
 
 def _from(root: Path, base: Path, path: str) -> str:
@@ -138,9 +140,12 @@ def _bases(file: Path) -> list[Path]:
 
 
 def _existing(base: Path, path: str) -> str | None:
-    """The path of a row, if there is such a file; tables of Windows have backslashes in paths."""
-    names = [path, path.replace("\\", "/")] if "\\" in path else [path]
-    return next((name for name in names if _exists(base / name)), None)
+    """The path of a row, if there is such a file.
+
+    Tables of Windows have backslashes in paths, and systems differ in how they write accents.
+    """
+    names = (path, path.replace("\\", "/"), *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
+    return next((name for name in dict.fromkeys(names) if _exists(base / name)), None)
 
 
 def _none_exists(file: Path, rows: list[Row], image_root: str | None) -> str:

@@ -12,6 +12,7 @@ SAVED = f"what `save_to_disk` of Hugging Face wrote: load it with `load_from_dis
 HINTS = {  # endings -> what the file is, and what to do
     ".tar .tgz": "it is a tar archive, as of WebDataset: unpack it (`tar xf`), then make a folder per class, or keep"
     " a .txt with its captions beside each image",
+    ".cls": "labels in .cls files (WebDataset) are not read: list the images in a CSV file with path and label",
     ".zip .7z .rar .gz .bz2 .xz .zst": "it is an archive: unpack it",
     ".mdb .lmdb": f"LMDB is not read: {LISTED}",
     ".tfrecord .tfrecords": f"TFRecord is not read: {LISTED}",

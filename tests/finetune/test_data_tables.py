@@ -252,6 +252,8 @@ def test_splits_of_karpathy(tmp_path: Path) -> None:
 
 def test_a_list_of_objects_in_json_with_a_mark(tmp_path: Path) -> None:
     rows = [{"image_path": "a.jpg", "class": "cat"}, {"file": "b.jpg", "label": "dog"}]
+    lines = "\r".join(json.dumps(row) for row in rows)  # as old programs for the Mac end lines
+    assert labels(read_dataset(write(tmp_path / "t.jsonl", lines), val_fraction=0)) == LABELS
     file = write(tmp_path / "t.json", b"\xef\xbb\xbf" + json.dumps(rows, indent=2).encode())
     assert labels(read_dataset(file, val_fraction=0)) == LABELS
     assert "u.json, row 1: has to be an object such as" in refused(write(tmp_path / "u.json", "[1]"))
@@ -310,6 +312,14 @@ def test_rows_whose_image_is_missing_stay_until_images_are_opened(tmp_path: Path
     )
     dataset = read_dataset(table, val_fraction=0)
     assert [Path(x.path).name[:9] for x in dataset.train] == ["a.jpg", "b.jpg", "gone.jpg", "xxxxxxxxx"]
+    assert dataset.notices == (f"2 of 4 images of {table} missing: skipped",)
+
+
+def test_accents_may_be_written_otherwise_than_on_disk(tmp_path: Path) -> None:
+    touched(tmp_path, "caf\u00e9.jpg", "u\u0308.jpg")
+    table = write(tmp_path / "t.csv", "path,label\ncafe\u0301.jpg,x\n\u00fc.jpg,y\n")
+    dataset = read_dataset(table, val_fraction=0)
+    assert labels(dataset) == {"caf\u00e9.jpg": ("x",), "u\u0308.jpg": ("y",)} and not dataset.notices
 
 
 def test_another_folder_for_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,6 +449,7 @@ def test_a_split_without_a_table(tmp_path: Path) -> None:
     ("name", "words"),
     [
         ("shard-0000.tar", "it is a tar archive, as of WebDataset: unpack it"),
+        ("0001.cls", "labels in .cls files (WebDataset) are not read: list the images"),
         ("images.zip", "it is an archive: unpack it"),
         ("data.mdb", "LMDB is not read: save each image as a file"),
         ("train.tfrecord-00000-of-00008", "TFRecord is not read"),

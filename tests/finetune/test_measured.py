@@ -54,7 +54,10 @@ def test_a_row_whose_image_is_missing_is_no_new_image(data):
     (data / "t.csv").write_text("\n".join(["path,label", *rows, "gone.png,cat"]))
     events = []
     measured(read_dataset, data / "t.csv", data.parent / "run", Measure(), events.append)
-    assert events == [Skipped(str(data / "gone.png"), "it cannot be read")]
+    assert events == [
+        Notice(f"1 of 11 images of {data / 't.csv'} missing: skipped"),
+        Skipped(str(data / "gone.png"), "it cannot be read"),
+    ]
 
 
 def test_new_pictures_are_left_out_and_lost_ones_are_missed_by_nobody(data):
