@@ -1,5 +1,6 @@
 """The script that trains the checkpoint `demo`: on very little, killed on its way, to the end."""
 
+import contextlib
 import json
 import os
 import signal
@@ -20,14 +21,30 @@ COMMAND = [sys.executable, str(ROOT / "examples" / "train_demo.py"), "--work", "
 ENVIRONMENT = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
 
 
+@contextlib.contextmanager
+def script(folder, **how):
+    """The script, begun; when the test ends, however that is, neither it nor a process of its own is left."""
+    started = subprocess.Popen(COMMAND, cwd=folder, env=ENVIRONMENT, start_new_session=True, text=True, **how)
+    try:
+        yield started
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+        started.communicate()
+
+
 def kill_after(logs, line, folder):
-    """Start the script and kill it as soon as each log holds a line."""
-    started = subprocess.Popen(COMMAND, cwd=folder, env=ENVIRONMENT)
-    while not all(log.exists() and line in log.read_text() for log in logs):
-        assert started.poll() is None
-        time.sleep(0.1)
-    os.kill(started.pid, signal.SIGKILL)
-    started.wait()
+    """Start the script and kill it, and no process that it has started, as soon as each log holds a line."""
+    with script(folder) as started:
+        while not all(log.exists() and line in log.read_text() for log in logs):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"it ended with status {started.wait(timeout=0.1)} before {line} was logged")
+        os.kill(started.pid, signal.SIGKILL)
+        started.wait()
+        until = time.monotonic() + 60
+        while any(is_locked(log.parent) for log in logs):  # what it has started ends by itself
+            assert time.monotonic() < until
+            time.sleep(0.1)
 
 
 def is_locked(folder):
@@ -54,10 +71,6 @@ def test_a_killed_training_goes_on_to_a_checkpoint_like_the_one_in_the_package(t
     kill_after([shapes], '"step": 55', tmp_path)  # a state was saved at step 50
     for number, logs in enumerate((first, second)):
         kill_after(logs, '"step": 2', tmp_path)
-        until = time.monotonic() + 10
-        while any(is_locked(log.parent) for log in logs) and time.monotonic() < until:
-            time.sleep(0.1)
-        assert not any(is_locked(log.parent) for log in logs)
         assert len(list(work.glob("names-*-checkpoint"))) == 2 * number
 
     done = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
@@ -94,12 +107,10 @@ def test_other_arguments_need_another_folder(tmp_path):
 
 
 def test_an_interruption_is_one_line(tmp_path):
-    started = subprocess.Popen(COMMAND, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.glob("work/.world*/train/000/*.png")):  # it draws
-        assert started.poll() is None
-        time.sleep(0.05)
-    started.send_signal(signal.SIGINT)
-    _, told = started.communicate(timeout=60)
+    with script(tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+        assert started.stdout.readline().startswith("drawing: 0 of ")
+        started.send_signal(signal.SIGINT)
+        _, told = started.communicate()
     assert (started.returncode, told) == (130, "interrupted: the same command goes on with it\n")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["arguments.json"]
 
