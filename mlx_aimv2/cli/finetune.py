@@ -144,8 +144,6 @@ def _show_estimate(found: Estimate, json: bool) -> None:
 
 def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
     """The result, where it is, and what to do with it."""
-    from ..finetune.state import STATE
-
     if json:
         put(jsonlib.dumps(_entry(finished), indent=2, ensure_ascii=False))
     else:
@@ -161,9 +159,7 @@ def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
     revision = f" --revision {quote(options.revision)}" if options.revision else ""
     model = f"--model {quote(options.model)}{revision} --adapter-path {quote(str(finished.folder))}"
     say(f"wrote {finished.folder}; its report: {finished.folder / 'report'}")
-    if (state := finished.folder / STATE).is_file():
-        nbytes = size(state.stat().st_size)
-        say(f"{state.parent} ({nbytes}) is for --resume with more --epochs alone: remove it if you need none")
+    _show_how_to_go_on(finished, options)
     labels = "--labels 'a dog,a cat' " if options.task == "contrastive" else ""
     split = "" if finished.split == "val" else f" --split {finished.split}"
     commands = [
@@ -173,6 +169,26 @@ def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
     if not METHODS[options.fine_tune_type].frozen:
         commands.append(f"fuse {model} --save-path fused")
     advise("try:", *commands)
+
+
+def _show_how_to_go_on(finished: Finished, options: FinetuneOptions) -> None:
+    """What is kept for more epochs, and whether the run was too short."""
+    from ..finetune.length import recommended_epochs
+    from ..finetune.state import STATE
+
+    if not (state := finished.folder / STATE).is_file():
+        return
+    nbytes = size(state.stat().st_size)
+    say(f"{state.parent} ({nbytes}) is for --resume with more --epochs alone: remove it if you need none")
+    trained, method = finished.trained, options.fine_tune_type
+    if trained is None or trained.stopped_early or trained.best_epoch + 1 < trained.epochs:
+        return
+    epochs = recommended_epochs(method, -(-trained.steps // trained.epochs))
+    if trained.epochs < epochs:
+        say(
+            f"{trained.steps:,} steps are few for {method}, and the last epoch was the best: --resume --epochs"
+            f" {epochs} goes on"
+        )
 
 
 def _entry(finished: Finished) -> dict[str, Any]:

@@ -19,9 +19,14 @@ def planned_steps(options: FinetuneOptions, steps_per_epoch: int) -> int:
     """
     if options.iters is not None:
         return options.iters
-    needed = -(-METHODS[options.fine_tune_type].least_steps // steps_per_epoch)
-    epochs = options.epochs or min(MOST_EPOCHS, max(EPOCHS, needed))
+    epochs = options.epochs or recommended_epochs(options.fine_tune_type, steps_per_epoch)
     return epochs * steps_per_epoch
+
+
+def recommended_epochs(method: str, steps_per_epoch: int) -> int:
+    """The epochs in which a method learns what it can, as far as that is known without trying."""
+    needed = -(-METHODS[method].least_steps // steps_per_epoch)
+    return min(MOST_EPOCHS, max(EPOCHS, needed))
 
 
 def total_steps(options: FinetuneOptions, place: Place, planned: int) -> int:

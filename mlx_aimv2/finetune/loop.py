@@ -18,6 +18,7 @@ from mlx.utils import tree_unflatten
 
 from ..errors import NonFiniteError, TrainingError
 from ..events import Metric, Notice, OnEvent, Progress
+from ..words import counted
 from .judging import rank
 from .length import check_length, planned_steps, total_steps
 from .options import FinetuneOptions
@@ -161,8 +162,9 @@ class Loop:
         if self._total != place.total_steps:
             self._tell_of_new_end()
         elif over:
-            why = "patience is over" if place.step < self._total else f"all {place.step:,} steps are done"
-            self._on_event(Notice(f"this run has ended, {why}: more --epochs let it go on"))
+            early = ", as --patience has it" if place.step < self._total else ""
+            ended = f"this run has ended after {counted(place.step, 'step')}{early}"
+            self._on_event(Notice(f"{ended}: more --epochs let it go on"))
         place.total_steps = self._total
         self._save()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import subprocess
 import sys
 import typing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -279,6 +281,40 @@ def test_it_goes_on_where_it_was(cli, pair, data, tmp_path):
     assert cli(*arguments).returncode == 0
     again = cli(*arguments, "--resume")
     assert again.returncode == 0 and "best was epoch 1 of 1" in again.stderr
+    assert "this run has ended after 1 step: more --epochs let it go on" in again.stderr
+    kept = tmp_path / "a" / ".training"
+    told = re.search(
+        rf"{re.escape(str(kept))} \((\d+ kB)\) is for --resume with more --epochs alone", again.stderr
+    )
+    assert told and [path.name for path in kept.iterdir()] == ["state.safetensors"]
+    more = cli(*arguments[:-1], "3", "--resume")
+    assert more.returncode == 0 and " of 3" in more.stderr, more.stderr
+    assert "the run goes on from step 1 to 3 in place of 1" in more.stderr
+    fewer = cli(*arguments, "--resume")
+    assert fewer.returncode == 2 and "--epochs 1: the run in" in fewer.stderr
+
+
+@pytest.mark.parametrize(
+    ("best_epoch", "epochs", "stopped", "told"),
+    [(9, 10, False, True), (8, 10, False, False), (9, 10, True, False), (199, 200, False, False)],
+)
+def test_a_run_that_was_too_short_is_told_so(tmp_path, capsys, best_epoch, epochs, stopped, told):
+    from mlx_aimv2.cli.finetune import _show_how_to_go_on
+    from mlx_aimv2.finetune.loop import Trained
+    from mlx_aimv2.finetune.options import FinetuneOptions
+
+    (tmp_path / ".training").mkdir()
+    (tmp_path / ".training" / "state.safetensors").write_bytes(b"0" * 2_000_000)
+    trained = Trained("top1", 0.9, best_epoch, epochs, 8 * epochs, stopped)
+    _show_how_to_go_on(
+        SimpleNamespace(folder=tmp_path, trained=trained), FinetuneOptions(fine_tune_type="linear")
+    )
+    lines = capsys.readouterr().err.splitlines()
+    assert "(2 MB) is for --resume" in lines[0] and len(lines) == 1 + told
+    if told:
+        assert lines[1] == (
+            "mlx-aimv2: 80 steps are few for linear, and the last epoch was the best: --resume --epochs 125 goes on"
+        )
 
 
 @pytest.mark.parametrize("saved", [False, True])

@@ -95,12 +95,12 @@ def test_without_a_length_a_run_goes_on_to_the_end_it_had(tmp_path):
     Run(tmp_path, epochs=2).loop.run()
     same = Run(tmp_path, epochs=None)
     assert same.loop.run(resume=True).steps == 6
-    assert notices(same) == ["this run has ended, all 6 steps are done: more --epochs let it go on"]
+    assert notices(same) == ["this run has ended after 6 steps: more --epochs let it go on"]
 
 
 def test_a_new_end_is_kept_by_the_next_resume(tmp_path):
     Run(tmp_path, epochs=2).loop.run()
-    cut = Run(tmp_path, scores(0.9), epochs=5)
+    cut = Run(tmp_path, scores(), epochs=5)  # before it saves anything else
     with pytest.raises(StopIteration):
         cut.loop.run(resume=True)
     again = Run(tmp_path, epochs=None)
@@ -132,7 +132,9 @@ def test_patience_that_ended_a_run_begins_anew_with_more_epochs(tmp_path):
     assert first.loop.run().stopped_early
     same = Run(tmp_path, scores(), epochs=4, **given)
     assert same.loop.run(resume=True).epochs == 3
-    assert notices(same) == ["this run has ended, patience is over: more --epochs let it go on"]
+    assert notices(same) == [
+        "this run has ended after 9 steps, as --patience has it: more --epochs let it go on"
+    ]
     more = Run(tmp_path, scores(0.4, 0.4), epochs=8, **given)
     done = more.loop.run(resume=True)
     assert (done.epochs, done.best_epoch, done.stopped_early) == (5, 0, True)

@@ -141,7 +141,7 @@ def test_a_run_that_goes_on_is_not_swept_again(options, tmp_path, damage):
         (tmp_path / "adapter" / "sweep.json").write_text(damage)
     again, notices = notices_of(replace(given, resume=True))
     assert len(notices) == (0 if damage is None else 12) + 1
-    assert notices[-1] == "this run has ended, all 12 steps are done: more --epochs let it go on"
+    assert notices[-1] == "this run has ended after 12 steps: more --epochs let it go on"
     assert again.trained == first.trained
 
 
