@@ -61,7 +61,11 @@ def find_settings(folder: Path, config: AnyConfig) -> ImageSettings:
     vision = config.vision_config if isinstance(config, Aimv2Config) else config
     words = None if vision.is_native else timm_words(vision.extra)
     if words is not None:
-        return _of_timm(folder, words, vision.image_size)
+        arguments = vision.extra.get("model_args")
+        stated = arguments.get("img_size") if isinstance(arguments, Mapping) else None
+        return _of_timm(
+            folder, words if stated is None else {**words, "input_size": stated}, vision.image_size
+        )
     if (first := next(_entries(folder), None)) is not None:
         return first
     published = ImageProcessorConfig.default(vision.image_size, vision.is_native)
@@ -138,7 +142,10 @@ def _of_timm(folder: Path, words: Mapping[str, Any], edge: int) -> ImageSettings
     notes = []
     if missing := [key for key in DEFAULTS if not words.get(key)]:
         notes.append(f"{folder / source} names no {', '.join(missing)}: timm's defaults stand in")
-    size = words.get("input_size")
-    if isinstance(size, list) and list(size[1:]) != [edge, edge]:
-        notes.append(f"{folder / source} says input_size {size}: the model takes {edge} x {edge} pixels")
+    size = words.get("input_size")  # with the channels first, or a size alone
+    edges = size[-2:] if isinstance(size, list) else [size, size]
+    if size is not None and edges != [edge, edge]:
+        notes.append(
+            f"{folder / source} says input_size {size!r:.80}: the model takes {edge} x {edge} pixels"
+        )
     return ImageSettings(config, source, tuple(notes))

@@ -31,6 +31,8 @@ ORIGINAL = {
     "README.md": b"card",
     "config.json": b"{}",
     "preprocessor_config.json": b"{ }",
+    "processor_config.json": b"{  }",
+    "video_preprocessor_config.json": b"{   }",
     "modeling_aimv2.py": b"raise SystemExit",
     "model.safetensors": b"apple" * 1000,
     "mlx_model.safetensors": b"mlx" * 1000,
@@ -38,7 +40,7 @@ ORIGINAL = {
     "pytorch_model.bin": b"pickle",
     "assets/config.json": b"{}",
 }
-SMALL = {"LICENSE", "README.md", "config.json", "preprocessor_config.json"}
+SMALL = {"LICENSE", "README.md", "config.json", "preprocessor_config.json", "processor_config.json"}
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 INDEX = json.dumps({"weight_map": {"a": SHARDS[0], "b": SHARDS[1], "c": SHARDS[0]}}).encode()
 SHARDED = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from mlx_aimv2 import convert, export, load
@@ -131,6 +134,45 @@ def test_timms_defaults_are_told(tmp_path: Path) -> None:
         f"{start} names no crop_pct, mean, std: timm's defaults stand in",
         f"{start} says input_size [3, 224, 224]: the model takes 56 x 56 pixels",
     )
+
+
+def test_timms_model_args_say_the_size_before_its_words_do(tmp_path: Path) -> None:
+    words = TIMM | {"input_size": [3, 224, 224]}
+    for size, told in ((56, 0), ([56, 56], 0), (84, 1)):
+        extra = {"pretrained_cfg": words, "model_args": {"img_size": size}}
+        config, _, notes = found(tmp_path, replace(VISION, extra=extra))
+        assert (config.crop_size, len(notes)) == ((56, 56), told)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["a", "shortest_edge"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*TIMM, "crop_mode"]), JSON), JSON)
+def test_whatever_timm_says_it_is_read_or_refused(words: dict[str, Any], arguments: object) -> None:
+    extra = {"pretrained_cfg": words, "model_args": arguments}
+    try:
+        settings = find_settings(Path("folder"), replace(VISION, extra=extra))
+    except ConfigError as error:
+        assert str(error).startswith("folder/config.json (pretrained_cfg): ")
+    else:
+        assert settings.config.crop_size == (56, 56)
+
+
+@given(JSON, st.dictionaries(st.sampled_from(list(UNUSUAL)), JSON))
+def test_whatever_a_processor_says_it_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, entry: object, keys: dict[str, Any]
+) -> None:
+    folder = tmp_path_factory.mktemp("processor")
+    for data in ({"image_processor": entry}, {"image_processor": keys}):
+        write(folder, processor_config=data)
+        with contextlib.suppress(ConfigError):
+            find_settings(folder, VISION)
 
 
 def test_defaults_for_missing_keys_are_told(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import codecs
 import json
+import shutil
 
+import mlx.core as mx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlx_aimv2 import load
 from mlx_aimv2.errors import ConfigError, TokenizerError
 from mlx_aimv2.storage.json_files import MAX_JSON, read_json, read_small_text, write_json
 
@@ -84,3 +87,24 @@ def test_whatever_bytes_a_file_holds_it_is_an_object_or_refused(tmp_path_factory
         assert isinstance(read_json(path), dict)
     except ConfigError as error:
         assert str(error).startswith(f"{path} ")
+
+
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
+def test_every_json_of_a_checkpoint_and_an_adapter_may_have_a_mark(tiny_pair, with_adapter, tmp_path, mark):
+    folder = shutil.copytree(tiny_pair, tmp_path / "pair")
+    with_adapter(folder, tmp_path / "adapter")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    names = mx.load(str(folder / "model-00001-of-00001.safetensors"))
+    index = {"weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "processor_config.json").write_text("{}")
+    before, processor = load(folder, adapter_path=tmp_path / "adapter")
+    files = [*folder.glob("*.json"), folder / "merges.txt", *(tmp_path / "adapter").glob("*.json")]
+    assert len(files) >= 7
+    for path in files:
+        path.write_text(path.read_text(encoding="utf-8"), encoding=mark)
+    after, again = load(folder, adapter_path=tmp_path / "adapter")
+    assert after.origin == before.origin
+    assert again.image_processor.config == processor.image_processor.config
+    ids = [one(text="a cat")["input_ids"].tolist() for one in (processor, again)]
+    assert ids[0] == ids[1]
