@@ -222,7 +222,7 @@ def _show_result(result: Converted, json: bool) -> None:
         )
     elif result.fidelity is not None:
         source, target = quote(result.fidelity.original.name), quote(str(result.folder))
-        show(result.fidelity, False, f"`mlx-aimv2 evaluate --compare {source} {target} --layers`")
+        show(result.fidelity, False, f"evaluate --compare {source} {target} --layers")
     if result.not_compared is not None:
         say(f"result and source were not compared: {result.not_compared}")
     kept = sum(map(len, result.plan.kept.values()))

@@ -18,7 +18,7 @@ from .evaluating import DATA_OPTIONS, SPLITS, Request, check_request, evaluate_d
 from .screen import screen
 from .tables import table
 from .trained import base_of
-from .ui import NOT_ALL_DONE, put, say, verb
+from .ui import NOT_ALL_DONE, advise, put, say, verb
 
 if TYPE_CHECKING:
     from ..fidelity_report import Fidelity
@@ -266,23 +266,26 @@ def _check_mode(
                 raise InputError(f"--{name.replace('_', '-')} is for --data, not for --compare")
 
 
-def show(fidelity: Fidelity, every_layer: bool, all_layers: str = "--layers") -> None:
+def show(fidelity: Fidelity, every_layer: bool, command: str | None = None) -> None:
     """A comparison as two tables: what there is to say of each checkpoint, and the layers.
 
     Args:
         fidelity: the comparison.
         every_layer: show every layer, not only those with the largest error.
-        all_layers: what to type to see all of them.
+        command: what shows all of them, where that is another command.
     """
     from ..fidelity_report import percent
 
     names = ("checkpoint", fidelity.original.name, fidelity.converted.name)
     table(("what", "original", "converted"), [names, *fidelity.rows()])
     chosen = fidelity.layers if every_layer else fidelity.worst_layers
-    table(("layer", "relative error"), [(name, percent(error)) for name, error in chosen])
+    table(("layer", "relative error"), [(name, percent(error)) for name, error in chosen], paths=("layer",))
     kind = "built-in drawings" if fidelity.drawn else "pictures"
     few = f" on {fidelity.layer_pictures} of them" if fidelity.layer_pictures < fidelity.pictures else ""
     say(f"compared on {fidelity.pictures} {kind}, layer by layer{few}")
     if len(chosen) < len(fidelity.layers):
         worst = f"the {len(chosen)} of {len(fidelity.layers)} layers with the largest error"
-        say(f"these are {worst}; {all_layers} shows all")
+        if command is None:
+            say(f"these are {worst}; --layers shows all")
+        else:
+            advise(f"these are {worst}; this shows all:", command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 DUMB = ("dumb", "unknown")
-SHOW_CURSOR = b"\r\x1b[2K\x1b[?25h"  # of the line the bar is in, too
+CLEAR_LINE = b"\r\x1b[2K"
+SHOW_CURSOR = CLEAR_LINE + b"\x1b[?25h"
 
 
 class Live:
@@ -63,6 +65,14 @@ class Live:
             return os.fstat(sys.stdout.fileno()).st_rdev == os.fstat(sys.stderr.fileno()).st_rdev
         except OSError:  # a stand-in for a terminal
             return True
+
+    def make_room(self) -> None:
+        """Clear the line of the bar for a moment: what goes into a pipe may come out on its terminal."""
+        if self.bars is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            if stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode):
+                os.write(sys.stderr.fileno(), CLEAR_LINE)
 
     def abandon(self) -> None:
         """Give the terminal its cursor back when the process ends at once, whoever holds a lock."""

@@ -100,6 +100,7 @@ def table(
     if widths is None:
         for number in range(len(rows)):
             put("\n".join(_paragraph(columns, number, console.width)))
+        put("")
         return
     with console.capture() as captured:
         console.print(_drawn(columns, widths))
@@ -176,23 +177,25 @@ def _cell(column: Column, number: int, width: int) -> str:
 
 def _paragraph(columns: Sequence[Column], number: int, room: int) -> list[str]:
     """A row as its first cell, and below it each other title with its cell, as many in a line as fit."""
-    lines = [_cell(columns[0], number, room)]
+    first = _cell(columns[0], number, room)
+    lines = [first] if columns[0].kind == "path" else _wrapped(first, room, "")
+    start = len(lines)
     for column in columns[1:]:
         if not column.cells[number]:
             continue
         left = room - len(INDENT) - _width(column.header) - 1
         entry = f"{column.header} {_cell(column, number, max(left, LEAST_CUT))}"
         joined = f"{lines[-1]}{' ' * GAP}{entry}"
-        if len(lines) > 1 and _width(joined) <= room:
+        if len(lines) > start and _width(joined) <= room:
             lines[-1] = joined
         else:
             lines += _wrapped(entry, room)
     return lines
 
 
-def _wrapped(text: str, room: int) -> list[str]:
+def _wrapped(text: str, room: int, indent: str = INDENT) -> list[str]:
     from rich.console import Console
     from rich.text import Text
 
-    wrapped = Text(text).wrap(Console(width=room), max(1, room - len(INDENT)))
-    return [f"{INDENT}{line.plain.rstrip()}" for line in wrapped]
+    wrapped = Text(text).wrap(Console(width=room), max(1, room - len(indent)))
+    return [f"{indent}{line.plain.rstrip()}" for line in wrapped]

@@ -97,6 +97,7 @@ def put(line: str) -> None:
         if LIVE.shares_terminal():
             LIVE.print(line)
         else:
+            LIVE.make_room()
             print(line, flush=True)
     except BrokenPipeError:
         raise

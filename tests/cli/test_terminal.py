@@ -1,6 +1,7 @@
 """Every verb with a bar or a table where stderr is a terminal: what comes out of stdout, and what is to be seen."""
 
 import json
+import os
 import re
 import warnings
 
@@ -218,6 +219,21 @@ def test_all_that_is_said_while_a_bar_is_drawn_stands_in_lines_of_its_own(monkey
         "",
         "mlx-aimv2: after",
     ]
+
+
+def test_rows_that_a_pipe_brings_to_the_terminal_stand_in_lines_of_their_own(monkeypatch):
+    monkeypatch.setattr("rich.live._RefreshThread.run", lambda self: None)  # drawn where the test says so
+    drawn = Drawn(monkeypatch)
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as pipe, screen() as shown:
+        monkeypatch.setattr("sys.stdout", pipe)
+        for number in range(3):
+            shown(Progress("classified", number, 3))
+            LIVE.bars.refresh()
+            put(f"{number}.png\tcat\t0.5")
+            os.write(drawn.terminal.descriptor, os.read(reading, 1000))  # as `| cat` does
+    os.close(reading)
+    assert [line.split() for line in drawn.close()] == [[f"{k}.png", "cat", "0.5"] for k in range(3)]
 
 
 @pytest.mark.parametrize(("columns", "bar"), [(40, False), (80, True), (120, True)])
