@@ -57,8 +57,12 @@ def _cubic(x: float) -> float:
 
 
 def resample(table: mx.array, grid: int) -> mx.array:
-    """A position table (h * h, D) for ``grid`` patches on a side: (grid * grid, D) float32, lazy."""
+    """A position table (h * h, D) for ``grid`` patches on a side: (grid * grid, D) float32, lazy.
+
+    It is computed on the CPU: a GPU may multiply float32 with fewer bits, and every machine should give the same.
+    """
     old, dim = math.isqrt(table.shape[0]), table.shape[1]
-    weights = mx.array(bicubic_weights(old, grid))
-    rows = weights @ table.astype(mx.float32).reshape(old, old * dim)  # (grid, old * D)
-    return (weights @ rows.reshape(grid, old, dim)).reshape(grid * grid, dim)
+    with mx.stream(mx.cpu):
+        weights = mx.array(bicubic_weights(old, grid))
+        rows = weights @ table.astype(mx.float32).reshape(old, old * dim)  # (grid, old * D)
+        return (weights @ rows.reshape(grid, old, dim)).reshape(grid * grid, dim)
