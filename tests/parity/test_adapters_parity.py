@@ -216,6 +216,49 @@ def test_what_peft_saves_is_opened_here(vision, tmp_path, dora, name):
     assert error(ours(y).pooler_output, out.pooler_output) < 1e-4
 
 
+class Wrapper(torch.nn.Module):
+    """A class of one's own around an image encoder."""
+
+    def __init__(self, vision, attribute):
+        super().__init__()
+        setattr(self, attribute, vision)
+        self.attribute, self.classifier = attribute, torch.nn.Linear(VISION["hidden_size"], 3)
+
+    def forward(self, x):
+        return getattr(self, self.attribute)(x)
+
+
+WRAPPED = {
+    "targets": {"target_modules": ["q_proj", "v_proj"]},
+    "a trained classifier": {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["classifier"]},
+    "an adapted classifier": {"target_modules": ["q_proj", "classifier"]},
+    "a pattern": {"target_modules": r".*\.encoder\.layers\.\d+\.attention\.(k|v)_proj"},
+    "the last layer": {
+        "target_modules": ["out_proj"],
+        "layers_to_transform": [1],
+        "layers_pattern": "layers",
+    },
+    "ranks": {"target_modules": ["q_proj", "k_proj"], "rank_pattern": {r"layers\.0\.attention\.q_proj": 2}},
+    "all linear": {"target_modules": "all-linear"},
+}
+
+
+@pytest.mark.parametrize("attribute", ["vision", "model", "encoder", "vision_model"])
+@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize("dora", [False, True], ids=KINDS)
+def test_what_was_trained_inside_another_module_is_opened_here(vision, tmp_path, dora, name, attribute):
+    config = peft.LoraConfig(r=4, lora_alpha=6, use_dora=dora, **WRAPPED[name])
+    theirs = randomize(peft.get_peft_model(Wrapper(theirs_of(vision), attribute), config), 3, only="lora_")
+    theirs.save_pretrained(tmp_path)
+    ours = ours_of(vision, adapter_path=tmp_path)
+    assert len(adapted(ours)) > 0
+    x, y = pixels()
+    with torch.no_grad():
+        out = theirs(x)
+    assert error(ours(y).last_hidden_state, out.last_hidden_state) < 1e-4
+    assert error(ours(y).last_hidden_state, theirs_of(vision)(x).last_hidden_state) > 1e-2
+
+
 @pytest.mark.parametrize("dora", [False, True], ids=KINDS)
 def test_an_adapter_of_the_image_encoder_fits_the_pair(pair, tmp_path, dora):
     whole = theirs_of(pair, pair=True)
