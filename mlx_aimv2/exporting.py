@@ -26,6 +26,7 @@ from .preparation import Conversion, ConvertOptions, prepare
 from .processing.image_config import PREPROCESSOR
 from .processing.image_settings import find_settings
 from .storage.json_files import write_json
+from .words import counted
 
 FORMATS = ("transformers", "apple", "apple-mlx", "timm")
 
@@ -105,7 +106,7 @@ def _write_weights(
     del cast  # so that each tensor is let go as soon as it is written
     if unknown:
         raise InputError(
-            f"{format} has no place for {len(unknown)} tensors of this model, such as {unknown[0]}"
+            f"{format} has no place for {counted(len(unknown), 'tensor')} of this model, such as {unknown[0]}"
         )
     entries = [Entry(name, x.dtype, tuple(x.shape)) for name, x in tensors.items()]
     check_space(folder, sum(entry.nbytes for entry in entries))

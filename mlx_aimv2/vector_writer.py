@@ -195,7 +195,7 @@ class _FileWriter:
         if found:
             self._on_event(
                 Notice(
-                    f"an earlier run was cut short, and left {found} vectors in {self._part.folder}:"
+                    f"an earlier run was cut short, and left {counted(found, 'vector')} in {self._part.folder}:"
                     f" {len(left)} of {len(names)} are still to be embedded"
                 )
             )

@@ -13,6 +13,7 @@ from mlx.utils import tree_flatten
 
 from ..errors import InputError
 from ..models.lit import Aimv2Model
+from ..words import counted
 from .lora import LAYERS, AnyLinear, LoRALinear
 from .targets import MAX_RANK, TARGETS, short_names
 
@@ -124,7 +125,7 @@ def _targets(encoder: nn.Module, prefix: str, config: AdapterConfig) -> list[str
     tower = encoder[prefix.removesuffix(".")] if prefix else encoder
     count = len(tower.encoder.layers)
     if config.num_layers is not None and config.num_layers > count:
-        raise InputError(f"num_layers is {config.num_layers}, and the encoder has {count} layers")
+        raise InputError(f"num_layers is {config.num_layers}, and the encoder has {counted(count, 'layer')}")
     first = count - (config.num_layers or count)
     return [
         f"{prefix}encoder.layers.{number}.{TARGETS[name]}"

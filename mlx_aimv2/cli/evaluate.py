@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError
 from ..finetune.reading import Columns
+from ..words import counted
 from . import options
 from .bulk import pictures
 from .completion import checkpoints, choices
@@ -280,9 +281,9 @@ def show(fidelity: Fidelity, every_layer: bool, command: str | None = None) -> N
     table(("what", "original", "converted"), [names, *fidelity.rows()])
     chosen = fidelity.layers if every_layer else fidelity.worst_layers
     table(("layer", "relative error"), [(name, percent(error)) for name, error in chosen], paths=("layer",))
-    kind = "built-in drawings" if fidelity.drawn else "pictures"
+    images = counted(fidelity.pictures, "built-in drawing" if fidelity.drawn else "picture")
     few = f" on {fidelity.layer_pictures} of them" if fidelity.layer_pictures < fidelity.pictures else ""
-    say(f"compared on {fidelity.pictures} {kind}, layer by layer{few}")
+    say(f"compared on {images}, layer by layer{few}")
     if len(chosen) < len(fidelity.layers):
         worst = f"the {len(chosen)} of {len(fidelity.layers)} layers with the largest error"
         if command is None:

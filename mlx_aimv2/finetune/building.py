@@ -11,6 +11,7 @@ from ..loading import AnyModel
 from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier, make_head
 from ..models.lit import Aimv2Model
 from ..models.vision import Aimv2VisionModel
+from ..words import counted
 from .dataset import Dataset
 from .methods import METHODS
 from .options import FinetuneOptions
@@ -45,7 +46,9 @@ def build_classifier(model: AnyModel, dataset: Dataset, options: FinetuneOptions
     trunk.origin = model.origin
     method, layers = METHODS[options.fine_tune_type], trunk.encoder.layers
     if options.num_layers is not None and options.num_layers > len(layers):
-        raise InputError(f"--num-layers {options.num_layers}: this encoder has {len(layers)} layers")
+        raise InputError(
+            f"--num-layers {options.num_layers}: this encoder has {counted(len(layers), 'layer')}"
+        )
     trunk.freeze()
     if (config := adapter_config(options)) is not None:
         attach(trunk, config)

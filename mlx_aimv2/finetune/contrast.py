@@ -14,6 +14,7 @@ from ..checkpoints.quantize import unpack_modules
 from ..errors import InputError
 from ..loading import AnyModel
 from ..models.lit import Aimv2Model, normalize
+from ..words import counted
 from .options import FinetuneOptions
 from .stepping import multipliers
 from .tasks import ADAPTED, FROZEN, TRAINED, towers
@@ -77,7 +78,9 @@ def build_contrast(model: AnyModel, adapter: AdapterConfig | None, options: Fine
     for tower in states:
         count = len(model[f"{tower}_model"].encoder.layers)
         if states[tower] != FROZEN and options.num_layers is not None and options.num_layers > count:
-            raise InputError(f"--num-layers {options.num_layers}: the {tower} encoder has {count} layers")
+            raise InputError(
+                f"--num-layers {options.num_layers}: the {tower} encoder has {counted(count, 'layer')}"
+            )
     model.freeze()
     if adapter is not None:
         attach(model, adapter, [tower for tower, state in states.items() if state == ADAPTED])
