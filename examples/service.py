@@ -1,4 +1,4 @@
-"""Vectors for an app with many threads. MLX's streams belong to threads, so one of them owns the model."""
+"""Vectors for an app with many threads: one of them computes, and takes what waits as one batch."""
 
 import queue
 import threading
@@ -23,10 +23,7 @@ class EmbeddingService:
         return self
 
     def __exit__(self, *_):
-        import mlx.core as mx  # after mlx_aimv2, which has looked for a fast BLAS
-
-        with self.lock:  # behind what waits: streams left to the end of the process can crash it
-            self.owner.submit(mx.clear_streams)
+        with self.lock:
             self.owner.shutdown(wait=False)  # from here on nothing is taken
         self.owner.shutdown()
 

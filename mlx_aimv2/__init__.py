@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .models import computing as computing  # before anything is computed: it has to learn of forks
 from .models.backend import load_blas, require_mlx
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ from .fidelity_report import Fidelity
 from .gptq import Packed
 from .loading import LoadOptions
 from .models.backend import without_cache
+from .models.computing import computing
 from .planning import LAYERS, Planned, layer_number, vision_prefix
 from .preparation import Conversion, ConvertOptions, asked_scheme, prepare
 from .processor_building import build_processor
@@ -117,6 +118,7 @@ def _found(names: Sequence[str], exclude: Sequence[str], on_event: OnEvent) -> t
     return scan.images
 
 
+@computing
 def convert_and_report(
     hf_path: str | os.PathLike[str],
     mlx_path: str | os.PathLike[str],

@@ -15,6 +15,7 @@ import numpy as np
 from .errors import ImageError, InputError, NonFiniteError
 from .events import Notice
 from .loading import AnyModel
+from .models.computing import computing
 from .models.lit import Aimv2Model
 from .models.lit import normalize as unit_length
 from .picture_stream import SCALABLE, UNIT, Embedded, PictureStream, evaluated
@@ -185,11 +186,15 @@ class Embedder:
                     cut.add(f"text {start + number} ({shortened(texts[start + number])})")
                 else:
                     on_cut(start + number)
-            # without a mask: in a causal model no real token can see the padding on its right
-            vectors = evaluated(self._scaled(model.get_text_features(mx.array(encoding.input_ids))))
+            vectors = self._text_vectors(model, encoding.input_ids)
             yield from (self._stream.checked(start + row, vector) for row, vector in enumerate(vectors))
         for notice in cut.notices():
             warnings.warn(notice.message, stacklevel=2)
+
+    @computing
+    def _text_vectors(self, model: Aimv2Model, input_ids: np.ndarray) -> np.ndarray:
+        # without a mask: in a causal model no real token can see the padding on its right
+        return evaluated(self._scaled(model.get_text_features(mx.array(input_ids))))
 
     def _projection_dim(self) -> int:
         if not isinstance(self.model, Aimv2Model):

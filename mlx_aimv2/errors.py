@@ -4,6 +4,7 @@
 Aimv2Error                      anything this package refuses or cannot do
 ├── InputError                  an argument has a wrong type, value or shape
 ├── BackendError                MLX has no usable backend on this machine
+├── ForkedProcessError          a process was forked from one that had computed with MLX
 ├── MissingExtraError           an optional dependency is not installed
 ├── ImageError                  a picture cannot be read or used
 │   ├── BrokenImageError        not a picture, cut off, or damaged
@@ -43,6 +44,10 @@ class InputError(Aimv2Error, ValueError):
 
 class BackendError(Aimv2Error, ImportError):
     """MLX has no usable backend on this machine."""
+
+
+class ForkedProcessError(Aimv2Error, RuntimeError):
+    """A process was forked from one that had computed with MLX, whose threads a fork does not copy."""
 
 
 class MissingExtraError(Aimv2Error, ImportError):

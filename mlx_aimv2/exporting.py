@@ -22,6 +22,7 @@ from .events import Notice, OnEvent, ignore
 from .fusing import fused_tensors, fusible
 from .loading import Checkpoint
 from .models.backend import without_cache
+from .models.computing import computing
 from .preparation import Conversion, ConvertOptions, prepare
 from .processing.image_config import PREPROCESSOR
 from .processing.image_settings import find_settings
@@ -31,6 +32,7 @@ from .words import counted
 FORMATS = ("transformers", "apple", "apple-mlx", "timm")
 
 
+@computing
 def export(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],

@@ -20,6 +20,7 @@ from .events import Notice, OnEvent, ignore
 from .fidelity_report import Fidelity, ZeroShot
 from .loading import LoadOptions, at_resolution, inspect
 from .models.backend import blas_problem, compute_dtype, on_cpu
+from .models.computing import computing
 from .processing.decode import ImageInput
 from .processing.processor import Processor
 from .processor_building import build_processor
@@ -34,6 +35,7 @@ ARCHITECTURE = (
 )  # fmt: skip
 
 
+@computing
 def compare(
     original: str | os.PathLike[str],
     converted: str | os.PathLike[str],

@@ -32,6 +32,7 @@ from .config import Aimv2Config
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
 from .loading import Checkpoint, inspect, make_model, origin_of
+from .models.computing import computing
 from .preparation import MAX_SHARD_BYTES
 from .storage.json_files import write_json
 
@@ -58,6 +59,7 @@ class FuseOptions:
     force: bool = False
 
 
+@computing
 def fuse(
     base: str | os.PathLike[str],
     adapter_path: str | os.PathLike[str],

@@ -28,6 +28,7 @@ from .errors import CheckpointError, ConfigError, InputError, MismatchError
 from .events import Notice, OnEvent, warn
 from .models.backend import blas_problem, compute_dtype, on_cpu, without_cache
 from .models.classifier import Classifier
+from .models.computing import aside, computing
 from .models.lit import Aimv2Model
 from .models.vision import Aimv2VisionModel
 from .processing.decode import DecodeOptions
@@ -90,6 +91,7 @@ def load(
 ) -> tuple[AnyModel | Classifier, Processor]: ...
 
 
+@computing
 def load(
     path_or_repo: str | os.PathLike[str],
     dtype: str | None = None,
@@ -138,7 +140,7 @@ def load(
         emit(Notice(problem))
     model = build_model(checkpoint, target, options.keep_quantized, emit)
     processor = build_processor(checkpoint.resolved.folder, checkpoint.config, options, settings, emit)
-    return (model if adapter_path is None else restore(model, folder, options.any_base)), processor
+    return (model if adapter_path is None else aside(restore)(model, folder, options.any_base)), processor
 
 
 def at_resolution(
@@ -207,6 +209,7 @@ def make_model(config: AnyConfig) -> AnyModel:
     return Aimv2Model(config) if isinstance(config, Aimv2Config) else Aimv2VisionModel(config)
 
 
+@computing
 def build_model(
     checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool = False, on_event: OnEvent = warn
 ) -> AnyModel:
@@ -218,7 +221,7 @@ def build_model(
         OutputError: there is no room to unpack an .npz or .msgpack file.
     """
     tensors, quantization = checkpoint.outline, checkpoint.quantization
-    model, unpacks = make_model(checkpoint.config), on_cpu() and not keep_quantized
+    model, unpacks = aside(make_model)(checkpoint.config), on_cpu() and not keep_quantized
     if quantization is not None and unpacks:
         tensors = dequantize(tensors, quantization, dtype)
         if not checkpoint.resolved.bundled:  # whose weights are packed for the size of the package only

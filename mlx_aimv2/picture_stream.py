@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import Aimv2Error, InputError, NonFiniteError
 from .models.backend import on_cpu
+from .models.computing import computing
 from .processing.decode import ImageInput
 from .processing.processor import Processor, as_sequence
 from .sources.readahead import Decoded, read_ahead
@@ -122,14 +123,18 @@ class PictureStream:
         }
         waiting = deque(item.index for item in window)
         for batch in self._batches([item for item in window if item.pixels is not None]):
-            pixels = mx.array(np.stack([item.pixels for item in batch]))  # type: ignore[misc]
-            vectors = evaluated(self._compute(pixels))  # the one evaluation of a batch
+            vectors = self._run_batch(np.stack([item.pixels for item in batch]))  # type: ignore[misc]
             for item, vector in zip(batch, vectors, strict=True):
                 results[item.index] = self.checked(item.index, vector)
             while waiting and waiting[0] in results:
                 yield results.pop(waiting.popleft())
         for index in waiting:
             yield results.pop(index)
+
+    @computing
+    def _run_batch(self, pixels: np.ndarray) -> np.ndarray:
+        """The results of pixels (B, H, W, 3), row by row: the one evaluation of a batch."""
+        return evaluated(self._compute(mx.array(pixels)))
 
     def _batches(self, items: list[Decoded]) -> list[list[Decoded]]:
         """``items`` in batches of one shape each, those with the earliest item first."""

@@ -20,6 +20,7 @@ from ..evaluation_report import write_report
 from ..events import Notice, OnEvent, ignore
 from ..loading import LoadOptions, load
 from ..models.backend import on_cpu
+from ..models.computing import computing
 from ..plots import draw_curves
 from ..processing.processor import Processor
 from ..storage.json_files import read_json, write_json
@@ -69,6 +70,7 @@ class Finished:
     seconds: float
 
 
+@computing
 def finetune(options: FinetuneOptions, on_event: OnEvent | None = None) -> Finished:
     """Fine-tune an encoder on labelled pictures, or an image-text pair on captions.
 

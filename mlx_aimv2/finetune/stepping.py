@@ -12,6 +12,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from ..models.backend import on_cpu
+from ..models.computing import Compiled, computing
 from .objective import Sums
 
 Arrays = tuple[mx.array, ...]
@@ -94,12 +95,14 @@ class Stepper:
             return loss(model(*inputs), targets, weights)
 
         self._gradients = nn.value_and_grad(model, summed)
-        self._compute, self._apply = self._one_batch, self._update
+        self._compute: Callable[..., Any] = self._one_batch
+        self._apply: Callable[..., Any] = self._update
         if not on_cpu():  # where it costs little and helps much
             state = [model.state, optimizer.state, mx.random.state]
-            self._compute = mx.compile(self._one_batch, inputs=state, outputs=state)
-            self._apply = mx.compile(self._update, inputs=state, outputs=state)
+            self._compute = Compiled(self._one_batch, inputs=state, outputs=state)
+            self._apply = Compiled(self._update, inputs=state, outputs=state)
 
+    @computing
     def step(self, batches: Sequence[Batch], learning_rate: float) -> tuple[float, float]:
         """Make one step of one or several batches.
 

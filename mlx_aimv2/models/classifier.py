@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from . import kernels
+from .computing import computing
 from .layers import merge_heads, split_heads
 from .lit import normalize
 from .vision import Aimv2VisionModel
@@ -188,6 +189,7 @@ class Classifier(nn.Module):
         """Whether every class is a yes or no of its own."""
         return self.task == MULTI_LABEL
 
+    @computing
     def features(self, pixel_values: mx.array) -> mx.array:
         """What the head takes, float32: (B, D) of pictures (B, H, W, 3), or (B, N, D) with pooling "attentive".
 
@@ -203,6 +205,7 @@ class Classifier(nn.Module):
             raise InputError("this checkpoint has no pooling head")
         return output.pooler_output
 
+    @computing
     def __call__(self, pixel_values: mx.array) -> mx.array:
         """Logits (B, C) float32 of pictures (B, H, W, 3).
 

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import mlx.core as mx
-import mlx.nn as nn
+
+from .computing import Compiled
 
 Pair = tuple[mx.array, mx.array]
 
@@ -28,12 +29,15 @@ LN2_HIGH, LN2_LOW = (
 INVERSE_FACTORIALS = [1 / math.factorial(k) for k in range(8)]  # degree 7: 1 ulp for |r| <= ln 2 / 2
 CPU_SCORES = 1 << 21  # attention scores held at once on a CPU: 8 MB in float32
 
+# mlx.nn's own formulas. Its functions are compiled for the whole process, and would stay in a thread's cache.
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
-    "silu": nn.silu,
-    "gelu": nn.gelu,
-    "gelu_pytorch_tanh": nn.gelu_approx,
-    "quick_gelu": nn.gelu_fast_approx,
-    "relu": nn.relu,
+    "silu": Compiled(lambda x: x * mx.sigmoid(x), shapeless=True),
+    "gelu": Compiled(lambda x: x * (1 + mx.erf(x / math.sqrt(2))) / 2, shapeless=True),
+    "gelu_pytorch_tanh": Compiled(
+        lambda x: 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))), shapeless=True
+    ),
+    "quick_gelu": Compiled(lambda x: x * mx.sigmoid(1.702 * x), shapeless=True),
+    "relu": Compiled(lambda x: mx.maximum(x, 0), shapeless=True),
 }
 
 
@@ -52,16 +56,16 @@ def fast_exp(x: mx.array) -> mx.array:
 
 
 def _swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    return nn.silu(gate) * up
+    return ACTIVATIONS["silu"](gate) * up
 
 
-_swiglu_compiled = mx.compile(_swiglu, shapeless=True)
+_swiglu_compiled = Compiled(_swiglu, shapeless=True)
 # One result each: a kernel of several is four times slower on a CPU. `view` has no shapeless form.
-_sigmoid = mx.compile(lambda gate: 1.0 / (1.0 + fast_exp(-gate)))
-_product = mx.compile(lambda gate, sigmoid, up: gate * sigmoid * up)
-_gate_gradient = mx.compile(lambda gate, sigmoid, up, d: d * up * sigmoid * (1.0 + gate * (1.0 - sigmoid)))
-_shifted_exp = mx.compile(lambda scores, peak: fast_exp(scores - peak))
-_scores_gradient = mx.compile(lambda weights, d, mean: weights * (d - mean))
+_sigmoid = Compiled(lambda gate: 1.0 / (1.0 + fast_exp(-gate)))
+_product = Compiled(lambda gate, sigmoid, up: gate * sigmoid * up)
+_gate_gradient = Compiled(lambda gate, sigmoid, up, d: d * up * sigmoid * (1.0 + gate * (1.0 - sigmoid)))
+_shifted_exp = Compiled(lambda scores, peak: fast_exp(scores - peak))
+_scores_gradient = Compiled(lambda weights, d, mean: weights * (d - mean))
 
 
 def _swiglu_forward(gate: mx.array, up: mx.array) -> Pair:

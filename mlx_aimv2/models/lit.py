@@ -10,6 +10,7 @@ import mlx.nn as nn
 
 from ..config import Aimv2Config
 from ..errors import InputError
+from .computing import computing
 from .layers import EncoderOutput
 from .text import Aimv2TextModel
 from .vision import Aimv2VisionModel
@@ -59,6 +60,7 @@ class Aimv2Model(nn.Module):
         self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
         self.logit_scale = mx.array(config.logit_scale_init_value)
 
+    @computing
     def __call__(
         self,
         input_ids: mx.array,
@@ -101,14 +103,17 @@ class Aimv2Model(nn.Module):
             loss=contrastive_loss(logits_per_text) if return_loss else None,
         )
 
+    @computing
     def get_image_features(self, pixel_values: mx.array) -> mx.array:
         """Pictures (B, H, W, 3), projected and not normalized: (B, P) float32."""
         return self._project_image(self.vision_model(pixel_values))
 
+    @computing
     def get_text_features(self, input_ids: mx.array, attention_mask: mx.array | None = None) -> mx.array:
         """Texts (B, T), projected and not normalized: (B, P) float32."""
         return self._project_text(self.text_model(input_ids, attention_mask))
 
+    @computing
     def logit_factor(self) -> mx.array:
         """What a cosine is multiplied by: exp of the learned scale, clamped to 1..max_logit_scale, float32."""
         return mx.exp(

@@ -7,6 +7,7 @@ import mlx.nn as nn
 
 from ..config import Aimv2TextConfig
 from ..errors import InputError
+from .computing import computing
 from .layers import Encoder, EncoderOutput, PositionTable, add_positions
 
 
@@ -36,6 +37,7 @@ class Aimv2TextModel(nn.Module):
         self.encoder = Encoder(config)
         self.rms_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
+    @computing
     def __call__(
         self,
         input_ids: mx.array,

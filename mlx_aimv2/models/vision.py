@@ -11,6 +11,7 @@ import numpy as np
 
 from ..config import Aimv2VisionConfig
 from ..errors import InputError
+from .computing import computing
 from .heads import AttentionPoolingHead
 from .layers import Encoder, EncoderOutput, PositionTable, add_positions
 
@@ -117,6 +118,7 @@ class Aimv2VisionModel(nn.Module):
         if config.use_head:
             self.head = AttentionPoolingHead(config)
 
+    @computing
     def __call__(
         self, pixel_values: mx.array, output_hidden_states: bool = False, output_attentions: bool = False
     ) -> EncoderOutput:

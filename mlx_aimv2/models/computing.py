@@ -1,0 +1,242 @@
+"""Computing with MLX in threads and in forked processes: what ends well, and what is refused.
+
+MLX keeps two things for each thread that hold Python objects: what `mx.compile` made, and the state of its random
+numbers. It frees them in the last moment of the thread, with the interpreter's lock. Python does not wait for that
+moment. Where the interpreter shuts down meanwhile, it ends whatever thread asks for the lock, and to end a thread
+within a destructor of C++ aborts the process. So this package's computations go through `computing`:
+
+- A thread that ends gives both back while it is still a thread of Python.
+- Daemon threads are ended wherever they are. The end of the process waits until none is inside MLX, keeps them out of
+  it from then on, and empties what they have compiled (`Compiled`). What draws random numbers runs `aside`.
+
+A forked process has none of MLX's threads, and would wait for them for ever: `computing` refuses.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, ParamSpec, TypeVar
+
+from ..errors import ForkedProcessError
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+PROBE_S = 10.0  # to add two numbers: where it takes longer, the thread that should do it does not exist
+
+
+class _Thread(threading.local):
+    """What is to be known of the thread that runs."""
+
+    def __init__(self) -> None:
+        thread = threading.current_thread()
+        self.is_daemon = thread.daemon  # others are waited for by Python itself
+        if thread is not threading.main_thread():
+            self.end = _End()
+        self.depth = 0  # of nested computations
+        self.tracing = 0  # of nested compilations, which must not be left halfway
+
+
+class _End:
+    """What ends with the thread that holds it, while that is still a thread of Python."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+
+    def __del__(self) -> None:
+        if self.process == os.getpid() and (mlx := sys.modules.get("mlx.core")) is not None:
+            mlx.clear_streams()  # and with the streams all else that MLX keeps for this thread
+
+
+class _Process:
+    """What is to be known of the process: whether it was forked, and whether it is about to end."""
+
+    def __init__(self) -> None:
+        self.has_computed = False
+        self.is_broken = False  # forked from a process that had computed
+        self.is_suspect = False  # forked from one in which others may have computed
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the threads: a fork copies none but the one that calls it."""
+        self.changed = threading.Condition()
+        self.is_ending = False
+        self.waits_at_exit = False
+        self.active = 0  # daemon threads that compute
+        self.caches: weakref.WeakSet[_Cache] = weakref.WeakSet()  # of daemon threads
+        self.thread = _Thread()
+
+
+_process = _Process()
+
+
+def _after_fork() -> None:
+    _process.is_broken |= _process.has_computed
+    _process.is_suspect = "mlx.core" in sys.modules
+    _process.begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def check_process() -> None:
+    """Make sure that this process can compute.
+
+    Raises:
+        ForkedProcessError: it was forked from one that had computed: MLX would wait for ever for threads that a fork
+            does not copy.
+    """
+    if _process.is_suspect and not _process.is_broken:
+        _process.is_broken = not _adds_numbers()
+        _process.is_suspect = False
+    if _process.is_broken:
+        raise ForkedProcessError(
+            "this process was forked from one that had already computed with MLX, whose threads a fork does not copy:"
+            " fork before the first model is loaded, and load in each child (gunicorn: without preload_app), or start"
+            " processes with the method 'spawn' or 'forkserver'"
+        )
+    _process.has_computed = True
+
+
+def _adds_numbers() -> bool:
+    """Whether MLX still computes for this thread."""
+    import mlx.core as mx
+
+    total = mx.ones(()) + 1
+    mx.async_eval(total)  # hands it to the thread that may be missing
+    waiting = threading.Thread(target=mx.eval, args=(total,), daemon=True)
+    waiting.start()
+    waiting.join(PROBE_S)
+    return not waiting.is_alive()
+
+
+class _Computing(contextlib.ContextDecorator):
+    """The type of `computing`."""
+
+    def __enter__(self) -> None:
+        check_process()
+        thread = _process.thread
+        if thread.is_daemon:
+            _enter(thread)
+
+    def __exit__(self, *_: object) -> None:
+        thread = _process.thread
+        if thread.depth:
+            _leave(thread)
+
+
+computing = _Computing()
+"""A context manager and decorator: the process can compute, and does not end meanwhile.
+
+Raises:
+    ForkedProcessError: as `check_process`.
+"""
+
+
+def _enter(thread: _Thread) -> None:
+    with _process.changed:
+        if _process.is_ending and not thread.tracing:
+            if thread.depth:
+                _process.active -= 1
+                _process.changed.notify_all()
+            while True:  # the interpreter is about to end this thread, which is safe here and not inside MLX
+                _process.changed.wait()
+        if not thread.depth:
+            _process.active += 1
+            if not _process.waits_at_exit:
+                _process.waits_at_exit = True
+                atexit.register(_end)
+    thread.depth += 1
+
+
+def _leave(thread: _Thread) -> None:
+    thread.depth -= 1
+    if not thread.depth:
+        with _process.changed:
+            _process.active -= 1
+            _process.changed.notify_all()
+
+
+def _end() -> None:
+    """Wait for daemon threads to leave MLX, keep them out of it, and empty their caches."""
+    with _process.changed:
+        _process.is_ending = True
+        while _process.active:
+            _process.changed.wait()
+        for cache in _process.caches:
+            cache.function = None
+
+
+def aside(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """``function``, run in a thread that ends with it where the current one is a daemon thread.
+
+    Its results must be computed, or never be.
+    """
+
+    @functools.wraps(function)
+    def run(*arguments: Given.args, **options: Given.kwargs) -> Result:
+        if not _process.thread.is_daemon:
+            return function(*arguments, **options)
+        outcome: Future[Result] = Future()
+
+        def work() -> None:
+            try:
+                with computing:
+                    outcome.set_result(function(*arguments, **options))
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                outcome.set_exception(error)
+
+        thread = threading.Thread(target=work, daemon=False)
+        thread.start()
+        thread.join()
+        return outcome.result()
+
+    return run
+
+
+class _Cache:
+    """What one thread has compiled of one function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function: Callable[..., Any] | None = function
+
+
+class Compiled(threading.local):
+    """A function as `mx.compile` makes it, made anew in every thread and freed when that thread ends."""
+
+    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+        """Get ready to compile ``function``.
+
+        Args:
+            function: from arrays to arrays.
+            options: of `mx.compile`.
+        """
+        import mlx.core as mx
+
+        self._cache = _Cache(mx.compile(function, **options))
+        self._is_daemon = threading.current_thread().daemon
+        if self._is_daemon:
+            with _process.changed:
+                _process.caches.add(self._cache)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function gives, compiled on the first call and for every new shape."""
+        cache = self._cache
+        if not self._is_daemon:
+            return cache.function(*arguments)  # type: ignore[misc]  # only those of daemon threads are emptied
+        with computing:
+            thread = _process.thread
+            thread.tracing += 1
+            try:
+                return cache.function(*arguments)  # type: ignore[misc]  # no daemon thread comes here after `_end`
+            finally:
+                thread.tracing -= 1

@@ -1,0 +1,433 @@
+"""Threads and forks: right results, a clean end of the process, one clear refusal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from mlx_aimv2 import Embedder, ZeroShotClassifier, load
+from mlx_aimv2.errors import ForkedProcessError
+from mlx_aimv2.models import computing as module
+from mlx_aimv2.models import kernels
+from mlx_aimv2.models.computing import Compiled, aside, computing
+
+RUNS = 6
+SETUP = """
+    import asyncio, os, sys, threading, time, _thread
+    from concurrent.futures import ThreadPoolExecutor
+    import mlx_aimv2
+    from mlx_aimv2 import Embedder, ZeroShotClassifier, load
+    import mlx.core as mx
+    import numpy as np
+
+    pictures = [np.random.default_rng(k).integers(0, 256, (64, 64, 3), dtype=np.uint8) for k in range(6)]
+"""
+LOADED = """
+    model, processor = load("demo")
+    embedder = Embedder(model, processor)
+"""
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+def start(code, setup=SETUP + LOADED):
+    program = textwrap.dedent(setup) + textwrap.dedent(code)
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def ends(code, runs=RUNS, **options):
+    """Statuses, and what stands on stdout and stderr, of some runs of ``code``, two at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        processes = list(pool.map(lambda _: finished(start(code, **options)), range(runs)))
+    return processes
+
+
+def finished(process):
+    try:
+        out, err = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+CASES = {
+    "a pool": """
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(embedder.images, pictures))
+    """,
+    "threads": """
+        threads = [threading.Thread(target=embedder.images, args=(picture,)) for picture in pictures]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+    """,
+    "daemon threads": """
+        threads = [threading.Thread(target=embedder.images, args=(p,), daemon=True) for p in pictures]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+    """,
+    "threads that nobody waits for": """
+        for picture in pictures:
+            threading.Thread(target=embedder.images, args=(picture,)).start()
+    """,
+    "daemon threads that still run": """
+        begun = threading.Event()
+        def work():
+            while True:
+                embedder.images(pictures[0])
+                embedder.texts(["a red circle"])
+                begun.set()
+                sum(range(10_000))
+        for _ in range(4):
+            threading.Thread(target=work, daemon=True).start()
+        begun.wait()
+    """,
+    "daemon threads that still load": """
+        begun = threading.Event()
+        def work():
+            while True:
+                Embedder(*load("demo")).images(pictures[0])
+                begun.set()
+        for _ in range(2):
+            threading.Thread(target=work, daemon=True).start()
+        begun.wait()
+    """,
+    "to_thread": """
+        async def main():
+            await asyncio.gather(*(asyncio.to_thread(embedder.images, picture) for picture in pictures))
+        asyncio.run(main())
+    """,
+    "nested pools": """
+        def outer(picture):
+            with ThreadPoolExecutor(2) as pool:
+                return list(pool.map(embedder.images, [picture, picture]))
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(outer, pictures))
+    """,
+    "threads with models of their own": """
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda picture: Embedder(*load("demo")).images(picture), pictures))
+    """,
+    "classifiers": """
+        classifier = ZeroShotClassifier(model, processor, labels=["a red circle", "a blue square"])
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(classifier, pictures))
+            list(pool.map(lambda _: ZeroShotClassifier(model, processor, labels=["a", "b"]), range(3)))
+    """,
+    "the model itself": """
+        def work(picture):
+            output = model(**processor(images=[picture], text=["a red circle"]))
+            mx.eval(output.logits_per_image)
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(work, pictures))
+    """,
+    "other activations": """
+        from mlx_aimv2.models.kernels import ACTIVATIONS
+        def work(activation):
+            mx.eval(activation(mx.ones((4, 4))))
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(work, ACTIVATIONS.values()))
+    """,
+    "threads that Python does not know": """
+        done = []
+        def work():
+            embedder.images(pictures[0])
+            done.append(1)
+        for _ in range(3):
+            _thread.start_new_thread(work, ())
+        while len(done) < 3:
+            time.sleep(0.001)
+    """,
+    "streams left open": """
+        small = Embedder(model, processor, batch_size=1)
+        def work(_):
+            stream = small.stream(pictures * 2)
+            next(stream)
+            return stream
+        with ThreadPoolExecutor(2) as pool:
+            streams = list(pool.map(work, range(2)))
+    """,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_process_ends_cleanly(case):
+    assert ends(CASES[case]) == [(0, "", "")] * RUNS
+
+
+def test_training_in_a_thread_ends_cleanly(tmp_path):
+    code = f"""
+        from pathlib import Path
+        from PIL import Image
+        from mlx_aimv2.finetune.options import FinetuneOptions
+        from mlx_aimv2.finetune.running import finetune
+        root = Path({str(tmp_path)!r}) / str(os.getpid())
+        for k, picture in enumerate(pictures):
+            (root / "data" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(root / "data" / "ab"[k % 2] / f"{{k}}.png")
+        options = FinetuneOptions(data=str(root / "data"), model="demo", fine_tune_type="lora",
+                                  epochs=1, batch_size=2, adapter_path=str(root / "adapter"))
+        with ThreadPoolExecutor(1) as pool:
+            print(pool.submit(finetune, options).result().evaluation is not None)
+    """
+    assert [found[:2] for found in ends(code, runs=3)] == [(0, "True\n")] * 3
+
+
+def test_many_threads_give_the_bits_of_one(tiny_pair):
+    model, processor = load(tiny_pair)
+    embedder = Embedder(model, processor)
+    pictures = [np.random.default_rng(k).integers(0, 256, (64, 80, 3), dtype=np.uint8) for k in range(16)]
+    words = [f"a {k} b" for k in range(16)]
+    classifier = ZeroShotClassifier(model, processor, labels=["a", "b"])
+
+    def everything(k):
+        return embedder.images(pictures[k]), embedder.texts(words[k]), classifier(pictures[k])
+
+    expected = [everything(k) for k in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(everything, range(16)))
+    for (image, text, labels), (own_image, own_text, own_labels) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(image, own_image)
+        np.testing.assert_array_equal(text, own_text)
+        assert labels == own_labels
+
+
+def test_a_model_loaded_in_a_thread_that_has_ended_gives_the_same_bits(tiny_pair):
+    picture = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+    loaded = []
+
+    def work():
+        loaded.append(Embedder(*load(tiny_pair)))
+
+    for daemon in (False, True):
+        thread = threading.Thread(target=work, daemon=daemon)
+        thread.start()
+        thread.join()
+    expected = Embedder(*load(tiny_pair)).images(picture)
+    for embedder in loaded:
+        np.testing.assert_array_equal(embedder.images(picture), expected)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("silu", nn.silu),
+        ("gelu", nn.gelu),
+        ("gelu_pytorch_tanh", nn.gelu_approx),
+        ("quick_gelu", nn.gelu_fast_approx),
+        ("relu", nn.relu),
+    ],
+)
+def test_activations_have_the_bits_of_mlx(name, function, dtype):
+    x = (4 * mx.random.normal((33, 65), key=mx.random.key(0))).astype(dtype)
+    assert mx.array_equal(kernels.ACTIVATIONS[name](x), function(x)).item()
+
+
+def test_every_thread_compiles_for_itself_and_keeps_what_it_has():
+    traced = []
+    double = Compiled(lambda x: (traced.append(threading.get_ident()), x * 2)[1])
+
+    def work(_=None):
+        return [double(mx.array(float(k))).item() for k in range(3)]
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
+        work()
+        count = len(traced)
+        assert len(set(traced)) == 2
+        assert list(pool.map(work, range(2))) == [[0, 2, 4]] * 2
+        assert work() == [0, 2, 4]
+    assert len(traced) == count
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_aside_gives_the_result_or_the_error(daemon):
+    found = []
+
+    def work():
+        found.append(aside(lambda a, b: (a / b, threading.current_thread().daemon))(1, b=2))
+        try:
+            aside(lambda: 1 / 0)()
+        except ZeroDivisionError as error:
+            found.append(str(error))
+
+    thread = threading.Thread(target=work, daemon=daemon)
+    thread.start()
+    thread.join()
+    assert found == [(0.5, False), "division by zero"]
+
+
+def test_the_end_waits_for_daemon_threads_that_compute_and_keeps_out_others():
+    code = """
+        inside, go = threading.Event(), threading.Event()
+        from mlx_aimv2.models.computing import computing
+        def work():
+            with computing:
+                inside.set()
+                go.wait()
+                with computing:  # never entered: the end has begun
+                    print("entered")
+            print("left")
+        threading.Thread(target=work, daemon=True).start()
+        inside.wait()
+        import atexit
+        atexit.register(go.set)  # before the package's own, which waits
+    """
+    assert ends(code, runs=1) == [(0, "", "")]
+
+
+def test_what_is_inside_is_finished_at_the_end():
+    code = """
+        inside, go = threading.Event(), threading.Event()
+        from mlx_aimv2.models.computing import computing
+        def work():
+            with computing:
+                inside.set()
+                go.wait()
+                print("finished", flush=True)
+        threading.Thread(target=work, daemon=True).start()
+        inside.wait()
+        import atexit
+        atexit.register(go.set)
+    """
+    assert ends(code, runs=1) == [(0, "finished\n", "")]
+
+
+# --- forks
+
+FORK = """
+    pid = os.fork()
+    if pid == 0:
+        import signal
+        signal.alarm(120)  # a child that waits for ever is killed
+        {child}
+        sys.stdout.flush()
+        sys.exit(0)
+    print("status", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def forked(parent, child):
+    child = textwrap.indent(textwrap.dedent(child), " " * 8).strip()
+    code = textwrap.dedent(parent) + textwrap.dedent(FORK).replace(
+        "{child}", child.replace("\n" + " " * 8, "\n    ")
+    )
+    (result,) = ends(code, runs=1, setup=SETUP)
+    return result
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    "parent",
+    [
+        "",
+        "from mlx_aimv2.loading import inspect; inspect('demo')",
+        "x = mx.array(np.ones(3)) + 1; mx.default_stream(mx.cpu)",
+    ],
+    ids=["imported", "inspected", "not-evaluated"],
+)
+def test_a_child_computes_where_the_parent_has_not(parent):
+    child = "print(Embedder(*load('demo')).images(pictures[:2]).shape)"
+    assert forked(parent, child) == (0, "(2, 192)\nstatus 0\n", "")
+
+
+ENTRIES = {
+    "load": "load('demo')",
+    "images": "embedder.images(pictures)",
+    "stream": "list(embedder.stream(pictures))",
+    "a stream that was open": "list(opened)",
+    "texts": "embedder.texts('a')",
+    "classifier": "classifier(pictures[0])",
+    "new classifier": "ZeroShotClassifier(model, processor, labels=['a', 'b'])",
+    "model": "model(**processor(images=pictures[:1], text=['a']))",
+    "features": "model.get_image_features(processor(images=pictures[:1])['pixel_values'])",
+    "training": "finetune(FinetuneOptions(data='.', model='demo', adapter_path='nowhere'))",
+    "convert": "mlx_aimv2.convert('demo', 'nowhere')",
+    "export": "mlx_aimv2.export('demo', 'nowhere', 'timm')",
+    "a thread": "ThreadPoolExecutor(1).submit(embedder.images, pictures[0]).result()",
+}
+
+
+@needs_fork
+def test_a_child_refuses_everything_that_would_wait_for_ever(tmp_path):
+    parent = textwrap.dedent(LOADED) + textwrap.dedent(f"""
+        from mlx_aimv2.finetune.options import FinetuneOptions
+        from mlx_aimv2.finetune.running import finetune
+        os.chdir({str(tmp_path)!r})
+        classifier = ZeroShotClassifier(model, processor, labels=["a", "b"])
+        opened = Embedder(model, processor, batch_size=1).stream(pictures)
+        next(opened)
+        entries = {ENTRIES!r}
+    """)
+    child = """
+        for name, code in entries.items():
+            try:
+                eval(code)
+                print(name, "passed")
+            except Exception as error:
+                print(name, type(error).__name__, "load in each child" in str(error) and "'spawn'" in str(error))
+        print(processor.image_processor(pictures[0]).shape, len(processor(images=pictures, text=["a"])))
+    """
+    status, out, err = forked(parent, child)
+    refused = [f"{name} ForkedProcessError True" for name in ENTRIES]
+    assert out.splitlines() == [*refused, "(84, 84, 3) 3", "status 0"]
+    assert (status, err) == (0, "") and not (tmp_path / "nowhere").exists()
+
+
+@needs_fork
+def test_a_child_of_a_parent_that_computed_with_mlx_alone_is_refused():
+    child = """
+        from mlx_aimv2.models import computing
+        computing.PROBE_S = 1.0
+        try:
+            load("demo")
+        except mlx_aimv2.errors.ForkedProcessError as error:
+            print(error)
+    """
+    status, out, _ = forked("import mlx_aimv2.errors; mx.eval(mx.ones(3) + 1)", child)
+    assert status == 0 and out.startswith(
+        "this process was forked from one that had already computed with MLX"
+    )
+
+
+def test_the_refusal_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(module._process, "is_broken", True)
+    with pytest.raises(
+        ForkedProcessError, match="fork before the first model is loaded, and load in each child"
+    ):
+        computing.__enter__()
+
+
+SPAWNING = """
+import multiprocessing
+import numpy as np
+from mlx_aimv2 import Embedder, load
+
+def embed(seed):
+    picture = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    return Embedder(*load("demo")).images(picture)
+
+if __name__ == "__main__":
+    expected = embed(0)
+    for method in ("spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            print((pool.apply(embed, (0,)) == expected).all())
+"""
+
+
+@needs_fork
+def test_processes_started_otherwise_compute(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(SPAWNING)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=240, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\nTrue\n", "")
