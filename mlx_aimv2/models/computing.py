@@ -33,27 +33,37 @@ Result = TypeVar("Result")
 PROBE_S = 10.0  # to add two numbers: where it takes longer, the thread that should do it does not exist
 
 
-class _Thread(threading.local):
-    """What is to be known of the thread that runs."""
+class _Thread:
+    """What is to be known of one thread; it ends with it, while that is still a thread of Python."""
 
     def __init__(self) -> None:
         thread = threading.current_thread()
+        self.is_main = thread is threading.main_thread()
         self.is_daemon = thread.daemon  # others are waited for by Python itself
-        if thread is not threading.main_thread():
-            self.end = _End()
+        self.identity = self._identity()
         self.depth = 0  # of nested computations
         self.tracing = 0  # of nested compilations, which must not be left halfway
 
+    def __del__(self) -> None:
+        mlx = sys.modules.get("mlx.core")
+        if self.is_main or mlx is None or self.identity != self._identity():  # a child, or the interpreter's end
+            return
+        if self.is_daemon:
+            _enter(self)
+        mlx.clear_streams()  # and with the streams all else that MLX keeps for this thread
+        if self.is_daemon:
+            _leave(self)
 
-class _End:
-    """What ends with the thread that holds it, while that is still a thread of Python."""
+    @staticmethod
+    def _identity() -> tuple[int, int]:
+        return os.getpid(), threading.get_ident()
+
+
+class _Current(threading.local):
+    """The thread that runs."""
 
     def __init__(self) -> None:
-        self.process = os.getpid()
-
-    def __del__(self) -> None:
-        if self.process == os.getpid() and (mlx := sys.modules.get("mlx.core")) is not None:
-            mlx.clear_streams()  # and with the streams all else that MLX keeps for this thread
+        self.thread = _Thread()
 
 
 class _Process:
@@ -72,7 +82,12 @@ class _Process:
         self.waits_at_exit = False
         self.active = 0  # daemon threads that compute
         self.caches: weakref.WeakSet[_Cache] = weakref.WeakSet()  # of daemon threads
-        self.thread = _Thread()
+        self.current = _Current()
+
+    @property
+    def thread(self) -> _Thread:
+        """The one that runs."""
+        return self.current.thread
 
 
 _process = _Process()
