@@ -46,7 +46,11 @@ def test_a_run_says_how_it_went(trained):
     epochs = [line for line in done.stderr.splitlines() if "val_loss" in line]
     assert len(epochs) == 2 and "val_recall@1 " in epochs[0] and "image_to_text" not in epochs[0]
     assert "best was epoch " in done.stderr and ": recall@1 " in done.stderr
-    assert {path.name for path in (folder / "report").iterdir()} == {"curves.png", "data.json", "evaluation.json"}
+    assert {path.name for path in (folder / "report").iterdir()} == {
+        "curves.png",
+        "data.json",
+        "evaluation.json",
+    }
 
 
 def test_the_next_commands_work(cli, trained, captions, tmp_path):
