@@ -17,10 +17,10 @@ from .own_files import own_files
 
 SYSTEM_FOLDERS = frozenset(  # of thumbnails, deleted files and programs, in small letters
     {
-        "@eadir", "@tmp", "@sharebin", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",  # NAS systems
+        "@eadir", "@tmp", "@sharebin", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "~snapshot",  # NAS
         "$recycle.bin", "recycler", "recycled", "system volume information",  # Windows
         "__macosx", "network trash folder", "temporary items",  # macOS
-        "lost+found", "node_modules",
+        "lost+found", "node_modules", "site-packages",
     }
 )  # fmt: skip
 PREVIEWS = (".lrdata", ".lrcat-data")  # endings of Lightroom's folders

@@ -56,7 +56,7 @@ def test_everything_is_accounted_for(tmp_path: Path) -> None:
     "name",
     ["@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "RECYCLER", "lost+found", "__MACOSX", ".Trashes", "#snapshot",
      ".thumbnails", "node_modules", ".@__thumb", "@tmp", "System Volume Information", "2024 Previews.lrdata",
-     "a.LRDATA"],
+     "a.LRDATA", "site-packages", "~snapshot"],
 )  # fmt: skip
 def test_folders_of_systems_and_programs_are_left_out_unless_named(tmp_path: Path, name: str) -> None:
     touched(tmp_path, f"{name}/deep/a.jpg", "b.jpg")
