@@ -356,8 +356,11 @@ def test_predictions_of_every_image(cli, pair, probe, shades, tmp_path):
             ["--predictions", "-"],
             "--predictions - puts them into the evaluation's JSON: ask for it with --json or",
         ),
-        (["--force"], "--force is for --predictions FILE: leave it out"),
-        (["--predictions", "-", "--json", "--force"], "--force is for --predictions FILE: leave it out"),
+        (["--force"], "--force is for --output FOLDER and --predictions FILE: leave"),
+        (
+            ["--predictions", "-", "--json", "--force"],
+            "--force is for --output FOLDER and --predictions FILE: leave",
+        ),
         (
             ["--predictions", "a.txt"],
             "a.txt: no format ends in .txt; use .csv, .tsv, .json, .jsonl, .parquet",
