@@ -87,8 +87,8 @@ def resolve(
     """The folder of a checkpoint, downloaded from the Hub where it is not there yet.
 
     An existing folder is taken as it is, also where it has the name of a known model, with a ``Notice``; but a folder
-    of such a name without weights gives way to the model. Everything else that does not look like a path is `demo`,
-    which lies inside the package, a short name of ``presets``, or a repository. Without a network, or with
+    of such a name that is no checkpoint gives way to the model. Everything else that does not look like a path is
+    `demo`, which lies inside the package, a short name of ``presets``, or a repository. Without a network, or with
     ``HF_HUB_OFFLINE=1``, the cache has to hold a repository.
 
     Args:

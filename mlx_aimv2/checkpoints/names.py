@@ -10,7 +10,7 @@ from ..errors import InputError, NotACheckpointError
 from ..events import Notice, OnEvent
 from ..presets import find, suggest
 from .bundled import is_demo
-from .selection import holds_weights
+from .selection import is_checkpoint
 
 _REPO = re.compile(r"(?=.{3,96}\Z)(?!.*(?:--|\.\.))(?!.*\.git\Z)\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -69,7 +69,7 @@ def folder_or_model(text: str, folder: Path | None, on_event: OnEvent) -> Path |
     known, path = _known(text), Path(text)
     if known is None or not os.path.lexists(path):
         return folder
-    if folder is not None and holds_weights(folder):
+    if folder is not None and is_checkpoint(folder):
         preset = find(text)
         longer = preset is not None and not os.path.lexists(preset.repo)
         means = (
@@ -77,7 +77,7 @@ def folder_or_model(text: str, folder: Path | None, on_event: OnEvent) -> Path |
         )
         on_event(Notice(f"the folder {text} is used, and not {known}: ./{text} means the folder, {means}"))
         return folder
-    what = f"the folder {text}, which holds no weights" if folder is not None else f"the file {text}"
+    what = f"the folder {text}, which is no checkpoint" if folder is not None else f"the file {text}"
     on_event(Notice(f"{known} is used, and not {what}: ./{text} means what is here"))
     return None
 

@@ -13,7 +13,7 @@ from ..errors import DamagedFileError, NotACheckpointError, PickleRefusedError
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 SINGLE, APPLE_MLX = "model.safetensors", "mlx_model.safetensors"
 NPZ = ("model.npz", "weights.npz")  # as older MLX examples write
-FLAX = "flax_model.msgpack"
+FLAX, PICKLED = "flax_model.msgpack", "pytorch_model.bin"
 SMALL_FILES = (  # beside the weights: configuration, tokenizer, licence, card
     CONFIG,
     "preprocessor_config.json",
@@ -97,14 +97,18 @@ def _asked_for(names: Collection[str], source: str, weights: str) -> str:
     return weights
 
 
-def holds_weights(folder: Path) -> bool:
-    """Whether a folder holds something that passes for weights, even pickled or several of them."""
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder passes for a checkpoint: weights of a usual name, or any weights beside a config.json.
+
+    Pickled ones count too, so that they can be refused by name; vectors in a folder of their own do not.
+    """
     try:
-        return any(
-            entry.suffix in (*WEIGHT_SUFFIXES, *PICKLES) or entry.name == INDEX for entry in folder.iterdir()
-        )
+        names = {entry.name for entry in folder.iterdir()}
     except OSError:
         return True  # what is wrong with it is found when it is opened
+    if any(is_written_name(name) or name in (APPLE_MLX, FLAX, PICKLED, *NPZ) for name in names):
+        return True
+    return CONFIG in names and any(name.endswith((*WEIGHT_SUFFIXES, *PICKLES)) for name in names)
 
 
 def _found(names: Collection[str]) -> str:

@@ -178,11 +178,14 @@ def test_a_folder_with_the_whole_name_of_a_repository(work: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_what_holds_no_weights_gives_way_to_the_model(work: Path, kind: str) -> None:
+def test_what_is_no_checkpoint_gives_way_to_the_model(work: Path, kind: str) -> None:
     (work / "demo").mkdir() if kind == "folder" else (work / "demo").touch()
+    if kind == "folder":  # vectors, and no configuration beside them
+        for name in ("cats.npz", "dogs.npz", "cats.safetensors", "dogs.safetensors"):
+            (work / "demo" / name).touch()
     told: list[object] = []
     assert resolve("demo", on_event=told.append).bundled
-    what = "the folder demo, which holds no weights" if kind == "folder" else "the file demo"
+    what = "the folder demo, which is no checkpoint" if kind == "folder" else "the file demo"
     assert told == [
         Notice(f"the checkpoint inside the package is used, and not {what}: ./demo means what is here")
     ]
