@@ -119,7 +119,7 @@ def test_a_quantized_checkpoint_says_how(checkpoint, changed):
             lambda t: t.pop("encoder.layers.1.rms_norm2.weight"),
             "1 missing: encoder.layers.1.rms_norm2.weight",
         ),
-        (lambda t: t.update(extra=mx.zeros(1)), "1 unexpected: extra"),
+        (lambda t: t.update({"encoder.extra": mx.zeros(1)}), "1 unexpected: encoder.extra"),
         (
             lambda t: t.update({"embeddings.rms_norm.weight": mx.ones(5)}),
             "1 of the wrong shape: embeddings.rms_norm.weight is [5], not [64]",

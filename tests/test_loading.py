@@ -198,7 +198,7 @@ def test_everything_that_does_not_fit_is_in_one_message(copy):
         **{
             "rms_norm.weight": mx.zeros((64, 1)),
             "encoder.layers.1.ffn.up_proj.weight": mx.zeros((128, 32)),
-            "decoder.weight": mx.zeros((2,)),
+            "encoder.weight": mx.zeros((2,)),
         },
     )
     with pytest.raises(MismatchError) as caught:
@@ -206,7 +206,7 @@ def test_everything_that_does_not_fit_is_in_one_message(copy):
     assert str(caught.value) == (
         f"{folder} does not fit its configuration:"
         " 3 missing: encoder.layers.{0-1}.rms_norm1.weight, head.k_proj.weight;"
-        " 1 unexpected: decoder.weight;"
+        " 1 unexpected: encoder.weight;"
         " 2 of the wrong shape: encoder.layers.1.ffn.up_proj.weight is [128, 32], not [128, 64],"
         " rms_norm.weight is [64, 1], not [64]"
     )
@@ -487,15 +487,17 @@ def test_a_wrong_scheme_is_refused(copy, keep, entry, error, message):
 def test_scales_of_an_unknown_module_are_refused(copy):
     folder = copy("lit", "mlx")
     quantize(folder, SCHEMES["affine-4"])
-    edit_weights(folder, **{"more.scales": mx.ones((2, 2))})
+    edit_weights(folder, **{"text_model.more.scales": mx.ones((2, 2))})
     with pytest.raises((MismatchError, DamagedFileError), match=r"more"):
         load(folder, on_event=lambda event: None)
 
 
 def test_a_million_strange_names_are_one_short_line(copy):
     folder = copy()
-    strange = {f"x{number}.{number}.weight": mx.zeros(0) for number in range(3000)}
-    edit_weights(folder, **strange, **{f"y.{number**2}.weight": mx.zeros(0) for number in range(3000)})
+    strange = {f"encoder.x{number}.{number}.weight": mx.zeros(0) for number in range(3000)}
+    edit_weights(
+        folder, **strange, **{f"encoder.y.{number**2}.weight": mx.zeros(0) for number in range(3000)}
+    )
     with pytest.raises(MismatchError, match=r"6000 unexpected: .* … and 2981 more$") as caught:
         load(folder)
     assert len(str(caught.value)) < 1000

@@ -7,7 +7,7 @@ the state dicts of apple/ml-aim (aim-v2), transformers (`models/aimv2`) and timm
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -22,11 +22,13 @@ from .rules import (
     Tensors,
     Transform,
     from_canonical,
+    matcher,
     prefixed,
     rule,
     same,
     to_canonical,
 )
+from .wrapping import beside, only_root, roots
 
 Transforms = tuple[Transform, Transform]  # (forward, inverse)
 KEEP = (same, same)
@@ -152,16 +154,31 @@ class Layout:
         kernel_first: True where the patch kernel is (D, C, p, p), False where it is (D, p, p, C), None where the
             marks alone tell the layout.
         rules: the table, or None for the canonical names as they are (quantized tensors among them).
+        parts: prefixes of its own that may stand before a mark.
+        prefix: what a checkpoint has before all names of the layout, such as `module.`.
     """
 
     name: str
     marks: tuple[str, ...]
     kernel_first: bool | None
     rules: tuple[Rule, ...] | None
+    parts: tuple[str, ...] = ()
+    prefix: str = ""
+
+    def left_out(self, names: Iterable[str]) -> list[str]:
+        """The names that are no part of the model, such as those of a classifier over it."""
+        match = matcher(r.source for r in self.rules or LAYOUTS["transformers"].rules or ())
+        kept = [name for name in names if not name.endswith(IGNORED_SUFFIXES)]
+        return beside(kept, self.prefix, lambda name: match(_plain(name)) is not None)
 
     def to_canonical(self, tensors: Mapping[str, mx.array]) -> tuple[Tensors, list[str]]:
         """Canonical tensors, and the names that have no place in this layout."""
-        wanted = {name: tensor for name, tensor in tensors.items() if not name.endswith(IGNORED_SUFFIXES)}
+        out = set(self.left_out(tensors))
+        wanted = {
+            name[len(self.prefix) :]: tensor
+            for name, tensor in tensors.items()
+            if name not in out and not name.endswith(IGNORED_SUFFIXES)
+        }
         return (wanted, []) if self.rules is None else to_canonical(wanted, self.rules)
 
     def from_canonical(self, tensors: Mapping[str, mx.array]) -> tuple[Tensors, list[str]]:
@@ -169,14 +186,17 @@ class Layout:
         return (dict(tensors), []) if self.rules is None else from_canonical(tensors, self.rules)
 
 
+APPLE_PARTS, PARTS = ("image_encoder.",), ("vision_model.",)
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        Layout("apple", ("preprocessor.patchifier.proj.weight",), True, tuple(_apple(KERNEL))),
-        Layout("apple-mlx", ("preprocessor.patchifier.proj.weight",), False, tuple(_apple(KEEP))),
-        Layout("flax", ("preprocessor.patchifier.proj.kernel",), None, tuple(_flax())),
-        Layout("transformers", ("embeddings.patch_embed.weight",), True, tuple(_canonical(KERNEL))),
-        Layout("mlx", ("embeddings.patch_embed.weight",), False, None),
+        Layout("apple", ("preprocessor.patchifier.proj.weight",), True, tuple(_apple(KERNEL)), APPLE_PARTS),
+        Layout(
+            "apple-mlx", ("preprocessor.patchifier.proj.weight",), False, tuple(_apple(KEEP)), APPLE_PARTS
+        ),
+        Layout("flax", ("preprocessor.patchifier.proj.kernel",), None, tuple(_flax()), APPLE_PARTS),
+        Layout("transformers", ("embeddings.patch_embed.weight",), True, tuple(_canonical(KERNEL)), PARTS),
+        Layout("mlx", ("embeddings.patch_embed.weight",), False, None, PARTS),
         Layout("timm", ("patch_embed.proj.weight",), True, tuple(_timm())),
     )
 }
@@ -190,18 +210,31 @@ def detect(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str] | 
         metadata: the file's own note; only read where the kernel's shape fits both orders.
 
     Raises:
-        LayoutError: no known layout, with the names that were looked for and some that were found.
+        LayoutError: no known layout, with the names that were looked for and some that were found; or two models in
+            one file.
     """
     for layout in LAYOUTS.values():
         for mark in layout.marks:
-            kernels = [shape for name, shape in shapes.items() if name == mark or name.endswith(f".{mark}")]
-            if kernels and layout.kernel_first in (None, _is_kernel_first(kernels[0], metadata or {})):
-                return layout
+            if not (prefixes := roots(shapes, mark, layout.parts)):
+                continue
+            kernel = next(
+                shape for name, shape in shapes.items() if name == mark or name.endswith(f".{mark}")
+            )
+            if layout.kernel_first in (None, _is_kernel_first(kernel, metadata or {})):
+                return dataclasses.replace(layout, prefix=only_root(prefixes, shapes))
     found = ", ".join(sorted(shapes)[:3]) or "nothing"
     marks = ", ".join(dict.fromkeys(mark for layout in LAYOUTS.values() for mark in layout.marks))
     raise LayoutError(
         f"not an AIMv2 checkpoint: no tensor named like {marks}; found {len(shapes)}: {found} …"
     )
+
+
+def _plain(name: str) -> str:
+    """The name that a tensor of quantized weights has without quantization."""
+    for kind in (".scales", ".biases"):
+        if name.endswith(kind):
+            return f"{name.removesuffix(kind)}.weight"
+    return name
 
 
 def _is_kernel_first(shape: tuple[int, ...], metadata: Mapping[str, str]) -> bool:

@@ -94,7 +94,7 @@ def prefixed(rules: Iterable[Rule], source: str, target: str) -> list[Rule]:
     ]
 
 
-def _matcher(names: Iterable[str]) -> Callable[[str], tuple[str, str] | None]:
+def matcher(names: Iterable[str]) -> Callable[[str], tuple[str, str] | None]:
     """From a name to (its template, the number in it), or None if no template fits."""
     known = set(names)
 
@@ -122,7 +122,7 @@ def to_canonical(tensors: Mapping[str, mx.array], rules: Iterable[Rule]) -> tupl
         The canonical tensors, in the order of the input, and the names no rule knows.
     """
     table = {r.source: r for r in rules}
-    match = _matcher(table)
+    match = matcher(table)
     canonical: Tensors = {}
     unknown = []
     for name, tensor in tensors.items():
@@ -152,7 +152,7 @@ def from_canonical(tensors: Mapping[str, mx.array], rules: Iterable[Rule]) -> tu
         The layout's tensors and the names it has no place for (an incomplete fused group among them).
     """
     table = {target: r for r in rules for target in r.targets}
-    match = _matcher(table)
+    match = matcher(table)
     layout: Tensors = {}
     unknown = []
     for name in tensors:

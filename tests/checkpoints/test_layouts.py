@@ -223,8 +223,12 @@ def test_what_timm_has_no_place_for_is_named(variants, canonical):
 
 
 @pytest.mark.parametrize("layout", ["apple", "apple-mlx", "flax", "transformers", "timm"])
-def test_a_foreign_name_is_given_back(layout):
-    assert LAYOUTS[layout].to_canonical({"decoder.weight": mx.array(0)}) == ({}, ["decoder.weight"])
+def test_a_foreign_name_is_left_out_beside_the_model_and_given_back_inside(layout, variants, canonical):
+    tensors, _ = LAYOUTS[layout].from_canonical(canonical(variants["fixed"]))
+    inside = f"{next(name for name in tensors if name.count('.') > 2).rpartition('.')[0]}.gamma"
+    tensors.update({"decoder.weight": mx.array(0), inside: mx.array(0)})
+    assert LAYOUTS[layout].left_out(tensors) == ["decoder.weight"]
+    assert LAYOUTS[layout].to_canonical(tensors)[1] == [inside]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

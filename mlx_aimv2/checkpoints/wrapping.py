@@ -1,0 +1,70 @@
+"""Where in a file of tensors the encoder is: below which prefix, and what else lies beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from ..errors import LayoutError
+
+SHOWN = 8  # prefixes in a message
+
+
+def roots(names: Iterable[str], mark: str, parts: Sequence[str]) -> list[str]:
+    """The prefixes below which a model of a layout lies.
+
+    Args:
+        names: of all tensors.
+        mark: the end of a name that every model of the layout has once.
+        parts: the prefixes that the layout itself has before the mark, such as `vision_model.`; the longest first.
+    """
+    found = []
+    for name in names:
+        if name != mark and not name.endswith(f".{mark}"):
+            continue
+        prefix = name[: -len(mark)]
+        part = next((part for part in parts if prefix == part or prefix.endswith(f".{part}")), "")
+        found.append(prefix[: len(prefix) - len(part)])
+    return found
+
+
+def only_root(found: Sequence[str], names: Iterable[str]) -> str:
+    """The one prefix of ``found``.
+
+    Raises:
+        LayoutError: there are several models in one file.
+    """
+    prefixes = sorted(set(found))
+    if len(prefixes) < 2:
+        return prefixes[0]
+    names = list(names)
+    counts = [
+        f"{prefix or 'no prefix'} ({sum(name.startswith(prefix) for name in names)})" for prefix in prefixes
+    ]
+    raise LayoutError(
+        f"{len(prefixes)} encoders in one file, below {', '.join(counts)}: write the tensors of one of"
+        " them to a file of their own, and load that"
+    )
+
+
+def beside(names: Iterable[str], prefix: str, is_known: Callable[[str], bool]) -> list[str]:
+    """The tensors that are no part of the model below ``prefix``.
+
+    Below the prefix, a first part of the names counts as the model's own if any tensor of it is known; what else is
+    there then is an error, and not left out.
+    """
+    inside = [name[len(prefix) :] for name in names if name.startswith(prefix)]
+    own = {_first(name) for name in inside if is_known(name)}
+    return [name for name in names if not name.startswith(prefix) or _first(name[len(prefix) :]) not in own]
+
+
+def grouped(names: Iterable[str]) -> str:
+    """Names by their first part, such as `classifier (2 tensors), decoder (1 tensor)`."""
+    counts = Counter(_first(name) for name in names)
+    groups = [f"{first} ({count} tensor{'s' * (count != 1)})" for first, count in sorted(counts.items())]
+    more = f" and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
+    return ", ".join(groups[:SHOWN]) + more
+
+
+def _first(name: str) -> str:
+    return name.split(".", 1)[0]
