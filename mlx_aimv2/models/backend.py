@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BackendError, InputError
+from .import_advice import import_problem
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -99,7 +100,8 @@ def require_mlx() -> None:
     """Make sure that MLX can be imported.
 
     Raises:
-        BackendError: it is not installed, or came without a backend for this machine.
+        BackendError: it is not installed, came without a backend for this machine, or does not fit it; the reason
+            is quoted.
     """
     load_blas()
     if "mlx.core" in sys.modules:
@@ -107,12 +109,7 @@ def require_mlx() -> None:
     try:
         importlib.import_module("mlx.core")
     except ImportError as error:
-        if sys.platform.startswith("linux"):
-            raise BackendError(
-                "MLX has no backend on this machine: pip install 'mlx-aimv2[cpu]' for a CPU,"
-                " 'mlx-aimv2[cuda12]' or 'mlx-aimv2[cuda13]' for an NVIDIA GPU"
-            ) from error
-        raise BackendError(f"MLX cannot be imported: {error}") from error
+        raise BackendError(import_problem(error)) from error
 
 
 def on_cpu() -> bool:
