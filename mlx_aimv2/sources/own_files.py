@@ -24,7 +24,11 @@ WEIGHTS = (
     ".npz",
 )  # endings of the files that make it a checkpoint
 TOUR = {"contact-sheet.png", "labels.txt", "vectors.npz", "pictures"}
-REPORT, PLOTS = "evaluation.json", frozenset({"confusion.png", "calibration.png", "curves.png"})
+REPORT, ACCOUNT, PLOTS = (
+    "evaluation.json",
+    "data.json",
+    frozenset({"confusion.png", "calibration.png", "curves.png"}),
+)
 MEASURES = {"skipped", "mistakes"}  # keys of every report
 
 
@@ -43,7 +47,7 @@ def own_files(folder: str, names: Set[str]) -> frozenset[str] | None:
         if is_own(_content(folder, mark)):
             return None
     if REPORT in names and set(_content(folder, REPORT)) >= MEASURES:
-        return PLOTS
+        return None if names <= {REPORT, ACCOUNT} | PLOTS else PLOTS
     return frozenset()
 
 

@@ -227,6 +227,9 @@ def test_plots_of_a_report_are_left_out_among_other_images(tmp_path: Path) -> No
     assert len(found(tmp_path)[0]) == 3
     (tmp_path / "evaluation.json").write_text('{"mistakes": [], "skipped": []}')
     assert found(tmp_path) == (["a.jpg"], "3 files: 2 written by mlx-aimv2, 1 other (.json)")
+    touched(tmp_path, "report/confusion.png", "report/data.json")
+    (tmp_path / "report" / "evaluation.json").write_text('{"mistakes": [], "skipped": []}')
+    assert found(tmp_path)[1].endswith("1 folder that mlx-aimv2 wrote: report")
     (tmp_path / "evaluation.json").write_text("damaged")
     assert own_files(str(tmp_path), {"evaluation.json", "confusion.png"}) == frozenset()
 
