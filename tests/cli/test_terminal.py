@@ -221,6 +221,19 @@ def test_all_that_is_said_while_a_bar_is_drawn_stands_in_lines_of_its_own(monkey
     ]
 
 
+def test_another_terminal_as_stdout_gets_the_rows_alone(monkeypatch):
+    drawn, other = Drawn(monkeypatch), Terminal()
+    with other.open() as out, screen() as shown:
+        monkeypatch.setattr("sys.stdout", out)
+        shown(Progress("embedded", 1, 3))
+        LIVE.bars.refresh()
+        put('{"path": "a.png"}')
+        shown(Notice("by the way"))
+    other.close()
+    assert other.lines == ['{"path": "a.png"}'] and "\x1b" not in other.raw.decode()
+    assert drawn.close() == ["mlx-aimv2: by the way"]
+
+
 def test_rows_that_a_pipe_brings_to_the_terminal_stand_in_lines_of_their_own(monkeypatch):
     monkeypatch.setattr("rich.live._RefreshThread.run", lambda self: None)  # drawn where the test says so
     drawn = Drawn(monkeypatch)
