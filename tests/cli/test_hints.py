@@ -17,7 +17,7 @@ EVERYWHERE = {"--help", "--debug", "--version"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]")
 COMMAND = re.compile(rf"(?:mlx-aimv2 |`|^)({'|'.join(VERBS)}) ([^`;]*)", re.MULTILINE)
 PARTS = {"{}/--no-{}", " --revision {}"}  # of the options of `finetune`, and of a command of the Hub
-OTHERS = re.compile(r"`(?:hf|git|pip) [^`]*`")  # commands of other programs
+OTHERS = re.compile(r"`(?:hf|git) [^`]*`|pip install [^`]*")  # commands of other programs
 MODELS = VERBS - {"models"}
 REACHED = {  # which verbs meet the messages of a part; elsewhere a message is the verb's own
     "checkpoints": MODELS,
