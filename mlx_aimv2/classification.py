@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from .metrics import log_softmax, sigmoid
 from .models.classifier import Classifier
 from .picture_stream import Embedded, PictureStream
 from .processing.decode import ImageInput
-from .processing.processor import Processor, as_sequence
+from .processing.processor import Processor, as_items
 from .zeroshot import Classified, Prediction
 
 
@@ -38,7 +38,7 @@ class TrainedClassifier:
         self.model, self.processor, self.labels = model, processor, tuple(model.labels)
         self._stream = logit_stream(model, processor, batch_size)
 
-    def __call__(self, images: ImageInput | Sequence[ImageInput]) -> list[list[Prediction]]:
+    def __call__(self, images: ImageInput | Iterable[ImageInput]) -> list[list[Prediction]]:
         """Label pictures.
 
         Args:
@@ -51,7 +51,7 @@ class TrainedClassifier:
             ImageError: a picture cannot be read.
             NonFiniteError: the model's output is not finite.
         """
-        results = list(self.stream(as_sequence(images)))
+        results = list(self.stream(as_items(images)))
         for item in results:
             if isinstance(item.error, (ImageError, NonFiniteError)) and len(results) > 1:
                 raise type(item.error)(f"picture {item.index}: {item.error}") from item.error
@@ -59,7 +59,7 @@ class TrainedClassifier:
                 raise item.error
         return [item.predictions or [] for item in results]
 
-    def stream(self, images: Sequence[ImageInput]) -> Iterator[Classified]:
+    def stream(self, images: Iterable[ImageInput]) -> Iterator[Classified]:
         """Label any number of pictures, in order; broken ones do not stop it.
 
         Raises:

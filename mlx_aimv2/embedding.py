@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import mlx.core as mx
@@ -21,7 +22,7 @@ from .models.lit import normalize as unit_length
 from .picture_stream import SCALABLE, UNIT, Embedded, PictureStream, evaluated
 from .pooling import check_pooling, pool
 from .processing.decode import ImageInput
-from .processing.processor import Processor, as_sequence
+from .processing.processor import Processor, as_items, is_sequence
 
 __all__ = ["Embedded", "Embedder"]
 
@@ -107,7 +108,7 @@ class Embedder:
                 made_by.pop(name, None)
         return {**made_by, "pooling": self.pooling, "normalized": self.normalize, "preprocessing": digest}
 
-    def images(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:
+    def images(self, images: ImageInput | Iterable[ImageInput]) -> np.ndarray:
         """Embed pictures; row k is picture k.
 
         Args:
@@ -121,32 +122,34 @@ class Embedder:
             InputError: with pooling "tokens", pictures of different grids: embed them with `stream`.
             NonFiniteError: the model's output is not finite, or has no direction.
         """
-        items = as_sequence(images)
-        rows = _rows(self.stream(items), len(items), "picture")
+        items = as_items(images)
+        rows = _rows(self.stream(items), len(items) if isinstance(items, Sized) else None, "picture")
         if not rows:
             return np.zeros((0, self.dimension), dtype=np.float32)
         if len({row.shape for row in rows}) > 1:
             raise InputError("pictures of different sizes have different token grids: embed them one by one")
         return np.stack(rows)
 
-    def stream(self, images: Sequence[ImageInput]) -> Iterator[Embedded]:
+    def stream(self, images: Iterable[ImageInput]) -> Iterator[Embedded]:
         """Embed any number of pictures, decoding ahead while the model computes.
 
         Broken pictures do not stop it, nor does one that the model makes nothing finite of. Memory stays bounded: a
         few batches are held at a time.
 
         Args:
-            images: a list, or any sequence that makes its items when they are asked for.
+            images: a list, any sequence that makes its items when they are asked for, or a generator. That is read
+                in the thread that asks for vectors, two batches ahead at most; what it raises is raised here, behind
+                the vectors before it.
 
         Yields:
             One `Embedded` for every picture, in the order of the input.
 
         Raises:
-            InputError: ``images`` is no sequence, such as a generator.
+            InputError: ``images`` is a set or a dictionary.
         """
         return self._stream(images)
 
-    def texts(self, texts: str | Sequence[str]) -> np.ndarray:
+    def texts(self, texts: str | Iterable[str]) -> np.ndarray:
         """Embed texts into the space of the pictures; row k is text k.
 
         Returns:
@@ -161,12 +164,12 @@ class Embedder:
         return np.stack(rows) if rows else np.zeros((0, self._projection_dim()), dtype=np.float32)
 
     def stream_texts(
-        self, texts: Sequence[str], on_cut: Callable[[int], None] | None = None
+        self, texts: str | Iterable[str], on_cut: Callable[[int], None] | None = None
     ) -> Iterator[Embedded]:
         """Embed any number of texts, in order; one longer than the model takes is cut.
 
         Args:
-            texts: the texts.
+            texts: the texts; a generator is read 64 texts at a time.
             on_cut: called with the number of each that is cut; without it, warnings name them in the end.
 
         Raises:
@@ -175,19 +178,22 @@ class Embedder:
         model = self.model
         if not isinstance(model, Aimv2Model):
             raise InputError("this model has no text encoder: use the image-text pair, --model lit")
-        for index, text in enumerate(texts):  # before the batches, whose own numbers would start at 0 again
-            if not isinstance(text, str):
-                raise InputError(f"texts[{index}] must be a str, not {type(text).__name__}")
-        cut = CutTexts("text")
-        for start in range(0, len(texts), TEXTS):
-            encoding = self.processor.encode(texts[start : start + TEXTS])
+        if is_sequence(texts):
+            _check_texts(texts, 0)  # all, before the first is computed
+        items = iter([texts] if isinstance(texts, str) else texts)
+        cut, start = CutTexts("text"), 0
+        while batch := list(islice(items, TEXTS)):
+            _check_texts(batch, start)
+            encoding = self.processor.encode(batch)
             for number in encoding.truncated:
                 if on_cut is None:
-                    cut.add(f"text {start + number} ({shortened(texts[start + number])})")
+                    cut.add(f"text {start + number} ({shortened(batch[number])})")
                 else:
                     on_cut(start + number)
             vectors = self._text_vectors(model, encoding.input_ids)
-            yield from (self._stream.checked(start + row, vector) for row, vector in enumerate(vectors))
+            for row, vector in enumerate(vectors):
+                yield self._stream.checked(start + row, vector)
+            start += len(batch)
         for notice in cut.notices():
             warnings.warn(notice.message, stacklevel=2)
 
@@ -222,12 +228,18 @@ def _weight_dtype(model: AnyModel) -> mx.Dtype:
     return vision.embeddings.patch_embed.weight.dtype
 
 
-def _rows(results: Iterator[Embedded], count: int, what: str) -> list[np.ndarray]:
+def _check_texts(texts: Iterable[object], start: int) -> None:
+    for index, text in enumerate(texts, start):
+        if not isinstance(text, str):
+            raise InputError(f"texts[{index}] must be a str, not {type(text).__name__}")
+
+
+def _rows(results: Iterator[Embedded], count: int | None, what: str) -> list[np.ndarray]:
     """All vectors; the first item that has none is raised, with its number."""
     rows = []
     for result in results:
         error = result.error
-        if count > 1 and isinstance(error, (ImageError, NonFiniteError)):
+        if count != 1 and isinstance(error, (ImageError, NonFiniteError)):
             raise type(error)(f"{what} {result.index}: {error}") from error
         rows.append(result.require_vector())
     return rows

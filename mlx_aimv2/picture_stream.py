@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -11,9 +12,9 @@ import numpy as np
 
 from .errors import Aimv2Error, InputError, NonFiniteError
 from .models.backend import on_cpu
-from .models.computing import computing
+from .models.computing import check_process, computing
 from .processing.decode import ImageInput
-from .processing.processor import Processor, as_sequence
+from .processing.processor import Processor, as_items
 from .sources.readahead import Decoded, read_ahead
 
 # Tokens in a batch: enough to fill the device, little enough for its memory. One picture of 256 tokens nearly
@@ -77,37 +78,54 @@ class PictureStream:
         self._compute, self.processor, self.batch_size = compute, processor, batch_size
         self._float16_overflow, self._lengths = dtype == mx.float16, lengths
 
-    def __call__(self, images: Sequence[ImageInput]) -> Iterator[Embedded]:
+    def __call__(self, images: Iterable[ImageInput]) -> Iterator[Embedded]:
         """Run any number of pictures, decoding ahead while the model computes.
 
         Broken pictures do not stop it, nor does one that the model makes nothing finite of. Memory stays bounded: a
         few batches are held at a time.
 
         Args:
-            images: a list, or any sequence that makes its items when they are asked for.
+            images: a list, any sequence that makes its items when they are asked for, or a generator, which is not
+                asked for more than two batches ahead.
 
         Yields:
             One `Embedded` for every picture, in the order of the input.
 
         Raises:
-            InputError: ``images`` is no sequence, such as a generator.
+            InputError: ``images`` is a set or a dictionary.
         """
-        items = as_sequence(images)
-        decoded = read_ahead(items, self.processor.image_processor, ahead=self._ahead())
-        while window := self._window(decoded):
-            yield from self._run_window(window)
-            if self.processor.image_processor.is_native:
-                mx.clear_cache()  # freed buffers of ever new sizes would pile up on a GPU
+        reading = read_ahead(as_items(images), self.processor.image_processor, ahead=self._ahead())
+        with closing(reading) as decoded:
+            window, failure = self._window(decoded)
+            while window:
+                yield from self._run_window(window)
+                if self.processor.image_processor.is_native:
+                    mx.clear_cache()  # freed buffers of ever new sizes would pile up on a GPU
+                if failure is not None:
+                    break
+                window, failure = self._window(decoded)
+            if failure is not None:
+                raise failure
 
-    def _window(self, decoded: Iterator[Decoded]) -> list[Decoded]:
-        """The next few batches' worth of pictures: one batch of fixed size, several of varying ones."""
+    def _window(self, decoded: Iterator[Decoded]) -> tuple[list[Decoded], Exception | None]:
+        """The next few batches' worth of images, and what ended the reading.
+
+        One batch where they have one size, several where sizes vary.
+        """
+        check_process()  # in a forked child nobody decodes
         batches = WINDOW if self.processor.image_processor.is_native else 1
         window: list[Decoded] = []
         filled = 0.0  # batches that the window's pictures fill; a broken one takes a place too
-        while filled < batches and (item := next(decoded, None)) is not None:
+        while filled < batches:
+            try:
+                item = next(decoded, None)
+            except Exception as error:  # noqa: BLE001 - raised behind what came before it
+                return window, error
+            if item is None:
+                break
             window.append(item)
             filled += 1 / self._batch_size(item)
-        return window
+        return window, None
 
     def _batch_size(self, item: Decoded) -> int:
         if self.batch_size is not None:

@@ -29,7 +29,7 @@ from .models.vision import Aimv2VisionModel, patch_grid
 from .picture_stream import CPU_TOKENS, GPU_TOKENS
 from .pooling import pool
 from .processing.decode import ImageInput
-from .processing.processor import Processor, as_sequence
+from .processing.processor import Processor, as_items, is_sequence
 from .zeroshot import ZeroShotClassifier, fill_template
 
 PICTURES = 64  # drawn where none are given: enough that ten neighbours are a choice
@@ -106,7 +106,8 @@ def make_sample(images: Sequence[ImageInput] | None) -> Sample:
         InputError: fewer than two pictures are given, or no sequence.
     """
     if images is not None:
-        images = as_sequence(images)
+        given = as_items(images)
+        images = given if is_sequence(given) else list(given)  # type: ignore[assignment]
         _check_count(len(images), len(images))
         return Sample(images, LABELS, drawn=False)
     each = PICTURES // len(SIZES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,7 +98,7 @@ class ZeroShotClassifier:
         fill = fill_template if templates is None else _insert
         self.label_embeddings = self._embed_labels(sentences, fill, on_event)  # (C, P) float32, unit length
 
-    def __call__(self, images: ImageInput | Sequence[ImageInput]) -> list[list[Prediction]]:
+    def __call__(self, images: ImageInput | Iterable[ImageInput]) -> list[list[Prediction]]:
         """Label pictures.
 
         Args:
@@ -113,7 +113,7 @@ class ZeroShotClassifier:
         """
         return [self._rank(row) for row in self.scores(self.embedder.images(images))]
 
-    def stream(self, images: Sequence[ImageInput]) -> Iterator[Classified]:
+    def stream(self, images: Iterable[ImageInput]) -> Iterator[Classified]:
         """Label any number of pictures, in order; broken ones do not stop it."""
         for item in self.embedder.stream(images):
             if item.vector is None:

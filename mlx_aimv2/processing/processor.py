@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, TypedDict, cast, overload
 
 import numpy as np
@@ -124,20 +124,27 @@ class Processor:
         return np.stack(pixels)
 
 
-def as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
-    """Several pictures as they are, one picture as a list of one."""
-    return list(images) if isinstance(images, (list, tuple)) else [images]  # type: ignore[list-item]
+def as_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
+    """Several images as they are, one image as a list of one."""
+    return list(as_items(images))
 
 
-def as_sequence(images: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
-    """Like `as_list`, and other sequences are left as they are.
+def as_items(images: ImageInput | Iterable[ImageInput]) -> Iterable[ImageInput]:
+    """Several images as they are, in a sequence or one after the other; one image as a list of one.
 
     Raises:
-        InputError: something that has neither a length nor a file's or picture's ways, such as a generator.
+        InputError: a set or a dictionary, whose items have no order or other meaning.
     """
-    one_picture = isinstance(images, (str, bytes, os.PathLike, np.ndarray)) or hasattr(images, "read")
-    if not one_picture and hasattr(images, "__len__") and hasattr(images, "__getitem__"):
-        return cast("Sequence[ImageInput]", images)
-    if not one_picture and hasattr(images, "__next__"):
-        raise InputError(f"images must be a sequence, not a {type(images).__name__}: wrap it in list()")
-    return [cast("ImageInput", images)]
+    if isinstance(images, (Set, Mapping)):
+        raise InputError(
+            f"images must be in an order, not a {type(images).__name__}: give a list, or its values"
+        )
+    one_image = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, np.ndarray))
+    if one_image or hasattr(images, "read") or not (is_sequence(images) or hasattr(images, "__iter__")):
+        return [cast("ImageInput", images)]
+    return cast("Iterable[ImageInput]", images)
+
+
+def is_sequence(images: object) -> bool:
+    """Whether there is a length, and an item for a number."""
+    return hasattr(images, "__len__") and hasattr(images, "__getitem__")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import mlx.core as mx
 import numpy as np
@@ -385,7 +386,7 @@ def test_two_batches_are_decoded_ahead(tiny_vision, monkeypatch, batch_size, ahe
     monkeypatch.setattr("mlx_aimv2.picture_stream.on_cpu", lambda: False)
     asked = {}
     monkeypatch.setattr(
-        "mlx_aimv2.picture_stream.read_ahead", lambda *_, **options: asked.update(options) or iter(())
+        "mlx_aimv2.picture_stream.read_ahead", lambda *_, **options: asked.update(options) or (x for x in ())
     )
     list(Embedder(*load(tiny_vision), batch_size=batch_size).stream(["a", "b"]))
     assert asked["ahead"] == ahead
@@ -557,10 +558,64 @@ def test_a_model_made_by_hand_has_a_fingerprint_too(pair):
     assert Embedder(by_hand, processor).fingerprint["name"] == "unnamed"
 
 
-def test_a_generator_is_refused_before_anything_is_read(tiny_vision):
-    embedder = Embedder(*load(tiny_vision))
-    with pytest.raises(InputError, match=r"images must be a sequence, not a generator: wrap it in list\(\)"):
-        next(embedder.stream(path for path in ["a.jpg"]))
+@pytest.mark.parametrize("batch_size", [None, 1, 3])
+def test_a_generator_gives_the_rows_of_a_list(pair, draw, batch_size):
+    embedder, pictures = Embedder(*pair, batch_size=batch_size), [draw(seed) for seed in range(7)]
+    words = [f"word {k}" for k in range(2 * TEXTS + 3)]
+    np.testing.assert_array_equal(embedder.images(x for x in pictures), embedder.images(pictures))
+    np.testing.assert_array_equal(embedder.images(iter(pictures)), embedder.images(pictures))
+    np.testing.assert_array_equal(embedder.texts(x for x in words), embedder.texts(words))
+    assert [x.index for x in embedder.stream_texts(x for x in words)] == list(range(len(words)))
+    assert embedder.images(x for x in ()).shape == (0, 32)
+
+
+def test_a_generator_is_read_two_batches_ahead_at_most_and_in_the_callers_thread(pair, draw):
+    embedder, taken, picture = Embedder(*pair, batch_size=2), [], draw(0)
+
+    def endless():
+        while True:
+            taken.append(threading.get_ident())
+            yield picture
+
+    stream = embedder.stream(endless())
+    for count in range(1, 8):
+        next(stream)
+        assert len(taken) <= count + 2 * 2 + 2
+    stream.close()
+    assert set(taken) == {threading.get_ident()}
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    texts = embedder.stream_texts(str(taken.append(0)) for _ in iter(int, 1))
+    before = len(taken)
+    next(texts)
+    assert len(taken) == before + TEXTS
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_what_a_generator_raises_comes_behind_the_vectors_before_it(pair, draw, batch_size):
+    def failing():
+        yield from (draw(seed) for seed in range(3))
+        raise ZeroDivisionError("of the generator")
+
+    seen = []
+    with pytest.raises(ZeroDivisionError, match="of the generator"):
+        seen.extend(item.index for item in Embedder(*pair, batch_size=batch_size).stream(failing()))
+    assert seen == [0, 1, 2]
+
+
+def test_a_broken_picture_of_a_generator_is_named(pair, draw):
+    with pytest.raises(ImageError, match="picture 1: "):
+        Embedder(*pair).images(x for x in (draw(0), b"no picture"))
+
+
+@pytest.mark.parametrize("items", [{"a.jpg"}, frozenset({"a.jpg"}), {"a.jpg": 1}], ids=type)
+def test_what_has_no_order_is_refused(pair, items):
+    with pytest.raises(InputError, match="images must be in an order, not a"):
+        Embedder(*pair).images(items)
+
+
+def test_a_text_in_a_generator_that_is_none_is_named(pair):
+    with pytest.raises(InputError, match=r"texts\[65\] must be a str, not int"):
+        Embedder(*pair).texts(x for x in ["a"] * 65 + [1])
 
 
 def test_one_path_is_one_picture_not_its_letters(tiny_vision):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_aimv2.errors import BrokenImageError, InputError
+from mlx_aimv2.errors import BrokenImageError, ForkedProcessError, InputError
 from mlx_aimv2.sources.readahead import read_ahead
 
 
@@ -172,3 +172,47 @@ def test_a_process_ends_cleanly_when_the_rest_is_not_wanted(end: str) -> None:
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=20, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "taken\n", "")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 40])
+def test_a_generator_is_read_in_order(count: int) -> None:
+    assert values((k for k in range(count)), ahead=4) == [(k, k) for k in range(count)]
+
+
+def test_a_generator_is_read_no_further_than_the_bound() -> None:
+    taken: list[int] = []
+
+    def endless() -> Any:
+        while True:
+            taken.append(len(taken))
+            yield len(taken)
+
+    results = read_ahead(endless(), plain, threads=2, ahead=3)
+    for count in range(1, 6):
+        next(results)
+        assert len(taken) == count + 3
+    results.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_what_a_generator_raises_comes_last() -> None:
+    def failing() -> Any:
+        yield from range(3)
+        raise KeyError("of the generator")
+
+    seen = []
+    with pytest.raises(KeyError, match="of the generator"):
+        seen.extend(result.index for result in read_ahead(failing(), plain, ahead=16))
+    results, seen = read_ahead(failing(), plain, ahead=16), []
+    with pytest.raises(KeyError):
+        for result in results:
+            seen.append(result.index)
+    assert seen == [0, 1, 2]
+
+
+def test_it_does_not_go_on_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = read_ahead(range(9), plain, ahead=2)
+    next(results)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with pytest.raises(ForkedProcessError, match="begin anew in the child"):
+        next(results)
