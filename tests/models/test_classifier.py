@@ -235,3 +235,10 @@ def test_the_bank_of_neighbours_is_of_unit_length_so_that_long_features_have_no_
     for scale in (1.0, 50.0):
         found = np.array(head(mx.array([[0.6 * scale, 0.8 * scale]])))
         np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_the_eps_of_the_feature_norm_is_that_of_aim():
+    norm = FeatureNorm(2)
+    norm.eval()
+    norm.running_var = mx.zeros((2,))
+    np.testing.assert_allclose(np.array(norm(mx.ones((1, 2)))), 1e-6**-0.5, rtol=1e-6)
