@@ -105,6 +105,14 @@ Background = Annotated[
 MaxMegapixels = Annotated[
     float, typer.Option(help="Refuse larger pictures before decoding them.", rich_help_panel=READING)
 ]
+AllowTruncated = Annotated[
+    bool,
+    typer.Option(
+        "--allow-truncated",
+        help="Take what is there of images that are cut off, instead of skipping them.",
+        rich_help_panel=READING,
+    ),
+]
 MaxPatches = Annotated[
     int, typer.Option(help="Native resolution: shrink pictures of more patches.", rich_help_panel=READING)
 ]
@@ -154,6 +162,7 @@ def load_options(
     decode: str,
     background: str,
     max_megapixels: float,
+    allow_truncated: bool,
     min_patches: int,
     max_patches: int,
     interpolate_positions: bool,
@@ -168,7 +177,12 @@ def load_options(
         dtype=dtype,
         keep_quantized=keep_quantized,
         weights=weights,
-        decode=DecodeOptions(decode=decode, background=background, max_megapixels=max_megapixels),  # type: ignore[arg-type]
+        decode=DecodeOptions(
+            decode=decode,  # type: ignore[arg-type]
+            background=background,
+            max_megapixels=max_megapixels,
+            allow_truncated=allow_truncated,
+        ),
         native=NativeOptions(
             # who asks for few at most need not lower the least by hand too
             min_patches=min(min_patches, max_patches) if min_patches == MIN_PATCHES else min_patches,

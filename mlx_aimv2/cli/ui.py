@@ -72,7 +72,12 @@ def advise(introduction: str, *commands: str) -> None:
 
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """A Python warning as one line of talk; libraries warn of odd picture files so."""
+    """A Python warning as one line of talk; libraries warn of odd image files so.
+
+    Pillow's warning of many pixels is left out: --max-megapixels decides how many are too many.
+    """
+    if type(message).__name__ == "DecompressionBombWarning":
+        return
     say(f"warning: {' '.join(str(message).split())}")
 
 

@@ -9,6 +9,8 @@ import io
 import math
 import os
 import struct
+import types
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,10 +18,11 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image, ImageColor
+from PIL import ExifTags, Image, ImageColor, ImageFile
 
 from ..errors import Aimv2Error, BrokenImageError, ImageError, ImageTooLargeError, InputError
 from .formats import identify, reason
+from .repair import ended_jpegs, without_metadata
 from .rgb import Color, array_to_rgb, to_rgb
 
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray[Any, Any]"
@@ -48,6 +51,9 @@ class DecodeOptions:
         background: Colour under transparent pixels, a Pillow colour name or "#rrggbb"; "drop" ignores
             transparency and shows whatever colour is stored there, as Pillow's `convert("RGB")` does.
         max_megapixels: Pictures with more pixels, in millions, are refused before they are decoded.
+        allow_truncated: Take what is there of a file that is cut off, with a warning; what is missing is grey or
+            black. Otherwise it is refused. A file of which only the end marker or metadata is missing is
+            taken in any case: all of its pixels are there.
 
     Raises:
         InputError: A field has another value than these.
@@ -56,6 +62,7 @@ class DecodeOptions:
     decode: Literal["exact", "fast"] = "exact"
     background: str = "white"
     max_megapixels: float = 200.0
+    allow_truncated: bool = False
 
     def __post_init__(self) -> None:
         if self.decode not in ("exact", "fast"):
@@ -140,16 +147,69 @@ def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int |
             _check_size(source.size, options)
             return Decoded.whole(_upright_rgb(source, options, ours=False)[0])
         with _opened(source) as stream:
-            return _decode_stream(stream, options, short_edge)
+            try:
+                return _decode_stream(stream, options, short_edge)
+            except Exception as error:
+                if not _may_be_repaired(error):
+                    raise
+                stream.seek(0)
+                return _decode_repaired(stream.read(), options, short_edge, label, error)
 
 
-def _decode_stream(stream: IO[bytes], options: DecodeOptions, short_edge: int | None) -> Decoded:
+# Pillow's `load` for files that are cut off. Its switch is one for the whole process, and read from its module: this
+# copy of the function has a switch of its own.
+_load_what_is_there = types.FunctionType(
+    ImageFile.ImageFile.load.__code__, {**vars(ImageFile), "LOAD_TRUNCATED_IMAGES": True}
+)
+
+
+def _may_be_repaired(error: Exception) -> bool:
+    if isinstance(error, Aimv2Error):
+        return isinstance(error, BrokenImageError)
+    unreadable = isinstance(error, OSError) and error.errno is not None
+    return not unreadable and not isinstance(error, (MemoryError, Image.DecompressionBombError))
+
+
+def _decode_repaired(
+    data: bytes, options: DecodeOptions, short_edge: int | None, label: str, error: Exception
+) -> Decoded:
+    """Decode a file that failed with ``error``: without its metadata, with an end, or as far as it goes."""
+
+    def attempt(copy: bytes, *, cut_off: bool = False) -> Decoded | None:
+        try:
+            return _decode_stream(io.BytesIO(copy), options, short_edge, cut_off=cut_off)
+        except Exception:  # noqa: BLE001 - the first error is the one to tell
+            return None
+
+    data = without_metadata(data) or data
+    if (decoded := attempt(data)) is not None:
+        return decoded
+    if (copies := ended_jpegs(data)) is not None:
+        decoded, others = attempt(copies[0]), [attempt(copy) for copy in copies[1]]
+        if decoded and others and all(other and other.picture == decoded.picture for other in others):
+            return decoded
+    else:
+        decoded = attempt(data, cut_off=True)
+    if decoded is None or decoded.picture.getbbox() is None:  # nothing, or nothing but black
+        raise error
+    if not options.allow_truncated:
+        advice = "allow_truncated (--allow-truncated) takes the pixels that are there"
+        raise BrokenImageError(f"cut off or damaged ({reason(error)}): {advice}") from error
+    warnings.warn(f"{label}: cut off or damaged: some of its pixels are missing", stacklevel=2)
+    return decoded
+
+
+def _decode_stream(
+    stream: IO[bytes], options: DecodeOptions, short_edge: int | None, *, cut_off: bool = False
+) -> Decoded:
     picture = identify(stream)
     width, height = picture.size
     _check_size(picture.size, options)
     drafted = None
     if options.decode == "fast" and short_edge is not None and picture.format in ("JPEG", "MPO"):
         drafted = picture.draft("RGB", (2 * short_edge, 2 * short_edge))
+    if cut_off:
+        _load_what_is_there(picture)
     rgb, orientation = _upright_rgb(picture, options, ours=True)
     if drafted is None:
         return Decoded.whole(rgb)

@@ -92,7 +92,7 @@ class ImageProcessor:
         """Everything that decides what pixels come out, as plain values; not which pictures are refused."""
         settings = asdict(self.config) | asdict(self.decode) | {"patch_size": self.patch_size}
         usual = TRANSFORMERS_DOES.keys() - self.config.unusual.keys()
-        for irrelevant in ("extra", "do_convert_rgb", "max_megapixels", *usual):
+        for irrelevant in ("extra", "do_convert_rgb", "max_megapixels", "allow_truncated", *usual):
             del settings[irrelevant]
         settings = {name: list(x) if isinstance(x, tuple) else x for name, x in settings.items()}
         return settings | asdict(self.native) if self.is_native else settings
