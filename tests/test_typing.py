@@ -50,11 +50,12 @@ def checked(folder, cache, **sources):
 
 
 def test_python_that_users_copy_passes_a_strict_type_checker(tmp_path, pytestconfig):
+    cache = pytestconfig.rootpath / ".mypy_cache" / "readme"
     pytest.importorskip("mypy")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     assert len(blocks) >= 5
     readme = {f"readme_{number}": block for number, block in enumerate(blocks)}
-    found = checked(tmp_path, pytestconfig.cache.mkdir("mypy"), **readme, calls=CALLS, wrong=WRONG)
+    found = checked(tmp_path, cache, **readme, calls=CALLS, wrong=WRONG)
     wrong = found.pop("wrong")
     assert found == {name: [] for name in (*readme, "calls")}
     assert {int(line) for line, _ in wrong} == {6, 7, 8}

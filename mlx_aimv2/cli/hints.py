@@ -13,6 +13,7 @@ REPHRASED = (  # an option, what a message says of it, what takes its place wher
     ),
     ("--model", r" with --model\b(?! \S)|--model (?=\S)", ""),
     ("--max-megapixels", r", --max-megapixels", ""),
+    ("--allow-truncated", r"(: )?allow_truncated \(--allow-truncated\) takes the pixels that are there", ""),
     ("--dtype", r"--dtype (?=\S)", ""),
     ("--any-base", r" \(--any-base\)", ""),
     ("--none", r", a background label \(--none [^)]*\), or ask for --score cosine", ""),

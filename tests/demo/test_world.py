@@ -20,6 +20,8 @@ from mlx_aimv2.demo.world import WorldOptions, write_world
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import Progress
 from mlx_aimv2.finetune.folders import read_folders
+from mlx_aimv2.finetune.reading import Reading
+from mlx_aimv2.finetune.tree import read_tree
 
 SMALL = WorldOptions(train=12, near=24, dyed=8, val=3, zero_shot=15, retrieval=5, side=28)
 
@@ -71,8 +73,8 @@ def test_close_ups_have_a_shape_and_a_caption_each(folder):
 
 def test_zero_shot_pictures_lie_in_folders_of_their_labels(folder):
     assert tuple((folder / "labels.txt").read_text().splitlines()) == LABELS
-    rows = read_folders(folder / "zeroshot")
-    assert sorted(row.labels[0] for row in rows) == sorted(HELD_OUT_LABELS)
+    source = read_folders(read_tree(folder / "zeroshot", Reading()))
+    assert sorted(row.labels[0] for row in source.rows) == sorted(HELD_OUT_LABELS)
 
 
 def test_retrieval_pictures_have_their_captions(folder):
