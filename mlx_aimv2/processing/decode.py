@@ -6,24 +6,28 @@ Everything that goes wrong on the way is an `ImageError` whose message begins wi
 from __future__ import annotations
 
 import io
-import math
 import os
 import struct
 import types
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, TypeAlias
+from typing import IO, Any, BinaryIO, TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image, ImageColor, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from ..errors import Aimv2Error, BrokenImageError, ImageError, ImageTooLargeError, InputError
+from .decode_options import DecodeOptions
 from .formats import identify, reason
 from .repair import ended_jpegs, without_metadata
-from .rgb import Color, array_to_rgb, to_rgb
+from .rgb import array_to_rgb, to_rgb
+from .tiff import is_tiff, open_tiff, through_libtiff
+from .tiff_samples import lift_limit
+
+__all__ = ["DecodeOptions", "Decoded", "ImageInput", "decode_image", "decode_reduced"]
 
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray[Any, Any]"
 
@@ -39,51 +43,6 @@ UPRIGHT = {  # EXIF orientation -> what undoes it
 SIDEWAYS = (5, 6, 7, 8)  # orientations whose upright picture has width and height exchanged,
 FLIPPED_X = (2, 3, 6, 7)  # whose right edge was stored first,
 FLIPPED_Y = (3, 4, 7, 8)  # and whose lower edge was
-
-
-@dataclass(frozen=True)
-class DecodeOptions:
-    """How pictures are read.
-
-    Attributes:
-        decode: "exact" decodes every pixel; "fast" lets the JPEG decoder shrink by 2, 4 or 8 meanwhile, to no
-            less than twice the size the model needs. Other formats are always exact.
-        background: Colour under transparent pixels, a Pillow colour name or "#rrggbb"; "drop" ignores
-            transparency and shows whatever colour is stored there, as Pillow's `convert("RGB")` does.
-        max_megapixels: Pictures with more pixels, in millions, are refused before they are decoded.
-        allow_truncated: Take what is there of a file that is cut off, with a warning; what is missing is grey or
-            black. Otherwise it is refused. A file of which only the end marker or metadata is missing is
-            taken in any case: all of its pixels are there.
-
-    Raises:
-        InputError: A field has another value than these.
-    """
-
-    decode: Literal["exact", "fast"] = "exact"
-    background: str = "white"
-    max_megapixels: float = 200.0
-    allow_truncated: bool = False
-
-    def __post_init__(self) -> None:
-        if self.decode not in ("exact", "fast"):
-            raise InputError(f"decode is {self.decode!r}, but has to be 'exact' or 'fast'")
-        self.background_color  # noqa: B018 - raises if it is no colour
-        cap: object = self.max_megapixels
-        if isinstance(cap, bool) or not isinstance(cap, (int, float)) or not 0 < cap < math.inf:
-            raise InputError(f"max_megapixels is {cap!r}, but has to be a number greater than 0")
-
-    @property
-    def background_color(self) -> Color | None:
-        """The background as (red, green, blue) in 0..255, or None for "drop"."""
-        if self.background == "drop":
-            return None
-        channels: tuple[int, ...] = ()
-        with suppress(ValueError, TypeError, AttributeError):  # unknown, or not a string
-            channels = ImageColor.getrgb(self.background)
-        if len(channels) != 3 or max(channels) > 255:
-            rule = "a colour name such as 'white', '#rrggbb', or 'drop'"
-            raise InputError(f"background is {self.background!r}, but has to be {rule}")
-        return channels[0], channels[1], channels[2]
 
 
 @dataclass(frozen=True)
@@ -144,7 +103,7 @@ def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int |
     label = _label(source)
     with _failures_named(label):
         if isinstance(source, Image.Image):
-            _check_size(source.size, options)
+            options.check_size(source.size)
             return Decoded.whole(_upright_rgb(source, options, ours=False)[0])
         with _opened(source) as stream:
             try:
@@ -202,13 +161,14 @@ def _decode_repaired(
 def _decode_stream(
     stream: IO[bytes], options: DecodeOptions, short_edge: int | None, *, cut_off: bool = False
 ) -> Decoded:
-    picture = identify(stream)
+    picture: Image.Image | None = open_tiff(stream, options) if is_tiff(stream) else None
+    picture = picture or identify(stream)
     width, height = picture.size
-    _check_size(picture.size, options)
+    options.check_size(picture.size)
     drafted = None
     if options.decode == "fast" and short_edge is not None and picture.format in ("JPEG", "MPO"):
         drafted = picture.draft("RGB", (2 * short_edge, 2 * short_edge))
-    if cut_off:
+    if cut_off and isinstance(picture, ImageFile.ImageFile):
         _load_what_is_there(picture)
     rgb, orientation = _upright_rgb(picture, options, ours=True)
     if drafted is None:
@@ -280,22 +240,14 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[IO[by
         yield io.BytesIO(data)
 
 
-def _check_size(size: tuple[int, int], options: DecodeOptions) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise ImageError(f"{width}x{height} has no pixels")
-    if width * height > options.max_megapixels * 1e6:
-        raise ImageTooLargeError(
-            f"{width}x{height} is {width * height / 1e6:.1f} megapixels, more than the"
-            f" {options.max_megapixels:g} allowed (max_megapixels, --max-megapixels)"
-        )
-
-
 def _upright_rgb(picture: Image.Image, options: DecodeOptions, *, ours: bool) -> tuple[Image.Image, int]:
     """The picture in RGB with its EXIF orientation applied, and that orientation.
 
     The result is `picture` itself only if it is `ours` to give away.
     """
+    if isinstance(picture, ImageFile.ImageFile) and picture.format == "TIFF" and picture.tile:
+        through_libtiff(picture)
+        lift_limit(picture)
     picture.load()
     # asked for only now: PNG may keep EXIF behind the pixels, and Pillow turns TIFF upright while it loads
     orientation = _orientation(picture)

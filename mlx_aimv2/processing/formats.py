@@ -56,6 +56,7 @@ def identify(stream: IO[bytes]) -> ImageFile.ImageFile:
         ImageError: Pillow was built without the codec.
         MissingExtraError: A HEIC picture, and the package pillow-heif is not installed.
     """
+    stream.seek(0)
     head = stream.read(256)
     if not head:
         raise BrokenImageError("empty, 0 bytes")

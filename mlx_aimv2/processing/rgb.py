@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..errors import ImageError, InputError
+from ..errors import InputError
+from .scaling import scaled, valid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,9 +28,9 @@ ARRAY_RULE = (
 def to_rgb(picture: Image.Image, background: Color | None) -> Image.Image:
     """The picture in mode RGB, 8 bits a channel.
 
-    16-bit values are divided by 65535; so are 32-bit integers within 0..65535; floats within 0..1 are taken
-    as they are. Other integers and floats are stretched from their minimum to their maximum. Every other mode
-    goes through Pillow's conversion.
+    Deep modes go by the rule of `scaling`: 16-bit grey is divided by 65535; 32-bit integers and floats are stretched
+    from their least to their greatest value, but floats within 0..1 are taken as they are. Every other mode goes
+    through Pillow's conversion.
 
     Args:
         picture: A loaded picture in any mode.
@@ -39,7 +40,7 @@ def to_rgb(picture: Image.Image, background: Color | None) -> Image.Image:
         The picture itself where it is RGB without transparency already, otherwise a new one of the same size.
 
     Raises:
-        ImageError: Float pixels hold NaN or infinity.
+        ImageError: No float pixel holds a number.
     """
     if picture.mode in DEEP_MODES:
         picture = _deep_to_gray(picture)
@@ -92,30 +93,13 @@ def _check_array_shape(array: NDArray[Any]) -> None:
 
 
 def _deep_to_gray(picture: Image.Image) -> Image.Image:
-    """A picture of 16-bit, 32-bit or float grey as L, or as LA where one value is marked transparent."""
+    """A picture of 16-bit, 32-bit or float grey as L, or as LA where pixels are transparent or hold nothing."""
     values = np.asarray(picture)
-    gray = Image.fromarray(_scaled_by_range(values, picture.mode))
+    # what Pillow reads from 16-bit PGM comes as wide integers that have been scaled to 16 bits
+    is_light = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PPM", "PNG"))
+    gray = Image.fromarray(scaled(values, 65535 if is_light else None))
     key = picture.info.get("transparency")
-    if isinstance(key, int):
-        gray.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    opaque = values != key if isinstance(key, int) else valid(values[..., None])
+    if not opaque.all():
+        gray.putalpha(Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8)))
     return gray
-
-
-def _scaled_by_range(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
-    """Grey values (H, W) of a deep mode as (H, W) uint8."""
-    if mode.startswith("I;16"):
-        return _sixteen_bits(values)
-    if not np.isfinite(values).all():
-        raise ImageError("float pixels hold NaN or infinity")
-    low, high = float(values.min()), float(values.max())
-    if mode == "I" and low >= 0 and high <= 65535:
-        return _sixteen_bits(values)
-    if mode == "F" and low >= 0.0 and high <= 1.0:
-        low, high = 0.0, 1.0
-    span = (high - low) or 1.0
-    return np.rint((values.astype(np.float64) - low) / span * 255).astype(np.uint8)
-
-
-def _sixteen_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
-    # 65535 = 255 * 257, so v / 65535 * 255 is v / 257, rounded here; 257 is odd, so there are no ties
-    return ((values.astype(np.int32) + 128) // 257).astype(np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from typing import Any
 
@@ -105,10 +106,31 @@ def test_wide_integers_and_floats_are_stretched() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_are_refused(value: float) -> None:
-    picture = Image.fromarray(np.array([[0.0, value]], dtype=np.float32))
-    with pytest.raises(ImageError, match=r"F picture of 2x1: float pixels hold NaN or infinity"):
-        decode_image(picture)
+def test_nan_and_infinity_are_transparent_and_do_not_count(value: float) -> None:
+    picture = Image.fromarray(np.array([[3.0, value, 5.0, 7.0]], dtype=np.float32))
+    assert pixels(picture)[0, :, 0].tolist() == [0, 255, 128, 255]
+    assert pixels(picture, DROP)[0, :, 0].tolist() == [0, 0, 128, 255]
+    with pytest.raises(ImageError, match="F picture of 1x1: no pixel holds a number"):
+        decode_image(Image.fromarray(np.array([[value]], dtype=np.float32)))
+
+
+def test_wide_integers_are_the_same_picture_whatever_is_added() -> None:
+    values = np.array([[200, 700, 1200]], dtype=np.int32)
+    for offset in (0, -500, 10_000, 100_000):
+        assert pixels(Image.fromarray(values + offset))[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("most", [1023, 4095, 65535])
+def test_the_greatest_value_of_pgm_is_white(most: int) -> None:
+    values = np.array([[0, most // 3, most // 2, most]])
+    want = np.rint(values / most * 255)[0].tolist()
+    data = b"P5 4 1 %d\n" % most + values.astype(">u2").tobytes()
+    assert pixels(data)[0, :, 0].tolist() == want
+    assert pixels(Image.open(io.BytesIO(data)))[0, :, 0].tolist() == want
+    dark = b"P5 4 1 %d\n" % most + (values // 2).astype(">u2").tobytes()  # nothing is stretched
+    assert np.abs(pixels(dark)[0, :, 0] - np.array(want) / 2).max() <= 1
+    color = b"P6 2 1 %d\n" % most + np.repeat(values[:, [0, 3]], 3).astype(">u2").tobytes()
+    assert pixels(color).tolist() == [[[0] * 3, [255] * 3]]
 
 
 # --- arrays
