@@ -8,7 +8,9 @@ changed is embedded again, and the shard with its old row is written anew withou
 from __future__ import annotations
 
 import contextlib
+import os
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -20,7 +22,7 @@ from .errors import InputError, OutputError
 from .file_marks import FileMark
 from .shard_files import map_vectors, read_shard, write_shard
 from .shard_index import Row, RowIndex
-from .shard_manifest import Manifest, check_same, read_manifest, shard_number
+from .shard_manifest import Manifest, check_replaceable, check_same, lock_folder, read_manifest, shard_number
 from .vectors import Fingerprint, Rows, check_grid
 
 # A shard is full at so many rows, bytes, or seconds of work.
@@ -244,3 +246,49 @@ class ShardFolder:
             mark = shard.marks[number] if shard.marks is not None else None
             self._index.load(name, mark, file, number)
         return len(shard.names)
+
+
+class LockedShards:
+    """A folder of shards that this run alone writes to, until it is released or forgotten.
+
+    Attributes:
+        folder: the shards.
+        release: lets other runs write there.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: Fingerprint,
+        force: bool = False,
+        texts: bool = False,
+        seconds: float | None = None,
+    ) -> None:
+        """Lock it and open it; with ``force``, one of another kind begins anew.
+
+        Args:
+            folder: where the shards are.
+            fingerprint: what makes the vectors.
+            force: whether shards that do not fit may be removed.
+            texts: the names are texts, not files.
+            seconds: of work after which a shard is written; None for the usual.
+
+        Raises:
+            InputError: the folder holds vectors of another model, something else altogether, or is damaged.
+            OutputError: another run is writing there, or the folder cannot be written to.
+        """
+        self.release = weakref.finalize(self, os.close, lock_folder(folder))
+        try:
+            try:
+                self.folder = ShardFolder(folder, fingerprint, seconds=seconds, texts=texts)
+            except InputError:
+                if not force:
+                    raise
+                check_replaceable(folder)
+                for path in folder.iterdir():
+                    if not path.name.startswith("."):
+                        path.unlink()
+                self.folder = ShardFolder(folder, fingerprint, seconds=seconds, texts=texts)
+        except BaseException:
+            self.release()
+            raise

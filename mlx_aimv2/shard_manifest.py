@@ -15,9 +15,15 @@ from .errors import InputError, OutputError
 from .vectors import Fingerprint
 
 MANIFEST, LOCK = "manifest.json", ".lock"
+PART = ".part"
 SHARD_NAME = re.compile(r"embeddings-(\d{5,})\.npz")
 SHOWN = {"name": "model", "normalized": "unit length"}  # what parts of a fingerprint are called in messages
 INDIFFERENT = ("name", "revision", "layout")  # where the checkpoint lay, which its hash makes irrelevant
+
+
+def part_folder(path: Path) -> Path:
+    """The folder of shards that takes the vectors of a run until its result is whole, beside that result."""
+    return path.with_name(f"{path.name}{PART}")
 
 
 def lock_folder(folder: Path) -> int:

@@ -16,7 +16,7 @@ from .checkpoints.files import read_header
 from .checkpoints.swap import swapped
 from .errors import DamagedFileError, InputError, MissingExtraError
 from .shard_files import UNREADABLE, map_npy, map_vectors, read_shard
-from .shard_manifest import check_same, read_manifest
+from .shard_manifest import check_same, part_folder, read_manifest
 from .storage.json_files import read_json
 from .storage.stand_ins import check_stand_in
 from .vectors import NOTE, PATHS, WRITERS, swap_of
@@ -76,7 +76,7 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
 
 
 def _hint(place: Path) -> str:
-    part = place.with_name(f"{place.name}.part")
+    part = part_folder(place)
     return f"; what a run left that was cut short is in {part}" if part.is_dir() else ""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,11 @@ import numpy as np
 from .checkpoints.atomic import followed, replace_folder
 from .errors import ExistsError, InputError, OutputError
 from .events import Notice, OnEvent, ignore
-from .shard_folder import ShardFolder
-from .shard_manifest import check_replaceable, lock_folder, read_manifest
+from .shard_folder import LockedShards, ShardFolder
+from .shard_manifest import check_replaceable, part_folder, read_manifest
 from .vectors import Fingerprint, check_grid, check_note, check_target, write
 from .words import counted, size
 
-PART = ".part"
 PART_S = 30  # seconds of work that a file may lose when its run is killed
 SIZE_ON_DISK = {".jsonl": 3.5}  # of a file, compared with its values in memory
 
@@ -76,7 +74,7 @@ def check_output(output: str, names: Sequence[str], options: WriterOptions) -> N
         if options.prune:
             raise InputError(f"--prune is for a folder of shards, and {path} is a file: end its name in /")
         check_target(path, names, options.force)
-        path = _part(followed(path))
+        path = part_folder(followed(path))
     elif options.prune and options.texts:
         raise InputError("--prune is for images, and texts are never gone")
     if os.path.lexists(path) and not path.is_dir():
@@ -104,25 +102,53 @@ def open_writer(
     return kind(path, fingerprint, options, on_event)
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}{PART}")
+class _Writer:
+    """What both kinds share: a folder of shards that this run alone writes to, and a way to speak."""
+
+    def __init__(self, path: Path, locked: LockedShards, on_event: OnEvent) -> None:
+        self._path, self._locked, self._on_event = path, locked, on_event
+        self._shards = locked.folder
+
+    def close(self, interrupted: bool = False) -> None:
+        try:
+            self._bring(interrupted)
+        finally:
+            self._locked.release()
+
+    def _bring(self, interrupted: bool) -> None:
+        """Bring the vectors to their place."""
+        raise NotImplementedError
+
+    def _flush(self) -> None:
+        try:
+            self._shards.flush()
+        except OutputError as error:
+            raise _rescued(self._shards, error) from error
+
+    def _say(self, message: str) -> None:
+        self._on_event(Notice(message))
+
+    def _say_left_alone(self) -> None:
+        self._say(
+            f"{self._path} is left as it was; the {self._shards.count} vectors of this run are in"
+            f" {self._shards.folder}: the same command goes on with them"
+        )
 
 
-class _FolderWriter:
+class _FolderWriter(_Writer):
     """A folder of shards. One that is to be replaced stays until another beside it is complete."""
 
     def __init__(
         self, path: Path, fingerprint: Fingerprint, options: WriterOptions, on_event: OnEvent
     ) -> None:
         path = Path(os.path.realpath(path))
-        self._path, self._prune, self._on_event = path, options.prune, on_event
+        self._prune, self._left = options.prune, 0
         self._replaces = options.force and path.is_dir() and any(path.iterdir())
-        self._locked = _Locked(_part(path) if self._replaces else path, fingerprint, options)
-        self._folder = self._locked.folder
-        self._left = 0
+        folder = part_folder(path) if self._replaces else path
+        super().__init__(path, LockedShards(folder, fingerprint, options.force, options.texts), on_event)
 
     def remaining(self, names: Sequence[str]) -> list[str]:
-        folder = self._folder
+        folder = self._shards
         if folder.unmarked:
             self._say(
                 f"{folder.unmarked} vectors in {folder.folder} are of an older version, which kept no marks of its"
@@ -147,22 +173,16 @@ class _FolderWriter:
         if self._left:
             check_room(self._path, self._left * vector.nbytes)
             self._left = 0
-        self._folder.add(name, vector)
+        self._shards.add(name, vector)
 
-    def close(self, interrupted: bool = False) -> None:
-        try:
-            self._close(interrupted)
-        finally:
-            self._locked.release()
-
-    def _close(self, interrupted: bool) -> None:
-        folder = self._folder
+    def _bring(self, interrupted: bool) -> None:
+        folder = self._shards
         try:
             folder.close(interrupted)
         except OutputError as error:
             raise _rescued(folder, error) from error
         if self._replaces and interrupted:
-            self._say(_left_alone(self._path, folder))
+            self._say_left_alone()
             return
         if self._replaces:
             try:
@@ -172,32 +192,27 @@ class _FolderWriter:
             shutil.rmtree(folder.folder, ignore_errors=True)
         self._say(f"wrote {counted(folder.count, 'vector')} in all to {self._path}")
 
-    def _say(self, message: str) -> None:
-        self._on_event(Notice(message))
 
-
-class _FileWriter:
+class _FileWriter(_Writer):
     """One file with everything in it."""
 
     def __init__(
         self, path: Path, fingerprint: Fingerprint, options: WriterOptions, on_event: OnEvent
     ) -> None:
         check_note(path, fingerprint, options.force)
-        self._path, self._on_event, self._fingerprint = path, on_event, fingerprint
-        self._locked = _Locked(_part(path), fingerprint, options, PART_S)
-        self._part = self._locked.folder
+        locked = LockedShards(part_folder(path), fingerprint, options.force, options.texts, PART_S)
+        super().__init__(path, locked, on_event)
+        self._fingerprint = fingerprint
         self._names: list[str] = []
         self._shape: tuple[int, ...] | None = None
 
     def remaining(self, names: Sequence[str]) -> list[str]:
-        found = self._part.count
-        self._names, left = list(names), self._part.remaining(names)
+        found = self._shards.count
+        self._names, left = list(names), self._shards.remaining(names)
         if found:
-            self._on_event(
-                Notice(
-                    f"an earlier run was cut short, and left {counted(found, 'vector')} in {self._part.folder}:"
-                    f" {len(left)} of {len(names)} are still to be embedded"
-                )
+            self._say(
+                f"an earlier run was cut short, and left {counted(found, 'vector')} in {self._shards.folder}:"
+                f" {len(left)} of {len(names)} are still to be embedded"
             )
         return left
 
@@ -207,19 +222,13 @@ class _FileWriter:
             check_room(self._path, int(len(self._names) * vector.nbytes * factor))
             self._shape = vector.shape
         check_grid(name, vector, self._shape)
-        self._part.add(name, vector)
+        self._shards.add(name, vector)
 
-    def close(self, interrupted: bool = False) -> None:
-        try:
-            self._close(interrupted)
-        finally:
-            self._locked.release()
-
-    def _close(self, interrupted: bool) -> None:
-        part = self._part
+    def _bring(self, interrupted: bool) -> None:
+        part = self._shards
         if interrupted and os.path.lexists(self._path):
             self._flush()
-            self._on_event(Notice(_left_alone(self._path, part)))
+            self._say_left_alone()
             return
         if not interrupted:
             part.forget_stale()
@@ -234,52 +243,8 @@ class _FileWriter:
                     f"{error}; the {len(names)} vectors are in {part.folder}: the same command goes on with them"
                 ) from error
         shutil.rmtree(part.folder, ignore_errors=True)
-        amount = f"{len(found)} vector{'s' * (len(found) != 1)}"
-        self._on_event(
-            Notice(f"wrote {amount} to {self._path}" if found else f"nothing to write to {self._path}")
-        )
-
-    def _flush(self) -> None:
-        try:
-            self._part.flush()
-        except OutputError as error:
-            raise _rescued(self._part, error) from error
-
-
-class _Locked:
-    """A folder of shards that this run alone writes to, until it is let go or forgotten."""
-
-    def __init__(
-        self, folder: Path, fingerprint: Fingerprint, options: WriterOptions, seconds: float | None = None
-    ) -> None:
-        """Open it; with force, one that does not fit begins anew."""
-        self.release = weakref.finalize(self, os.close, lock_folder(folder))
-        try:
-            self.folder = self._open(folder, fingerprint, options, seconds)
-        except BaseException:
-            self.release()
-            raise
-
-    def _open(
-        self, folder: Path, fingerprint: Fingerprint, options: WriterOptions, seconds: float | None
-    ) -> ShardFolder:
-        try:
-            return ShardFolder(folder, fingerprint, seconds=seconds, texts=options.texts)
-        except InputError:
-            if not options.force:
-                raise
-        check_replaceable(folder)
-        for path in folder.iterdir():
-            if not path.name.startswith("."):
-                path.unlink()
-        return ShardFolder(folder, fingerprint, seconds=seconds, texts=options.texts)
-
-
-def _left_alone(path: Path, part: ShardFolder) -> str:
-    return (
-        f"{path} is left as it was; the {part.count} vectors of this run are in {part.folder}: the same command"
-        " goes on with them"
-    )
+        amount = counted(len(found), "vector")
+        self._say(f"wrote {amount} to {self._path}" if found else f"nothing to write to {self._path}")
 
 
 def _rescued(folder: ShardFolder, error: OutputError) -> OutputError:
