@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 from .errors import InputError
 from .events import Notice
+from .words import FEW, quoted
 
-FEW = 5  # names that a message gives
 WORDNET = r"[nvar]\d{8}"
 NUMBERED = re.compile(r"(\d+)[._-]+(?=[^\W\d_])")  # "3-pear", but "3 pears"
 ALWAYS_NUMBERING = re.compile(
@@ -121,16 +121,10 @@ def id_notices(texts: Iterable[str]) -> list[Notice]:
     what = "looks like an id" if len(ids) == 1 else "look like ids"
     return [
         Notice(
-            f"{len(ids)} of {len(every)} labels {what}, which say nothing to a model: {some(ids)}; say what they mean"
-            f" with --labels FILE, each line an id, a tab and a name, or --labels '{ids[0]}=a name'"
+            f"{len(ids)} of {len(every)} labels {what}, which say nothing to a model: {quoted(ids)}; say what they"
+            f" mean with --labels FILE, each line an id, a tab and a name, or --labels '{ids[0]}=a name'"
         )
     ]
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few of some names, and how many more there are."""
-    more = f" and {len(names) - FEW:,} more" if len(names) > FEW else ""
-    return ", ".join(map(repr, names[:FEW])) + more
 
 
 def _unescaped(name: str) -> str:

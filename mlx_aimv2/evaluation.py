@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .class_names import label_texts, reading_notices, some
+from .class_names import label_texts, reading_notices
 from .classification import check_count, logit_stream
 from .errors import InputError, NonFiniteError
 from .events import OnEvent, Progress, Skipped, ignore, warn
@@ -20,6 +20,7 @@ from .picture_stream import Embedded
 from .plots import draw_calibration, draw_confusion
 from .predictions import Labelled, Predictions
 from .processing.processor import Processor
+from .words import quoted
 from .zeroshot import Labels, ZeroShotClassifier
 
 STAGE = "evaluating"
@@ -174,7 +175,7 @@ def _translated(examples: Sequence[Labelled], labels: Sequence[str], known: Sequ
     numbers = {label: k for k, label in enumerate(known)}
     if unknown := [label for label in labels if label not in numbers]:
         raise InputError(
-            f"the classifier does not know {some(unknown)}: it was trained on {some(known)}; evaluate it on"
+            f"the classifier does not know {quoted(unknown)}: it was trained on {quoted(known)}; evaluate it on"
             " pictures with its own labels"
         )
     return [(path, tuple(numbers[labels[k]] for k in numbered)) for path, numbered in examples]

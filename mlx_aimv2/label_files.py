@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .class_names import WORDNET, label_text, label_texts, looks_like_id, reading_notices, some
+from .class_names import WORDNET, label_text, label_texts, looks_like_id, reading_notices
 from .errors import InputError
 from .events import Notice
 from .storage.text_files import read_lines
+from .words import quoted
 
 EXPECTED = "a file with one entry per line is expected"
 JSON_EXPECTED = 'a list of labels, or {"id": "name"}, is expected'
@@ -152,8 +153,8 @@ def choose(labels: Sequence[Label], classes: Sequence[str]) -> Choice:
     if names_ids:
         if not used:
             raise InputError(
-                f"--labels names {some([label.name for label in labels])}, and the data has {some(classes)}: the part"
-                " before = (or a tab) has to be the name of a class"
+                f"--labels names {quoted(label.name for label in labels)}, and the data has {quoted(classes)}: the"
+                " part before = (or a tab) has to be the name of a class"
             )
         chosen = [
             Label(name, label.text if label else None) for name, label in zip(classes, found, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from .events import ignore
 from .loading import inspect
 
 OWN_LAYOUT = "mlx"
-SHOWN = 8  # names in a message
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,3 @@ def _parcel(folder: Path, weights: list[str]) -> Parcel:
     names = [*small_files(filter(str.isprintable, files)), *index, *weights]
     left = [entry.name + "/" * entry.is_dir() for entry in entries if entry.name not in names]
     return Parcel(folder, {name: (folder / name).stat().st_size for name in names}, tuple(left))
-
-
-def some(names: Sequence[str]) -> str:
-    """Names for a message: the first few, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -20,12 +20,14 @@ from .errors import (
     OutputError,
 )
 from .events import Notice, OnEvent, Progress, ignore
-from .parcel import Parcel, prepare_upload, some
+from .parcel import Parcel, prepare_upload
 from .refusals import TOKENS, explained, not_the_hub
+from .words import listed
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
+SHOWN = 8  # names in a message
 FRESH = frozenset({".gitattributes"})  # what a repository holds that nobody has put anything into
 
 
@@ -138,7 +140,7 @@ def _look(repo: str, user: str) -> Access:
     }
     if theirs and not is_ours(metadata):
         raise OutputError(
-            f"{repo} holds {some(sorted(theirs))}, which mlx-aimv2 did not write: nothing is overwritten;"
+            f"{repo} holds {listed(sorted(theirs), SHOWN)}, which mlx-aimv2 did not write: nothing is overwritten;"
             " name another repository"
         )
     return Access(repo, user, info.sha, names, bool(info.private))
@@ -182,7 +184,7 @@ def upload(
     parcel = prepare_upload(path)
     access = check_access(repo, private=private)
     if parcel.left:
-        on_event(Notice(f"left behind, because convert did not write it: {some(parcel.left)}"))
+        on_event(Notice(f"left behind, because convert did not write it: {listed(parcel.left, SHOWN)}"))
     if access.commit is not None and access.private and not private:
         on_event(Notice(f"{repo} is private, and stays so"))
     with no_bars():
@@ -209,7 +211,9 @@ def _send(parcel: Parcel, access: Access, private: bool, on_event: OnEvent) -> N
         on_event(Progress("uploading", done, parcel.nbytes, unit="bytes"))
     gone = _stale(access.names, parcel.sizes)
     if gone:
-        on_event(Notice(f"removed from {repo}, because the checkpoint no longer has it: {some(gone)}"))
+        on_event(
+            Notice(f"removed from {repo}, because the checkpoint no longer has it: {listed(gone, SHOWN)}")
+        )
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         *additions,
         *(CommitOperationDelete(name) for name in gone),

@@ -1,6 +1,10 @@
-"""Numbers in words."""
+"""Numbers, and lists of names, as words for messages."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+FEW = 5  # names that a message gives
 
 
 def size(nbytes: float) -> str:
@@ -23,3 +27,14 @@ def duration(seconds: float) -> str:
 def counted(count: int, noun: str) -> str:
     """A number of things, such as `1 vector`, `2 vectors` or `3 classes`; `noun` is the word for one of them."""
     return f"{count} {noun if count == 1 else noun + ('es' if noun.endswith(('s', 'x')) else 's')}"
+
+
+def listed(texts: Sequence[str], most: int = FEW) -> str:
+    """The first few of some texts, and how many more there are: `a, b and 3 more`."""
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def quoted(names: Iterable[str]) -> str:
+    """The first few of some names in quotation marks, and how many more there are: `'a' and 3 more`; or `none`."""
+    return listed([repr(name) for name in names]) or "none"

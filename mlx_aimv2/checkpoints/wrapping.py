@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import LayoutError
+from ..words import counted, listed
 
 SHOWN = 8  # prefixes in a message
 
@@ -61,9 +62,7 @@ def beside(names: Iterable[str], prefix: str, is_known: Callable[[str], bool]) -
 def grouped(names: Iterable[str]) -> str:
     """Names by their first part, such as `classifier (2 tensors), decoder (1 tensor)`."""
     counts = Counter(_first(name) for name in names)
-    groups = [f"{first} ({count} tensor{'s' * (count != 1)})" for first, count in sorted(counts.items())]
-    more = f" and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
-    return ", ".join(groups[:SHOWN]) + more
+    return listed([f"{first} ({counted(count, 'tensor')})" for first, count in sorted(counts.items())], SHOWN)
 
 
 def _first(name: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..words import counted
 from . import options
 from .bulk import pictures, run
 from .completion import SCORES, choices
@@ -212,7 +213,7 @@ class _File:
         self.file.close(interrupted)
         count, path = self.file.count, self.file.path
         say(
-            f"wrote the labels of {count} image{'s' * (count != 1)} to {path}"
+            f"wrote the labels of {counted(count, 'image')} to {path}"
             if count
             else f"nothing to write to {path}"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..events import Skipped
-from ..words import counted
+from ..words import counted, quoted
 from .columns import LABEL, NoColumnError
 from .folders import read_folders
 from .reading import Reading
@@ -174,8 +174,8 @@ def _once(rows: Sequence[Row], root: Path) -> list[Row]:
         check_split(row, other)
         if set(other.labels) != set(row.labels):
             raise InputError(
-                f"{row.where}: {row.path} is labelled {_shown(row.labels)}, but in {other.where}"
-                f" {_shown(other.labels)}: put several labels into one row, separated by ;"
+                f"{row.where}: {row.path} is labelled {quoted(row.labels)}, but in {other.where}"
+                f" {quoted(other.labels)}: put several labels into one row, separated by ;"
             )
     # neither a disk's order nor a table's matters
     return sorted(first.values(), key=lambda row: row.path)
@@ -198,14 +198,14 @@ def _labels(data: Path, rows: list[Row], train: list[Row], notices: Sequence[str
             "; with folders, name the one that holds the folders of the classes" if data.is_dir() else ""
         )
         notes = "".join(f"; {notice}" for notice in notices)
-        raise InputError(f"there is only one class, {_shown(labels)},{hint}{folders}{notes}")
+        raise InputError(f"there is only one class, {quoted(labels)},{hint}{folders}{notes}")
     known = set(labels)
     for row in rows:
         for name in row.labels:
             if name not in known:
                 raise InputError(
                     f"{row.where}: the label {name!r} in {row.split} is not in training, which has"
-                    f" {_shown(labels)}: correct it, or add training pictures"
+                    f" {quoted(labels)}: correct it, or add training pictures"
                 )
     return labels
 
@@ -226,12 +226,6 @@ def _is_multi_label(rows: Iterable[Row]) -> bool:
     return any(len(row.labels) != 1 for row in rows)
 
 
-def _shown(labels: Sequence[str], most: int = 5) -> str:
-    """Labels for a message: the first few, and how many more there are."""
-    shown = ", ".join(map(repr, labels[:most])) or "none"
-    return shown if len(labels) <= most else f"{shown} and {len(labels) - most} more"
-
-
 def check_trainable(dataset: Dataset) -> None:
     """Refuse a dataset whose classes are not all in training.
 
@@ -241,4 +235,4 @@ def check_trainable(dataset: Dataset) -> None:
     empty = [name for name, count in zip(dataset.labels, dataset.counts(), strict=True) if not count]
     if empty:
         pictures = counted(len(dataset.train), "training picture")
-        raise InputError(f"{pictures} left, but none of {_shown(empty)}: add some, or leave the class out")
+        raise InputError(f"{pictures} left, but none of {quoted(empty)}: add some, or leave the class out")
