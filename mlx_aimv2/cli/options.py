@@ -105,6 +105,14 @@ Background = Annotated[
 MaxMegapixels = Annotated[
     float, typer.Option(help="Refuse larger pictures before decoding them.", rich_help_panel=READING)
 ]
+ColorManaged = Annotated[
+    bool | None,
+    typer.Option(
+        "--color-managed/--no-color-managed",
+        help="Convert colours of embedded profiles to sRGB. [default: with --decode fast]",
+        rich_help_panel=READING,
+    ),
+]
 AllowTruncated = Annotated[
     bool,
     typer.Option(
@@ -163,6 +171,7 @@ def load_options(
     background: str,
     max_megapixels: float,
     allow_truncated: bool,
+    color_managed: bool | None,
     min_patches: int,
     max_patches: int,
     interpolate_positions: bool,
@@ -182,6 +191,7 @@ def load_options(
             background=background,
             max_megapixels=max_megapixels,
             allow_truncated=allow_truncated,
+            color_managed=color_managed,
         ),
         native=NativeOptions(
             # who asks for few at most need not lower the least by hand too

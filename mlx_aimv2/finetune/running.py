@@ -22,6 +22,7 @@ from ..loading import LoadOptions, load
 from ..models.backend import on_cpu
 from ..models.computing import computing
 from ..plots import draw_curves
+from ..processing.decode import DecodeOptions
 from ..processing.processor import Processor
 from ..storage.json_files import read_json, write_json
 from .batches import sized
@@ -165,7 +166,9 @@ def _prepared(
     start = None if goes_on else start_folder(options)
     if options.resume and not goes_on:
         emit(Notice(f"nothing was saved in {folder} yet: the run begins"))
-    load_options = LoadOptions(dtype=_dtype(options))
+    # colours as the verbs that use the result read them by default
+    decode = DecodeOptions(color_managed=True)
+    load_options = LoadOptions(dtype=_dtype(options), decode=decode)
     model, processor = load(options.model, revision=options.revision, options=load_options, on_event=on_event)
     images = sized(processor.image_processor)  # one size for all pictures
     processor = Processor(images, processor.tokenizer, processor.max_text_length)

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
 from ..errors import Aimv2Error, BrokenImageError, ImageError, ImageTooLargeError, InputError
+from .color_profiles import to_srgb
 from .decode_options import DecodeOptions
 from .formats import identify, reason
 from .repair import ended_jpegs, without_metadata
@@ -104,10 +105,10 @@ def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int |
     with _failures_named(label):
         if isinstance(source, Image.Image):
             options.check_size(source.size)
-            return Decoded.whole(_upright_rgb(source, options, ours=False)[0])
+            return Decoded.whole(_upright_rgb(source, options, label, ours=False)[0])
         with _opened(source) as stream:
             try:
-                return _decode_stream(stream, options, short_edge)
+                return _decode_stream(stream, options, short_edge, label)
             except Exception as error:
                 if not _may_be_repaired(error):
                     raise
@@ -136,7 +137,7 @@ def _decode_repaired(
 
     def attempt(copy: bytes, *, cut_off: bool = False) -> Decoded | None:
         try:
-            return _decode_stream(io.BytesIO(copy), options, short_edge, cut_off=cut_off)
+            return _decode_stream(io.BytesIO(copy), options, short_edge, label, cut_off=cut_off)
         except Exception:  # noqa: BLE001 - the first error is the one to tell
             return None
 
@@ -159,7 +160,7 @@ def _decode_repaired(
 
 
 def _decode_stream(
-    stream: IO[bytes], options: DecodeOptions, short_edge: int | None, *, cut_off: bool = False
+    stream: IO[bytes], options: DecodeOptions, short_edge: int | None, label: str, *, cut_off: bool = False
 ) -> Decoded:
     picture: Image.Image | None = open_tiff(stream, options) if is_tiff(stream) else None
     picture = picture or identify(stream)
@@ -170,7 +171,7 @@ def _decode_stream(
         drafted = picture.draft("RGB", (2 * short_edge, 2 * short_edge))
     if cut_off and isinstance(picture, ImageFile.ImageFile):
         _load_what_is_there(picture)
-    rgb, orientation = _upright_rgb(picture, options, ours=True)
+    rgb, orientation = _upright_rgb(picture, options, label, ours=True)
     if drafted is None:
         return Decoded.whole(rgb)
     _, _, right, bottom = drafted[1]
@@ -240,7 +241,9 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[IO[by
         yield io.BytesIO(data)
 
 
-def _upright_rgb(picture: Image.Image, options: DecodeOptions, *, ours: bool) -> tuple[Image.Image, int]:
+def _upright_rgb(
+    picture: Image.Image, options: DecodeOptions, label: str, *, ours: bool
+) -> tuple[Image.Image, int]:
     """The picture in RGB with its EXIF orientation applied, and that orientation.
 
     The result is `picture` itself only if it is `ours` to give away.
@@ -251,7 +254,8 @@ def _upright_rgb(picture: Image.Image, options: DecodeOptions, *, ours: bool) ->
     picture.load()
     # asked for only now: PNG may keep EXIF behind the pixels, and Pillow turns TIFF upright while it loads
     orientation = _orientation(picture)
-    rgb = to_rgb(picture, options.background_color)
+    colors = to_srgb(picture, label) if options.manages_colors else picture
+    rgb = to_rgb(colors, options.background_color)
     if orientation in UPRIGHT:
         rgb = rgb.transpose(UPRIGHT[orientation])
     elif rgb is picture and (not ours or getattr(picture, "is_animated", False)):

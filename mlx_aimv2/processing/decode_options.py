@@ -26,6 +26,8 @@ class DecodeOptions:
         allow_truncated: Take what is there of a file that is cut off, with a warning; what is missing is grey or
             black. Otherwise it is refused. A file of which only the end marker or metadata is missing is
             taken in any case: all of its pixels are there.
+        color_managed: Convert the colours of embedded profiles (Display P3, Adobe RGB, CMYK ...) to sRGB. None does
+            so where `decode` is "fast"; "exact" is what transformers does, which ignores profiles.
 
     Raises:
         InputError: A field has another value than these.
@@ -35,6 +37,7 @@ class DecodeOptions:
     background: str = "white"
     max_megapixels: float = 200.0
     allow_truncated: bool = False
+    color_managed: bool | None = None
 
     def __post_init__(self) -> None:
         if self.decode not in ("exact", "fast"):
@@ -56,6 +59,11 @@ class DecodeOptions:
             rule = "a colour name such as 'white', '#rrggbb', or 'drop'"
             raise InputError(f"background is {self.background!r}, but has to be {rule}")
         return channels[0], channels[1], channels[2]
+
+    @property
+    def manages_colors(self) -> bool:
+        """Whether embedded colour profiles count."""
+        return self.decode == "fast" if self.color_managed is None else self.color_managed
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Refuse an image of (width, height) that has no pixels, or too many.

@@ -91,6 +91,7 @@ class ImageProcessor:
     def settings(self) -> dict[str, Any]:
         """Everything that decides what pixels come out, as plain values; not which pictures are refused."""
         settings = asdict(self.config) | asdict(self.decode) | {"patch_size": self.patch_size}
+        settings["color_managed"] = self.decode.manages_colors
         usual = TRANSFORMERS_DOES.keys() - self.config.unusual.keys()
         for irrelevant in ("extra", "do_convert_rgb", "max_megapixels", "allow_truncated", *usual):
             del settings[irrelevant]

@@ -43,7 +43,7 @@ def to_rgb(picture: Image.Image, background: Color | None) -> Image.Image:
         ImageError: No float pixel holds a number.
     """
     if picture.mode in DEEP_MODES:
-        picture = _deep_to_gray(picture)
+        picture = deep_to_gray(picture)
     if not picture.has_transparency_data:
         return picture if picture.mode == "RGB" else picture.convert("RGB")
     if picture.mode == "La":  # Pillow has no direct way from premultiplied grey to RGBA
@@ -92,7 +92,7 @@ def _check_array_shape(array: NDArray[Any]) -> None:
     raise InputError(f"got an array of shape {shape}: {ARRAY_RULE}{hint}")
 
 
-def _deep_to_gray(picture: Image.Image) -> Image.Image:
+def deep_to_gray(picture: Image.Image) -> Image.Image:
     """A picture of 16-bit, 32-bit or float grey as L, or as LA where pixels are transparent or hold nothing."""
     values = np.asarray(picture)
     # what Pillow reads from 16-bit PGM comes as wide integers that have been scaled to 16 bits
