@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeAlias
+from typing import IO, Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from ..errors import Aimv2Error, BrokenImageError, ImageError, ImageTooLargeError, InputError
 from .color_profiles import to_srgb
@@ -25,6 +26,7 @@ from .decode_options import DecodeOptions
 from .formats import identify, reason
 from .repair import ended_jpegs, without_metadata
 from .rgb import array_to_rgb, to_rgb
+from .significant_bits import significant_bits, unscale_colors
 from .tiff import is_tiff, open_tiff, through_libtiff
 from .tiff_samples import lift_limit
 
@@ -169,6 +171,10 @@ def _decode_stream(
     drafted = None
     if options.decode == "fast" and short_edge is not None and picture.format in ("JPEG", "MPO"):
         drafted = picture.draft("RGB", (2 * short_edge, 2 * short_edge))
+    if isinstance(picture, PngImageFile) and (bits := significant_bits(stream)) is not None:
+        picture.info["significant_bits"] = bits
+        if picture.mode in ("RGB", "RGBA"):
+            unscale_colors(picture, cast(PngImageFile, identify(stream)), bits)
     if cut_off and isinstance(picture, ImageFile.ImageFile):
         _load_what_is_there(picture)
     rgb, orientation = _upright_rgb(picture, options, label, ours=True)

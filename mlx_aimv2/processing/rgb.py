@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..errors import InputError
 from .scaling import scaled, valid
+from .significant_bits import whole_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,7 +98,8 @@ def deep_to_gray(picture: Image.Image) -> Image.Image:
     values = np.asarray(picture)
     # what Pillow reads from 16-bit PGM comes as wide integers that have been scaled to 16 bits
     is_light = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PPM", "PNG"))
-    gray = Image.fromarray(scaled(values, 65535 if is_light else None))
+    most = whole_value(values, picture.info.get("significant_bits")) if is_light else None
+    gray = Image.fromarray(scaled(values, most))
     key = picture.info.get("transparency")
     opaque = values != key if isinstance(key, int) else valid(values[..., None])
     if not opaque.all():
