@@ -16,7 +16,7 @@ import mlx.nn as nn
 import numpy as np
 
 from .checkpoints.quantize import Scheme, unpacked
-from .config import Aimv2Config, AnyConfig
+from .config import AnyConfig, vision_of
 from .errors import Aimv2Error, InputError, NonFiniteError
 from .events import OnEvent, Progress, Skipped
 from .gptq import Inputs, Packed, quantize
@@ -115,7 +115,7 @@ def calibrated_layers(
     """
     start = vision_prefix(calibration.config)
     config = calibration.config
-    vision = config.vision_config if isinstance(config, Aimv2Config) else config
+    vision = vision_of(config)
     embeddings = VisionEmbeddings(vision)
     embeddings.load_weights(_below(tensors, f"{start}embeddings."))
     tokens = _each(embeddings, calibration.pixels)

@@ -18,9 +18,9 @@ from .card import CARD, CardFacts, read_card
 from .checkpoints.atomic import refuse_existing
 from .checkpoints.eras import without_source
 from .checkpoints.files import inside
-from .checkpoints.positions import vision_of
 from .checkpoints.quantize import Quantization
 from .checkpoints.selection import CONFIG, is_written_name, small_files
+from .config import vision_of
 from .errors import ConfigError, DamagedFileError, ExistsError, InputError, OutputError
 from .events import OnEvent, Progress
 from .fidelity_report import Fidelity

@@ -221,6 +221,11 @@ AnyConfig = Aimv2Config | Aimv2VisionConfig
 C = TypeVar("C", Aimv2Config, Aimv2VisionConfig, Aimv2TextConfig)
 
 
+def vision_of(config: AnyConfig) -> Aimv2VisionConfig:
+    """The configuration of the vision encoder."""
+    return config.vision_config if isinstance(config, Aimv2Config) else config
+
+
 def config_from_dict(data: Json) -> AnyConfig:
     """The config of a pair where ``data`` has a text part, else of a vision encoder.
 

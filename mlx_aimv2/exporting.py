@@ -13,10 +13,10 @@ from .adapters.task import HEAD
 from .checkpoints.atomic import new_folder
 from .checkpoints.eras import original_config, timm_config, without_source
 from .checkpoints.layouts import LAYOUTS
-from .checkpoints.positions import vision_of
 from .checkpoints.selection import CONFIG
 from .checkpoints.shards import Entry, write_shards
 from .companions import check_apart, check_space, copy_files, one_by_one, target_folder
+from .config import vision_of
 from .errors import ConfigError, InputError
 from .events import Notice, OnEvent, ignore
 from .fusing import fused_tensors, fusible

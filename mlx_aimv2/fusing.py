@@ -28,7 +28,7 @@ from .checkpoints.quantize import Quantization, dequantize, quantize_modules, qu
 from .checkpoints.selection import CONFIG
 from .checkpoints.shards import Entry, write_shards
 from .companions import check_apart, check_space, copy_files, one_by_one, source_facts, target_folder
-from .config import Aimv2Config
+from .config import vision_of
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
 from .loading import Checkpoint, inspect, make_model, origin_of
@@ -134,9 +134,7 @@ def _checked(
         raise InputError(f"{checkpoint.resolved.folder} is not quantized: there is nothing to dequantize")
     task = check_folder(adapter, _origin(checkpoint), options.any_base, on_event)
     if isinstance(task, Task):
-        config = checkpoint.config
-        vision = config.vision_config if isinstance(config, Aimv2Config) else config
-        read_head(adapter, task, vision.hidden_size)
+        read_head(adapter, task, vision_of(checkpoint.config).hidden_size)
     return task
 
 

@@ -21,11 +21,11 @@ from .checkpoints.headers import Header
 from .checkpoints.hub import resolve
 from .checkpoints.layouts import Layout, detect
 from .checkpoints.origin import Origin, checkpoint_hash
-from .checkpoints.positions import table_name, table_size, vision_of
+from .checkpoints.positions import table_name, table_size
 from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
 from .checkpoints.selection import CONFIG
 from .checkpoints.wrapping import grouped
-from .config import Aimv2Config, AnyConfig
+from .config import Aimv2Config, AnyConfig, vision_of
 from .errors import CheckpointError, ConfigError, InputError, MismatchError
 from .events import Notice, OnEvent, warn
 from .models.backend import blas_problem, compute_dtype, on_cpu, without_cache

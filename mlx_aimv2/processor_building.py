@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import Aimv2Config, AnyConfig
+from .config import Aimv2Config, AnyConfig, vision_of
 from .errors import ConfigError
 from .events import Notice, OnEvent, ignore
 from .processing.image import ImageProcessor
@@ -38,7 +38,7 @@ def build_processor(
         ConfigError: the file with its settings for images is damaged, or makes images the model cannot take.
         TokenizerError: an image-text pair without usable tokenizer files.
     """
-    vision = config.vision_config if isinstance(config, Aimv2Config) else config
+    vision = vision_of(config)
     source = "the adapter's task.json"
     if settings is None:
         found = find_settings(folder, config)
@@ -66,7 +66,7 @@ def made_size(folder: Path, config: AnyConfig, settings: ImageProcessorConfig | 
     Raises:
         ConfigError: the file with its settings for images is damaged.
     """
-    vision = config.vision_config if isinstance(config, Aimv2Config) else config
+    vision = vision_of(config)
     settings = settings or find_settings(folder, config).config
     images = ImageProcessor(settings, vision.patch_size)
     if images.is_native:

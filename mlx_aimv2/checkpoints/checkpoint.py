@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ..config import Aimv2Config, AnyConfig
+from ..config import Aimv2Config, AnyConfig, vision_of
 from ..errors import InputError
 from ..models.backend import DTYPES
 from ..processing.image_config import MAX_EDGE
@@ -16,7 +16,7 @@ from .fit import dtype_name
 from .headers import Header
 from .hub import Resolved
 from .layouts import Layout
-from .positions import resample, table_name, table_size, vision_of
+from .positions import resample, table_name, table_size
 from .quantize import Quantization
 
 KEPT_FLOAT32 = ("position_embedding.weight", "logit_scale")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import mlx.core as mx
 import numpy as np
 
-from ..config import Aimv2Config, Aimv2VisionConfig, AnyConfig
+from ..config import Aimv2Config, AnyConfig, vision_of
 
 TABLE = "embeddings.position_embedding.weight"
 CUBIC = -0.75  # the slope that PyTorch's and OpenCV's bicubic have
@@ -17,11 +17,6 @@ CUBIC = -0.75  # the slope that PyTorch's and OpenCV's bicubic have
 def table_name(config: AnyConfig) -> str:
     """The canonical name of the position table of the vision encoder."""
     return f"vision_model.{TABLE}" if isinstance(config, Aimv2Config) else TABLE
-
-
-def vision_of(config: AnyConfig) -> Aimv2VisionConfig:
-    """The configuration of the vision encoder."""
-    return config.vision_config if isinstance(config, Aimv2Config) else config
 
 
 def table_size(tensors: Mapping[str, mx.array], config: AnyConfig) -> int | None:

@@ -53,9 +53,7 @@ def classify(
     top_k: Annotated[int, typer.Option(min=1, help="Labels shown for each image.")] = 5,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o", "--output", help="File (.csv .tsv .json .jsonl .parquet) for them; it must not exist."
-        ),
+        typer.Option("-o", "--output", help="File (.csv .tsv .json .jsonl .parquet) for the labels."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     model: options.AdaptedModel = None,

@@ -46,9 +46,8 @@ class _Thread:
 
     def __del__(self) -> None:
         mlx = sys.modules.get("mlx.core")
-        if (
-            self.is_main or mlx is None or self.identity != self._identity()
-        ):  # a child, or the interpreter's end
+        # another identity: a forked child, or the interpreter's end
+        if self.is_main or mlx is None or self.identity != self._identity():
             return
         if self.is_daemon:
             _enter(self)
