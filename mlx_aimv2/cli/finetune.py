@@ -61,10 +61,11 @@ def finetune(
     with screen() as shown:
         if dry_run:
             _show_estimate(estimate(options, shown), json)
-            return
-        with _to_go_on(options):
-            finished = run(options, shown)
-    _show(finished, options, json)
+        else:
+            with _to_go_on(options):
+                finished = run(options, shown)
+    if not dry_run:
+        _show(finished, options, json)
     if shown.skipped:
         raise SystemExit(NOT_ALL_DONE)
 

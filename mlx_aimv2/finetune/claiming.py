@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..adapters.task import TASK
 from ..errors import InputError, OutputError
+from ..storage.json_files import read_json
 from .best import drop_swap, finish_swap
 from .lock import locked
 from .options import FinetuneOptions
@@ -70,10 +71,7 @@ def check_folder(folder: Path, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name another --adapter-path")
     if resume and (folder / TASK).is_file() and not (folder / STATE).is_file():
-        raise InputError(
-            f"{folder} holds what a training left, and not its {STATE}, without which it cannot go on: begin another"
-            f" run from it, with --resume-adapter-file {folder} and another --adapter-path"
-        )
+        raise InputError(_finished(folder))
     # a run that was killed early on has left its splits, a part of its log, or only the folder
     begun = folder.is_dir() and (not taken or any((folder / name).is_file() for name in (SPLITS, STATE)))
     if resume and not begun:
@@ -82,6 +80,19 @@ def check_folder(folder: Path, resume: bool) -> None:
         raise InputError(
             f"{folder} holds something already: --resume goes on with a run, or name another --adapter-path"
         )
+
+
+def _finished(folder: Path) -> str:
+    """Why a run that has no state does not go on, and what there is instead."""
+    if read_json(folder / TASK).get("method") == "knn":
+        return (
+            f"{folder} holds a finished run of knn, which has no steps to go on with: leave --resume out and name"
+            " another --adapter-path"
+        )
+    return (
+        f"{folder} holds what a training left, and not its {STATE}, without which it cannot go on: begin another"
+        f" run from it, with --resume-adapter-file {folder} and another --adapter-path"
+    )
 
 
 def _make_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import typing
@@ -412,3 +413,26 @@ def test_what_is_shown_of_a_run(monkeypatch, capsys, tmp_path):
         in shown.err
     )
     assert "best was" not in shown.err
+
+
+@pytest.mark.parametrize("shown", [(), ("--json",)], ids=["table", "json"])
+def test_a_dry_run_that_skips_images_says_so_in_its_status(cli, pair, data, tmp_path, shown):
+    """As every other verb does."""
+    own = shutil.copytree(data, tmp_path / "data")
+    broken = next(folder for folder in sorted(own.iterdir()) if folder.is_dir()) / "broken.png"
+    broken.write_bytes(b"no image")
+    arguments = (
+        "finetune",
+        "-d",
+        own,
+        "-m",
+        pair,
+        "--fine-tune-type",
+        "linear",
+        "--adapter-path",
+        tmp_path / "a",
+    )
+    done = cli(*arguments, "--dry-run", *shown)
+    assert done.returncode == 1 and f"skipped {broken}: " in done.stderr and done.stdout.count("\n") > 3
+    broken.unlink()
+    assert cli(*arguments, "--dry-run", *shown).returncode == 0

@@ -352,6 +352,19 @@ def test_there_is_nothing_to_go_on_with(options):
         finetune(options(resume=True))
 
 
+def test_a_finished_run_of_neighbours_has_nothing_to_go_on_with(options, tmp_path):
+    """And no option names it as a beginning: knn takes no --resume-adapter-file."""
+    finetune(options(fine_tune_type="knn"))
+    before = (tmp_path / "adapter" / "head.safetensors").read_bytes()
+    message = (
+        "adapter holds a finished run of knn, which has no steps to go on with: leave --resume out and name another"
+        " --adapter-path$"
+    )
+    with pytest.raises(InputError, match=message):
+        finetune(options(fine_tune_type="knn", resume=True))
+    assert (tmp_path / "adapter" / "head.safetensors").read_bytes() == before
+
+
 def test_what_a_training_left_is_not_overwritten_for_want_of_its_state(options, tmp_path):
     finetune(options(epochs=1))
     shutil.rmtree(tmp_path / "adapter" / ".training")
