@@ -18,7 +18,7 @@ from . import options
 from .bulk import pictures, run
 from .completion import SCORES, choices
 from .screen import screen
-from .trained import base_of, check_head_is_named, is_trained_pair
+from .trained import base_of, check_head_is_named, has_head, is_trained_pair
 from .ui import plain, put, say, verb
 
 if TYPE_CHECKING:
@@ -93,16 +93,18 @@ def classify(
     names = pictures(inputs, exclude)
     given = [*read_labels(labels), *(read_label_file(labels_file) if labels_file else [])]
     sentences = [*template, *lines_of(templates)] or None
-    zero_shot = adapter_path is None or is_trained_pair(adapter_path)
+    words = texts_of(given)
+    zero_shot = not has_head(adapter_path) and (
+        bool(words) or adapter_path is None or is_trained_pair(adapter_path)
+    )
     if adapter_path is None and any_base:
         raise InputError("--any-base is for --adapter-path: leave it out")
     _check_output(output, force, json, names)
-    words = texts_of(given)
     if zero_shot:
         if not words:
             check_head_is_named(model or options.DEFAULT, adapter_path)
         check_request(words, sentences, score, none)
-    else:
+    elif has_head(adapter_path):
         _check_trained(bool(words), sentences, score, none)
     base, revision = base_of(model, revision, adapter_path)
     if device:
@@ -137,7 +139,10 @@ def classify(
             )
             shown.close()
         else:
-            raise InputError(f"{adapter_path} holds no head: it was not trained to classify")
+            raise InputError(
+                f"{adapter_path} holds no head: it was not trained to classify;"
+                " with an image-text pair, give --labels"
+            )
         writer = _File(output, force, top_k, words) if output else _Writer(json, score, top_k, words)
         run(classifier.stream(names), names, writer, shown, "classified")
 

@@ -14,7 +14,7 @@ from ..finetune.reading import Columns, Reading
 from ..label_files import Choice, choose, read_labels
 from .screen import Screen
 from .tables import table
-from .trained import check_head_is_named, is_trained_pair
+from .trained import check_head_is_named, has_head, is_trained_pair
 from .ui import put, say
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def check_request(request: Request) -> None:
     if request.any_base and request.adapter_path is None:
         raise InputError("--any-base is for --adapter-path: leave it out")
     given = {"--template": request.templates, "--labels": request.labels}
-    has_own = request.adapter_path is not None and not is_trained_pair(request.adapter_path)
-    for name in (name for name, value in given.items() if value and has_own):
+    for name in (name for name, value in given.items() if value and has_head(request.adapter_path)):
         raise InputError(f"{name} is for zero-shot labels: leave it out, or --adapter-path")
     if request.templates:
         from ..zeroshot import check_templates
@@ -183,8 +182,12 @@ def _labels(request: Request, revision: str | None, settings: LoadOptions, shown
             multi_label=model.multi_label,
             on_event=shown,
         )
-    if request.adapter_path is not None and not is_trained_pair(request.adapter_path):
-        raise InputError(f"{request.adapter_path} holds no head to evaluate: it was not trained to classify")
+    asked = request.templates or request.labels or is_trained_pair(request.adapter_path)
+    if request.adapter_path is not None and not asked:
+        raise InputError(
+            f"{request.adapter_path} holds no head to evaluate: it was not trained to classify; with an image-text"
+            " pair, give --labels or --template"
+        )
     if isinstance(model, Aimv2VisionModel):
         check_head_is_named(request.model, request.adapter_path)
     for notice in choice.notices if choice else ():

@@ -56,3 +56,10 @@ def is_trained_pair(adapter_path: Path | None) -> bool:
         return bool(read_json(adapter_path.expanduser() / "task.json").get("task") == "contrastive")
     except ConfigError:
         return False
+
+
+def has_head(adapter_path: Path | None) -> bool:
+    """Whether a folder holds a trained head, which has labels of its own; PEFT's adapters have none."""
+    if adapter_path is None or is_trained_pair(adapter_path):
+        return False
+    return (adapter_path.expanduser() / "task.json").exists()

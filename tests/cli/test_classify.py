@@ -311,3 +311,30 @@ def test_an_interrupted_run_leaves_an_earlier_file(tmp_path, capsys):
     assert (tmp_path / "a.csv").read_text() == "longer"
     assert (tmp_path / "a.part.csv").read_text() == "path,label,score\na.png,dog,0.75\n"
     assert capsys.readouterr().err == f"mlx-aimv2: wrote the labels of 1 image to {tmp_path / 'a.part.csv'}\n"
+
+
+def test_an_adapter_without_a_head_takes_labels(cli, pair, with_adapter, photos, tmp_path):
+    """As PEFT writes them: the labels are embedded by the adapted pair."""
+    with_adapter(pair, tmp_path / "a")
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    arguments = ("classify", photos / "0.png", "--model", pair, "--adapter-path", tmp_path / "a", "--json")
+    done = cli(*arguments, "--labels", LABELS)
+    assert done.returncode == 0, done.stderr
+    model, processor = load(pair, adapter_path=tmp_path / "a")
+    expected = ZeroShotClassifier(model, processor, LABELS.split(","))(photos / "0.png")[0]
+    entries = json.loads(done.stdout)[0]["predictions"]
+    assert {entry["label"]: entry["score"] for entry in entries} == pytest.approx(dict(expected), abs=1e-5)
+    plain = cli(*arguments[:4], "--labels", LABELS, "--json")
+    assert json.loads(plain.stdout)[0]["predictions"] != entries
+    done = cli(*arguments)
+    assert done.returncode == 2 and "holds no head: it was not trained to classify" in done.stderr
+    assert done.stderr.endswith("; with an image-text pair, give --labels\n")
+
+
+def test_a_folder_that_is_missing_is_named_with_labels_too(cli, pair, photos, tmp_path):
+    request = ("classify", photos / "0.png", "--labels", LABELS, "--model", pair)
+    done = cli(*request, "--adapter-path", tmp_path / "none")
+    assert done.returncode == 1 and f"{tmp_path / 'none'}: there is no such folder" in done.stderr

@@ -254,6 +254,9 @@ def test_an_adapter_without_a_head_has_nothing_to_measure(cli, pair, with_adapte
         done = cli(*arguments, "--model", pair, "--adapter-path", tmp_path / "a")
         assert done.returncode == 2
         assert f"{tmp_path / 'a'} holds no head" in done.stderr
+    words = ("--template", "a {}", "--json")
+    done = cli("evaluate", "--data", shades, "--model", pair, "--adapter-path", tmp_path / "a", *words)
+    assert done.returncode == 0 and len(json.loads(done.stdout)["classes"]) == 3
 
 
 @pytest.mark.parametrize(
