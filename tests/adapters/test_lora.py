@@ -174,3 +174,15 @@ def test_dropout_on_average_is_none():
 @pytest.mark.parametrize("mode", [None, *MODES])
 def test_shapes_are_those_of_plain_weights(mode):
     assert linear_shape(linear(mode=mode)) == (96, 64)
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16], ids=str)
+def test_weights_with_scales_of_16_bits_are_unpacked_in_more(dtype):
+    layer = linear(dtype=dtype).to_quantized(32, 8)
+    assert layer.scales.dtype == dtype
+    codes = np.array(layer.weight).view(np.uint8).astype(np.float64).reshape(WIDTHS[1], -1, 32)
+    scales, biases = (np.array(layer[name].astype(mx.float32), np.float64) for name in ("scales", "biases"))
+    expected = (codes * scales[..., None] + biases[..., None]).reshape(WIDTHS[::-1])
+    np.testing.assert_allclose(plain_weight(layer), expected, rtol=0, atol=1e-7)
+    coarse = mx.dequantize(layer.weight, layer.scales, layer.biases, 32, 8).astype(mx.float32)
+    assert np.abs(np.array(coarse) - expected).max() > 1e-5  # which is what the test is for

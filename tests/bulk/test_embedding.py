@@ -265,6 +265,15 @@ def test_a_long_text_is_cut_and_not_refused(pair):
     assert abs(rows[0] @ rows[2]) < 0.999
 
 
+def test_the_numbers_of_cut_texts_go_on_from_batch_to_batch(pair):
+    cut, texts = [], ["a dog"] * (2 * TEXTS + 3)
+    long = [1, TEXTS - 1, TEXTS, 2 * TEXTS + 2]
+    for number in long:
+        texts[number] = "word " * 1000
+    assert len(list(Embedder(*pair).stream_texts(texts, cut.append))) == len(texts)
+    assert cut == long
+
+
 def test_many_long_texts_are_counted(pair):
     with pytest.warns(UserWarning) as cut:
         Embedder(*pair).texts([f"{number} " + "word " * 1000 for number in range(70)])

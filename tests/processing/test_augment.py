@@ -104,6 +104,25 @@ def test_jitter_changes_what_it_is_called_after(name: str) -> None:
             assert 0.59 < factor[0] < 1.41
 
 
+def test_the_four_changes_of_colour_come_in_an_order_of_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = []
+    for seed in range(200):
+        order: list[int] = []
+
+        def noted(number: int, order: list[int] = order) -> Any:
+            return lambda image, _: (order.append(number), image)[1]
+
+        monkeypatch.setattr("mlx_aimv2.processing.augment.JITTERS", [noted(number) for number in range(4)])
+        applied(
+            Augmentation(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+            Image.new("RGB", (42, 28)),
+            seed,
+        )
+        orders.append(tuple(order))
+    assert {tuple(sorted(order)) for order in orders} == {(0, 1, 2, 3)}
+    assert len(set(orders)) == 24  # with 200 seeds, which are always the same
+
+
 def test_half_a_turn_of_hue_exchanges_red_and_cyan() -> None:
     turned = JITTERS[3](Image.new("RGB", (1, 1), (255, 0, 0)), 0.5).getpixel((0, 0))
     np.testing.assert_allclose(turned, (0, 255, 255), atol=3)  # Pillow has 255 hues

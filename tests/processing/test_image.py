@@ -94,6 +94,18 @@ def test_rescale_and_normalize_can_be_left_out() -> None:
     assert np.allclose(normalized, (plain - [1, 2, 3]) / ImageProcessorConfig().image_std)
 
 
+def test_each_of_256_levels_is_the_float32_nearest_to_its_product() -> None:
+    """The reference multiplies in float64 and rounds once; in float32, 126 of the levels would be others."""
+    config = ImageProcessorConfig(size=16, crop_size=(16, 16), do_normalize=False)
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    found = ImageProcessor(config)(Image.fromarray(np.stack([levels] * 3, axis=-1)))
+    expected = np.array([np.float32(level * (1 / 255)) for level in range(256)], np.float32).reshape(16, 16)
+    for channel in range(3):
+        assert np.array_equal(found[..., channel], expected)
+    single = levels.astype(np.float32) * np.float32(1 / 255)
+    assert np.count_nonzero(single != expected) == 126  # which is what the test is for
+
+
 def test_a_crop_larger_than_the_picture_is_padded_before_normalizing() -> None:
     config = ImageProcessorConfig(do_resize=False, crop_size=(5, 4))
     result = ImageProcessor(config)(np.full((2, 7, 3), 255, np.uint8))

@@ -560,6 +560,21 @@ def test_which_file_names_a_special_token(
     assert _pad_of(tmp_path, {**PLAIN, **files}) == expected
 
 
+def test_a_token_that_no_file_names_is_the_one_around_every_text(tmp_path: Path) -> None:
+    """Before the usual names are looked for: this vocabulary has both."""
+    others = {"<|startoftext|>": len(VOCAB), "<|endoftext|>": len(VOCAB) + 1}
+    bos, eos = others
+    pipeline = _pipeline()
+    pipeline["model"]["vocab"] = {**VOCAB, **others}
+    pipeline["added_tokens"] += [
+        {"id": key, "content": name, "special": True, **_flags(False)} for name, key in others.items()
+    ]
+    pipeline["post_processor"] |= {"cls": [bos, others[bos]], "sep": [eos, others[eos]]}
+    tokenizer = Tokenizer.from_folder(_write(tmp_path, {"tokenizer.json": pipeline}))
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == tuple(others.values())
+    assert tokenizer("a cat").input_ids[0, [0, -1]].tolist() == list(others.values())
+
+
 def test_flags_of_the_decoder_go_before_those_of_the_name(tmp_path: Path) -> None:
     named = {"eos_token": {"content": EOS, **_flags(True)}, "bos_token": BOS}
     config = {**named, "added_tokens_decoder": _decoder(normalized=False)}
