@@ -24,7 +24,7 @@ from ..errors import Aimv2Error, BrokenImageError, ImageError, ImageTooLargeErro
 from .color_profiles import to_srgb
 from .decode_options import DecodeOptions
 from .formats import identify, reason
-from .repair import ended_jpegs, without_metadata
+from .repair import ended_jpegs, ends_in_zeros, without_metadata
 from .rgb import array_to_rgb, to_rgb
 from .significant_bits import significant_bits, unscale_colors
 from .tiff import is_tiff, open_tiff, through_libtiff
@@ -156,7 +156,8 @@ def _decode_repaired(
         raise error
     if not options.allow_truncated:
         advice = "allow_truncated (--allow-truncated) takes the pixels that are there"
-        raise BrokenImageError(f"cut off or damaged ({reason(error)}): {advice}") from error
+        cause = str(error) if isinstance(error, BrokenImageError) else f"cut off or damaged ({reason(error)})"
+        raise BrokenImageError(f"{cause}: {advice}") from error
     warnings.warn(f"{label}: cut off or damaged: some of its pixels are missing", stacklevel=2)
     return decoded
 
@@ -168,8 +169,11 @@ def _decode_stream(
     picture = picture or identify(stream)
     width, height = picture.size
     options.check_size(picture.size)
+    is_jpeg = picture.format in ("JPEG", "MPO")
+    if is_jpeg and ends_in_zeros(stream):  # which its decoder would take for pixels
+        raise BrokenImageError("cut off or damaged (the file ends in zeros)")
     drafted = None
-    if options.decode == "fast" and short_edge is not None and picture.format in ("JPEG", "MPO"):
+    if options.decode == "fast" and short_edge is not None and is_jpeg:
         drafted = picture.draft("RGB", (2 * short_edge, 2 * short_edge))
     if isinstance(picture, PngImageFile) and (bits := significant_bits(stream)) is not None:
         picture.info["significant_bits"] = bits

@@ -5,10 +5,12 @@ Nothing here decides what an image shows: a copy holds the same coded pixels as 
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import IO
 
 PNG, JPEG, END_OF_IMAGE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xff\xd9"
 # Chunks of PNG beside the critical ones that have to do with pixels: transparency, significant bits, orientation
@@ -17,8 +19,20 @@ KEPT_CHUNKS = frozenset({b"tRNS", b"sBIT", b"eXIf", b"cICP", b"iCCP", b"gAMA", b
 FIXED_SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4}
 MOST_PROFILE = 1 << 20  # bytes of an unpacked profile; Pillow refuses the whole image beyond this
 FRAMES, RESTARTS = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA}), range(0xD0, 0xD8)
+ZEROS = 16  # more zero bytes than coded pixels end in
 SCAN, ADOBE, EXIF = 0xDA, 0xEE, 0xE1
 APPLICATION, COMMENT = range(0xE0, 0xF0), 0xFE
+
+
+def ends_in_zeros(stream: IO[bytes]) -> bool:
+    """Whether zeros stand where a JPEG file should go on, as in a download that was not finished."""
+    if stream.seek(0, io.SEEK_END) < ZEROS:
+        return False
+    stream.seek(-ZEROS, io.SEEK_END)
+    if any(stream.read()):
+        return False
+    stream.seek(0)
+    return not stream.read().rstrip(b"\0").endswith(END_OF_IMAGE)
 
 
 def without_metadata(data: bytes) -> bytes | None:
@@ -124,16 +138,18 @@ def ended_jpegs(data: bytes) -> tuple[bytes, list[bytes]] | None:
     """
     if not data.startswith(JPEG):
         return None
+    body = data.rstrip(b"\xff")  # half a marker
+    if body.endswith(bytes(ZEROS)):  # room for what never came
+        body = body.rstrip(b"\0")
     scans = _Scans()
-    for marker, start, end in _segments(data):
-        content = data[start + 4 : end]
+    for marker, start, end in _segments(body):
+        content = body[start + 4 : end]
         if marker in FRAMES and len(content) >= 6:
             scans.components = tuple(content[6 : 6 + 3 * content[5] : 3])
         elif marker == SCAN and len(content) >= 4 + 2 * content[0]:
             scans.add(content, end)
     if not scans.last:
         return None
-    body = data.rstrip(b"\xff")  # half a marker
     ended = body + END_OF_IMAGE
     if not scans.complete:
         return ended, []

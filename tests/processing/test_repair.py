@@ -56,13 +56,26 @@ def test_a_jpeg_without_its_end_may_be_reduced_while_it_is_decoded() -> None:
 def test_a_jpeg_that_lacks_pixels_is_refused_wherever_it_is_cut(kind: dict[str, Any]) -> None:
     data = encoded(photo(), "JPEG", **kind)
     whole = pixels(data)
-    for keep in range(data.rindex(b"\xff\xda") + 20, len(data) - 2):
+    ends = range(data.rindex(b"\xff\xda") + 20, len(data) - 2)
+    for keep in {*ends[::29], *ends[-12:]}:
         try:
             shown = pixels(data[:keep])
         except BrokenImageError:
             continue
         # the bits that are cut off may change nothing that can be seen
         assert np.abs(shown.astype(int) - whole).max() <= 1, keep
+
+
+def test_zeros_in_place_of_the_rest_are_no_pixels() -> None:
+    data = encoded(photo(), "JPEG")
+    for keep in (len(data) // 2, len(data) - 30):
+        with pytest.raises(BrokenImageError, match=HINT):
+            decode_image(data[:keep] + bytes(len(data)))
+        with pytest.warns(UserWarning, match="some of its pixels are missing"):
+            pixels(data[:keep] + bytes(len(data)), ALLOWED)
+    assert np.array_equal(pixels(data + bytes(4096)), pixels(data))
+    assert np.array_equal(pixels(data + b"a video" + bytes(4096)), pixels(data))
+    assert np.array_equal(pixels(data[:-2] + bytes(4096)), pixels(data))
 
 
 def test_a_jpeg_cut_between_restart_intervals_is_refused() -> None:
