@@ -56,6 +56,7 @@ class StoredAdapter:
         base: hash of the checkpoint it was trained on; None where the file does not say.
         hash: of this adapter: its tensors and how they are used.
         wrapper: what the names of modules had before them in training, such as `vision.`.
+        outer: what the names of tensors have before PEFT's own prefix, such as `module.`.
         outside: names of tensors that belong to no encoder or pair, and are left out.
     """
 
@@ -65,13 +66,15 @@ class StoredAdapter:
     base: str | None
     hash: str
     wrapper: str = ""
+    outer: str = ""
     outside: tuple[str, ...] = ()
 
     def notices(self) -> list[str]:
         """What a user should know of how it was read."""
         found = []
-        if self.wrapper:
-            found.append(f"{self.folder}: {self.wrapper} before the name of every module is taken off")
+        if self.outer or self.wrapper:
+            before = " and ".join(part for part in (self.outer, self.wrapper) if part)
+            found.append(f"{self.folder}: {before} before the name of every module is taken off")
         if self.outside:
             names = fold_names(self.outside)
             found.append(f"{self.folder}: left out, for it is no part of the encoder: {names}")
@@ -142,6 +145,7 @@ def read_stored(folder: Path) -> StoredAdapter:
         base=header.metadata.get("base") or None,
         hash=digest,
         wrapper=before.rpartition(PREFIX)[2],
+        outer=before.partition(PREFIX)[0],
         outside=tuple(outside),
     )
 

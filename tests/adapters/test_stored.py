@@ -66,7 +66,8 @@ def test_an_adapter_of_a_wrapper_gives_what_the_encoders_own_gives(
     (plain, _), (model, told) = loaded(tiny_vision, adapter), loaded(tiny_vision, wrapped)
     assert mx.array_equal(model(pixels).last_hidden_state, plain(pixels).last_hidden_state)
     assert list(adapted(model)) == list(adapted(plain)) and len(adapted(model)) == 4
-    before = wrapper.rpartition(PREFIX)[2].replace("vision_model.", "")
+    outer, _, own = wrapper.partition(PREFIX)
+    before = " and ".join(part for part in (outer, own.replace("vision_model.", "")) if part)
     assert told == ([f"{wrapped}: {before} before the name of every module is taken off"] if before else [])
 
 
