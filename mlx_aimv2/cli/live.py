@@ -48,7 +48,8 @@ class Live:
             OSError: the terminal takes no more.
         """
         if self.bars is None:
-            print(line, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{line}\n")  # in one piece: threads that decode warn, too
+            sys.stderr.flush()
         else:
             self.bars.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 

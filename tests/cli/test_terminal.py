@@ -1,5 +1,6 @@
 """Every verb with a bar or a table where stderr is a terminal: what comes out of stdout, and what is to be seen."""
 
+import io
 import json
 import os
 import re
@@ -219,6 +220,19 @@ def test_all_that_is_said_while_a_bar_is_drawn_stands_in_lines_of_its_own(monkey
         "",
         "mlx-aimv2: after",
     ]
+
+
+def test_a_line_of_talk_is_written_in_one_piece(monkeypatch):
+    written = []
+
+    class Pieces(io.StringIO):
+        def write(self, text):
+            written.append(text)
+            return len(text)
+
+    monkeypatch.setattr("sys.stderr", Pieces())
+    show_warning("one thread of several")
+    assert written == ["mlx-aimv2: warning: one thread of several\n"]
 
 
 def test_another_terminal_as_stdout_gets_the_rows_alone(monkeypatch):
