@@ -187,8 +187,8 @@ def _show_how_to_go_on(finished: Finished, options: FinetuneOptions) -> None:
     epochs = recommended_epochs(method, -(-trained.steps // trained.epochs))
     if trained.epochs < epochs:
         say(
-            f"{trained.steps:,} steps are few for {method}, and the last epoch was the best: --resume --epochs"
-            f" {epochs} goes on"
+            f"a run of {counted(trained.steps, 'step')} is short for {method}, and the last epoch was the best:"
+            f" --resume --epochs {epochs} goes on"
         )
 
 

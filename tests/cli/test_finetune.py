@@ -314,7 +314,8 @@ def test_a_run_that_was_too_short_is_told_so(tmp_path, capsys, best_epoch, epoch
     assert "(2 MB) is for --resume" in lines[0] and len(lines) == 1 + told
     if told:
         assert lines[1] == (
-            "mlx-aimv2: 80 steps are few for linear, and the last epoch was the best: --resume --epochs 125 goes on"
+            "mlx-aimv2: a run of 80 steps is short for linear, and the last epoch was the best:"
+            " --resume --epochs 125 goes on"
         )
 
 
