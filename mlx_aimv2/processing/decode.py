@@ -107,7 +107,7 @@ def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int |
     with _failures_named(label):
         if isinstance(source, Image.Image):
             options.check_size(source.size)
-            return Decoded.whole(_upright_rgb(source, options, label, ours=False)[0])
+            return _decode_picture(source, options, label)
         with _opened(source) as stream:
             try:
                 return _decode_stream(stream, options, short_edge, label)
@@ -116,6 +116,21 @@ def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int |
                     raise
                 stream.seek(0)
                 return _decode_repaired(stream.read(), options, short_edge, label, error)
+
+
+def _decode_picture(picture: Image.Image, options: DecodeOptions, label: str) -> Decoded:
+    """Decode a Pillow picture, which reads its pixels from its file only now if it was just opened."""
+    try:
+        return Decoded.whole(_upright_rgb(picture, options, label, ours=False)[0])
+    except Exception as error:
+        file, size = getattr(picture, "fp", None), picture.size
+        if file is None or not _may_be_repaired(error):
+            raise
+        file.seek(0)
+        copy = Image.open(io.BytesIO(data := file.read()))
+        if copy.size != size or picture.tell():  # reduced with `draft`, or another frame
+            raise
+        return _decode_repaired(data, options, None, label, error)
 
 
 # Pillow's `load` for files that are cut off. Its switch is one for the whole process, and read from its module: this

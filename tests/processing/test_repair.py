@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 import zlib
@@ -42,6 +43,23 @@ def test_a_jpeg_without_its_end_marker_has_all_of_its_pixels(kind: dict[str, Any
     data = encoded(photo().convert("L" if gray else "RGB"), "JPEG", **kind)
     for cut in (1, 2):
         assert np.array_equal(pixels(data[:-cut]), pixels(data))
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+def test_a_pillow_picture_that_was_only_opened_is_repaired_as_its_file_is() -> None:
+    data = encoded(photo(), "JPEG")
+    assert np.array_equal(pixels(opened(data[:-2])), pixels(data))
+    with pytest.raises(BrokenImageError, match=HINT):
+        decode_image(opened(data[:-50]))
+    with pytest.warns(UserWarning, match="some of its pixels are missing"):
+        assert decode_image(opened(data[:-50]), ALLOWED).size == (61, 61)
+    reduced = opened(encoded(photo(640), "JPEG")[:-2])
+    reduced.draft("RGB", (80, 80))
+    with pytest.raises(BrokenImageError):  # its own size is not that of the file
+        decode_image(reduced)
 
 
 def test_a_jpeg_without_its_end_may_be_reduced_while_it_is_decoded() -> None:
