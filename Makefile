@@ -1,6 +1,8 @@
 # Everything runs in .venv, which is made on first use. `make PYTHON=python3.12 test` picks another Python.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$p && break; done)
+# Processes that run the tests.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -12,7 +14,7 @@ demo: $(VENV)/.base
 	$(BIN)/mlx-aimv2 demo --force
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
