@@ -256,7 +256,7 @@ def test_an_adapter_without_a_head_has_nothing_to_measure(cli, pair, with_adapte
         assert f"{tmp_path / 'a'} holds no head" in done.stderr
     words = ("--template", "a {}", "--json")
     done = cli("evaluate", "--data", shades, "--model", pair, "--adapter-path", tmp_path / "a", *words)
-    assert done.returncode == 0 and len(json.loads(done.stdout)["classes"]) == 3
+    assert done.returncode == 0 and json.loads(done.stdout)["pictures"] > 0
 
 
 @pytest.mark.parametrize(
