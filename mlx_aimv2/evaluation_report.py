@@ -1,4 +1,4 @@
-"""The report of an evaluation on disk: its numbers as JSON, and pictures of them."""
+"""The report of an evaluation on disk: its numbers as JSON, and plots of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .checkpoints.atomic import refuse_existing
 from .checkpoints.swap import replacing_together
 from .errors import ExistsError, OutputError
 
-REPORT, PICTURES = "evaluation.json", ("calibration.png", "confusion.png")  # the files of a report
+REPORT, PLOTS = "evaluation.json", ("calibration.png", "confusion.png")  # the files of a report
 
 
 class Reported(Protocol):
@@ -24,11 +24,11 @@ class Reported(Protocol):
         """Everything as plain values for JSON."""
 
     def drawn(self) -> dict[str, Image.Image]:
-        """Pictures, by the names of their files."""
+        """Plots, by the names of their files."""
 
 
 def write_report(folder: Path, evaluation: Reported) -> list[Path]:
-    """Write `evaluation.json`; of labels `calibration.png` and, where a picture has one label, `confusion.png`.
+    """Write `evaluation.json`; of labels `calibration.png` and, where an image has one label, `confusion.png`.
 
     Args:
         folder: is made where it does not exist; an earlier report in it is replaced, all files together.
@@ -40,19 +40,19 @@ def write_report(folder: Path, evaluation: Reported) -> list[Path]:
     Raises:
         OutputError: one of them cannot be written.
     """
-    pictures = evaluation.drawn()
+    plots = evaluation.drawn()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be made: {error.strerror or error}") from error
     text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
     with replacing_together(folder / ".report", REPORT) as partial:
-        for name, picture in pictures.items():
-            save_picture(partial / name, picture)
+        for name, plot in plots.items():
+            save_picture(partial / name, plot)
         (partial / REPORT).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-    for name in set(PICTURES) - pictures.keys():
+    for name in set(PLOTS) - plots.keys():
         (folder / name).unlink(missing_ok=True)  # of an earlier report of another kind
-    return [folder / name for name in (*pictures, REPORT)]
+    return [folder / name for name in (*plots, REPORT)]
 
 
 def check_report(folder: Path, force: bool) -> None:
@@ -63,4 +63,4 @@ def check_report(folder: Path, force: bool) -> None:
     """
     if os.path.lexists(folder) and not folder.is_dir():
         raise ExistsError(f"{folder} is no folder: name another")
-    refuse_existing(*(folder / name for name in (REPORT, *PICTURES)), force=force)
+    refuse_existing(*(folder / name for name in (REPORT, *PLOTS)), force=force)

@@ -1,4 +1,4 @@
-"""What a file was like when something was computed from it: where it is, its size, time and content."""
+"""Marks of files: place, size, time and content when something was computed from a file."""
 
 from __future__ import annotations
 

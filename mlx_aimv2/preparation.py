@@ -41,7 +41,7 @@ class ConvertOptions:
         calibrate: pictures with which the vision encoder is quantized, in place of plain rounding.
         report: run source and result on pictures and compare them, for the model card.
         report_pictures: those pictures; none for built-in drawings.
-        exclude: patterns of files and folders that are no such pictures.
+        exclude: patterns of files and folders that are no such images.
         card_name: what the model card calls the result; None for the folder's name.
         force: replace a checkpoint that is there.
     """

@@ -30,7 +30,7 @@ def build_processor(
     Args:
         folder: the checkpoint.
         config: its model.
-        options: how pictures are decoded, and how large they may be.
+        options: how images are decoded, and how large they may be.
         settings: for images, in place of its own.
         on_event: told where defaults stand in for settings that the folder lacks.
 

@@ -11,7 +11,7 @@ from mlx_aimv2.checkpoints.swap import swapped
 from mlx_aimv2.classification import TrainedClassifier
 from mlx_aimv2.errors import BrokenImageError, ExistsError, InputError, NonFiniteError, OutputError
 from mlx_aimv2.evaluation import evaluate_classifier, evaluate_zero_shot
-from mlx_aimv2.evaluation_report import PICTURES, REPORT, check_report, write_report
+from mlx_aimv2.evaluation_report import PLOTS, REPORT, check_report, write_report
 from mlx_aimv2.events import Notice, Progress, Skipped
 from mlx_aimv2.models.classifier import Classifier, LinearHead
 
@@ -219,11 +219,11 @@ def test_a_report_is_the_old_or_the_new_one_whatever_fails(learned, shades, tmp_
     new = evaluate_classifier(*learned, shades, LABELS)
 
     def check(folder, step):
-        files = [swapped(folder / name, folder / ".report") for name in (REPORT, *PICTURES)]
+        files = [swapped(folder / name, folder / ".report") for name in (REPORT, *PLOTS)]
         found = json.loads(files[0].read_text()) if files[0].exists() else None
         assert found in [json.loads(json.dumps(each.to_dict())) for each in (old, new)]
         write_report(folder, new)
-        assert sorted(path.name for path in folder.iterdir()) == sorted((REPORT, *PICTURES))
+        assert sorted(path.name for path in folder.iterdir()) == sorted((REPORT, *PLOTS))
 
     def work(folder):
         write_report(folder, new)

@@ -168,7 +168,7 @@ def _rename(partial: Path, path: Path) -> None:
         partial.rename(path)
     except OSError as error:
         if error.errno in OCCUPIED:  # another run was quicker
-            raise ExistsError(f"{path} exists already: name another, or replace it with --force") from error
+            raise _exists_already(path) from error
         raise
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint that has been looked at: where it lies, how it is written, and the model that it describes."""
+"""A checkpoint on disk: its place, its layout and the model that it describes, without its weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEPT_FLOAT32 = ("position_embedding.weight", "logit_scale")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that has been looked at and not opened.
+    """A checkpoint whose configuration and tensor names have been read, and no weights.
 
     Attributes:
         resolved: where it lies and where it came from.
@@ -50,7 +50,7 @@ class Checkpoint:
         """Its tensors as lazy arrays by canonical name; those of an .npz or .msgpack file are unpacked first.
 
         Raises:
-            DamagedFileError: a file cannot be opened, is damaged, or has changed since the checkpoint was looked at.
+            DamagedFileError: a file cannot be opened, is damaged, or has changed since its header was read.
             OutputError: there is no room to unpack it.
         """
         return self._resampled(self.layout.to_canonical(open_tensors(self.header))[0])

@@ -1,4 +1,4 @@
-"""What a user calls a checkpoint: a folder, a short name, or a repository."""
+"""Names of checkpoints: folders, short names and repositories."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import CheckpointError
+from ..storage.json_files import write_json
 from .headers import DTYPE_NAMES
 from .selection import INDEX, SINGLE, shard_name
 
@@ -83,7 +84,7 @@ def write_shards(
     if len(shards) > 1:
         places = {entry.name: name for name, shard in zip(names, shards, strict=True) for entry in shard}
         index = {"metadata": {"total_size": sum(entry.nbytes for entry in entries)}, "weight_map": places}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / INDEX, index)
     return [folder / name for name in names]
 
 

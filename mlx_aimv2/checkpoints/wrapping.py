@@ -1,4 +1,4 @@
-"""Where in a file of tensors the encoder is: below which prefix, and what else lies beside it."""
+"""Prefixes of tensor names: where in a file the encoder is, and what else the file holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the library says to a verb that lacks the options it names."""
+"""Messages of the library without the options that a verb lacks."""
 
 from __future__ import annotations
 

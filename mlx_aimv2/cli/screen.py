@@ -1,4 +1,4 @@
-"""What is shown of events while a verb works: bars on a terminal, lines in a pipe."""
+"""Progress and notices while a verb works: bars on a terminal, lines in a pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of a run: refused or made, and locked."""
+"""Checks, makes and locks the folder of a run."""
 
 from __future__ import annotations
 

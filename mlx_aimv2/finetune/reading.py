@@ -1,4 +1,4 @@
-"""How data is read: what is left out of it, and what the columns of a table are."""
+"""Options for reading data: what to leave out of it, and the columns of a table."""
 
 from __future__ import annotations
 

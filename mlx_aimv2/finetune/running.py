@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -204,4 +203,4 @@ def _keep_splits(folder: Path, record: Mapping[str, Any], resume: bool) -> None:
             " --adapter-path"
         )
     with replacing(folder / SPLITS) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_json(partial, record)

@@ -1,4 +1,4 @@
-"""Where a new run begins, if not with fresh weights: at an adapter or a head that an earlier training left."""
+"""The weights of an earlier training that a new run begins with (`--resume-adapter-file`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in the way where MLX cannot be imported, and what to do about it."""
+"""Why MLX cannot be imported, and what to do about it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def middle_start(length: int, kept: int, config: ImageProcessorConfig) -> int:
 
 
 def center_crop(pixels: NDArray[np.uint8], config: ImageProcessorConfig) -> NDArray[np.uint8]:
-    """The middle of (H, W, 3), with borders where the picture is smaller."""
+    """The middle of (H, W, 3), with borders where the image is smaller."""
     size = config.crop_size
     (height, width), (crop_height, crop_width) = pixels.shape[:2], size
     top, left = middle_start(height, crop_height, config), middle_start(width, crop_width, config)

@@ -160,7 +160,7 @@ class ImageProcessorConfig:
         return replace(self, size=size, crop_size=(edge, edge))
 
     def same_pixels(self, other: ImageProcessorConfig) -> bool:
-        """Whether both make the same pixels of every picture."""
+        """Whether both make the same pixels of every image."""
         return self._deciding() == other._deciding()
 
     def _deciding(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""timm's words for what is done to an image (`pretrained_cfg` in config.json), read and written.
+"""timm's settings for images (`pretrained_cfg` in config.json), read and written.
 
 Sources: timm's `data/config.py` (which value counts), `data/transforms_factory.py` (`transforms_imagenet_eval`) and
 `models/_pretrained.py` (the names).

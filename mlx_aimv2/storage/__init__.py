@@ -1,1 +1,1 @@
-"""Files on disk, whatever they hold."""
+"""Reading and writing text and JSON files, whatever they hold."""
