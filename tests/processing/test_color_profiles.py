@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -100,6 +101,77 @@ def test_orientation_is_kept() -> None:
     data = with_profile(array, PROFILES["swapped"], exif=exif)
     expected = in_srgb(np.rot90(array, -1), matrix_of("swapped"), 2.2)
     assert np.abs(pixels(data, MANAGED).astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("form", ["AVIF", "HEIF"])
+def test_phones_formats_have_profiles_too(form: str) -> None:
+    flat = np.full((64, 64, 3), (150, 100, 120), np.uint8)
+    if form == "HEIF":  # without making it known to all of Pillow
+        image = Image.fromarray(flat)
+        image.info["icc_profile"] = PROFILES["swapped"]
+        stream = io.BytesIO()
+        pytest.importorskip("pillow_heif").from_pillow(image).save(stream, quality=100)
+        data = stream.getvalue()
+    else:
+        data = with_profile(flat, PROFILES["swapped"], form, quality=100)
+    expected = in_srgb(pixels(data), matrix_of("swapped"), 2.2)
+    assert np.abs(pixels(data).astype(int) - expected).max() > 4
+    assert np.abs(pixels(data, MANAGED).astype(int) - expected).max() <= 2
+
+
+def test_grey_may_keep_the_profile_of_its_coloured_original() -> None:
+    expected = encode_srgb((muted()[..., 0] / 255) ** (461 / 256))[..., None]
+    shown = pixels(with_profile(muted()[..., 0], PROFILES["ProPhoto"]), MANAGED)
+    assert np.abs(shown.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["RGBa", "La", "RGBX", "1"])
+def test_unusual_modes_have_profiles_too(mode: str) -> None:
+    source = {"La": "LA", "1": "L"}.get(mode, "RGBA" if mode == "RGBa" else "RGB")
+    image = Image.fromarray(muted()).convert(source).convert(mode)
+    image.info["icc_profile"] = PROFILES["ProPhoto"]
+    before = pixels(image)
+    shown = pixels(image, MANAGED)
+    assert np.abs(shown.astype(int) - in_srgb(before, matrix_of("ProPhoto"), 1.8)).max() <= 2
+    assert image.mode == mode
+
+
+def test_a_color_that_means_transparent_is_found_before_the_conversion() -> None:
+    array = muted()
+    array[:8] = 100
+    data = with_profile(array, PROFILES["swapped"], transparency=(100, 100, 100))
+    shown = pixels(data, DecodeOptions(color_managed=True, background="#20c0ff"))
+    assert (shown[:8] == (0x20, 0xC0, 0xFF)).all()
+    expected = in_srgb(array, matrix_of("swapped"), 2.2)[8:]
+    assert np.abs(shown[8:].astype(int) - expected).max() <= 2
+
+
+def test_a_profile_that_lost_a_part_is_ignored_with_a_warning() -> None:
+    chunk = b"ICC_PROFILE\0\x01\x02" + PROFILES["swapped"]  # the first of two, and the second is not there
+    plain = encoded(Image.fromarray(muted()), "JPEG")
+    data = plain[:2] + b"\xff\xe2" + (len(chunk) + 2).to_bytes(2, "big") + chunk + plain[2:]
+    with pytest.warns(UserWarning, match=r"its colour profile is ignored \(it is cut off or damaged\)"):
+        assert np.array_equal(pixels(data, MANAGED), pixels(plain))
+
+
+def _of_class(name: bytes) -> bytes:
+    return PROFILES["swapped"][:12] + name + PROFILES["swapped"][16:]
+
+
+@pytest.mark.parametrize(
+    ("profile", "reason"),
+    [
+        (rgb_profile(np.zeros((3, 3)), 2.2), r"it makes \(0, 0, 0\) of white"),
+        (rgb_profile(matrix_of("swapped") * [0.2, 1, 1], 2.2), "of white"),
+        (_of_class(b"link"), "its class is 'link', which describes no image"),
+        (_of_class(b"abst"), "its class is 'abst', which describes no image"),
+        (cmyk_profile(), "it is one for CMYK pixels, not for RGB"),
+    ],
+)
+def test_a_profile_without_sense_is_ignored_with_a_warning(profile: bytes, reason: str) -> None:
+    data = with_profile(muted(), profile)
+    with pytest.warns(UserWarning, match=reason):
+        assert np.array_equal(pixels(data, MANAGED), muted())
 
 
 @pytest.mark.parametrize("profile", [b"nonsense" * 40, PROFILES["swapped"][:200], gray_profile(1.8)])
