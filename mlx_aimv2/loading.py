@@ -166,12 +166,10 @@ def at_resolution(
             size = made_size(checkpoint.resolved.folder, checkpoint.config, settings)
         return checkpoint.at_size(vision.image_size if size is None else size)
     if size is not None and (vision.is_native or size != vision.image_size):
-        own = "any size" if vision.is_native else f"{vision.image_size} x {vision.image_size} pixels"
-        hint = (
-            "leave image_size out"
-            if vision.is_native
-            else "resample its positions with --interpolate-positions"
-        )
+        own, hint = "any size", "leave image_size out"
+        if not vision.is_native:
+            own = f"{vision.image_size} x {vision.image_size} pixels"
+            hint = "resample its positions with --interpolate-positions"
         raise InputError(f"{checkpoint.resolved.name} takes {own}, not {size!r} on a side: {hint}")
     return checkpoint
 

@@ -13,7 +13,7 @@ from ..storage.text_files import read_lines
 from ..words import counted
 from .columns import CAPTION
 from .reading import Reading
-from .rows import SPLIT_NAMES, SPLITS, Row, Rows, check_split, check_there
+from .rows import SPLITS, Row, Rows, check_split, check_there
 from .splits import by_split, check_fraction, check_seed
 from .table_folders import check_other_tables, read_tables, tables_of
 from .tables import IN_FOLDERS, caption_text, names_captions, read_table
@@ -202,7 +202,7 @@ def _captions(root: Path, text: str | None) -> tuple[tuple[str, ...], str]:
 
 def _split_folders(tree: Tree) -> dict[str, str]:
     """Names of the folders of the data that are splits -> which; none where there is no `train/`."""
-    named = {path: SPLIT_NAMES[path.lower()] for path in tree.subfolders() if path.lower() in SPLIT_NAMES}
+    named = tree.split_folders()
     return named if "train" in named.values() else {}
 
 

@@ -41,7 +41,7 @@ def tables_of(tree: Tree) -> Tables:
     named = split_tables([tree.root / path for path in _tables(tree, "")])
     if named:
         return Tables(tuple((file.name, split) for split, file in named.items()), by_split=True)
-    folders = {path: SPLIT_NAMES[path.lower()] for path in tree.subfolders() if path.lower() in SPLIT_NAMES}
+    folders = tree.split_folders()
     found = {folder: _in_split(tree, folder) for folder in folders}
     if any(found.values()) and "train" in folders.values():
         for folder, tables in found.items():

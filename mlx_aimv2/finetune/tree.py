@@ -14,7 +14,7 @@ from ..sources.endings import ending_of, kind_of
 from ..sources.left_out import LeftOut
 from ..sources.scanner import Rules, identity, scan_folder
 from .reading import Reading
-from .rows import natural
+from .rows import SPLIT_NAMES, natural
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class Tree:
         """The folders in a folder, in their natural order."""
         found = [path for path in self.folders if parent(path) == folder]
         return sorted(found, key=lambda path: natural(name(path)))
+
+    def split_folders(self) -> dict[str, str]:
+        """The folders of the data that are called like a split, and which."""
+        return {path: SPLIT_NAMES[path.lower()] for path in self.subfolders() if path.lower() in SPLIT_NAMES}
 
     def below(self, folder: str) -> list[str]:
         """The images below a folder."""
