@@ -223,7 +223,9 @@ class _Search:
             self.files[EXCLUDED, ""] += 1
         elif entry.name in own:
             self.files[OWN, ""] += 1
-        elif not _is_file(entry) and not entry.is_symlink():
+        elif not _is_file(entry) and (
+            not entry.is_symlink() or _is_there(entry.path)
+        ):  # reading may never end
             self.files[SPECIAL, ""] += 1
         elif is_image(entry.name):  # a broken link too: opening it says so
             folder.images.append(path)
@@ -275,6 +277,13 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
     except OSError:
+        return False
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # a link to itself
         return False
 
 

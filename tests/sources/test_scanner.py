@@ -161,6 +161,17 @@ def test_broken_links_and_special_files(tmp_path: Path) -> None:
     assert words == "3 files: 2 special file, 1 broken link"
 
 
+def test_links_to_devices_and_pipes_are_special_files(tmp_path: Path) -> None:
+    touched(tmp_path, "a/a.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "a/zeros.jpg").symlink_to("/dev/zero")  # which has no end
+    (tmp_path / "a/pipe.jpg").symlink_to("../pipe")
+    (tmp_path / "a/gone.jpg").symlink_to("nowhere")
+    images, words = found(tmp_path / "a")
+    assert images == ["a.jpg", "gone.jpg"]
+    assert words == "2 files: 2 special file"
+
+
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touched(tmp_path, "a/b.jpg", "shut/c.jpg")
     scandir = os.scandir
