@@ -7,7 +7,8 @@ import enum
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NoReturn, Protocol, TypeVar
 
 from ..errors import Aimv2Error, InputError
@@ -51,16 +52,20 @@ class Sink(Protocol[Result]):
         """Bring out what has been taken; also after an interruption or a failure."""
 
 
-def pictures(names: Sequence[str], exclude: Sequence[str] = ()) -> list[str]:
-    """The images meant by the arguments of a verb, with `-` read from stdin; what is left out is said."""
+def pictures(names: Sequence[str], exclude: Sequence[str] = ()) -> tuple[list[str], Mapping[str, str]]:
+    """The images meant by the arguments of a verb, with `-` read from stdin; what is left out is said.
+
+    Returns:
+        The images, and names among them that stand for no image, with the reason: see `screen`.
+    """
     from ..sources.paths import find_images
 
     scan = find_images(with_names(names), exclude)
-    for notice in scan.notices():
+    for notice in replace(scan, empty={}).notices():
         say(notice)
     if not scan.images:
         raise InputError("no images: name files, folders or patterns")
-    return list(scan.images)
+    return list(scan.images), scan.empty
 
 
 def run(

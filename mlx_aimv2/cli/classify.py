@@ -90,7 +90,7 @@ def classify(
     from ..models.classifier import Classifier
     from ..zeroshot import check_request
 
-    names = pictures(inputs, exclude)
+    names, empty = pictures(inputs, exclude)
     given = [*read_labels(labels), *(read_label_file(labels_file) if labels_file else [])]
     sentences = [*template, *lines_of(templates)] or None
     words = texts_of(given)
@@ -123,7 +123,7 @@ def classify(
         interpolate_positions=interpolate_positions,
         image_size=image_size,
     )
-    with screen() as shown:
+    with screen(empty) as shown:
         settings = dataclasses.replace(settings, any_base=any_base)
         loaded, processor = load(
             base, revision=revision, options=settings, on_event=shown, adapter_path=adapter_path

@@ -83,7 +83,7 @@ def embed(
     from ..pooling import check_choice
     from ..vector_writer import WriterOptions, open_writer
 
-    names = with_texts(inputs) if text else pictures(inputs, exclude)
+    names, empty = (with_texts(inputs), {}) if text else pictures(inputs, exclude)
     check_choice(pooling)
     if any_base and adapter_path is None:
         raise InputError("--any-base is for --adapter-path: leave it out")
@@ -106,7 +106,7 @@ def embed(
         image_size=image_size,
     )
     base, revision = base_of(model, revision, adapter_path)
-    with screen() as shown:
+    with screen(empty) as shown:
         settings = dataclasses.replace(settings, any_base=any_base)
         loaded, processor = load(
             base, revision=revision, options=settings, on_event=shown, adapter_path=adapter_path

@@ -203,7 +203,7 @@ def evaluate(
             image_root=image_root,
         )
         check_request(request)
-    names = pictures(inputs, exclude) if inputs else None
+    names, empty = pictures(inputs, exclude) if inputs else (None, {})
     from ..models.backend import require_mlx, use_device
 
     require_mlx()
@@ -226,7 +226,7 @@ def evaluate(
         interpolate_positions=interpolate_positions,
         image_size=image_size,
     )
-    with screen() as shown:
+    with screen(empty) as shown:
         if request is not None:
             evaluate_data(request, revision, settings, shown)
         elif compare is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..events import Event, Metric, Notice, Progress, Skipped
@@ -25,8 +25,9 @@ class Screen:
     A training has a bar with its numbers on a terminal; in a pipe, a line for every epoch and every tenth of it all.
     """
 
-    def __init__(self) -> None:
-        """Show nothing yet."""
+    def __init__(self, reasons: Mapping[str, str] | None = None) -> None:
+        """Take better reasons for skipping some sources than their events have."""
+        self._reasons = dict(reasons or {})
         self.skipped = 0
         self.started = time.monotonic()
         self._unit = ""
@@ -40,7 +41,7 @@ class Screen:
         elif isinstance(event, Skipped):
             self.skipped += event.count
             named = f"{' '.join(str(event.source).split())}: "
-            reason = " ".join(event.reason.split()).removeprefix(named)
+            reason = " ".join(self._reasons.get(str(event.source), event.reason).split()).removeprefix(named)
             say(f"skipped {event.source}: {fitted(reason, RUNNING.get())}")
         elif isinstance(event, Metric):
             self._metric(event)
@@ -97,9 +98,9 @@ class Screen:
 
 
 @contextlib.contextmanager
-def screen() -> Iterator[Screen]:
-    """A `Screen` that is closed in the end, whatever happens."""
-    shown = Screen()
+def screen(reasons: Mapping[str, str] | None = None) -> Iterator[Screen]:
+    """A `Screen` that is closed in the end, whatever happens; see there for ``reasons``."""
+    shown = Screen(reasons)
     try:
         yield shown
     finally:

@@ -46,9 +46,9 @@ def find_images(names: Iterable[str], exclude: Sequence[str] = ()) -> Scan:
             empty[name], found, named = scan.left_out, [name], True
         images += found if named else [file for file in found if file not in seen]
         seen.update(found)
-    notes = tuple(_nothing(name, rest) for name, rest in empty.items())
+    notes = {name: _nothing(name, rest) for name, rest in empty.items()}
     if empty and len(empty) == len(images):
-        raise InputError(notes[0])
+        raise InputError(next(iter(notes.values())))
     return Scan(tuple(images), left_out, empty=notes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from heapq import heappop, heappush
@@ -78,7 +78,7 @@ class Scan:
         unreadable: folders that could not be read, and why.
         others: the files with the endings that were to be found also.
         folders: all that were searched, by their paths from the first one.
-        empty: what to say of names that stand for no image.
+        empty: names that stand for no image, and what to say of each; they are among the images, and fail there.
     """
 
     images: tuple[str, ...] = ()
@@ -86,11 +86,11 @@ class Scan:
     unreadable: tuple[tuple[str, str], ...] = ()
     others: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
-    empty: tuple[str, ...] = ()
+    empty: Mapping[str, str] = field(default_factory=dict)
 
     def notices(self) -> list[str]:
         """What the user should know of the search, in words."""
-        return [*self.empty, *([f"left out {self.left_out.words()}"] if self.left_out else [])]
+        return [*self.empty.values(), *([f"left out {self.left_out.words()}"] if self.left_out else [])]
 
 
 def scan_folder(folder: str | os.PathLike[str], rules: Rules | None = None) -> Scan:

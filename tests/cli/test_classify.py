@@ -338,3 +338,18 @@ def test_a_folder_that_is_missing_is_named_with_labels_too(cli, pair, photos, tm
     request = ("classify", photos / "0.png", "--labels", LABELS, "--model", pair)
     done = cli(*request, "--adapter-path", tmp_path / "none")
     assert done.returncode == 1 and f"{tmp_path / 'none'}: there is no such folder" in done.stderr
+
+
+def test_a_name_without_images_is_reported_once(cli, pair, photos, tmp_path):
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "notes.txt").write_text("hi")
+    names = (photos / "0.png", tmp_path / "none", tmp_path / "*.png")
+    done = cli("classify", *names, "--labels", LABELS, "--model", pair, "--json")
+    assert done.returncode == 1 and len(json.loads(done.stdout)) == 1
+    lines = [line for line in done.stderr.splitlines() if "skipped " in line or "no images" in line][:2]
+    folder = f"no images in the folder {tmp_path / 'none'}: it holds 1 file: 1 other (.txt)"
+    assert lines == [
+        f"mlx-aimv2: skipped {tmp_path / 'none'}: {folder}",
+        f"mlx-aimv2: skipped {tmp_path / '*.png'}: no images match {tmp_path / '*.png'}",
+    ]
+    assert "Is a directory" not in done.stderr and done.stderr.count("1 other (.txt)") == 2  # and in the sum
