@@ -400,6 +400,16 @@ def test_a_child_of_a_parent_that_computed_with_mlx_alone_is_refused():
     )
 
 
+def test_a_child_of_a_parent_that_has_computed_is_refused_without_a_trial(monkeypatch):
+    process = module._Process()
+    process.has_computed = True
+    monkeypatch.setattr(module, "_process", process)
+    monkeypatch.setattr(module, "_adds_numbers", lambda: pytest.fail("it waits for the missing threads"))
+    module._after_fork()
+    with pytest.raises(ForkedProcessError, match="forked"):
+        module.check_process()
+
+
 def test_the_refusal_says_what_to_do(monkeypatch):
     monkeypatch.setattr(module._process, "is_broken", True)
     with pytest.raises(
