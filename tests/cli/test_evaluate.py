@@ -248,6 +248,12 @@ def test_classes_with_pictures_are_shown_before_labels_without(cli, pair, shades
     assert {row.split("\t")[0] for row in rows[:3]} == {"bright", "dark", "grey_ish"}
 
 
+def test_a_trained_head_takes_no_templates(cli, pair, probe, shades):
+    done = cli("evaluate", "--data", shades, "--model", pair, "--adapter-path", probe, "--template", "a {}")
+    message = "--template is for zero-shot labels: leave it out, or --adapter-path"
+    assert done.returncode == 2 and message in done.stderr
+
+
 def test_an_adapter_without_a_head_has_nothing_to_measure(cli, pair, with_adapter, shades, tmp_path):
     with_adapter(pair, tmp_path / "a")
     for arguments in (("evaluate", "--data", shades), ("classify", shades / "dark")):
@@ -273,10 +279,6 @@ def test_an_adapter_without_a_head_has_nothing_to_measure(cli, pair, with_adapte
         (["--val-fraction", "0"], "the data has no pictures in the split val, only in train 30"),
         (["--any-base"], "--any-base is for --adapter-path: leave it out"),
         (["--template", "x"], "the template 'x' has no {} for the label to go into"),
-        (
-            ["--template", "a {}", "--adapter-path", "a"],
-            "--template is for zero-shot labels: leave it out, or",
-        ),
         (["--batch-size", "0"], "--batch-size"),
     ],
 )
