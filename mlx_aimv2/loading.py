@@ -17,14 +17,13 @@ from .checkpoints.checkpoint import Checkpoint as Checkpoint
 from .checkpoints.deduce import deduce_config
 from .checkpoints.files import check_links, find_weights, outline, read_header
 from .checkpoints.fit import check_fit, dtype_name
-from .checkpoints.headers import Header
 from .checkpoints.hub import resolve
-from .checkpoints.layouts import Layout, detect
+from .checkpoints.layouts import detect
 from .checkpoints.origin import Origin, checkpoint_hash
 from .checkpoints.positions import table_name, table_size
 from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
 from .checkpoints.selection import CONFIG
-from .checkpoints.wrapping import grouped
+from .checkpoints.wrapping import described
 from .config import Aimv2Config, AnyConfig, vision_of
 from .errors import CheckpointError, ConfigError, InputError, MismatchError
 from .events import Notice, OnEvent, warn
@@ -190,7 +189,8 @@ def inspect(
     folder = resolved.folder
     header = read_header(find_weights(folder, weights))
     layout = detect(header.shapes, header.metadata)
-    _tell_of_wrapping(layout, header, on_event)
+    for notice in described(layout.prefix, header.shapes, layout.left_out(header.shapes)):
+        on_event(Notice(notice))
     check_links(folder)
     if not (folder / CONFIG).exists():
         on_event(Notice(f"{folder} has no {CONFIG}: its tensors, and the published values, stand in for it"))
@@ -203,14 +203,6 @@ def inspect(
         raise ConfigError(f"{folder}: its weights are quantized, and its config.json does not say how")
     config = deduce_config({name: tuple(x.shape) for name, x in tensors.items()}, data)
     return Checkpoint(resolved, header, layout, config, quantization, tensors, unknown)
-
-
-def _tell_of_wrapping(layout: Layout, header: Header, on_event: OnEvent) -> None:
-    """Say what stands before the names of the model, and what lies beside it."""
-    if layout.prefix:
-        on_event(Notice(f"the model is taken from below {layout.prefix} of the names of its tensors"))
-    if left_out := layout.left_out(header.shapes):
-        on_event(Notice(f"left out, no part of the model: {grouped(left_out)}"))
 
 
 def make_model(config: AnyConfig) -> AnyModel:

@@ -28,7 +28,7 @@ from .rules import (
     same,
     to_canonical,
 )
-from .wrapping import beside, only_root, roots
+from .wrapping import beside, only_root, roots, unwrapped
 
 Transforms = tuple[Transform, Transform]  # (forward, inverse)
 KEEP = (same, same)
@@ -168,7 +168,7 @@ class Layout:
     def left_out(self, names: Iterable[str]) -> list[str]:
         """The names that are no part of the model, such as those of a classifier over it."""
         match = matcher(r.source for r in self.rules or LAYOUTS["transformers"].rules or ())
-        kept = [name for name in names if not name.endswith(IGNORED_SUFFIXES)]
+        kept = [name for name in map(unwrapped, names) if not name.endswith(IGNORED_SUFFIXES)]
         return beside(kept, self.prefix, lambda name: match(_plain(name)) is not None)
 
     def to_canonical(self, tensors: Mapping[str, mx.array]) -> tuple[Tensors, list[str]]:
@@ -176,7 +176,7 @@ class Layout:
         out = set(self.left_out(tensors))
         wanted = {
             name[len(self.prefix) :]: tensor
-            for name, tensor in tensors.items()
+            for name, tensor in ((unwrapped(stored), tensor) for stored, tensor in tensors.items())
             if name not in out and not name.endswith(IGNORED_SUFFIXES)
         }
         return (wanted, []) if self.rules is None else to_canonical(wanted, self.rules)
@@ -213,6 +213,11 @@ def detect(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str] | 
         LayoutError: no known layout, with the names that were looked for and some that were found; or two models in
             one file.
     """
+    stored, shapes = shapes, {unwrapped(name): shape for name, shape in shapes.items()}
+    if len(shapes) < len(stored):
+        raise LayoutError(
+            "some tensors are there twice, once below a wrapper such as _orig_mod: leave one out"
+        )
     for layout in LAYOUTS.values():
         for mark in layout.marks:
             if not (prefixes := roots(shapes, mark, layout.parts)):

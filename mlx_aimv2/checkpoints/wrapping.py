@@ -9,6 +9,14 @@ from ..errors import LayoutError
 from ..words import counted, listed
 
 SHOWN = 8  # prefixes in a message
+WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})  # of PyTorch
+
+
+def unwrapped(name: str) -> str:
+    """A tensor's name without the wrappers of PyTorch within it; what all names begin with is a prefix, and stays."""
+    parts = name.split(".")
+    start = next((at for at, part in enumerate(parts) if part not in WRAPPERS | {"module"}), 0)
+    return ".".join(parts[:start] + [part for part in parts[start:] if part not in WRAPPERS])
 
 
 def roots(names: Iterable[str], mark: str, parts: Sequence[str]) -> list[str]:
@@ -57,6 +65,18 @@ def beside(names: Iterable[str], prefix: str, is_known: Callable[[str], bool]) -
     inside = [name[len(prefix) :] for name in names if name.startswith(prefix)]
     own = {_first(name) for name in inside if is_known(name)}
     return [name for name in names if not name.startswith(prefix) or _first(name[len(prefix) :]) not in own]
+
+
+def described(prefix: str, names: Iterable[str], left_out: Sequence[str]) -> list[str]:
+    """What the user should know: of wrappers, of the prefix, and of what is left out."""
+    wrapped, lines = sum(unwrapped(name) != name for name in names), []
+    if wrapped:
+        lines.append(f"the names of {counted(wrapped, 'tensor')} are read without the wrappers in them")
+    if prefix:
+        lines.append(f"the model is taken from below {prefix} of the names of its tensors")
+    if left_out:
+        lines.append(f"left out, no part of the model: {grouped(left_out)}")
+    return lines
 
 
 def grouped(names: Iterable[str]) -> str:

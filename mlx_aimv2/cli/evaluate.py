@@ -220,7 +220,7 @@ def evaluate(
         background=background,
         max_megapixels=max_megapixels,
         allow_truncated=allow_truncated,
-        color_managed=color_managed,
+        color_managed=color_managed is not False,  # as in training
         min_patches=min_patches,
         max_patches=max_patches,
         interpolate_positions=interpolate_positions,

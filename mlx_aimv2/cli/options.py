@@ -109,7 +109,7 @@ ColorManaged = Annotated[
     bool | None,
     typer.Option(
         "--color-managed/--no-color-managed",
-        help="Convert colours of embedded profiles to sRGB. [default: with --decode fast]",
+        help="Convert colours of embedded profiles to sRGB. [default: with --decode fast, and in evaluate]",
         rich_help_panel=READING,
     ),
 ]

@@ -255,6 +255,8 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[IO[by
         path = Path(source)
         if path.is_fifo():  # opening one waits for a writer, perhaps for ever
             raise ImageError(f"{_label(source)}: a named pipe, not a regular file")
+        if path.is_char_device():  # some never end
+            raise ImageError(f"{_label(source)}: a device, not a regular file")
         with path.open("rb") as stream:
             yield stream if stream.seekable() else io.BytesIO(stream.read())
     else:

@@ -11,7 +11,7 @@ from .endings import OTHER
 HIDDEN, EXCLUDED, SPECIAL, BROKEN_LINK = "hidden", "excluded", "special file", "broken link"
 OWN = "written by mlx-aimv2"
 SYSTEM, REPEATED = "system", "repeated"
-SHOWN_ENDINGS, SHOWN_OTHERS, SHOWN_FOLDERS = 8, 3, 4
+SHOWN_ENDINGS, SHOWN_OTHERS, SHOWN_FOLDERS = 24, 3, 4
 LONGEST_ENDING = 12
 _WITHOUT_ENDING = {HIDDEN: HIDDEN, EXCLUDED: EXCLUDED, OWN: OWN}
 _FOLDERS = {  # reason -> what one such folder is called, and several

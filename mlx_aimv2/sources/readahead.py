@@ -69,7 +69,7 @@ def read_ahead(
                     place, failure = None, error
                 if place is None:
                     break
-                waiting.append(pool.submit(_decode_one, place[1], place[0], decode))
+                waiting.append(_submitted(pool, place[1], place[0], decode))
                 if len(waiting) > ahead:
                     yield _result(waiting, process)
             while waiting:
@@ -79,6 +79,19 @@ def read_ahead(
         finally:
             for future in waiting:  # nobody wants the rest
                 future.cancel()
+
+
+def _submitted(
+    pool: ThreadPoolExecutor, item: Callable[[int], Any], index: int, decode: Decode
+) -> Future[Decoded]:
+    try:
+        return pool.submit(_decode_one, item, index, decode)
+    except (
+        RuntimeError
+    ):  # the main thread has ended, and Python starts no more work in pools; this thread goes on
+        future: Future[Decoded] = Future()
+        future.set_result(_decode_one(item, index, decode))
+        return future
 
 
 def _places(items: Iterable[Any]) -> Iterator[tuple[int, Callable[[int], Any]]]:

@@ -84,6 +84,33 @@ def test_a_prefix_that_all_names_share_is_taken_off_with_a_notice(rewritten, che
     assert same_weights(model, load(checkpoint(variant, "transformers"))[0])
 
 
+def within(tensors):
+    """As PyTorch names what is wrapped layer by layer, and tower by tower."""
+    wrapped = {}
+    for name, x in tensors.items():
+        name = name.replace("layers.0.", "layers.0._fsdp_wrapped_module._checkpoint_wrapped_module.")
+        wrapped[name.replace("_model.", "_model._orig_mod.")] = x
+    return wrapped
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_fsdp_wrapped_module."])
+@pytest.mark.parametrize("variant", ["fixed", "lit"])
+def test_wrappers_within_the_names_are_taken_out_with_a_notice(rewritten, checkpoint, prefix, variant):
+    folder = rewritten(lambda tensors: under(prefix)(within(tensors)), variant)
+    told = []
+    model, _ = load(folder, on_event=lambda event: told.append(getattr(event, "message", "")))
+    assert any("are read without the wrappers in them" in line for line in told)
+    assert not any("left out" in line for line in told)
+    assert same_weights(model, load(checkpoint(variant, "transformers"))[0])
+
+
+def test_a_tensor_with_and_without_a_wrapper_is_refused(rewritten):
+    with pytest.raises(
+        LayoutError, match="some tensors are there twice, once below a wrapper such as _orig_mod"
+    ):
+        inspect(rewritten(lambda tensors: {**tensors, **within(tensors)}))
+
+
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("layout", LOADABLE)
 def test_every_layout_and_file_format(rewritten, checkpoint, layout, write):

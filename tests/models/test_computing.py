@@ -441,3 +441,22 @@ def test_processes_started_otherwise_compute(tmp_path):
     program.write_text(SPAWNING)
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\nTrue\n", "")
+
+
+def test_a_thread_gives_back_what_mlx_keeps_for_it_before_it_ends(monkeypatch):
+    cleared = []
+    clear = mx.clear_streams
+    monkeypatch.setattr(mx, "clear_streams", lambda: (cleared.append(threading.get_ident()), clear()))
+
+    def work():
+        with computing:
+            mx.eval(mx.ones(2) + 1)
+
+    for daemon in (False, True):
+        thread = threading.Thread(target=work, daemon=daemon)
+        thread.start()
+        thread.join()
+        assert cleared == [thread.ident]
+        cleared.clear()
+    work()
+    assert cleared == []  # the main thread keeps its own

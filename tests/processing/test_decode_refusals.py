@@ -53,6 +53,11 @@ def test_empty_files_say_so(tmp_path: Path) -> None:
             decode_image(source)
 
 
+def test_devices_are_no_files() -> None:
+    with pytest.raises(ImageError, match="/dev/zero: a device, not a regular file"):
+        decode_image("/dev/zero")
+
+
 def test_files_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ImageError, match=r"missing\.png: cannot be read: No such file") as caught:
         decode_image(tmp_path / "missing.png")

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -216,3 +217,12 @@ def test_it_does_not_go_on_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("os.getpid", lambda: -1)
     with pytest.raises(ForkedProcessError, match="begin anew in the child"):
         next(results)
+
+
+def test_a_thread_that_outlives_the_main_thread_decodes_by_itself(monkeypatch):
+    def ended(*_):
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", ended)
+    results = list(read_ahead([3, 1, 2], lambda value: np.full((1, 1, 3), value, np.float32)))
+    assert [(item.index, item.pixels[0, 0, 0]) for item in results] == [(0, 3), (1, 1), (2, 2)]
