@@ -253,16 +253,16 @@ def _rescued(folder: ShardFolder, error: OutputError) -> OutputError:
     if not waiting:
         return error
     names, rows = zip(*waiting, strict=True)
+    before = f", those before in {folder.folder}" if folder.shards else ""
+    last = f"the last {len(names)} vectors" if before else f"all {len(names)} vectors"
     try:
         path = Path(tempfile.mkdtemp(prefix="mlx-aimv2-"), "vectors.npz")
         write(path, names, folder.vectors(rows), folder.fingerprint)
     except OSError:
         return OutputError(
-            f"{error}; the last {len(names)} vectors are lost, those before are in {folder.folder}"
+            f"{error}; {last} are lost{before and ', those before are in ' + str(folder.folder)}"
         )
-    return OutputError(
-        f"{error}; the last {len(names)} vectors are in {path}, those before in {folder.folder}"
-    )
+    return OutputError(f"{error}; {last} are in {path}{before}")
 
 
 def check_room(path: Path, nbytes: int) -> None:

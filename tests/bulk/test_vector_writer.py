@@ -179,12 +179,20 @@ def test_vectors_that_no_shard_takes_go_elsewhere(tmp_path, names, output, monke
 
     monkeypatch.setattr("mlx_aimv2.shard_folder.write_shard", fail)
     monkeypatch.setitem(WRITERS, ".npy", fail)
-    with pytest.raises(
-        OutputError, match=r"No space left on device; the last 8 vectors are in .*vectors\.npz"
-    ):
+    with pytest.raises(OutputError, match=r"No space left on device; all 8 vectors are in .*vectors\.npz$"):
         run(f"{tmp_path}/{output}", names)
     (found,) = elsewhere.rglob("*.npz")
     assert values(found) == WHOLE
+
+
+def test_vectors_that_can_go_nowhere_are_called_lost(tmp_path, names, monkeypatch):
+    def fail(path, *_):
+        raise OutputError(f"{path} cannot be written: File too large")
+
+    monkeypatch.setattr("mlx_aimv2.shard_folder.write_shard", fail)
+    monkeypatch.setattr("mlx_aimv2.vector_writer.write", fail)
+    with pytest.raises(OutputError, match=r"File too large; all 8 vectors are lost$"):
+        run(f"{tmp_path}/v/", names)
 
 
 @pytest.mark.parametrize(
