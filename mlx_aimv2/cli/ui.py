@@ -133,12 +133,22 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             say(f"interrupted: {stop}" if stop.args else "interrupted")
             leave(status_of(stop))
         except BrokenPipeError:  # the reader of our output has enough: `mlx-aimv2 embed … | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             leave(NOT_ALL_DONE)
         except Exception as error:
-            raise SystemExit(report(error)) from error
+            status = report(error)
+            try:
+                sys.stdout.flush()
+            except (OSError, ValueError):  # Python would try again at its end, complain, and leave with 120
+                _drop_output()
+            raise SystemExit(status) from error
 
     return guarded
+
+
+def _drop_output() -> None:
+    """Send what is still to be printed nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(error: Exception) -> int:

@@ -11,6 +11,7 @@ import pytest
 from terminal import Terminal, start
 
 ENVIRONMENT = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT.pop("PYTHONUNBUFFERED", None)  # with it, nothing is left to write at the end
 
 
 def shell(command, **environment):
@@ -68,7 +69,7 @@ def test_closed_streams(pair, photos):
 def test_a_full_stdout_is_one_line(arguments):
     done = shell(f"mlx-aimv2 {arguments} >/dev/full")
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert "No space left" in done.stderr
 
 
