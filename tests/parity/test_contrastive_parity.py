@@ -18,6 +18,8 @@ from mlx_aimv2.finetune.contrastive import make_pair_stepper
 from mlx_aimv2.finetune.options import FinetuneOptions
 from mlx_aimv2.finetune.prepared import batch_options
 from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.processing.image_config import ImageProcessorConfig
+from mlx_aimv2.processing.image_settings import write_settings
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -66,6 +68,7 @@ def pair(tmp_path_factory):
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.copy_(noise * parameter[0].numel() ** -0.5)
     model.save_pretrained(folder)
+    write_settings(folder, ImageProcessorConfig.default(56))
     write_vocabulary(folder, Vocabulary(), TEXT["max_position_embeddings"])
     return folder
 

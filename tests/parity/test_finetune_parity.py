@@ -19,6 +19,8 @@ from mlx_aimv2.finetune.loop import Loop
 from mlx_aimv2.finetune.options import FinetuneOptions
 from mlx_aimv2.finetune.prepared import make_stepper
 from mlx_aimv2.finetune.state import RunFolder
+from mlx_aimv2.processing.image_config import ImageProcessorConfig
+from mlx_aimv2.processing.image_settings import write_settings
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -53,6 +55,7 @@ def vision(tmp_path_factory):
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.copy_(noise * parameter[0].numel() ** -0.5)
     model.save_pretrained(folder)
+    write_settings(folder, ImageProcessorConfig.default(56))
     return folder
 
 
