@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 
 from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, convert, load
-from mlx_aimv2.checkpoints.atomic import replacing
 from mlx_aimv2.demo.derived import enlarged_tensors, mean_tensors
 from mlx_aimv2.demo.examples import training_examples
 from mlx_aimv2.demo.orphans import end_with_parent
@@ -27,10 +26,11 @@ from mlx_aimv2.demo.vocabulary import learn_vocabulary
 from mlx_aimv2.demo.world import WorldOptions, processor_count, write_world
 from mlx_aimv2.errors import Aimv2Error
 from mlx_aimv2.events import Metric
-from mlx_aimv2.finetune.lock import locked
 from mlx_aimv2.finetune.options import make_options
 from mlx_aimv2.finetune.running import finetune
 from mlx_aimv2.fusing import fuse
+from mlx_aimv2.storage.atomic import replacing
+from mlx_aimv2.storage.locks import locked
 
 SIDE, LENGTH = 84, 32  # pixels, tokens
 VALIDATION = 0.01  # of the pictures

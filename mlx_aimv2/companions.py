@@ -15,7 +15,6 @@ import mlx.core as mx
 from . import __version__
 from .adapters.task import HEAD, TASK
 from .card import CARD, CardFacts, read_card
-from .checkpoints.atomic import refuse_existing
 from .checkpoints.eras import without_source
 from .checkpoints.files import inside
 from .checkpoints.quantize import Quantization
@@ -27,6 +26,7 @@ from .fidelity_report import Fidelity
 from .loading import Checkpoint
 from .preparation import Conversion
 from .processing.image_settings import find_settings, write_settings
+from .storage.atomic import refuse_existing
 from .storage.stand_ins import LOOK, WEB_PAGE_FOUND, stand_in
 
 MAX_SMALL = 64 * 2**20  # bytes of a file that is copied

@@ -19,7 +19,6 @@ import mlx.core as mx
 
 from .calibration import Calibration, calibrated_layers, prepare_pictures
 from .card import CARD, model_card
-from .checkpoints.atomic import new_folder
 from .checkpoints.npz import write_npz
 from .checkpoints.selection import CONFIG
 from .checkpoints.shards import write_shards
@@ -36,6 +35,7 @@ from .planning import LAYERS, Planned, layer_number, vision_prefix
 from .preparation import Conversion, ConvertOptions, asked_scheme, prepare
 from .processor_building import build_processor
 from .sources.paths import find_images
+from .storage.atomic import new_folder
 from .storage.json_files import write_json
 from .trial import make_sample
 

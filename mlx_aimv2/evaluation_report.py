@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from PIL import Image
 
 from .canvas import save_picture
-from .checkpoints.atomic import refuse_existing
-from .checkpoints.swap import replacing_together
 from .errors import ExistsError, OutputError
+from .storage.atomic import refuse_existing
+from .storage.swap import replacing_together
 
 REPORT, PLOTS = "evaluation.json", ("calibration.png", "confusion.png")  # the files of a report
 

@@ -10,7 +10,6 @@ from typing import Any
 import mlx.core as mx
 
 from .adapters.task import HEAD
-from .checkpoints.atomic import new_folder
 from .checkpoints.eras import original_config, timm_config, without_source
 from .checkpoints.layouts import LAYOUTS
 from .checkpoints.selection import CONFIG
@@ -26,6 +25,7 @@ from .models.computing import computing
 from .preparation import Conversion, ConvertOptions, prepare
 from .processing.image_config import PREPROCESSOR
 from .processing.image_settings import find_settings
+from .storage.atomic import new_folder
 from .storage.json_files import write_json
 from .words import counted
 

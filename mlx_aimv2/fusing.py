@@ -19,7 +19,6 @@ from .adapters.stored import has_adapter, read_stored
 from .adapters.task import HEAD, Task, read_head, with_base, write_task
 from .adapters.trunk import has_trunk
 from .card import CARD, CardFacts, model_card
-from .checkpoints.atomic import new_folder
 from .checkpoints.eras import without_source
 from .checkpoints.files import find_weights, inside, read_header
 from .checkpoints.fit import check_fit
@@ -34,6 +33,7 @@ from .events import Notice, OnEvent, ignore
 from .loading import Checkpoint, inspect, make_model, origin_of
 from .models.computing import computing
 from .preparation import MAX_SHARD_BYTES
+from .storage.atomic import new_folder
 from .storage.json_files import write_json
 
 

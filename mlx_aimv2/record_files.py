@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from .checkpoints.atomic import refuse_existing, replacing
 from .errors import InputError, MissingExtraError, OutputError
+from .storage.atomic import refuse_existing, replacing
 from .vectors import check_names
 
 Cell = str | float

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checkpoints.atomic import replacing
 from .errors import InputError, OutputError
+from .storage.atomic import replacing
 from .vectors import Fingerprint
 
 MANIFEST, LOCK = "manifest.json", ".lock"

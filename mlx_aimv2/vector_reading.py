@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints.atomic import followed
 from .checkpoints.files import read_header
-from .checkpoints.swap import swapped
 from .errors import DamagedFileError, InputError, MissingExtraError
 from .shard_files import UNREADABLE, map_npy, map_vectors, read_shard
 from .shard_manifest import check_same, part_folder, read_manifest
+from .storage.atomic import followed
 from .storage.json_files import read_json
 from .storage.stand_ins import check_stand_in
+from .storage.swap import swapped
 from .vectors import NOTE, PATHS, WRITERS, swap_of
 
 FEWEST_AXES = 2  # rows, and the values of each

@@ -16,11 +16,11 @@ from typing import Protocol
 
 import numpy as np
 
-from .checkpoints.atomic import followed, replace_folder
 from .errors import ExistsError, InputError, OutputError
 from .events import Notice, OnEvent, ignore
 from .shard_folder import LockedShards, ShardFolder
 from .shard_manifest import check_replaceable, part_folder, read_manifest
+from .storage.atomic import followed, replace_folder
 from .vectors import Fingerprint, check_grid, check_note, check_target, write
 from .words import counted, size
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_aimv2.checkpoints import atomic
+from mlx_aimv2.storage import atomic
 
 STEPS = ("rename", "replace", "unlink", "rmdir", "mkdir", "touch")
 Write = Callable[[Path], object]

@@ -11,11 +11,11 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Aimv2VisionConfig
-from mlx_aimv2.checkpoints.atomic import new_folder
 from mlx_aimv2.checkpoints.files import find_weights, read_header
 from mlx_aimv2.checkpoints.layouts import LAYOUTS
 from mlx_aimv2.checkpoints.shards import Entry, write_shards
 from mlx_aimv2.loading import make_model
+from mlx_aimv2.storage.atomic import new_folder
 
 THREE_BILLION = Aimv2VisionConfig(
     hidden_size=3072, intermediate_size=8192, num_attention_heads=24, use_head=False

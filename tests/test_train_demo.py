@@ -14,7 +14,7 @@ import pytest
 
 from mlx_aimv2.checkpoints.bundled import bundled_folder
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.finetune.lock import locked
+from mlx_aimv2.storage.locks import locked
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, str(ROOT / "examples" / "train_demo.py"), "--work", "work", "--pictures", "7000"]

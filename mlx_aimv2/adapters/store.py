@@ -16,13 +16,13 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..checkpoints.atomic import replacing
 from ..checkpoints.fit import check_fit
 from ..checkpoints.origin import Origin
 from ..checkpoints.shards import Entry, header_bytes, planned_bytes
-from ..checkpoints.swap import replacing_together
 from ..errors import InputError, OutputError
 from ..models.lit import Aimv2Model
+from ..storage.atomic import replacing
+from ..storage.swap import replacing_together
 from .attach import AdapterConfig, adapted, encoder_of, linears, replace_module
 from .base import require_base
 from .lora import LAYERS, LoRALinear

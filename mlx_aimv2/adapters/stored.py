@@ -20,9 +20,9 @@ import mlx.core as mx
 from ..checkpoints.files import inside, open_tensors, read_header
 from ..checkpoints.fit import fold_names
 from ..checkpoints.origin import checkpoint_hash
-from ..checkpoints.swap import swapped
 from ..errors import NotACheckpointError, PickleRefusedError
 from ..storage.json_files import read_json
+from ..storage.swap import swapped
 from .peft_config import PeftConfig
 
 CONFIG, TENSORS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"

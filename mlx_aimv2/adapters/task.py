@@ -13,13 +13,13 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from ..checkpoints.atomic import replacing
 from ..checkpoints.files import inside, open_tensors, read_header
 from ..checkpoints.fit import check_fit
 from ..checkpoints.origin import Origin
 from ..errors import ConfigError, InputError, NotACheckpointError
 from ..models.classifier import POOLINGS, make_head
 from ..processing.image_config import ImageProcessorConfig
+from ..storage.atomic import replacing
 from ..storage.json_files import read_json
 from .base import require_base
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from ..canvas import save_picture
-from ..checkpoints.atomic import replacing
 from ..embedding import Embedder
 from ..errors import ExistsError, InputError, OutputError
 from ..events import Notice, OnEvent, ignore
 from ..loading import load
 from ..presets import DEMO_MODEL
+from ..storage.atomic import replacing
 from ..vectors import write
 from ..zeroshot import ZeroShotClassifier
 from .contact_sheet import draw_contact_sheet

@@ -13,7 +13,6 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
-from ..checkpoints.atomic import new_folder, save_tensors
 from ..checkpoints.eras import original_config
 from ..checkpoints.layouts import LAYOUTS
 from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
@@ -22,6 +21,7 @@ from ..loading import make_model
 from ..models.lit import Aimv2Model
 from ..models.vision import sine_cosine_positions
 from ..processing.image_settings import find_settings, write_settings
+from ..storage.atomic import new_folder, save_tensors
 from ..storage.json_files import write_json
 from .vocabulary import LEAST, Vocabulary, write_vocabulary
 

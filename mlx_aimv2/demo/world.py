@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..checkpoints.atomic import new_folder
 from ..errors import OutputError
 from ..events import OnEvent, Progress, ignore
+from ..storage.atomic import new_folder
 from .examples import (
     Example,
     close_up_examples,

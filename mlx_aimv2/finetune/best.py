@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..adapters.task import SWAP, TASK
-from ..checkpoints import swap
-from ..checkpoints.swap import replacing_together
+from ..storage import swap
+from ..storage.swap import replacing_together
 
 
 @contextlib.contextmanager

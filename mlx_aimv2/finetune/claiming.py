@@ -10,8 +10,8 @@ from pathlib import Path
 from ..adapters.task import TASK
 from ..errors import InputError, OutputError
 from ..storage.json_files import read_json
+from ..storage.locks import locked
 from .best import drop_swap, finish_swap
-from .lock import locked
 from .options import FinetuneOptions
 from .record import RECORD as SPLITS
 from .state import STATE

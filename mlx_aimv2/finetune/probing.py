@@ -17,10 +17,10 @@ import numpy as np
 
 from ..adapters.attach import count_trainable
 from ..adapters.task import has_task, read_head, read_task
-from ..checkpoints.atomic import replacing
 from ..errors import TrainingError
 from ..events import Notice, OnEvent, ignore
 from ..models.classifier import Classifier, KnnHead, head_spec, make_head
+from ..storage.atomic import replacing
 from .artifacts import read_best, write_best
 from .batches import Batches, BatchOptions, class_weights
 from .bounds import WITHOUT_DECAY

@@ -13,7 +13,6 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..canvas import save_picture
-from ..checkpoints.atomic import replacing
 from ..errors import InputError
 from ..evaluation_report import write_report
 from ..events import Notice, OnEvent, ignore
@@ -23,6 +22,7 @@ from ..models.computing import computing
 from ..plots import draw_curves
 from ..processing.decode import DecodeOptions
 from ..processing.processor import Processor
+from ..storage.atomic import replacing
 from ..storage.json_files import read_json, write_json
 from .batches import sized
 from .building import adapter_config

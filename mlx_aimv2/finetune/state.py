@@ -18,9 +18,9 @@ import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ..adapters.store import write_tensors
-from ..checkpoints.atomic import replacing
 from ..checkpoints.files import open_tensors, read_header
 from ..errors import DamagedFileError, InputError, OutputError
+from ..storage.atomic import replacing
 
 TRAINING = ".training"  # the sub-folder of what only training needs
 STATE, FEATURES, LOG = f"{TRAINING}/state.safetensors", f"{TRAINING}/features", "metrics.jsonl"

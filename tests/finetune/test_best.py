@@ -12,11 +12,11 @@ import pytest
 
 from mlx_aimv2 import load
 from mlx_aimv2.adapters.task import SWAP, TASK
-from mlx_aimv2.checkpoints import atomic
 from mlx_aimv2.errors import NotACheckpointError, OutputError
 from mlx_aimv2.events import Notice, ignore
 from mlx_aimv2.finetune.best import new_best
 from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.storage import atomic
 
 FILES = ("adapter_model.safetensors", "adapter_config.json", "head.safetensors", "task.json")
 

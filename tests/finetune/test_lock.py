@@ -13,13 +13,13 @@ import pytest
 
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import Metric, Progress
-from mlx_aimv2.finetune.lock import LOCK, locked
 from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.storage.locks import LOCK, locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from mlx_aimv2.finetune.lock import locked
+from mlx_aimv2.storage.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

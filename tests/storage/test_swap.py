@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_aimv2.checkpoints.swap import finish_swap, replacing_together, swapped
 from mlx_aimv2.errors import OutputError
+from mlx_aimv2.storage.swap import finish_swap, replacing_together, swapped
 
 NAMES = ("a.txt", "b.txt", "last.json")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mlx_aimv2.checkpoints import atomic
-from mlx_aimv2.checkpoints.atomic import new_folder, refuse_existing, replacing
 from mlx_aimv2.errors import ExistsError, InputError, OutputError
+from mlx_aimv2.storage import atomic
+from mlx_aimv2.storage.atomic import new_folder, refuse_existing, replacing
 
 needs_permissions = pytest.mark.skipif(
     sys.platform == "win32" or os.geteuid() == 0, reason="permissions do not bind root"
@@ -175,7 +175,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path, kind):
 
 KILLED = """
 import os, pathlib, sys
-from mlx_aimv2.checkpoints.atomic import new_folder, replacing
+from mlx_aimv2.storage.atomic import new_folder, replacing
 with (new_folder if sys.argv[2] == "folder" else replacing)(pathlib.Path(sys.argv[1])) as partial:
     print(partial, flush=True)
     sys.stdin.readline()
