@@ -12,6 +12,8 @@ from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
 from mlx_aimv2.checkpoints.layouts import LAYOUTS
 from mlx_aimv2.demo.untrained import VOCABULARY, random_tensors, write_checkpoint
 
+pytest_plugins = ["helpers.finetuning_fixtures", "helpers.model_fixtures"]
+
 settings.register_profile("no deadline", deadline=None)  # a machine that is busy is no failure
 settings.load_profile("no deadline")
 
@@ -157,6 +159,6 @@ def with_adapter(trained):
 @pytest.fixture
 def faults(monkeypatch):
     """Lets every step of writing fail in turn."""
-    from faults import Faults
+    from helpers.faults import Faults
 
     return Faults(monkeypatch)

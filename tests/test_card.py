@@ -8,7 +8,7 @@ import re
 
 import pytest
 import yaml
-from fake_upload_hub import facts
+from helpers.fake_upload_hub import facts
 from huggingface_hub import ModelCard
 from PIL import Image
 

@@ -6,7 +6,7 @@ import shutil
 
 import huggingface_hub
 import pytest
-from fake_upload_hub import COMMIT, OURS, REPO, TOKEN, FakeUploadHub, Repo, converted
+from helpers.fake_upload_hub import COMMIT, OURS, REPO, TOKEN, FakeUploadHub, Repo, converted
 from huggingface_hub import constants
 
 import mlx_aimv2

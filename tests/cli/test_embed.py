@@ -13,8 +13,8 @@ import time
 
 import numpy as np
 import pytest
+from helpers.terminal import Terminal, start
 from PIL import Image
-from terminal import Terminal, start
 
 from mlx_aimv2 import Aimv2VisionConfig, Embedder, LoadOptions, load
 from mlx_aimv2.demo.untrained import TINY_VISION, random_tensors, write_checkpoint

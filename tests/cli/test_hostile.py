@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from terminal import Terminal, start
+from helpers.terminal import Terminal, start
 
 ENVIRONMENT = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "HF_HUB_OFFLINE": "1"}
 ENVIRONMENT.pop("PYTHONUNBUFFERED", None)  # with it, nothing is left to write at the end

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from terminal import Terminal, start
+from helpers.terminal import Terminal, start
 
 from mlx_aimv2.cli import signals
 from mlx_aimv2.cli.app import app

@@ -1,10 +1,10 @@
 """Tables as a terminal of some width shows them, and as a pipe gets them."""
 
 import pytest
+from helpers.terminal import Terminal
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from terminal import Terminal
 
 from mlx_aimv2.cli.tables import shortened, table
 

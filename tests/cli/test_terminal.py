@@ -7,7 +7,7 @@ import re
 import warnings
 
 import pytest
-from terminal import Terminal, run_verb, start
+from helpers.terminal import Terminal, run_verb, start
 
 from mlx_aimv2.cli.live import LIVE
 from mlx_aimv2.cli.screen import screen

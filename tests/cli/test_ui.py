@@ -1,7 +1,7 @@
 """Lines of talk: whole in a pipe, wrapped at words on a terminal."""
 
 import pytest
-from terminal import Terminal
+from helpers.terminal import Terminal
 
 from mlx_aimv2.cli.ui import advise, say
 

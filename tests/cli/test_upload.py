@@ -1,5 +1,5 @@
 import pytest
-from fake_upload_hub import REPO, TOKEN, FakeUploadHub, converted
+from helpers.fake_upload_hub import REPO, TOKEN, FakeUploadHub, converted
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from held_out import HELD_OUT_LABELS
+from helpers.held_out import HELD_OUT_LABELS
 
 from mlx_aimv2.demo.combinations import HELD_OUT_PAIRS, HELD_OUT_TEXTURES, is_held_out
 from mlx_aimv2.demo.scenes import COLORS, LABELS, SHAPES, TEXTURES, Thing

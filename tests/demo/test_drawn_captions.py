@@ -6,9 +6,9 @@ import random
 from dataclasses import replace
 
 import pytest
+from helpers.caption_reading import read_caption
 from hypothesis import given
 from hypothesis import strategies as st
-from reading import read_caption
 
 from mlx_aimv2.demo.captions import (
     ALTERNATIVES,

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from held_out import HELD_OUT_LABELS, is_for_training
+from helpers.caption_reading import read_caption
+from helpers.held_out import HELD_OUT_LABELS, is_for_training
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reading import read_caption
 
 from mlx_aimv2.demo import examples
 from mlx_aimv2.demo.captions import caption

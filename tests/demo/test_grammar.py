@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from held_out import is_for_training
+from helpers.held_out import is_for_training
 
 from mlx_aimv2.demo.combinations import HELD_OUT_PAIRS, is_held_out_pair
 from mlx_aimv2.demo.grammar import held_out_scene, one_kind_scene, training_scene, zero_shot_scene

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from held_out import HELD_OUT_LABELS
+from helpers.held_out import HELD_OUT_LABELS
 from PIL import Image
 
 from mlx_aimv2.demo import world

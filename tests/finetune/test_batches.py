@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from labelled import EDGE, NATIVE, PROCESSOR, class_folders, picture
+from helpers.labelled import EDGE, NATIVE, PROCESSOR, class_folders, picture
 
 from mlx_aimv2.errors import ImageError, InputError
 from mlx_aimv2.finetune import batches as module

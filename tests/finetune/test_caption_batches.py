@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from captioned import captioned
+from helpers.captioned import captioned
 from PIL import Image
 
 from mlx_aimv2 import load

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from labelled import touched
+from helpers.labelled import touched
 
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.finetune.captions import Captioned, has_captions, read_captions

@@ -8,7 +8,7 @@ import shutil
 import mlx.core as mx
 import numpy as np
 import pytest
-from captioned import captioned
+from helpers.captioned import captioned
 
 from mlx_aimv2 import Aimv2Model, Embedder, LoadOptions, ZeroShotClassifier, convert, load
 from mlx_aimv2.adapters.attach import adapted

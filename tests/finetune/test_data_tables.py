@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.labelled import touched
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from labelled import touched
 
 from mlx_aimv2.errors import InputError, MissingExtraError
 from mlx_aimv2.finetune.captions import has_captions, read_captions

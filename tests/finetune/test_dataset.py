@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.labelled import PROCESSOR, class_folders, picture, table, touched
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from labelled import PROCESSOR, class_folders, picture, table, touched
 
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.events import Event, Progress, Skipped

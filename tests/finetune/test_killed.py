@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from captioned import captioned
+from helpers.captioned import captioned
 
 RUN = """
 import json, sys

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from small import Run
+from helpers.small import Run
 
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.events import Notice

@@ -11,8 +11,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from helpers.small import Data, Run
 from mlx.utils import tree_flatten, tree_unflatten
-from small import Data, Run
 
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted, attach
 from mlx_aimv2.errors import NonFiniteError, TrainingError

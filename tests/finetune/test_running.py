@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from captioned import captioned
+from helpers.captioned import captioned
 from mlx.utils import tree_flatten
 from PIL import Image
 

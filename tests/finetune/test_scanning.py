@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labelled import PROCESSOR, class_folders, touched
+from helpers.labelled import PROCESSOR, class_folders, touched
 
 from mlx_aimv2.events import Event, Notice, Skipped
 from mlx_aimv2.finetune.dataset import read_dataset

@@ -11,7 +11,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from captioned import captioned
+from helpers.captioned import captioned
 
 from mlx_aimv2.errors import InputError, NotACheckpointError
 from mlx_aimv2.events import Metric, Notice

@@ -8,8 +8,8 @@ import shutil
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers.small import Run
 from mlx.utils import tree_flatten
-from small import Run
 
 from mlx_aimv2.errors import DamagedFileError, InputError, OutputError
 from mlx_aimv2.finetune.options import OPTIMIZERS

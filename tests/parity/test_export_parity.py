@@ -20,8 +20,7 @@ from mlx_aimv2.processing.image import NativeOptions
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from safetensors.torch import load_file  # noqa: E402
-from test_models_parity import (  # noqa: E402
+from parity.test_models_parity import (  # noqa: E402
     TEXT,
     apple_pair,
     apple_pair_config,
@@ -37,6 +36,7 @@ from test_models_parity import (  # noqa: E402
     vision_model,
     write,
 )
+from safetensors.torch import load_file  # noqa: E402
 
 pytestmark = [
     pytest.mark.parity,

@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from test_models_parity import (  # noqa: E402
+from parity.test_models_parity import (  # noqa: E402
     apple_pair,
     apple_pair_config,
     apple_vision,

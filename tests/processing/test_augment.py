@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.encoded_images import noise, smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import noise, smooth
 from PIL import Image
 
 from mlx_aimv2.errors import InputError

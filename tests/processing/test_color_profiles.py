@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from icc import SRGB, cmyk_profile, encode_srgb, gray_profile, in_srgb, matrix, matrix_of, rgb_profile
-from pictures import encoded, pixels
+from helpers.encoded_images import encoded, pixels
+from helpers.icc import SRGB, cmyk_profile, encode_srgb, gray_profile, in_srgb, matrix, matrix_of, rgb_profile
 from PIL import Image, ImageCms
 
 from mlx_aimv2.processing.color_profiles import to_srgb

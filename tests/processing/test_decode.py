@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import encoded, noise, pixels, smooth
+from helpers.encoded_images import encoded, noise, pixels, smooth
 from PIL import Image
 
 from mlx_aimv2.errors import (

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.encoded_images import encoded, noise, png, smooth
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pictures import encoded, noise, png, smooth
 from PIL import Image
 
 from mlx_aimv2.errors import (

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.encoded_images import encoded, noise, pixels, smooth
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pictures import encoded, noise, pixels, smooth
 from PIL import Image, ImageFile
 
 from mlx_aimv2.errors import BrokenImageError, ImageError

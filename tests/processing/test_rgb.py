@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.encoded_images import encoded, noise, pixels, png, smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import encoded, noise, pixels, png, smooth
 from PIL import Image
 
 from mlx_aimv2.errors import ImageError, InputError

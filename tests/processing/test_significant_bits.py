@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from pictures import pixels
+from helpers.encoded_images import pixels
 
 KINDS = {"L": 0, "RGB": 2, "LA": 4, "RGBA": 6}
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiffs
+from helpers import tiffs
+from helpers.encoded_images import encoded, pixels, smooth
+from helpers.tiffs import tiff
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pictures import encoded, pixels, smooth
 from PIL import Image
-from tiffs import tiff
 
 from mlx_aimv2.errors import BrokenImageError, ImageError, ImageTooLargeError
 from mlx_aimv2.processing.decode import DecodeOptions, decode_image
