@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..datasets.options import Columns
 from ..errors import InputError
-from ..finetune.reading import Columns
 from ..words import counted
 from . import options
 from .bulk import pictures

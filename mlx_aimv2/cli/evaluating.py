@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..datasets.options import Columns, Reading
 from ..errors import InputError
-from ..finetune.reading import Columns, Reading
 from ..label_files import Choice, choose, read_labels
 from .screen import Screen
 from .tables import table
@@ -18,8 +18,8 @@ from .trained import check_head_is_named, has_head, is_trained_pair
 from .ui import put, say
 
 if TYPE_CHECKING:
+    from ..datasets.held_out import Measure
     from ..evaluation import Evaluation
-    from ..finetune.measured import Measure
     from ..loading import AnyModel, LoadOptions
     from ..metrics import ClassMetrics
     from ..models.classifier import Classifier
@@ -113,9 +113,9 @@ def evaluate_data(request: Request, revision: str | None, settings: LoadOptions,
     Raises:
         Aimv2Error: as data, model and evaluation refuse.
     """
+    from ..datasets.captioned import has_captions
     from ..evaluation import Evaluation
     from ..evaluation_report import write_report
-    from ..finetune.captions import has_captions
 
     evaluate = _captions if has_captions(request.data, request.reading) else _labels
     evaluation = evaluate(request, revision, settings, shown)
@@ -151,15 +151,15 @@ def _with_predictions(evaluation: Evaluation, request: Request) -> Evaluation:
 
 
 def _measure(request: Request) -> Measure:
-    from ..finetune.measured import Measure
+    from ..datasets.held_out import Measure
 
     return Measure(request.split, request.val_fraction, request.seed, request.reading)
 
 
 def _labels(request: Request, revision: str | None, settings: LoadOptions, shown: Screen) -> Evaluation:
+    from ..datasets.held_out import measured
+    from ..datasets.labelled import read_dataset
     from ..evaluation import evaluate_classifier, evaluate_zero_shot
-    from ..finetune.dataset import read_dataset
-    from ..finetune.measured import measured
     from ..models.classifier import Classifier
     from ..models.vision import Aimv2VisionModel
 
@@ -222,8 +222,8 @@ def among(examples: list[Labelled], classes: Sequence[str], choice: Choice) -> l
 def _captions(
     request: Request, revision: str | None, settings: LoadOptions, shown: Screen
 ) -> RetrievalEvaluation:
-    from ..finetune.captions import read_captions
-    from ..finetune.measured import measured
+    from ..datasets.captioned import read_captions
+    from ..datasets.held_out import measured
     from ..models.classifier import Classifier
     from ..retrieval import evaluate_retrieval
 

@@ -10,16 +10,16 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from ..datasets.labelled import Dataset
+from ..datasets.splits import check_seed
 from ..errors import InputError
 from ..models.backend import on_cpu
 from ..processing.augment import Augmentation
 from ..processing.decode import decode_image
 from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, read_ahead
-from .dataset import Dataset
 from .mixing import Mixing, check_smoothing, label_smoothing, multi_hot
 from .order import shuffled
-from .splits import check_seed
 
 NATIVE_EDGE = 224  # pixels, near which pictures of native resolution are trained unless told otherwise
 AHEAD_BYTES = 2**27  # of decoded pictures that may wait

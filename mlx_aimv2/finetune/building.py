@@ -6,13 +6,13 @@ from typing import Any
 
 from ..adapters.attach import AdapterConfig, attach
 from ..checkpoints.quantize import unpack_modules
+from ..datasets.labelled import Dataset
 from ..errors import InputError
 from ..loading import AnyModel
 from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier, make_head
 from ..models.lit import Aimv2Model
 from ..models.vision import Aimv2VisionModel
 from ..words import counted
-from .dataset import Dataset
 from .methods import METHODS
 from .options import FinetuneOptions
 

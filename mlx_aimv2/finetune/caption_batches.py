@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..datasets.captioned import CaptionDataset
 from ..errors import InputError
 from ..events import Notice, OnEvent, ignore
 from ..models.backend import on_cpu
 from ..processing.processor import Processor
 from ..words import counted
 from .batches import BatchOptions, PictureBatches
-from .captions import CaptionDataset
 
 CAPTION = 4  # the first number of the seed of which caption an epoch takes; see `batches`
 BUCKET = 8  # tokens: on a GPU every new length of a batch is compiled

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..adapters.task import TASK
+from ..datasets.split_record import RECORD as SPLITS
 from ..errors import InputError, OutputError
 from ..storage.json_files import read_json
 from ..storage.locks import locked
 from .best import drop_swap, finish_swap
 from .options import FinetuneOptions
-from .record import RECORD as SPLITS
 from .state import STATE
 
 

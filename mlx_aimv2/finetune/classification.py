@@ -10,6 +10,8 @@ import numpy as np
 
 from ..adapters.attach import AdapterConfig, count_trainable
 from ..adapters.task import read_task
+from ..datasets.labelled import Dataset, read_dataset
+from ..datasets.split_record import split_record
 from ..errors import InputError
 from ..evaluation import Evaluation, evaluate_classifier
 from ..events import OnEvent
@@ -18,13 +20,11 @@ from ..models.classifier import Classifier
 from .artifacts import read_best, write_best
 from .batches import Batches, BatchOptions, class_weights
 from .building import build_classifier
-from .dataset import Dataset, read_dataset
 from .loop import Loop, Trained
 from .methods import METHODS
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, batch_options, make_stepper, validation_metrics, with_metric
 from .probing import train_probe
-from .record import split_record
 
 
 class Classification:

@@ -12,6 +12,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..adapters.attach import AdapterConfig, count_trainable
+from ..datasets.captioned import CaptionDataset, read_captions
+from ..datasets.rows import SPLITS
+from ..datasets.split_record import relative_path
 from ..errors import InputError
 from ..events import Notice, OnEvent
 from ..loading import AnyModel
@@ -20,14 +23,11 @@ from ..words import counted
 from .artifacts import read_best_pair, write_best_pair
 from .batches import BatchOptions
 from .caption_batches import PairBatches, same_captions
-from .captions import CaptionDataset, read_captions
 from .contrast import Contrast, build_contrast, pair_multipliers, scale_bounds
 from .loop import Loop, Trained
 from .objective import contrastive
 from .options import FinetuneOptions
 from .prepared import Prepared, batch_options
-from .record import relative_path
-from .rows import SPLITS
 from .stepping import Stepper, make_optimizer
 from .tasks import towers
 

@@ -17,12 +17,12 @@ from typing import Protocol, cast
 import mlx.core as mx
 import numpy as np
 
+from ..datasets.labelled import Example
 from ..errors import NonFiniteError, OutputError
 from ..events import OnEvent, Progress
 from ..models.classifier import Classifier
 from ..storage.atomic import replacing
 from .batches import Batch, Batches
-from .dataset import Example
 from .order import shuffled
 
 CHUNK = 64  # pictures in a file

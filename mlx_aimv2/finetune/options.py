@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ..adapters.targets import TARGETS
+from ..datasets.options import Columns, Reading
 from ..errors import InputError
 from ..presets import DEFAULT_MODEL
 from ..storage.text_files import read_text
 from .bounds import OPTIMIZERS, WITHOUT_DECAY, check_choice, check_values, flag
 from .methods import METHODS, check_method
-from .reading import Columns, Reading
 from .schedule import SCHEDULES
 from .tasks import TASKS, TOWER_STATES, check_task
 

@@ -13,6 +13,7 @@ from mlx.utils import tree_flatten
 
 from ..adapters.attach import AdapterConfig
 from ..adapters.task import TASK
+from ..datasets.labelled import Dataset
 from ..errors import InputError, NonFiniteError
 from ..metrics import measure, measure_multi_label
 from ..models.classifier import Classifier
@@ -21,7 +22,6 @@ from ..processing.processor import Processor
 from .artifacts import base_of
 from .batches import BatchOptions
 from .contrast import Contrast
-from .dataset import Dataset
 from .mixing import Mixing, multi_hot
 from .objective import binary_cross_entropy, cross_entropy
 from .options import FinetuneOptions

@@ -13,6 +13,9 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..canvas import save_picture
+from ..datasets.scan import announce, scan
+from ..datasets.split_record import MARKS, SKIPPED, data_account, file_mark, file_marks, relative_path
+from ..datasets.split_record import RECORD as SPLITS
 from ..errors import InputError
 from ..evaluation_report import write_report
 from ..events import Notice, OnEvent, ignore
@@ -34,9 +37,6 @@ from .loop import Trained
 from .methods import METHODS
 from .options import FinetuneOptions
 from .prepared import Prepared
-from .record import MARKS, SKIPPED, data_account, file_mark, file_marks, relative_path
-from .record import RECORD as SPLITS
-from .scanning import announce, scan
 from .starting import begin_at, start_folder, tell_of_known_images
 from .state import STATE
 from .tasks import TRAINED, towers

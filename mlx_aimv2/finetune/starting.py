@@ -18,16 +18,16 @@ from ..adapters.stored import CONFIG, TENSORS, StoredAdapter, has_adapter, read_
 from ..adapters.task import HEAD, TASK, Task, has_task, read_head
 from ..adapters.trunk import TRUNK, has_trunk, load_trunk
 from ..checkpoints.fit import fold_names
+from ..datasets.held_out import known_pictures
+from ..datasets.split_record import RECORD
 from ..errors import InputError
 from ..events import Notice, OnEvent
 from ..models.classifier import Classifier, head_spec
 from ..storage.json_files import read_json
 from .artifacts import base_of
 from .contrast import Contrast
-from .measured import known_pictures
 from .methods import METHODS
 from .options import FinetuneOptions
-from .record import RECORD
 from .tasks import towers
 
 FLAG = "--resume-adapter-file"

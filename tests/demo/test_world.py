@@ -12,6 +12,9 @@ import pytest
 from helpers.held_out import HELD_OUT_LABELS
 from PIL import Image
 
+from mlx_aimv2.datasets.folders import read_folders
+from mlx_aimv2.datasets.options import Reading
+from mlx_aimv2.datasets.tree import read_tree
 from mlx_aimv2.demo import world
 from mlx_aimv2.demo.examples import close_up_examples, dyed_examples, training_example
 from mlx_aimv2.demo.painting import Conditions
@@ -19,9 +22,6 @@ from mlx_aimv2.demo.scenes import LABELS
 from mlx_aimv2.demo.world import WorldOptions, write_world
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import Progress
-from mlx_aimv2.finetune.folders import read_folders
-from mlx_aimv2.finetune.reading import Reading
-from mlx_aimv2.finetune.tree import read_tree
 
 SMALL = WorldOptions(train=12, near=24, dyed=8, val=3, zero_shot=15, retrieval=5, side=28)
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from helpers.labelled import EDGE, NATIVE, PROCESSOR, class_folders, picture
 
+from mlx_aimv2.datasets.labelled import Dataset, Example, read_dataset
 from mlx_aimv2.errors import ImageError, InputError
 from mlx_aimv2.finetune import batches as module
 from mlx_aimv2.finetune.batches import Batch, Batches, BatchOptions, class_weights, sized
-from mlx_aimv2.finetune.dataset import Dataset, Example, read_dataset
 from mlx_aimv2.finetune.mixing import Mixing
 from mlx_aimv2.processing.augment import Augmentation
 from mlx_aimv2.processing.image import ImageProcessor, ImageProcessorConfig

@@ -11,12 +11,12 @@ from helpers.captioned import captioned
 from PIL import Image
 
 from mlx_aimv2 import load
+from mlx_aimv2.datasets.captioned import CaptionDataset, read_captions
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.events import Notice
 from mlx_aimv2.finetune import caption_batches as module
 from mlx_aimv2.finetune.batches import BatchOptions
 from mlx_aimv2.finetune.caption_batches import PairBatches, TokenTable, same_captions
-from mlx_aimv2.finetune.captions import CaptionDataset, read_captions
 from mlx_aimv2.processing.augment import Augmentation
 from mlx_aimv2.processing.processor import Processor
 

@@ -11,8 +11,8 @@ from PIL import Image
 from mlx_aimv2 import load
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted
 from mlx_aimv2.adapters.store import save_adapter
+from mlx_aimv2.datasets.captioned import read_captions
 from mlx_aimv2.finetune.caption_batches import PairBatches
-from mlx_aimv2.finetune.captions import read_captions
 from mlx_aimv2.finetune.contrast import build_contrast
 from mlx_aimv2.finetune.contrastive import make_pair_stepper
 from mlx_aimv2.finetune.options import FinetuneOptions

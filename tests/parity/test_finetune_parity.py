@@ -12,9 +12,9 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 from mlx_aimv2 import load
+from mlx_aimv2.datasets.labelled import read_dataset
 from mlx_aimv2.finetune.batches import Batches, BatchOptions
 from mlx_aimv2.finetune.building import build_classifier
-from mlx_aimv2.finetune.dataset import read_dataset
 from mlx_aimv2.finetune.loop import Loop
 from mlx_aimv2.finetune.options import FinetuneOptions
 from mlx_aimv2.finetune.prepared import make_stepper

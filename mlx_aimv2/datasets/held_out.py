@@ -12,12 +12,12 @@ from ..errors import InputError
 from ..events import Notice, OnEvent, Skipped
 from ..storage.json_files import read_json
 from ..words import counted
-from .captions import CaptionDataset
-from .dataset import Dataset
-from .reading import Reading
-from .record import MARKS, RECORD, SKIPPED, file_mark, relative_path
+from .captioned import CaptionDataset
+from .labelled import Dataset
+from .options import Reading
 from .rows import SPLITS
-from .scanning import announce, shortened
+from .scan import announce, shortened
+from .split_record import MARKS, RECORD, SKIPPED, file_mark, relative_path
 
 ALL = "all"
 KNOWN = (*SPLITS, SKIPPED)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from ..errors import InputError
-from .reading import Columns
+from .options import Columns
 
 IMAGE, LABEL, CAPTION, SPLIT = "image", "label", "caption", "split"
 NAMES = {  # what a column is for -> what it is usually called, in small letters

@@ -12,11 +12,11 @@ from helpers.labelled import touched
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlx_aimv2.datasets.captioned import has_captions, read_captions
+from mlx_aimv2.datasets.labelled import Dataset, read_dataset
+from mlx_aimv2.datasets.options import Columns, Reading
+from mlx_aimv2.datasets.tables import read_table
 from mlx_aimv2.errors import InputError, MissingExtraError
-from mlx_aimv2.finetune.captions import has_captions, read_captions
-from mlx_aimv2.finetune.dataset import Dataset, read_dataset
-from mlx_aimv2.finetune.reading import Columns, Reading
-from mlx_aimv2.finetune.tables import read_table
 
 CAPTIONS = {"a.jpg": ("a dog",), "b.jpg": ("a cat, asleep",)}
 LABELS = {"a.jpg": ("cat",), "b.jpg": ("dog",)}

@@ -15,8 +15,8 @@ from ..errors import InputError, MissingExtraError
 from ..storage.stand_ins import check_stand_in
 from ..storage.text_files import read_lines, read_text
 from .columns import CAPTION, IMAGE, LABEL, NoColumnError, check_places, places_of
-from .json_records import json_records
-from .reading import Columns
+from .json_datasets import json_records
+from .options import Columns
 
 DELIMITERS = ",\t;|"
 SEPARATOR_ROW = re.compile(r'"?sep=(.)"?[\r\n]')  # what Excel writes in front

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from helpers.labelled import touched
 
+from mlx_aimv2.datasets.captioned import Captioned, has_captions, read_captions
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.finetune.captions import Captioned, has_captions, read_captions
 from mlx_aimv2.finetune.contrastive import caption_record
 
 

@@ -13,13 +13,13 @@ from ..events import Skipped
 from ..words import counted, quoted
 from .columns import LABEL, NoColumnError
 from .folders import read_folders
-from .reading import Reading
+from .options import Reading
 from .rows import SPLITS, Row, Rows, check_split, check_there, natural
 from .splits import by_split, check_fraction, check_seed
 from .table_folders import check_other_tables, read_tables, tables_of
 from .tables import IN_FOLDERS, read_table
 from .tree import read_tree
-from .unread import ENDINGS
+from .unsupported import ENDINGS
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from ..errors import InputError
 from ..sources.scanner import Rules
 from ..words import counted
 from .columns import ABSENT, CAPTION, IMAGE, LABEL, SPLIT, NoColumnError
-from .reading import Reading
-from .records import READERS, Wanted
+from .options import Reading
 from .rows import SPLIT_NAMES, Row, Rows, label_name
-from .unread import hint
+from .table_files import READERS, Wanted
+from .unsupported import hint
 
 IN_FOLDERS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})  # tables wherever they lie
 LABEL_SEPARATOR = ";"

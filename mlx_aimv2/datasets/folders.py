@@ -6,7 +6,7 @@ from ..errors import InputError
 from ..words import counted
 from .rows import SPLIT_NAMES, Row, Rows, label_name
 from .tree import Tree, name
-from .unread import endings_hint, form_of
+from .unsupported import endings_hint, form_of
 
 
 def read_folders(tree: Tree) -> Rows:

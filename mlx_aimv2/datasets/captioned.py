@@ -12,13 +12,13 @@ from ..events import Skipped
 from ..storage.text_files import read_lines
 from ..words import counted
 from .columns import CAPTION
-from .reading import Reading
+from .options import Reading
 from .rows import SPLITS, Row, Rows, check_split, check_there
 from .splits import by_split, check_fraction, check_seed
 from .table_folders import check_other_tables, read_tables, tables_of
 from .tables import IN_FOLDERS, caption_text, names_captions, read_table
 from .tree import Tree, name, parent, read_tree
-from .unread import ENDINGS, endings_hint, form_of
+from .unsupported import ENDINGS, endings_hint, form_of
 
 SUFFIX = ".txt"
 

@@ -14,8 +14,8 @@ from ..events import Notice, OnEvent, Progress, Skipped, ignore
 from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, read_ahead
 from ..words import counted
-from .captions import CaptionDataset, Captioned
-from .dataset import Dataset, Example, check_trainable
+from .captioned import CaptionDataset, Captioned
+from .labelled import Dataset, Example, check_trainable
 from .rows import SPLITS
 
 NAMED = 20  # images that cannot be used, before the others are only counted

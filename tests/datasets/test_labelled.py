@@ -14,13 +14,13 @@ from helpers.labelled import PROCESSOR, class_folders, picture, table, touched
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlx_aimv2.datasets.labelled import Dataset, Example, read_dataset
+from mlx_aimv2.datasets.options import Reading
+from mlx_aimv2.datasets.scan import scan
+from mlx_aimv2.datasets.split_record import file_marks, split_record
+from mlx_aimv2.datasets.splits import held_out
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.events import Event, Progress, Skipped
-from mlx_aimv2.finetune.dataset import Dataset, Example, read_dataset
-from mlx_aimv2.finetune.reading import Reading
-from mlx_aimv2.finetune.record import file_marks, split_record
-from mlx_aimv2.finetune.scanning import scan
-from mlx_aimv2.finetune.splits import held_out
 
 
 def named(dataset: Dataset) -> dict[str, list[tuple[str, str]]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .captions import CaptionDataset
-from .dataset import Dataset
+from .captioned import CaptionDataset
+from .labelled import Dataset
 from .rows import SPLITS
 
 RECORD = "splits.json"

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from ..errors import InputError
 from ..words import counted
-from .reading import Reading
+from .options import Reading
 from .rows import SPLIT_NAMES, Row, Rows
 from .tables import IN_FOLDERS, read_table, split_tables
 from .tree import Tree, parent

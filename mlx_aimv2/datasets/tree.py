@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..sources.endings import ending_of, kind_of
 from ..sources.left_out import LeftOut
 from ..sources.scanner import Rules, identity, scan_folder
-from .reading import Reading
+from .options import Reading
 from .rows import SPLIT_NAMES, natural
 
 
