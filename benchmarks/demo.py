@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean
 
 from mlx_aimv2 import ZeroShotClassifier, convert, load
-from mlx_aimv2.checkpoints.hub import resolve
+from mlx_aimv2.checkpoints.resolve import resolve
 from mlx_aimv2.demo.combinations import HELD_OUT_PAIRS
 from mlx_aimv2.demo.grammar import zero_shot_scene
 from mlx_aimv2.demo.painting import Conditions, paint

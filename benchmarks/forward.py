@@ -33,7 +33,7 @@ def measure_mlx(batch, repeats):
 
     import mlx.core as mx  # isort: skip
 
-    from mlx_aimv2.models.backend import compute_dtype, load_blas
+    from mlx_aimv2.backend.device import compute_dtype, load_blas
 
     config = Aimv2VisionConfig(use_head=False)
     model = Aimv2VisionModel(config)

@@ -6,7 +6,7 @@
     vectors = Embedder(model, processor).images(["photo.jpg"])  # (1, 1024) float32
 
 Importing this package imports neither MLX nor Pillow; the names below do so when they are first used. On Linux
-it loads a fast BLAS, if there is one, so that MLX finds it (`mlx_aimv2.models.backend.load_blas`).
+it loads a fast BLAS, if there is one, so that MLX finds it (`mlx_aimv2.backend.device.load_blas`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .models import computing as computing  # before anything is computed: it has to learn of forks
-from .models.backend import load_blas, require_mlx
+from .backend import threads as threads  # before anything is computed: it has to learn of forks
+from .backend.device import load_blas, require_mlx
 
 if TYPE_CHECKING:
     from .config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # huggingface_hub brings it
 
-from .checkpoints.fit import fold_names
-from .checkpoints.names import is_repo_name
+from .checkpoints.checkpoint_names import is_repo_name
+from .checkpoints.matching import fold_names
 from .config import Aimv2Config, AnyConfig, vision_of
 from .presets import PRESETS
 

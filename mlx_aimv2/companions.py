@@ -15,10 +15,9 @@ import mlx.core as mx
 from . import __version__
 from .adapters.task import HEAD, TASK
 from .card import CARD, CardFacts, read_card
-from .checkpoints.eras import without_source
+from .checkpoints.file_names import CONFIG, is_written_name, small_files
 from .checkpoints.files import inside
-from .checkpoints.quantize import Quantization
-from .checkpoints.selection import CONFIG, is_written_name, small_files
+from .checkpoints.foreign_configs import without_source
 from .config import vision_of
 from .errors import ConfigError, DamagedFileError, ExistsError, InputError, OutputError
 from .events import OnEvent, Progress
@@ -26,6 +25,7 @@ from .fidelity_report import Fidelity
 from .loading import Checkpoint
 from .preparation import Conversion
 from .processing.image_settings import find_settings, write_settings
+from .quantization.scheme import Quantization
 from .storage.atomic import refuse_existing
 from .storage.stand_ins import LOOK, WEB_PAGE_FOUND, stand_in
 

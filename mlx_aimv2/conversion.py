@@ -17,23 +17,23 @@ from typing import Any
 
 import mlx.core as mx
 
-from .calibration import Calibration, calibrated_layers, prepare_pictures
+from .backend.device import without_cache
+from .backend.threads import computing
 from .card import CARD, model_card
+from .checkpoints.file_names import CONFIG
 from .checkpoints.npz import write_npz
-from .checkpoints.selection import CONFIG
 from .checkpoints.shards import write_shards
 from .companions import card_facts, check_apart, check_space, config_entry, copy_files, target_folder
 from .errors import Aimv2Error, NonFiniteError
 from .events import Notice, OnEvent, Progress, ignore
 from .fidelity import compare
 from .fidelity_report import Fidelity
-from .gptq import Packed
 from .loading import LoadOptions
-from .models.backend import without_cache
-from .models.computing import computing
 from .planning import LAYERS, Planned, layer_number, vision_prefix
 from .preparation import Conversion, ConvertOptions, asked_scheme, prepare
-from .processor_building import build_processor
+from .processing.build import build_processor
+from .quantization.calibration import Calibration, calibrated_layers, prepare_pictures
+from .quantization.gptq import Packed
 from .sources.paths import find_images
 from .storage.atomic import new_folder
 from .storage.json_files import write_json

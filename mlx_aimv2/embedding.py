@@ -13,10 +13,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from .backend.threads import computing
 from .errors import ImageError, InputError, NonFiniteError
 from .events import Notice
 from .loading import AnyModel
-from .models.computing import computing
 from .models.lit import Aimv2Model
 from .models.lit import normalize as unit_length
 from .picture_stream import SCALABLE, UNIT, Embedded, PictureStream, evaluated

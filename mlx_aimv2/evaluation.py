@@ -14,13 +14,13 @@ from .classification import check_count, logit_stream
 from .errors import InputError, NonFiniteError
 from .events import OnEvent, Progress, Skipped, ignore, warn
 from .loading import AnyModel
+from .messages import quoted
 from .metrics import THRESHOLD, Metrics, log_softmax, measure, measure_multi_label, sigmoid
 from .models.classifier import Classifier
 from .picture_stream import Embedded
 from .plots import draw_calibration, draw_confusion
 from .predictions import Labelled, Predictions
 from .processing.processor import Processor
-from .words import quoted
 from .zeroshot import Labels, ZeroShotClassifier
 
 STAGE = "evaluating"

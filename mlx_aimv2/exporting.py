@@ -10,9 +10,11 @@ from typing import Any
 import mlx.core as mx
 
 from .adapters.task import HEAD
-from .checkpoints.eras import original_config, timm_config, without_source
+from .backend.device import without_cache
+from .backend.threads import computing
+from .checkpoints.file_names import CONFIG
+from .checkpoints.foreign_configs import original_config, timm_config, without_source
 from .checkpoints.layouts import LAYOUTS
-from .checkpoints.selection import CONFIG
 from .checkpoints.shards import Entry, write_shards
 from .companions import check_apart, check_space, copy_files, one_by_one, target_folder
 from .config import vision_of
@@ -20,14 +22,12 @@ from .errors import ConfigError, InputError
 from .events import Notice, OnEvent, ignore
 from .fusing import fused_tensors, fusible
 from .loading import Checkpoint
-from .models.backend import without_cache
-from .models.computing import computing
+from .messages import counted
 from .preparation import Conversion, ConvertOptions, prepare
 from .processing.image_config import PREPROCESSOR
 from .processing.image_settings import find_settings
 from .storage.atomic import new_folder
 from .storage.json_files import write_json
-from .words import counted
 
 FORMATS = ("transformers", "apple", "apple-mlx", "timm")
 

@@ -14,16 +14,16 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from .backend.device import blas_problem, compute_dtype, on_cpu
+from .backend.threads import computing
 from .config import Aimv2Config, AnyConfig
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
 from .fidelity_report import Fidelity, ZeroShot
 from .loading import LoadOptions, at_resolution, inspect
-from .models.backend import blas_problem, compute_dtype, on_cpu
-from .models.computing import computing
+from .processing.build import build_processor
 from .processing.decode import ImageInput
 from .processing.processor import Processor
-from .processor_building import build_processor
 from .trial import Labelling, Sample, States, Trial, make_sample, run_trial
 
 NEIGHBOURS = 10

@@ -18,21 +18,21 @@ from .adapters.restore import adapter_folder, check_folder, put_on
 from .adapters.stored import has_adapter, read_stored
 from .adapters.task import HEAD, Task, read_head, with_base, write_task
 from .adapters.trunk import has_trunk
+from .backend.threads import computing
 from .card import CARD, CardFacts, model_card
-from .checkpoints.eras import without_source
+from .checkpoints.file_names import CONFIG
 from .checkpoints.files import find_weights, inside, read_header
-from .checkpoints.fit import check_fit
-from .checkpoints.origin import Origin, checkpoint_hash
-from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
-from .checkpoints.selection import CONFIG
+from .checkpoints.foreign_configs import without_source
+from .checkpoints.identity import Origin, checkpoint_hash
+from .checkpoints.matching import check_fit
 from .checkpoints.shards import Entry, write_shards
 from .companions import check_apart, check_space, copy_files, one_by_one, source_facts, target_folder
 from .config import vision_of
 from .errors import InputError
 from .events import Notice, OnEvent, ignore
 from .loading import Checkpoint, inspect, make_model, origin_of
-from .models.computing import computing
 from .preparation import MAX_SHARD_BYTES
+from .quantization.scheme import Quantization, dequantize, quantize_modules, quantized_paths
 from .storage.atomic import new_folder
 from .storage.json_files import write_json
 

@@ -12,31 +12,31 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from .adapters.restore import adapter_folder, check_folder, restore
+from .backend.device import blas_problem, compute_dtype, on_cpu, without_cache
+from .backend.threads import aside, computing
 from .checkpoints.checkpoint import KEPT_FLOAT32
 from .checkpoints.checkpoint import Checkpoint as Checkpoint
-from .checkpoints.deduce import deduce_config
+from .checkpoints.file_names import CONFIG
 from .checkpoints.files import check_links, find_weights, outline, read_header
-from .checkpoints.fit import check_fit, dtype_name
-from .checkpoints.hub import resolve
+from .checkpoints.identity import Origin, checkpoint_hash
+from .checkpoints.infer_config import deduce_config
 from .checkpoints.layouts import detect
-from .checkpoints.origin import Origin, checkpoint_hash
-from .checkpoints.positions import table_name, table_size
-from .checkpoints.quantize import Quantization, dequantize, quantize_modules, quantized_paths
-from .checkpoints.selection import CONFIG
-from .checkpoints.wrapping import described
+from .checkpoints.matching import check_fit, dtype_name
+from .checkpoints.position_table import table_name, table_size
+from .checkpoints.prefixes import described
+from .checkpoints.resolve import resolve
 from .config import Aimv2Config, AnyConfig, vision_of
 from .errors import CheckpointError, ConfigError, InputError, MismatchError
 from .events import Notice, OnEvent, warn
-from .models.backend import blas_problem, compute_dtype, on_cpu, without_cache
 from .models.classifier import Classifier
-from .models.computing import aside, computing
 from .models.lit import Aimv2Model
 from .models.vision import Aimv2VisionModel
+from .processing.build import build_processor, made_size
 from .processing.decode import DecodeOptions
 from .processing.image import NativeOptions
 from .processing.image_config import ImageProcessorConfig
 from .processing.processor import Processor
-from .processor_building import build_processor, made_size
+from .quantization.scheme import Quantization, dequantize, quantize_modules, quantized_paths
 from .storage.json_files import read_json
 
 AnyModel = Aimv2Model | Aimv2VisionModel

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .card import CARD, is_ours, read_card, read_metadata
-from .checkpoints.selection import CONFIG, INDEX, choose_weights, small_files
-from .diagnosis import describe_checkpoint
+from .checkpoints.file_names import CONFIG, INDEX, choose_weights, small_files
+from .describe import describe_checkpoint
 from .errors import InputError
 from .events import ignore
 from .loading import inspect

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from .backend.device import on_cpu
+from .backend.threads import check_process, computing
 from .errors import Aimv2Error, InputError, NonFiniteError
-from .models.backend import on_cpu
-from .models.computing import check_process, computing
 from .processing.decode import ImageInput
 from .processing.processor import Processor, as_items
 from .sources.readahead import Decoded, read_ahead

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from .card import CARD, is_ours, renamed
-from .checkpoints.fetch import no_bars
-from .checkpoints.names import is_repo_name
-from .checkpoints.selection import is_written_name, small_files
+from .checkpoints.checkpoint_names import is_repo_name
+from .checkpoints.download import no_bars
+from .checkpoints.file_names import is_written_name, small_files
 from .errors import (
     AccessTokenError,
     InputError,
@@ -20,9 +20,9 @@ from .errors import (
     OutputError,
 )
 from .events import Notice, OnEvent, Progress, ignore
+from .messages import listed
 from .parcel import Parcel, prepare_upload
 from .refusals import TOKENS, explained, not_the_hub
-from .words import listed
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi

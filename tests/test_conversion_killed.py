@@ -10,7 +10,7 @@ import pytest
 
 from mlx_aimv2 import convert, load
 from mlx_aimv2.checkpoints.files import read_header
-from mlx_aimv2.checkpoints.origin import checkpoint_hash
+from mlx_aimv2.checkpoints.identity import checkpoint_hash
 
 TENSOR_S = 0.004  # the pair has some eighty tensors: a third of a second to be killed in
 RUN = """
@@ -18,7 +18,7 @@ import sys, time, resource
 limit = int(sys.argv[3])
 from mlx_aimv2.conversion import convert
 from mlx_aimv2.preparation import ConvertOptions
-from mlx_aimv2.checkpoints.quantize import Scheme
+from mlx_aimv2.quantization.scheme import Scheme
 from mlx_aimv2.errors import Aimv2Error
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -11,7 +11,6 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Aimv2VisionConfig, convert, load
-from mlx_aimv2.checkpoints.quantize import Scheme
 from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import ignore
@@ -19,6 +18,7 @@ from mlx_aimv2.exporting import FORMATS, export
 from mlx_aimv2.loading import inspect
 from mlx_aimv2.preparation import ConvertOptions
 from mlx_aimv2.processing.image_config import CLIP_MEAN, ImageProcessorConfig
+from mlx_aimv2.quantization.scheme import Scheme
 
 
 def parameters(folder):

@@ -11,13 +11,13 @@ from mlx_aimv2.adapters.attach import AdapterConfig, adapted
 from mlx_aimv2.adapters.store import write_tensors
 from mlx_aimv2.adapters.task import HEAD, Task, read_task, write_task
 from mlx_aimv2.adapters.trunk import TRUNK
-from mlx_aimv2.checkpoints.quantize import Scheme
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError, NotACheckpointError, OutputError
 from mlx_aimv2.events import Notice, Progress, ignore
 from mlx_aimv2.exporting import export
 from mlx_aimv2.fusing import FuseOptions, fuse
 from mlx_aimv2.models.classifier import Classifier, make_head
 from mlx_aimv2.preparation import ConvertOptions
+from mlx_aimv2.quantization.scheme import Scheme
 
 PACKED = LoadOptions(dtype="float32", keep_quantized=True)
 KINDS = ("lora", "dora")

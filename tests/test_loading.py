@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Aimv2Model, Aimv2VisionConfig, Aimv2VisionModel, LoadOptions, convert, load
-from mlx_aimv2.checkpoints.eras import original_config
-from mlx_aimv2.checkpoints.quantize import Quantization, dequantize
+from mlx_aimv2.checkpoints.foreign_configs import original_config
 from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.errors import (
     Aimv2Error,
@@ -32,6 +31,7 @@ from mlx_aimv2.events import Notice, ignore
 from mlx_aimv2.loading import build_model, inspect
 from mlx_aimv2.processing.decode import DecodeOptions
 from mlx_aimv2.processing.image import NativeOptions
+from mlx_aimv2.quantization.scheme import Quantization, dequantize
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ NEEDED_GB, MOST_GB = 13.5, 3.0
 RUN = """
 import resource, sys
 from mlx_aimv2 import convert
-from mlx_aimv2.checkpoints.quantize import Scheme
+from mlx_aimv2.quantization.scheme import Scheme
 from mlx_aimv2.preparation import ConvertOptions
 convert(sys.argv[1], sys.argv[2], dtype="float16", options=ConvertOptions(scheme=Scheme(64, 4)))
 unit = 1 if sys.platform == "darwin" else 1024

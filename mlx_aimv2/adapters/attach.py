@@ -12,8 +12,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..errors import InputError
+from ..messages import counted
 from ..models.lit import Aimv2Model
-from ..words import counted
 from .lora import LAYERS, AnyLinear, LoRALinear
 from .targets import MAX_RANK, TARGETS, short_names
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..checkpoints.origin import Origin
+from ..checkpoints.identity import Origin
 from ..errors import InputError
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")

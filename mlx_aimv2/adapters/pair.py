@@ -17,11 +17,11 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..checkpoints.files import inside, open_tensors, read_header
-from ..checkpoints.fit import check_fit
-from ..checkpoints.origin import Origin, checkpoint_hash
-from ..checkpoints.quantize import unpack_modules
+from ..checkpoints.identity import Origin, checkpoint_hash
+from ..checkpoints.matching import check_fit
 from ..errors import ConfigError, NotACheckpointError
 from ..processing.image_config import ImageProcessorConfig
+from ..quantization.scheme import unpack_modules
 from ..storage.json_files import read_json
 from .attach import TOWERS, adapted
 from .task import FORMAT, TASK, Task, base_entry, base_of_entry, check_types, same_keys

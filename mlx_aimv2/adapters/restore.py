@@ -6,7 +6,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from ..checkpoints.origin import Origin
+from ..checkpoints.identity import Origin
 from ..errors import ConfigError, InputError, NotACheckpointError
 from ..events import Notice, OnEvent, ignore
 from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier

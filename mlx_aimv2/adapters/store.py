@@ -16,8 +16,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..checkpoints.fit import check_fit
-from ..checkpoints.origin import Origin
+from ..checkpoints.identity import Origin
+from ..checkpoints.matching import check_fit
 from ..checkpoints.shards import Entry, header_bytes, planned_bytes
 from ..errors import InputError, OutputError
 from ..models.lit import Aimv2Model

@@ -18,8 +18,8 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..checkpoints.files import inside, open_tensors, read_header
-from ..checkpoints.fit import fold_names
-from ..checkpoints.origin import checkpoint_hash
+from ..checkpoints.identity import checkpoint_hash
+from ..checkpoints.matching import fold_names
 from ..errors import NotACheckpointError, PickleRefusedError
 from ..storage.json_files import read_json
 from ..storage.swap import swapped

@@ -14,8 +14,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..checkpoints.files import inside, open_tensors, read_header
-from ..checkpoints.fit import check_fit
-from ..checkpoints.origin import Origin
+from ..checkpoints.identity import Origin
+from ..checkpoints.matching import check_fit
 from ..errors import ConfigError, InputError, NotACheckpointError
 from ..models.classifier import POOLINGS, make_head
 from ..processing.image_config import ImageProcessorConfig

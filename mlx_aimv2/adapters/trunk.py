@@ -8,10 +8,10 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from ..checkpoints.files import inside, open_tensors, read_header
-from ..checkpoints.fit import check_fit
-from ..checkpoints.origin import checkpoint_hash
-from ..checkpoints.quantize import unpack_modules
+from ..checkpoints.identity import checkpoint_hash
+from ..checkpoints.matching import check_fit
 from ..models.vision import Aimv2VisionModel
+from ..quantization.scheme import unpack_modules
 
 TRUNK = "trunk.safetensors"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import NotACheckpointError
 from ..presets import DEMO_MODEL
-from .selection import CONFIG, SINGLE
+from .file_names import CONFIG, SINGLE
 
 CHECKPOINT = Path(__file__).parent.parent / "demo" / "checkpoint"
 PACKED_IN = 32  # bits of the integers that quantized weights are packed into

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..backend.device import DTYPES
 from ..config import Aimv2Config, AnyConfig, vision_of
 from ..errors import InputError
-from ..models.backend import DTYPES
 from ..processing.image_config import MAX_EDGE
+from ..quantization.scheme import Quantization
 from .files import open_tensors
-from .fit import dtype_name
 from .headers import Header
-from .hub import Resolved
 from .layouts import Layout
-from .positions import resample, table_name, table_size
-from .quantize import Quantization
+from .matching import dtype_name
+from .position_table import resample, table_name, table_size
+from .resolve import Resolved
 
 KEPT_FLOAT32 = ("position_embedding.weight", "logit_scale")
 

@@ -19,11 +19,11 @@ import mlx.core as mx
 from ..errors import DamagedFileError, NotACheckpointError
 from ..storage.json_files import read_json, whole_number
 from ..storage.stand_ins import check_stand_in
+from .file_names import INDEX, WEIGHT_SUFFIXES, choose_weights, shard_names, small_files
 from .flax import read_flax
 from .headers import MLX_DTYPES, Header, TensorInfo, check_apart, check_count, check_name, tensor_bytes
+from .lazy_copy import unpack
 from .npz import read_npz
-from .selection import INDEX, WEIGHT_SUFFIXES, choose_weights, shard_names, small_files
-from .unpacking import unpack
 
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors library
 

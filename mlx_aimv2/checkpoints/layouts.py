@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ..errors import LayoutError
+from .prefixes import beside, only_root, roots, unwrapped
 from .rules import (
     DENSE,
     FLAX_KERNEL,
@@ -28,7 +29,6 @@ from .rules import (
     same,
     to_canonical,
 )
-from .wrapping import beside, only_root, roots, unwrapped
 
 Transforms = tuple[Transform, Transform]  # (forward, inverse)
 KEEP = (same, same)

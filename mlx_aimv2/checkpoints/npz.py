@@ -16,10 +16,10 @@ from typing import IO
 import mlx.core as mx
 
 from ..errors import DamagedFileError, PickleRefusedError
+from .file_names import NPZ
 from .headers import DTYPE_NAMES, TensorInfo, check_apart, check_count, check_name, tensor_bytes
-from .selection import NPZ
+from .lazy_copy import ZIP_TROUBLE
 from .shards import Entry, planned_bytes
-from .unpacking import ZIP_TROUBLE
 
 DESCRIPTIONS = {  # numpy's word -> safetensors'; MLX writes bfloat16, which numpy does not have, as two bytes
     "<f4": "F32", "<f2": "F16", "<V2": "BF16", "|V2": "BF16", "<i8": "I64", "<i4": "I32", "<i2": "I16", "|i1": "I8",

@@ -19,8 +19,8 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..storage.json_files import write_json
+from .file_names import INDEX, SINGLE, shard_name
 from .headers import DTYPE_NAMES
-from .selection import INDEX, SINGLE, shard_name
 
 ALIGNMENT = 8  # bytes; where data begins
 

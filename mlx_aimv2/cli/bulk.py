@@ -13,7 +13,7 @@ from typing import NoReturn, Protocol, TypeVar
 
 from ..errors import Aimv2Error, InputError
 from ..events import Progress, Skipped
-from ..words import counted
+from ..messages import counted
 from .screen import Screen
 from .signals import PATIENCE_S, heeded
 from .stdin import with_names

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..words import counted
+from ..messages import counted
 from . import options
 from .bulk import pictures, run
 from .completion import SCORES, choices
@@ -84,9 +84,9 @@ def classify(
 ) -> None:
     """Say which label fits each picture best: of those given, without training, or of a trained head's."""
     from .. import ZeroShotClassifier, load
+    from ..backend.device import use_device
     from ..classification import TrainedClassifier
     from ..label_files import derived_notices, lines_of, read_label_file, read_labels, texts_of
-    from ..models.backend import use_device
     from ..models.classifier import Classifier
     from ..zeroshot import check_request
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..words import counted, size
+from ..messages import counted, size
 from .completion import DTYPES, Q_BITS, Q_GROUP_SIZES, Q_MODES, RECIPES, WEIGHT_FORMATS, checkpoints, choices
 from .options import Device, Exclude, Force, ImageSize, InterpolatePositions, Json, Revision, Weights
 from .screen import screen
@@ -110,7 +110,7 @@ def convert(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
 ) -> None:
     """Convert a checkpoint of any published layout to this package's own format, and quantize it with -q."""
-    from ..models.backend import require_mlx, use_device
+    from ..backend.device import require_mlx, use_device
 
     require_mlx()
     from ..companions import target_folder

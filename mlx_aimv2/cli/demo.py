@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..messages import duration, size
 from ..presets import BITS_FLOAT32, DEFAULT_MODEL, DEMO_MODEL, find
-from ..words import duration, size
 from .options import Device, Json, Model
 from .screen import screen
 from .tables import table
@@ -38,7 +38,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Draw a dozen pictures, embed them, label them, find them by sentences; all on one contact sheet. Offline."""
-    from ..models.backend import require_mlx, use_device
+    from ..backend.device import require_mlx, use_device
 
     require_mlx()
     from ..demo.tour import TourOptions, take_tour

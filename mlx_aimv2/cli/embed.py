@@ -78,7 +78,7 @@ def embed(
     Without -o: a table on a terminal, JSON lines in a pipe.
     """
     from .. import Embedder, load
-    from ..models.backend import use_device
+    from ..backend.device import use_device
     from ..models.classifier import Classifier
     from ..pooling import check_choice
     from ..vector_writer import WriterOptions, open_writer

@@ -11,7 +11,7 @@ import typer
 
 from ..datasets.options import Columns
 from ..errors import InputError
-from ..words import counted
+from ..messages import counted
 from . import options
 from .bulk import pictures
 from .completion import checkpoints, choices
@@ -204,7 +204,7 @@ def evaluate(
         )
         check_request(request)
     names, empty = pictures(inputs, exclude) if inputs else (None, {})
-    from ..models.backend import require_mlx, use_device
+    from ..backend.device import require_mlx, use_device
 
     require_mlx()
     if request is not None:

@@ -49,7 +49,7 @@ def export(
     image_size: ImageSize = None,
 ) -> None:
     """Write a checkpoint as transformers, Apple's code or timm read it; quantized weights are unpacked."""
-    from ..models.backend import require_mlx
+    from ..backend.device import require_mlx
 
     require_mlx()
     from ..checkpoints.bundled import is_demo

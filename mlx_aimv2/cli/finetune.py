@@ -16,7 +16,7 @@ import typer
 
 from ..finetune.methods import METHODS
 from ..finetune.options import FinetuneOptions, make_options, read_config
-from ..words import counted, duration, size
+from ..messages import counted, duration, size
 from .completion import of_finetune
 from .options import Device
 from .screen import screen
@@ -43,7 +43,7 @@ def finetune(
     **given: Any,
 ) -> None:
     """Fine-tune on labelled pictures: a probe on the frozen encoder, LoRA, DoRA, or all of it; or on captions."""
-    from ..models.backend import require_mlx, use_device
+    from ..backend.device import require_mlx, use_device
 
     require_mlx()
     from ..finetune.estimating import estimate

@@ -32,7 +32,7 @@ def fuse(
     any_base: AnyBase = False,
 ) -> None:
     """Merge an adapter into its base: a plain checkpoint as fast as the base, with the trained head beside it."""
-    from ..models.backend import require_mlx
+    from ..backend.device import require_mlx
 
     require_mlx()
     from ..adapters.task import has_task

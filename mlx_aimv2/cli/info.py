@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..messages import size
 from ..processing.image_config import RESAMPLE_NAMES
-from ..words import size
 from .completion import checkpoints
 from .options import Json, Revision
 from .screen import screen
@@ -33,12 +33,12 @@ def info(
     json: Json = False,
 ) -> None:
     """Describe a checkpoint (layout, configuration, size, what is missing) or, with --system, this machine."""
-    from ..models.backend import require_mlx
+    from ..backend.device import require_mlx
 
     if (model is None) == (not system):
         raise InputError("name a checkpoint, or ask for --system")
     require_mlx()
-    from ..diagnosis import describe_checkpoint, describe_system
+    from ..describe import describe_checkpoint, describe_system
 
     if model is None:
         facts = describe_system()

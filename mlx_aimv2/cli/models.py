@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..messages import size
 from ..presets import BITS_AFFINE_4, BITS_FLOAT16, DEMO_MODEL, PRESETS, Preset
-from ..words import size
 from .options import Json
 from .tables import table
 from .ui import put, say, verb
@@ -28,7 +28,7 @@ def models(
 ) -> None:
     """List demo and the published checkpoints: size, accuracy, patches, memory, and which are downloaded."""
     from ..checkpoints.bundled import bundled_sizes
-    from ..checkpoints.hub import is_cached
+    from ..checkpoints.resolve import is_cached
 
     demo = bundled_sizes()
     rows = [

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..events import Metric
-from ..words import duration, size
+from ..messages import duration, size
 
 if TYPE_CHECKING:
     from rich.console import Console

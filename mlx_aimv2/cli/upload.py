@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..words import counted, size
+from ..messages import counted, size
 from .screen import screen
 from .tables import table
 from .ui import put, say, verb
@@ -23,7 +23,7 @@ def upload(
     ] = False,
 ) -> None:
     """Upload a converted checkpoint to the Hugging Face Hub: what convert wrote, and nothing else in the folder."""
-    from ..models.backend import require_mlx
+    from ..backend.device import require_mlx
 
     require_mlx()
     from ..parcel import prepare_upload

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
 from ..events import Skipped
+from ..messages import counted
 from ..storage.text_files import read_lines
-from ..words import counted
 from .columns import CAPTION
 from .options import Reading
 from .rows import SPLITS, Row, Rows, check_split, check_there

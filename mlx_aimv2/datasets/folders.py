@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from ..words import counted
+from ..messages import counted
 from .rows import SPLIT_NAMES, Row, Rows, label_name
 from .tree import Tree, name
 from .unsupported import endings_hint, form_of

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from ..errors import InputError
 from ..events import Notice, OnEvent, Skipped
+from ..messages import counted
 from ..storage.json_files import read_json
-from ..words import counted
 from .captioned import CaptionDataset
 from .labelled import Dataset
 from .options import Reading

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..events import Skipped
-from ..words import counted, quoted
+from ..messages import counted, quoted
 from .columns import LABEL, NoColumnError
 from .folders import read_folders
 from .options import Reading

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..events import Notice, OnEvent, Progress, Skipped, ignore
+from ..messages import counted
 from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, read_ahead
-from ..words import counted
 from .captioned import CaptionDataset, Captioned
 from .labelled import Dataset, Example, check_trainable
 from .rows import SPLITS

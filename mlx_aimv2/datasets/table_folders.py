@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from ..errors import InputError
-from ..words import counted
+from ..messages import counted
 from .options import Reading
 from .rows import SPLIT_NAMES, Row, Rows
 from .tables import IN_FOLDERS, read_table, split_tables

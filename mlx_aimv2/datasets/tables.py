@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..messages import counted
 from ..sources.scanner import Rules
-from ..words import counted
 from .columns import ABSENT, CAPTION, IMAGE, LABEL, SPLIT, NoColumnError
 from .options import Reading
 from .rows import SPLIT_NAMES, Row, Rows, label_name

@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
-from ..checkpoints.eras import original_config
+from ..checkpoints.foreign_configs import original_config
 from ..checkpoints.layouts import LAYOUTS
 from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from ..errors import InputError

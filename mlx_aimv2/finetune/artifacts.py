@@ -16,7 +16,7 @@ from ..adapters.store import fill_adapters, save_adapter, write_tensors
 from ..adapters.stored import read_stored
 from ..adapters.task import HEAD, Task, read_head, write_task
 from ..adapters.trunk import TRUNK, load_trunk
-from ..checkpoints.origin import Origin
+from ..checkpoints.identity import Origin
 from ..models.classifier import Classifier, head_spec
 from ..processing.image import ImageProcessor
 from .best import new_best

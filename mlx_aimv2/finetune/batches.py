@@ -10,10 +10,10 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from ..backend.device import on_cpu
 from ..datasets.labelled import Dataset
 from ..datasets.splits import check_seed
 from ..errors import InputError
-from ..models.backend import on_cpu
 from ..processing.augment import Augmentation
 from ..processing.decode import decode_image
 from ..processing.image import ImageProcessor

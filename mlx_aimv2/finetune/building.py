@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..adapters.attach import AdapterConfig, attach
-from ..checkpoints.quantize import unpack_modules
 from ..datasets.labelled import Dataset
 from ..errors import InputError
 from ..loading import AnyModel
+from ..messages import counted
 from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier, make_head
 from ..models.lit import Aimv2Model
 from ..models.vision import Aimv2VisionModel
-from ..words import counted
+from ..quantization.scheme import unpack_modules
 from .methods import METHODS
 from .options import FinetuneOptions
 

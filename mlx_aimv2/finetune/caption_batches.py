@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..backend.device import on_cpu
 from ..datasets.captioned import CaptionDataset
 from ..errors import InputError
 from ..events import Notice, OnEvent, ignore
-from ..models.backend import on_cpu
+from ..messages import counted
 from ..processing.processor import Processor
-from ..words import counted
 from .batches import BatchOptions, PictureBatches
 
 CAPTION = 4  # the first number of the seed of which caption an epoch takes; see `batches`

@@ -10,11 +10,11 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..adapters.attach import AdapterConfig, attach
-from ..checkpoints.quantize import unpack_modules
 from ..errors import InputError
 from ..loading import AnyModel
+from ..messages import counted
 from ..models.lit import Aimv2Model, normalize
-from ..words import counted
+from ..quantization.scheme import unpack_modules
 from .options import FinetuneOptions
 from .stepping import multipliers
 from .tasks import ADAPTED, FROZEN, TRAINED, towers

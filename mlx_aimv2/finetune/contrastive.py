@@ -18,8 +18,8 @@ from ..datasets.split_record import relative_path
 from ..errors import InputError
 from ..events import Notice, OnEvent
 from ..loading import AnyModel
+from ..messages import counted
 from ..retrieval import RetrievalEvaluation, evaluate_retrieval, retrieve
-from ..words import counted
 from .artifacts import read_best_pair, write_best_pair
 from .batches import BatchOptions
 from .caption_batches import PairBatches, same_captions

@@ -18,7 +18,7 @@ from mlx.utils import tree_unflatten
 
 from ..errors import NonFiniteError, TrainingError
 from ..events import Metric, Notice, OnEvent, Progress
-from ..words import counted
+from ..messages import counted
 from .judging import rank
 from .length import check_length, planned_steps, total_steps
 from .options import FinetuneOptions

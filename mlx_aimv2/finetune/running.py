@@ -12,6 +12,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from ..backend.device import on_cpu
+from ..backend.threads import computing
 from ..canvas import save_picture
 from ..datasets.scan import announce, scan
 from ..datasets.split_record import MARKS, SKIPPED, data_account, file_mark, file_marks, relative_path
@@ -20,8 +22,6 @@ from ..errors import InputError
 from ..evaluation_report import write_report
 from ..events import Notice, OnEvent, ignore
 from ..loading import LoadOptions, load
-from ..models.backend import on_cpu
-from ..models.computing import computing
 from ..plots import draw_curves
 from ..processing.decode import DecodeOptions
 from ..processing.processor import Processor

@@ -17,7 +17,7 @@ from ..adapters.store import attached_layers, fill_adapters
 from ..adapters.stored import CONFIG, TENSORS, StoredAdapter, has_adapter, read_stored
 from ..adapters.task import HEAD, TASK, Task, has_task, read_head
 from ..adapters.trunk import TRUNK, has_trunk, load_trunk
-from ..checkpoints.fit import fold_names
+from ..checkpoints.matching import fold_names
 from ..datasets.held_out import known_pictures
 from ..datasets.split_record import RECORD
 from ..errors import InputError

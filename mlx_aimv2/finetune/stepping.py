@@ -11,8 +11,8 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from ..models.backend import on_cpu
-from ..models.computing import Compiled, computing
+from ..backend.device import on_cpu
+from ..backend.threads import Compiled, computing
 from .objective import Sums
 
 Arrays = tuple[mx.array, ...]

@@ -9,9 +9,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..backend.threads import computing
 from ..errors import InputError
 from . import kernels
-from .computing import computing
 from .layers import merge_heads, split_heads
 from .lit import normalize
 from .vision import Aimv2VisionModel

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 
-from .computing import Compiled
+from ..backend.threads import Compiled
 
 Pair = tuple[mx.array, mx.array]
 

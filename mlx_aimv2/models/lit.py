@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..backend.threads import computing
 from ..config import Aimv2Config
 from ..errors import InputError
-from .computing import computing
 from .layers import EncoderOutput
 from .text import Aimv2TextModel
 from .vision import Aimv2VisionModel

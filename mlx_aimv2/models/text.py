@@ -5,9 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..backend.threads import computing
 from ..config import Aimv2TextConfig
 from ..errors import InputError
-from .computing import computing
 from .layers import Encoder, EncoderOutput, PositionTable, add_positions
 
 

@@ -9,9 +9,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..backend.threads import computing
 from ..config import Aimv2VisionConfig
 from ..errors import InputError
-from .computing import computing
 from .heads import AttentionPoolingHead
 from .layers import Encoder, EncoderOutput, PositionTable, add_positions
 

@@ -12,7 +12,7 @@ from mlx_aimv2 import LoadOptions, load
 from mlx_aimv2.adapters.attach import adapted
 from mlx_aimv2.adapters.store import write_tensors
 from mlx_aimv2.adapters.task import HEAD, Task, check_base, read_task, write_task
-from mlx_aimv2.checkpoints.origin import Origin
+from mlx_aimv2.checkpoints.identity import Origin
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError, NotACheckpointError
 from mlx_aimv2.models.classifier import Classifier, make_head
 from mlx_aimv2.processing.image_config import ImageProcessorConfig

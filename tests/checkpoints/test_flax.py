@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten
 from mlx_aimv2 import LoadOptions, convert, load
 from mlx_aimv2.checkpoints.files import open_tensors, read_header
 from mlx_aimv2.checkpoints.flax import DTYPES
-from mlx_aimv2.checkpoints.origin import checkpoint_hash
+from mlx_aimv2.checkpoints.identity import checkpoint_hash
 from mlx_aimv2.errors import DamagedFileError
 from mlx_aimv2.loading import inspect
 

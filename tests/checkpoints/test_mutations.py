@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mlx_aimv2 import load
-from mlx_aimv2.checkpoints.eras import original_config
-from mlx_aimv2.checkpoints.quantize import Scheme
-from mlx_aimv2.diagnosis import describe_checkpoint
+from mlx_aimv2.checkpoints.foreign_configs import original_config
+from mlx_aimv2.describe import describe_checkpoint
 from mlx_aimv2.errors import Aimv2Error, ConfigError, DamagedFileError
 from mlx_aimv2.loading import inspect
 from mlx_aimv2.parcel import prepare_upload
 from mlx_aimv2.preparation import ConvertOptions, prepare
+from mlx_aimv2.quantization.scheme import Scheme
 
 KINDS = ("fixed", "native", "lit")
 JSON_FILES = ("preprocessor_config.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json")

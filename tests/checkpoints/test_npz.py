@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import LoadOptions, convert, load
-from mlx_aimv2.checkpoints import unpacking
+from mlx_aimv2.checkpoints import lazy_copy as unpacking
 from mlx_aimv2.checkpoints.files import open_tensors, read_header
 from mlx_aimv2.checkpoints.headers import DTYPE_NAMES, MAX_TENSORS
 from mlx_aimv2.checkpoints.npz import write_npz

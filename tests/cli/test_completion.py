@@ -9,13 +9,13 @@ import pytest
 import typer.main
 
 from mlx_aimv2 import exporting, planning, pooling, preparation, zeroshot
-from mlx_aimv2.checkpoints.quantize import VALID
+from mlx_aimv2.backend.device import DTYPES
 from mlx_aimv2.cli import completion
 from mlx_aimv2.cli.app import NAME, app
 from mlx_aimv2.finetune.options import make_options
-from mlx_aimv2.models.backend import DTYPES
 from mlx_aimv2.presets import PRESETS
 from mlx_aimv2.processing.decode import DecodeOptions
+from mlx_aimv2.quantization.scheme import VALID
 
 
 @pytest.fixture

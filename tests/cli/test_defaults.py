@@ -114,7 +114,7 @@ def test_the_environment_chooses_the_device(here, monkeypatch, tmp_path, pair, p
         used.append(device)
         raise InputError("far enough")
 
-    monkeypatch.setattr("mlx_aimv2.models.backend.use_device", use)
+    monkeypatch.setattr("mlx_aimv2.backend.device.use_device", use)
     places = {"PAIR": pair, "PHOTOS": photos, "SHADES": shades, "OUT": tmp_path / "out"}
     arguments = [places.get(word, word) for word in WITH_A_DEVICE[name]]
     monkeypatch.setenv("MLX_AIMV2_DEVICE", "gpu")

@@ -118,7 +118,7 @@ def test_the_command_line_wins_over_the_file(told, tmp_path):
 def test_the_device_of_the_file_is_the_default(told, tmp_path, monkeypatch, arguments, environment, expected):
     used = []
     monkeypatch.delenv("MLX_AIMV2_DEVICE", raising=False)
-    monkeypatch.setattr("mlx_aimv2.models.backend.use_device", used.append)
+    monkeypatch.setattr("mlx_aimv2.backend.device.use_device", used.append)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "c.yaml").write_text("device: gpu\nepochs: 3\n")

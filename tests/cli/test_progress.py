@@ -12,7 +12,7 @@ from mlx_aimv2.cli.live import LIVE
 from mlx_aimv2.cli.progress import Training
 from mlx_aimv2.cli.screen import screen
 from mlx_aimv2.events import Metric, Notice, Progress, Skipped
-from mlx_aimv2.words import counted, duration, size
+from mlx_aimv2.messages import counted, duration, size
 
 STEPS, EPOCHS = 40, 4
 

@@ -19,7 +19,7 @@ from helpers.captioned import captioned
 
 RUN = """
 import json, sys
-from mlx_aimv2.models.backend import require_mlx
+from mlx_aimv2.backend.device import require_mlx
 require_mlx()
 from mlx_aimv2.errors import Aimv2Error
 from mlx_aimv2.finetune.options import make_options

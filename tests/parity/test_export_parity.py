@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from mlx_aimv2 import Aimv2VisionConfig, convert, load
-from mlx_aimv2.checkpoints.quantize import Scheme
 from mlx_aimv2.demo.untrained import VOCABULARY, write_checkpoint
 from mlx_aimv2.demo.vocabulary import Vocabulary, write_vocabulary
 from mlx_aimv2.exporting import export
 from mlx_aimv2.loading import LoadOptions
 from mlx_aimv2.preparation import ConvertOptions
 from mlx_aimv2.processing.image import NativeOptions
+from mlx_aimv2.quantization.scheme import Scheme
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

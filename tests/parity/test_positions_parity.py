@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_aimv2.checkpoints.positions import resample
+from mlx_aimv2.checkpoints.position_table import resample
 
 torch = pytest.importorskip("torch")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from mlx_aimv2 import convert, export, load
-from mlx_aimv2.checkpoints.selection import small_files
+from mlx_aimv2.checkpoints.file_names import small_files
 from mlx_aimv2.cli.app import app
 from mlx_aimv2.config import Aimv2VisionConfig
 from mlx_aimv2.errors import ConfigError

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from mlx_aimv2.backend import device as backend
+from mlx_aimv2.backend.import_advice import import_problem
 from mlx_aimv2.errors import BackendError
-from mlx_aimv2.models import backend
-from mlx_aimv2.models.import_advice import import_problem
 
 KINDS = {
     "No module named 'mlx'": "it is not installed for Python",

@@ -1,6 +1,6 @@
 """How a difference between a checkpoint and its model reads; that it is found is tested by loading."""
 
-from mlx_aimv2.checkpoints.fit import fold_names
+from mlx_aimv2.checkpoints.matching import fold_names
 
 
 def test_names_are_folded_by_their_first_number():

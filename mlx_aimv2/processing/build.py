@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import Aimv2Config, AnyConfig, vision_of
-from .errors import ConfigError
-from .events import Notice, OnEvent, ignore
-from .processing.image import ImageProcessor
-from .processing.image_config import ImageProcessorConfig
-from .processing.image_settings import find_settings
-from .processing.processor import Processor
-from .processing.tokenizer import Tokenizer
+from ..config import Aimv2Config, AnyConfig, vision_of
+from ..errors import ConfigError
+from ..events import Notice, OnEvent, ignore
+from .image import ImageProcessor
+from .image_config import ImageProcessorConfig
+from .image_settings import find_settings
+from .processor import Processor
+from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from .loading import LoadOptions
+    from ..loading import LoadOptions
 
 
 def build_processor(

@@ -11,7 +11,7 @@ import pytest
 
 from mlx_aimv2 import errors
 from mlx_aimv2.checkpoints.files import find_weights
-from mlx_aimv2.checkpoints.hub import Resolved, resolve
+from mlx_aimv2.checkpoints.resolve import Resolved, resolve
 from mlx_aimv2.events import Notice
 
 LARGE = "apple/aimv2-large-patch14-224"
@@ -128,9 +128,7 @@ def test_weights_must_name_a_weight_file(weights: str) -> None:
 
 
 def test_importing_is_light() -> None:
-    code = (
-        "import sys, mlx_aimv2.checkpoints.hub; print({'mlx', 'numpy', 'huggingface_hub'} & set(sys.modules))"
-    )
+    code = "import sys, mlx_aimv2.checkpoints.resolve; print({'mlx', 'numpy', 'huggingface_hub'} & set(sys.modules))"
     root = Path(__file__).parents[2]
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     assert ran.stdout.strip() == "set()"

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from mlx_aimv2 import Embedder, LoadOptions, convert, load
-from mlx_aimv2.calibration import PICTURES, _mix, read_pictures, through_layer
-from mlx_aimv2.checkpoints.quantize import Scheme
 from mlx_aimv2.demo.drawing import draw
 from mlx_aimv2.demo.untrained import TINY, TINY_VISION, write_checkpoint
 from mlx_aimv2.errors import InputError, NonFiniteError
 from mlx_aimv2.events import Notice, Progress, Skipped, ignore
 from mlx_aimv2.models.layers import EncoderLayer
 from mlx_aimv2.preparation import ConvertOptions, prepare
+from mlx_aimv2.quantization.calibration import PICTURES, _mix, read_pictures, through_layer
+from mlx_aimv2.quantization.scheme import Scheme
 
 WIDE = replace(TINY_VISION, hidden_size=128, intermediate_size=192, num_hidden_layers=3)
 TEXT = replace(TINY.text_config, hidden_size=64, intermediate_size=128, num_attention_heads=2)

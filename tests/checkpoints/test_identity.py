@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlx_aimv2.checkpoints.files import read_header
-from mlx_aimv2.checkpoints.origin import SAMPLE_BYTES, checkpoint_hash
+from mlx_aimv2.checkpoints.identity import SAMPLE_BYTES, checkpoint_hash
 from mlx_aimv2.errors import DamagedFileError
 
 TENSORS = {"a": mx.arange(6.0).reshape(2, 3), "b": mx.arange(2048.0), "c": mx.array(1.0)}

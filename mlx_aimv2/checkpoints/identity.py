@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from .headers import Header
-from .unpacking import DataReader
+from .lazy_copy import DataReader
 
 SAMPLE_BYTES = 4096  # of each tensor, from its start: enough to tell any two trainings apart, quick for 10 GB
 

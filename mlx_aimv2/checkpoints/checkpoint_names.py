@@ -10,7 +10,7 @@ from ..errors import InputError, NotACheckpointError
 from ..events import Notice, OnEvent
 from ..presets import find, suggest
 from .bundled import is_demo
-from .selection import is_checkpoint
+from .file_names import is_checkpoint
 
 _REPO = re.compile(r"(?=.{3,96}\Z)(?!.*(?:--|\.\.))(?!.*\.git\Z)\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
 _DRIVE = re.compile(r"[A-Za-z]:")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Embedder, convert, export, load
-from mlx_aimv2.checkpoints.positions import bicubic_weights, resample, table_size
+from mlx_aimv2.checkpoints.position_table import bicubic_weights, resample, table_size
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError
 from mlx_aimv2.events import ignore
 from mlx_aimv2.loading import LoadOptions, at_resolution, inspect

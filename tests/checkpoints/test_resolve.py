@@ -18,8 +18,8 @@ import pytest
 from huggingface_hub import constants, file_download
 
 from mlx_aimv2 import errors
-from mlx_aimv2.checkpoints import fetch
-from mlx_aimv2.checkpoints.hub import Resolved, is_cached, resolve
+from mlx_aimv2.checkpoints import download as fetch
+from mlx_aimv2.checkpoints.resolve import Resolved, is_cached, resolve
 from mlx_aimv2.events import Event, Notice, Progress
 
 LARGE = "apple/aimv2-large-patch14-224"

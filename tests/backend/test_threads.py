@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from mlx_aimv2 import Embedder, ZeroShotClassifier, load
+from mlx_aimv2.backend import threads as module
+from mlx_aimv2.backend.threads import Compiled, aside, computing
 from mlx_aimv2.errors import ForkedProcessError
-from mlx_aimv2.models import computing as module
 from mlx_aimv2.models import kernels
-from mlx_aimv2.models.computing import Compiled, aside, computing
 
 RUNS = 6
 SETUP = """
@@ -270,7 +270,7 @@ def test_aside_gives_the_result_or_the_error(daemon):
 def test_the_end_waits_for_daemon_threads_that_compute_and_keeps_out_others():
     code = """
         inside, go = threading.Event(), threading.Event()
-        from mlx_aimv2.models.computing import computing
+        from mlx_aimv2.backend.threads import computing
         def work():
             with computing:
                 inside.set()
@@ -289,7 +289,7 @@ def test_the_end_waits_for_daemon_threads_that_compute_and_keeps_out_others():
 def test_what_is_inside_is_finished_at_the_end():
     code = """
         inside, go = threading.Event(), threading.Event()
-        from mlx_aimv2.models.computing import computing
+        from mlx_aimv2.backend.threads import computing
         def work():
             with computing:
                 inside.set()
@@ -387,7 +387,7 @@ def test_a_child_refuses_everything_that_would_wait_for_ever(tmp_path):
 @needs_fork
 def test_a_child_of_a_parent_that_computed_with_mlx_alone_is_refused():
     child = """
-        from mlx_aimv2.models import computing
+        from mlx_aimv2.backend import threads as computing
         computing.PROBE_S = 1.0
         try:
             load("demo")

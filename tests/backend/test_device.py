@@ -6,8 +6,8 @@ import textwrap
 import mlx.core as mx
 import pytest
 
+from mlx_aimv2.backend import device as backend
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.models import backend
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a BLAS is loaded on Linux only")
 
@@ -114,7 +114,7 @@ def test_public_names_are_listed_and_others_unknown():
 def test_blas_can_be_turned_off(word):
     assert run(
         """
-        from mlx_aimv2.models.backend import load_blas
+        from mlx_aimv2.backend.device import load_blas
         print(load_blas())
         print("openblas" in open("/proc/self/maps").read())
         """,
@@ -127,14 +127,14 @@ def test_a_library_can_be_named():
     found = backend.load_blas().library
     if found is None:
         pytest.skip("no fast BLAS on this machine")
-    code = "from mlx_aimv2.models.backend import load_blas; print(load_blas().library, load_blas().problem)"
+    code = "from mlx_aimv2.backend.device import load_blas; print(load_blas().library, load_blas().problem)"
     assert run(code, MLX_AIMV2_BLAS=found) == [f"{found} None"]
 
 
 @on_linux
 @pytest.mark.parametrize("name", ["libnothing.so", "libc.so.6"], ids=["missing", "no-blas"])
 def test_a_wrong_library_is_a_problem_and_no_error(name):
-    code = "from mlx_aimv2.models.backend import load_blas; print(load_blas().library, load_blas().problem)"
+    code = "from mlx_aimv2.backend.device import load_blas; print(load_blas().library, load_blas().problem)"
     expected = f"None MLX_AIMV2_BLAS={name} is no BLAS library that can be loaded"
     assert run(code, MLX_AIMV2_BLAS=name) == [expected]
 
@@ -143,7 +143,7 @@ def test_a_wrong_library_is_a_problem_and_no_error(name):
 def test_mlx_imported_first_is_too_late():
     lines = run("""
         import mlx.core
-        from mlx_aimv2.models import backend
+        from mlx_aimv2.backend import device as backend
         print(backend.load_blas().problem)
     """)
     assert lines == ["mlx was imported before mlx_aimv2, too late for a fast BLAS: import mlx_aimv2 first"]

@@ -12,11 +12,11 @@ from mlx.utils import tree_flatten
 
 import mlx_aimv2
 from mlx_aimv2 import load
-from mlx_aimv2.checkpoints.quantize import Quantization, Scheme
 from mlx_aimv2.demo.untrained import write_checkpoint
-from mlx_aimv2.diagnosis import describe_checkpoint, describe_system, matmul_rate
+from mlx_aimv2.describe import describe_checkpoint, describe_system, matmul_rate
 from mlx_aimv2.events import ignore
 from mlx_aimv2.loading import inspect
+from mlx_aimv2.quantization.scheme import Quantization, Scheme
 
 KEYS = {
     "source", "folder", "revision", "files", "layout", "kind", "tensors", "dtypes", "parameters", "bytes",
@@ -158,7 +158,7 @@ def test_a_checkpoint_without_a_config_is_described_from_its_tensors(tmp_path, v
 
 
 def test_the_system_has_these_values(monkeypatch):
-    monkeypatch.setattr("mlx_aimv2.diagnosis.MATRIX", 32)
+    monkeypatch.setattr("mlx_aimv2.describe.MATRIX", 32)
     told = describe_system()
     assert told.keys() == {
         "mlx_aimv2", "mlx", "python", "platform", "device", "gpu", "cores", "memory_bytes", "blas", "dtype",
@@ -176,8 +176,8 @@ def test_the_system_has_these_values(monkeypatch):
 
 @pytest.mark.parametrize("extra", ["heif", "parquet"])
 def test_a_missing_extra_is_told(monkeypatch, extra):
-    monkeypatch.setattr("mlx_aimv2.diagnosis.MATRIX", 32)
-    monkeypatch.setitem(mlx_aimv2.diagnosis.EXTRAS, extra, "a_module_nobody_has")
+    monkeypatch.setattr("mlx_aimv2.describe.MATRIX", 32)
+    monkeypatch.setitem(mlx_aimv2.describe.EXTRAS, extra, "a_module_nobody_has")
     found = describe_system()["extras"]
     assert found.pop(extra) is False
     assert all(found.values())
@@ -185,6 +185,6 @@ def test_a_missing_extra_is_told(monkeypatch, extra):
 
 def test_the_rate_counts_two_operations_per_multiplication(monkeypatch):
     ticks = iter(range(100))
-    monkeypatch.setattr("mlx_aimv2.diagnosis.MATRIX", 8)
+    monkeypatch.setattr("mlx_aimv2.describe.MATRIX", 8)
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
     assert matmul_rate() == 2 * 8**3

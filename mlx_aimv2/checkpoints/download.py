@@ -14,7 +14,7 @@ from types import TracebackType
 from ..errors import DamagedFileError, HubError, NotACheckpointError, PickleRefusedError
 from ..events import Notice, OnEvent, Progress
 from ..storage.json_files import read_json
-from .selection import CONFIG, INDEX, choose_weights, shard_names, small_files
+from .file_names import CONFIG, INDEX, choose_weights, shard_names, small_files
 
 _POLL_S = 0.2
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_aimv2.checkpoints.quantize import VALID, Scheme
-from mlx_aimv2.gptq import Inputs, pack, quantize
+from mlx_aimv2.quantization.gptq import Inputs, pack, quantize
+from mlx_aimv2.quantization.scheme import VALID, Scheme
 
 SCHEMES = [Scheme(group, bits) for group in VALID["affine"][0] for bits in VALID["affine"][1]]
 

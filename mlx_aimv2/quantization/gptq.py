@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from .checkpoints.quantize import Scheme
+from .scheme import Scheme
 
 Array = np.ndarray
 Packed = tuple[mx.array, mx.array, mx.array]  # weight, scales, biases

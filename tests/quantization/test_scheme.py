@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_aimv2.checkpoints.quantize import (
+from mlx_aimv2.errors import ConfigError, DamagedFileError
+from mlx_aimv2.quantization.scheme import (
     VALID,
     Quantization,
     Scheme,
@@ -13,7 +14,6 @@ from mlx_aimv2.checkpoints.quantize import (
     quantized_paths,
     unpack_modules,
 )
-from mlx_aimv2.errors import ConfigError, DamagedFileError
 
 SCHEMES = [
     Scheme(64, 4, "affine"),

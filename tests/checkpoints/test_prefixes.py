@@ -10,7 +10,7 @@ import pytest
 
 from mlx_aimv2 import convert, export, load
 from mlx_aimv2.checkpoints.layouts import LAYOUTS, detect
-from mlx_aimv2.checkpoints.wrapping import grouped
+from mlx_aimv2.checkpoints.prefixes import grouped
 from mlx_aimv2.errors import LayoutError, MismatchError
 from mlx_aimv2.loading import inspect
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import LayoutError
-from ..words import counted, listed
+from ..messages import counted, listed
 
 SHOWN = 8  # prefixes in a message
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})  # of PyTorch

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_aimv2 import Aimv2VisionConfig
-from mlx_aimv2.checkpoints.eras import original_config, timm_config, without_source
+from mlx_aimv2.checkpoints.foreign_configs import original_config, timm_config, without_source
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.processing.image_config import CLIP_MEAN, CLIP_STD, ImageProcessorConfig
 

@@ -15,15 +15,15 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from . import __version__
-from .checkpoints.fit import check_fit, dtype_name
-from .checkpoints.quantize import quantize_modules, quantized_paths
+from .backend.device import compute_dtype, gpu_available, load_blas
+from .checkpoints.matching import check_fit, dtype_name
 from .config import Aimv2Config
 from .errors import Aimv2Error, ConfigError
 from .loading import Checkpoint, LoadOptions, make_model
-from .models.backend import compute_dtype, gpu_available, load_blas
+from .processing.build import build_processor
 from .processing.image_settings import find_settings
 from .processing.tokenizer import Tokenizer
-from .processor_building import build_processor
+from .quantization.scheme import quantize_modules, quantized_paths
 
 EXTRAS = {"heif": "pillow_heif", "parquet": "pyarrow"}
 MATRIX, REPEATS = 1024, 5

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 
 from mlx_aimv2 import Aimv2Config, Aimv2VisionConfig
-from mlx_aimv2.checkpoints.deduce import deduce_config
-from mlx_aimv2.checkpoints.eras import original_config
+from mlx_aimv2.checkpoints.foreign_configs import original_config
+from mlx_aimv2.checkpoints.infer_config import deduce_config
 from mlx_aimv2.errors import ConfigError, LayoutError
 
 

@@ -21,8 +21,8 @@ from ..errors import (
 from ..events import Notice, OnEvent, ignore
 from ..presets import DEMO_MODEL, find
 from .bundled import bundled_folder, is_demo
-from .fetch import Download, Listing, is_complete
-from .names import checked_text, folder_or_model, is_repo_name, local_folder, repository, similar
+from .checkpoint_names import checked_text, folder_or_model, is_repo_name, local_folder, repository, similar
+from .download import Download, Listing, is_complete
 
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./+-]*", re.ASCII)
 _WEIGHTS = re.compile(r"[\w.-]+\.(?:safetensors|npz|msgpack)")

@@ -15,20 +15,20 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .checkpoints.quantize import Scheme, unpacked
-from .config import AnyConfig, vision_of
-from .errors import Aimv2Error, InputError, NonFiniteError
-from .events import OnEvent, Progress, Skipped
+from ..config import AnyConfig, vision_of
+from ..errors import Aimv2Error, InputError, NonFiniteError
+from ..events import OnEvent, Progress, Skipped
+from ..loading import LoadOptions
+from ..models import kernels
+from ..models.layers import EncoderLayer, merge_heads, split_heads
+from ..models.vision import VisionEmbeddings
+from ..planning import LAYERS, vision_prefix
+from ..processing.build import build_processor
+from ..processing.decode import ImageInput
+from ..processing.image import NativeOptions
+from ..processing.processor import Processor
 from .gptq import Inputs, Packed, quantize
-from .loading import LoadOptions
-from .models import kernels
-from .models.layers import EncoderLayer, merge_heads, split_heads
-from .models.vision import VisionEmbeddings
-from .planning import LAYERS, vision_prefix
-from .processing.decode import ImageInput
-from .processing.image import NativeOptions
-from .processing.processor import Processor
-from .processor_building import build_processor
+from .scheme import Scheme, unpacked
 
 PICTURES = 32  # enough: the tokens of each count as samples
 MAX_PATCHES = 1024  # of a picture of native resolution: all pictures' tokens are held at once

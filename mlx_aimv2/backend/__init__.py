@@ -1,0 +1,1 @@
+"""The machine: BLAS, device, dtype, threads and forked processes."""

@@ -1,0 +1,1 @@
+"""Quantized weights: schemes, recipes, and GPTQ calibration."""
