@@ -21,7 +21,7 @@ import mlx.core as mx
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mlx_aimv2.adapters.trunk import TRUNK
+from mlx_aimv2.adapters.weights import TRUNK
 from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.finetune.options import make_options
 from mlx_aimv2.finetune.running import finetune

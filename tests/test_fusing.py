@@ -10,7 +10,7 @@ from mlx_aimv2 import LoadOptions, convert, load
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted
 from mlx_aimv2.adapters.store import write_tensors
 from mlx_aimv2.adapters.task import HEAD, Task, read_task, write_task
-from mlx_aimv2.adapters.trunk import TRUNK
+from mlx_aimv2.adapters.weights import TRUNK
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError, NotACheckpointError, OutputError
 from mlx_aimv2.events import Notice, Progress, ignore
 from mlx_aimv2.exporting import export

@@ -10,10 +10,10 @@ from ..checkpoints.bundled import is_demo
 from ..errors import InputError
 from ..presets import find
 from ..storage.json_files import read_json
-from .base import REPOSITORY
-from .pair import read_any_task
+from .adapter_folder import CONFIG
+from .base_check import REPOSITORY
+from .pair_task import read_any_task
 from .restore import adapter_folder
-from .stored import CONFIG
 from .task import TASK
 
 UNNAMED = "unnamed"  # a model that was not loaded from anywhere

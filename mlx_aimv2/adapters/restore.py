@@ -12,13 +12,13 @@ from ..events import Notice, OnEvent, ignore
 from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier
 from ..models.lit import Aimv2Model
 from ..models.vision import Aimv2VisionModel
+from .adapter_folder import CONFIG, has_adapter, read_stored
 from .attach import settle
-from .base import require_base
-from .pair import TRAINED, AnyTask, has_trained, is_pair_task, load_trained, read_any_task, trained_hash
+from .base_check import require_base
+from .pair_task import TRAINED, AnyTask, has_trained, is_pair_task, load_trained, read_any_task, trained_hash
 from .store import apply_adapter
-from .stored import CONFIG, has_adapter, read_stored
 from .task import SWAP, TASK, Task, check_base, has_task, read_head
-from .trunk import TRUNK, has_trunk, load_trunk, trunk_hash
+from .weights import TRUNK, has_trunk, load_trunk, trunk_hash
 
 
 def adapter_folder(path: str | os.PathLike[str]) -> Path:

@@ -21,7 +21,7 @@ from ..models.classifier import POOLINGS, make_head
 from ..processing.image_config import ImageProcessorConfig
 from ..storage.atomic import replacing
 from ..storage.json_files import read_json
-from .base import require_base
+from .base_check import require_base
 
 TASK, HEAD = "task.json", "head.safetensors"
 SWAP = ".best"  # a folder in which files of a better epoch wait to be moved to their places

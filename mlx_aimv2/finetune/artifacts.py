@@ -10,12 +10,12 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from .. import __version__
+from ..adapters.adapter_folder import read_stored
 from ..adapters.attach import AdapterConfig, adapted
-from ..adapters.pair import TRAINED, PairTask, load_trained, trained_tensors
+from ..adapters.pair_task import TRAINED, PairTask, load_trained, trained_tensors
 from ..adapters.store import fill_adapters, save_adapter, write_tensors
-from ..adapters.stored import read_stored
 from ..adapters.task import HEAD, Task, read_head, write_task
-from ..adapters.trunk import TRUNK, load_trunk
+from ..adapters.weights import TRUNK, load_trunk
 from ..checkpoints.identity import Origin
 from ..models.classifier import Classifier, head_spec
 from ..processing.image import ImageProcessor

@@ -9,14 +9,14 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..adapters.adapter_folder import CONFIG, TENSORS, StoredAdapter, has_adapter, read_stored
 from ..adapters.attach import adapted
-from ..adapters.base import require_base
-from ..adapters.pair import TRAINED, AnyTask, PairTask, has_trained, load_trained, read_any_task
+from ..adapters.base_check import require_base
+from ..adapters.pair_task import TRAINED, AnyTask, PairTask, has_trained, load_trained, read_any_task
 from ..adapters.restore import adapter_folder
 from ..adapters.store import attached_layers, fill_adapters
-from ..adapters.stored import CONFIG, TENSORS, StoredAdapter, has_adapter, read_stored
 from ..adapters.task import HEAD, TASK, Task, has_task, read_head
-from ..adapters.trunk import TRUNK, has_trunk, load_trunk
+from ..adapters.weights import TRUNK, has_trunk, load_trunk
 from ..checkpoints.matching import fold_names
 from ..datasets.held_out import known_pictures
 from ..datasets.split_record import RECORD

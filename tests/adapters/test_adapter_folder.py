@@ -9,9 +9,9 @@ import mlx.core as mx
 import pytest
 
 from mlx_aimv2 import load
+from mlx_aimv2.adapters.adapter_folder import PREFIX, read_stored, wrapper_of
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted
 from mlx_aimv2.adapters.peft_config import PeftConfig
-from mlx_aimv2.adapters.stored import PREFIX, read_stored, wrapper_of
 from mlx_aimv2.errors import ConfigError, MismatchError
 from mlx_aimv2.events import Notice
 from mlx_aimv2.fusing import fuse
