@@ -20,15 +20,15 @@ from .backend.device import load_blas, require_mlx
 if TYPE_CHECKING:
     from .config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
     from .conversion import convert
-    from .embedding import Embedder
     from .exporting import export
+    from .inference.embedder import Embedder
+    from .inference.zero_shot import ZeroShotClassifier
     from .loading import LoadOptions, load
     from .models.lit import Aimv2Model
     from .models.text import Aimv2TextModel
     from .models.vision import Aimv2VisionModel
     from .preparation import ConvertOptions
     from .vector_reading import Vectors, read_vectors
-    from .zeroshot import ZeroShotClassifier
 
 __version__ = "0.1.0"
 
@@ -38,10 +38,10 @@ _WITH_MLX = {
     "Aimv2TextModel": "models.text",
     "Aimv2VisionModel": "models.vision",
     "ConvertOptions": "preparation",
-    "Embedder": "embedding",
+    "Embedder": "inference.embedder",
     "LoadOptions": "loading",
     "Vectors": "vector_reading",
-    "ZeroShotClassifier": "zeroshot",
+    "ZeroShotClassifier": "inference.zero_shot",
     "convert": "conversion",
     "export": "exporting",
     "load": "loading",

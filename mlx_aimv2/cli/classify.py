@@ -22,7 +22,7 @@ from .trained import base_of, check_head_is_named, has_head, is_trained_pair
 from .ui import plain, put, say, verb
 
 if TYPE_CHECKING:
-    from ..zeroshot import Classified, Prediction
+    from ..inference.zero_shot import Classified, Prediction
 
 BAR, BESIDE = 24, 14  # columns of a bar, and of what is on its line apart from the label
 COLUMNS = {"path": str, "label": str, "score": float}
@@ -85,10 +85,10 @@ def classify(
     """Say which label fits each picture best: of those given, without training, or of a trained head's."""
     from .. import ZeroShotClassifier, load
     from ..backend.device import use_device
-    from ..classification import TrainedClassifier
-    from ..label_files import derived_notices, lines_of, read_label_file, read_labels, texts_of
+    from ..inference.label_files import derived_notices, lines_of, read_label_file, read_labels, texts_of
+    from ..inference.trained_head import TrainedClassifier
+    from ..inference.zero_shot import check_request
     from ..models.classifier import Classifier
-    from ..zeroshot import check_request
 
     names, empty = pictures(inputs, exclude)
     given = [*read_labels(labels), *(read_label_file(labels_file) if labels_file else [])]

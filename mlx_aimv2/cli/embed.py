@@ -20,7 +20,7 @@ from .trained import base_of
 from .ui import put, verb
 
 if TYPE_CHECKING:
-    from ..embedding import Embedded
+    from ..inference.embedder import Embedded
     from ..vector_writer import VectorWriter, WriterOptions
 
 SHOWN_VALUES = 4
@@ -79,8 +79,8 @@ def embed(
     """
     from .. import Embedder, load
     from ..backend.device import use_device
+    from ..inference.pooling import check_choice
     from ..models.classifier import Classifier
-    from ..pooling import check_choice
     from ..vector_writer import WriterOptions, open_writer
 
     names, empty = (with_texts(inputs), {}) if text else pictures(inputs, exclude)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..datasets.options import Columns, Reading
 from ..errors import InputError
-from ..label_files import Choice, choose, read_labels
+from ..inference.label_files import Choice, choose, read_labels
 from .screen import Screen
 from .tables import table
 from .trained import check_head_is_named, has_head, is_trained_pair
@@ -81,7 +81,7 @@ def check_request(request: Request) -> None:
     for name in (name for name, value in given.items() if value and has_head(request.adapter_path)):
         raise InputError(f"{name} is for zero-shot labels: leave it out, or --adapter-path")
     if request.templates:
-        from ..zeroshot import check_templates
+        from ..inference.zero_shot import check_templates
 
         check_templates(request.templates)
     if request.labels:

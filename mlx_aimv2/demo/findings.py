@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..zeroshot import Prediction
+from ..inference.zero_shot import Prediction
 from .examples import Example
 
 PICTURES, LABELS_FILE, VECTORS, SHEET = "pictures", "labels.txt", "vectors.npz", "contact-sheet.png"

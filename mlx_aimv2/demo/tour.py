@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from ..canvas import save_picture
-from ..embedding import Embedder
 from ..errors import ExistsError, InputError, OutputError
 from ..events import Notice, OnEvent, ignore
+from ..inference.embedder import Embedder
+from ..inference.zero_shot import ZeroShotClassifier
 from ..loading import load
 from ..presets import DEMO_MODEL
 from ..storage.atomic import replacing
 from ..vectors import write
-from ..zeroshot import ZeroShotClassifier
 from .contact_sheet import draw_contact_sheet
 from .examples import Example, shown_examples
 from .findings import KEPT, LABELS_FILE, PICTURES, SHEET, VECTORS, Picture, Sentence, Step, Tour

@@ -8,11 +8,13 @@ import typing
 import pytest
 import typer.main
 
-from mlx_aimv2 import exporting, planning, pooling, preparation, zeroshot
+from mlx_aimv2 import exporting, planning, preparation
 from mlx_aimv2.backend.device import DTYPES
 from mlx_aimv2.cli import completion
 from mlx_aimv2.cli.app import NAME, app
 from mlx_aimv2.finetune.options import make_options
+from mlx_aimv2.inference import pooling
+from mlx_aimv2.inference import zero_shot as zeroshot
 from mlx_aimv2.presets import PRESETS
 from mlx_aimv2.processing.decode import DecodeOptions
 from mlx_aimv2.quantization.scheme import VALID

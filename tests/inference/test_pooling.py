@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.pooling import CHOICES, POOLINGS, check_pooling, pool
+from mlx_aimv2.inference.pooling import CHOICES, POOLINGS, check_pooling, pool
 
 BY_HAND = {
     "mean": lambda output: output.last_hidden_state.mean(axis=1),

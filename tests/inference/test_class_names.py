@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_aimv2.class_names import id_notices, label_text, label_texts, looks_like_id, same_notices
 from mlx_aimv2.errors import InputError
+from mlx_aimv2.inference.class_names import id_notices, label_text, label_texts, looks_like_id, same_notices
 
 TEXTS = {
     "black ring": "black ring",

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from .errors import InputError
-from .loading import AnyModel
-from .models.lit import Aimv2Model
-from .models.vision import Aimv2VisionModel, patch_grid
+from ..errors import InputError
+from ..loading import AnyModel
+from ..models.lit import Aimv2Model
+from ..models.vision import Aimv2VisionModel, patch_grid
 
 Pool = Callable[[AnyModel, mx.array], mx.array]
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import unquote
 
-from .errors import InputError
-from .events import Notice
-from .messages import FEW, quoted
+from ..errors import InputError
+from ..events import Notice
+from ..messages import FEW, quoted
 
 WORDNET = r"[nvar]\d{8}"
 NUMBERED = re.compile(r"(\d+)[._-]+(?=[^\W\d_])")  # "3-pear", but "3 pears"

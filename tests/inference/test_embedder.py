@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from mlx_aimv2 import Embedder, LoadOptions, ZeroShotClassifier, load
-from mlx_aimv2.embedding import TEXTS
 from mlx_aimv2.errors import BrokenImageError, ImageError, InputError, NonFiniteError
 from mlx_aimv2.events import ignore
+from mlx_aimv2.inference.embedder import TEXTS
+from mlx_aimv2.inference.pooling import pool
+from mlx_aimv2.inference.stream import PictureStream
 from mlx_aimv2.models.lit import Aimv2Model
-from mlx_aimv2.picture_stream import PictureStream
-from mlx_aimv2.pooling import pool
 from mlx_aimv2.processing.decode import DecodeOptions
 
 SIZES = [(168, 168), (210, 140), (168, 168), (140, 224), (210, 140), (168, 168), (224, 140)]
@@ -57,7 +57,8 @@ def test_native_pictures_of_mixed_sizes_come_back_in_order(native, draw, batch_s
 def test_native_pictures_of_one_size_share_a_batch(native, draw, monkeypatch):
     embedder, shapes = Embedder(*native, batch_size=2), []
     monkeypatch.setattr(
-        "mlx_aimv2.embedding.pool", lambda *given: (shapes.append(given[1].shape[:3]), pool(*given))[1]
+        "mlx_aimv2.inference.embedder.pool",
+        lambda *given: (shapes.append(given[1].shape[:3]), pool(*given))[1],
     )
     embedder.images([draw(seed, *size) for seed, size in enumerate(SIZES)])
     assert sorted(shapes) == [(1, 140, 224), (1, 168, 168), (1, 224, 140), (2, 168, 168), (2, 210, 140)]
@@ -376,7 +377,7 @@ def test_a_picture_without_a_finite_vector_does_not_stop_the_others(pair, draw, 
     spoil = mx.array([1.0, float("nan")])[:, None]
     calls = iter(range(9))
     monkeypatch.setattr(
-        "mlx_aimv2.embedding.pool", lambda *given: pool(*given) * (spoil if next(calls) == 1 else 1)
+        "mlx_aimv2.inference.embedder.pool", lambda *given: pool(*given) * (spoil if next(calls) == 1 else 1)
     )
     results = list(embedder.stream([draw(k) for k in range(6)]))
     assert [result.index for result in results if result.error is None] == [0, 1, 2, 4, 5]
@@ -384,18 +385,19 @@ def test_a_picture_without_a_finite_vector_does_not_stop_the_others(pair, draw, 
 
 
 def test_the_picture_without_a_finite_vector_is_numbered(pair, draw, monkeypatch):
-    monkeypatch.setattr("mlx_aimv2.embedding.pool", lambda *given: pool(*given) * float("inf"))
+    monkeypatch.setattr("mlx_aimv2.inference.embedder.pool", lambda *given: pool(*given) * float("inf"))
     with pytest.raises(NonFiniteError, match="picture 0: the model's output holds NaN or infinity"):
         Embedder(*pair).images([draw(0), draw(1)])
 
 
 @pytest.mark.parametrize(("batch_size", "ahead"), [(None, 128), (3, 6), (500, 256)])
 def test_two_batches_are_decoded_ahead(tiny_vision, monkeypatch, batch_size, ahead):
-    monkeypatch.setattr("mlx_aimv2.picture_stream.GPU_TOKENS", 1024)  # 64 pictures of 4 x 4 patches
-    monkeypatch.setattr("mlx_aimv2.picture_stream.on_cpu", lambda: False)
+    monkeypatch.setattr("mlx_aimv2.inference.stream.GPU_TOKENS", 1024)  # 64 pictures of 4 x 4 patches
+    monkeypatch.setattr("mlx_aimv2.inference.stream.on_cpu", lambda: False)
     asked = {}
     monkeypatch.setattr(
-        "mlx_aimv2.picture_stream.read_ahead", lambda *_, **options: asked.update(options) or (x for x in ())
+        "mlx_aimv2.inference.stream.read_ahead",
+        lambda *_, **options: asked.update(options) or (x for x in ()),
     )
     list(Embedder(*load(tiny_vision), batch_size=batch_size).stream(["a", "b"]))
     assert asked["ahead"] == ahead
@@ -454,7 +456,7 @@ def test_a_large_output_that_has_a_direction_is_none_the_worse(pair, draw, norma
 def test_a_grid_with_one_dead_token_is_refused_and_the_others_are_not(pair, draw, normalize, monkeypatch):
     alive = np.ones((2, 4, 4, 1), np.float32)
     alive[1, 2, 3] = 0
-    monkeypatch.setattr("mlx_aimv2.embedding.pool", lambda *given: pool(*given) * mx.array(alive))
+    monkeypatch.setattr("mlx_aimv2.inference.embedder.pool", lambda *given: pool(*given) * mx.array(alive))
     first, second = Embedder(*pair, pooling="tokens", normalize=normalize).stream([draw(0), draw(1)])
     assert first.vector is not None
     assert isinstance(second.error, NonFiniteError)

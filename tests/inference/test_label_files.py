@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.label_files import Label, choose, lines_of, read_label_file, read_labels, texts_of
+from mlx_aimv2.inference.label_files import Label, choose, lines_of, read_label_file, read_labels, texts_of
 
 PAIRS = {"n01440764": "tench", "n01443537": "gold fish"}
 

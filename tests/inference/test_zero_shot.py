@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mlx_aimv2 import Aimv2Model, Embedder, ZeroShotClassifier
 from mlx_aimv2.errors import BrokenImageError, ImageError, InputError
 from mlx_aimv2.events import Notice, Progress
-from mlx_aimv2.zeroshot import DEFAULT_TEMPLATES, check_templates, fill_template
+from mlx_aimv2.inference.zero_shot import DEFAULT_TEMPLATES, check_templates, fill_template
 
 LABELS = ["dog", "cat", "red bicycle"]
 CHEAP = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

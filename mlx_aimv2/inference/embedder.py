@@ -13,16 +13,16 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from .backend.threads import computing
-from .errors import ImageError, InputError, NonFiniteError
-from .events import Notice
-from .loading import AnyModel
-from .models.lit import Aimv2Model
-from .models.lit import normalize as unit_length
-from .picture_stream import SCALABLE, UNIT, Embedded, PictureStream, evaluated
+from ..backend.threads import computing
+from ..errors import ImageError, InputError, NonFiniteError
+from ..events import Notice
+from ..loading import AnyModel
+from ..models.lit import Aimv2Model
+from ..models.lit import normalize as unit_length
+from ..processing.decode import ImageInput
+from ..processing.processor import Processor, as_items, is_sequence
 from .pooling import check_pooling, pool
-from .processing.decode import ImageInput
-from .processing.processor import Processor, as_items, is_sequence
+from .stream import SCALABLE, UNIT, Embedded, PictureStream, evaluated
 
 __all__ = ["Embedded", "Embedder"]
 

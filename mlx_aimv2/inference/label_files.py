@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
+from ..events import Notice
+from ..messages import quoted
+from ..storage.text_files import read_lines
 from .class_names import WORDNET, label_text, label_texts, looks_like_id, reading_notices
-from .errors import InputError
-from .events import Notice
-from .messages import quoted
-from .storage.text_files import read_lines
 
 EXPECTED = "a file with one entry per line is expected"
 JSON_EXPECTED = 'a list of labels, or {"id": "name"}, is expected'

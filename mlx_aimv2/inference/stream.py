@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from .backend.device import on_cpu
-from .backend.threads import check_process, computing
-from .errors import Aimv2Error, InputError, NonFiniteError
-from .processing.decode import ImageInput
-from .processing.processor import Processor, as_items
-from .sources.readahead import Decoded, read_ahead
+from ..backend.device import on_cpu
+from ..backend.threads import check_process, computing
+from ..errors import Aimv2Error, InputError, NonFiniteError
+from ..processing.decode import ImageInput
+from ..processing.processor import Processor, as_items
+from ..sources.readahead import Decoded, read_ahead
 
 # Tokens in a batch: enough to fill the device, little enough for its memory. One picture of 256 tokens nearly
 # fills a CPU, and a batch cannot be interrupted.

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import Aimv2Error, InputError, NonFiniteError
+from ..events import OnEvent, Progress, warn
+from ..loading import AnyModel
+from ..models.lit import Aimv2Model
+from ..processing.decode import ImageInput
+from ..processing.processor import Processor
 from .class_names import id_notices, same_notices
-from .embedding import TEXTS, CutTexts, Embedder, shortened
-from .errors import Aimv2Error, InputError, NonFiniteError
-from .events import OnEvent, Progress, warn
-from .loading import AnyModel
-from .models.lit import Aimv2Model
-from .processing.decode import ImageInput
-from .processing.processor import Processor
+from .embedder import TEXTS, CutTexts, Embedder, shortened
 
 # A few plain prompts. Averaging over phrasings is from CLIP (Radford et al. 2021, section 3.1.4).
 DEFAULT_TEMPLATES = (

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from .errors import ImageError, InputError, NonFiniteError
-from .metrics import log_softmax, sigmoid
-from .models.classifier import Classifier
-from .picture_stream import Embedded, PictureStream
-from .processing.decode import ImageInput
-from .processing.processor import Processor, as_items
-from .zeroshot import Classified, Prediction
+from ..errors import ImageError, InputError, NonFiniteError
+from ..metrics import log_softmax, sigmoid
+from ..models.classifier import Classifier
+from ..processing.decode import ImageInput
+from ..processing.processor import Processor, as_items
+from .stream import Embedded, PictureStream
+from .zero_shot import Classified, Prediction
 
 
 class TrainedClassifier:
