@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .models.text import Aimv2TextModel
     from .models.vision import Aimv2VisionModel
     from .preparation import ConvertOptions
-    from .vector_reading import Vectors, read_vectors
+    from .vectors.reading import Vectors, read_vectors
 
 __version__ = "0.1.0"
 
@@ -40,12 +40,12 @@ _WITH_MLX = {
     "ConvertOptions": "preparation",
     "Embedder": "inference.embedder",
     "LoadOptions": "loading",
-    "Vectors": "vector_reading",
+    "Vectors": "vectors.reading",
     "ZeroShotClassifier": "inference.zero_shot",
     "convert": "conversion",
     "export": "exporting",
     "load": "loading",
-    "read_vectors": "vector_reading",
+    "read_vectors": "vectors.reading",
 }
 
 __all__ = [

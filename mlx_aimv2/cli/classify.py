@@ -154,7 +154,7 @@ def _check_output(output: Path | None, force: bool, json: bool, names: list[str]
         InputError: options that do not go together, or a file of no known format, or that is there.
         OutputError: it cannot be written.
     """
-    from ..record_files import check_record_file
+    from ..vectors.record_files import check_record_file
 
     if output is None and force:
         raise InputError("--force is for -o: leave it out")
@@ -207,7 +207,7 @@ class _File:
     """Predictions in a file."""
 
     def __init__(self, path: Path, force: bool, top_k: int, texts: Mapping[str, str]) -> None:
-        from ..record_files import RecordFile
+        from ..vectors.record_files import RecordFile
 
         self.file, self.top_k, self.texts = RecordFile(path.expanduser(), COLUMNS, force), top_k, texts
 

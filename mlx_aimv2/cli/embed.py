@@ -21,7 +21,7 @@ from .ui import put, verb
 
 if TYPE_CHECKING:
     from ..inference.embedder import Embedded
-    from ..vector_writer import VectorWriter, WriterOptions
+    from ..vectors.writer import VectorWriter, WriterOptions
 
 SHOWN_VALUES = 4
 
@@ -81,7 +81,7 @@ def embed(
     from ..backend.device import use_device
     from ..inference.pooling import check_choice
     from ..models.classifier import Classifier
-    from ..vector_writer import WriterOptions, open_writer
+    from ..vectors.writer import WriterOptions, open_writer
 
     names, empty = (with_texts(inputs), {}) if text else pictures(inputs, exclude)
     check_choice(pooling)
@@ -128,7 +128,7 @@ def _check_request(
     names: list[str], writing: WriterOptions, pooling: str, json: bool, output: str | None
 ) -> None:
     """Refuse what contradicts itself or cannot be written, before a model is loaded."""
-    from ..vector_writer import check_output
+    from ..vectors.writer import check_output
 
     if writing.texts and pooling != "auto":
         raise InputError(f"--pooling {pooling} is for pictures: texts have one embedding")
@@ -147,7 +147,7 @@ class _Lines:
         self.key = key
 
     def add(self, name: str, result: Embedded) -> None:
-        from ..vectors import json_line
+        from ..vectors.files import json_line
 
         put(json_line(name, result.require_vector(), self.key))
 

@@ -102,7 +102,7 @@ def _check_predictions(request: Request) -> None:
             " a file"
         )
     if request.predictions not in (None, STDOUT):
-        from ..record_files import check_record_file
+        from ..vectors.record_files import check_record_file
 
         check_record_file(Path(request.predictions).expanduser(), force=request.force)
 
@@ -142,7 +142,7 @@ def _with_predictions(evaluation: Evaluation, request: Request) -> Evaluation:
     if request.predictions == STDOUT:
         return dataclasses.replace(evaluation, lists_predictions=True)
     if request.predictions is not None:
-        from ..record_files import write_records
+        from ..vectors.record_files import write_records
 
         path = Path(request.predictions).expanduser()
         write_records(path, evaluation.predictions, evaluation.predictions.columns, request.force)

@@ -19,7 +19,7 @@ from ..inference.zero_shot import ZeroShotClassifier
 from ..loading import load
 from ..presets import DEMO_MODEL
 from ..storage.atomic import replacing
-from ..vectors import write
+from ..vectors.files import write
 from .contact_sheet import draw_contact_sheet
 from .examples import Example, shown_examples
 from .findings import KEPT, LABELS_FILE, PICTURES, SHEET, VECTORS, Picture, Sentence, Step, Tour

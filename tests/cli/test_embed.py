@@ -19,7 +19,7 @@ from PIL import Image
 from mlx_aimv2 import Aimv2VisionConfig, Embedder, LoadOptions, load
 from mlx_aimv2.demo.untrained import TINY_VISION, random_tensors, write_checkpoint
 from mlx_aimv2.processing.decode import DecodeOptions
-from mlx_aimv2.vector_reading import read_vectors
+from mlx_aimv2.vectors.reading import read_vectors
 
 
 def embed_here(model, pictures, **options):

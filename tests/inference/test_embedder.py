@@ -538,7 +538,7 @@ def variants(tiny_pair, folder):
 
 
 def test_a_folder_of_shards_takes_no_vectors_of_another_model_or_way(tiny_pair, tmp_path):
-    from mlx_aimv2.shard_folder import ShardFolder
+    from mlx_aimv2.vectors.shard_folder import ShardFolder
 
     every = list(variants(tiny_pair, tmp_path))
     prints = [embedder.fingerprint for _, embedder in every]

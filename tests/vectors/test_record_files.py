@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from mlx_aimv2 import record_files
 from mlx_aimv2.errors import ExistsError, InputError, OutputError
-from mlx_aimv2.record_files import ENCODERS, RecordFile, check_record_file, write_records
+from mlx_aimv2.vectors import record_files
+from mlx_aimv2.vectors.record_files import ENCODERS, RecordFile, check_record_file, write_records
 
 COLUMNS = {"path": str, "label": str, "score": float}
 

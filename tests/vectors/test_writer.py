@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from mlx_aimv2.errors import ExistsError, InputError, OutputError
-from mlx_aimv2.shard_manifest import MANIFEST, lock_folder
-from mlx_aimv2.vector_reading import read_vectors
-from mlx_aimv2.vector_writer import WriterOptions, check_output, check_room, open_writer
-from mlx_aimv2.vectors import WRITERS, write
+from mlx_aimv2.vectors.files import WRITERS, write
+from mlx_aimv2.vectors.reading import read_vectors
+from mlx_aimv2.vectors.shard_manifest import MANIFEST, lock_folder
+from mlx_aimv2.vectors.writer import WriterOptions, check_output, check_room, open_writer
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True}
 OTHER = {**MADE_BY, "name": "lit", "checkpoint": "ffff"}
@@ -123,8 +123,8 @@ def test_an_interrupted_run_never_replaces_a_longer_result(tmp_path, names, endi
 
 
 def test_a_run_that_was_killed_goes_on(tmp_path, names, monkeypatch):
-    monkeypatch.setattr("mlx_aimv2.vector_writer.PART_S", 0.0)
-    monkeypatch.setattr("mlx_aimv2.shard_folder.SHARD_S", 0.0)
+    monkeypatch.setattr("mlx_aimv2.vectors.writer.PART_S", 0.0)
+    monkeypatch.setattr("mlx_aimv2.vectors.shard_folder.SHARD_S", 0.0)
     run(tmp_path / "v.npy", names, stop_after=5, kill=True)
     assert not (tmp_path / "v.npy").exists() and len(values(tmp_path / "v.npy.part")) == 5
     with pytest.raises(
@@ -139,7 +139,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path, names, monkeypatch):
 
 
 def test_a_killed_run_of_another_model_is_refused_and_dropped_when_asked(tmp_path, names, monkeypatch):
-    monkeypatch.setattr("mlx_aimv2.shard_folder.SHARD_ROWS", 1)
+    monkeypatch.setattr("mlx_aimv2.vectors.shard_folder.SHARD_ROWS", 1)
     run(tmp_path / "v.npz", names, stop_after=3, kill=True)
     message = r"v\.npz\.part holds vectors of another kind \(model: tiny, now lit\): they cannot be mixed; .*--force"
     with pytest.raises(InputError, match=message):
@@ -177,7 +177,7 @@ def test_vectors_that_no_shard_takes_go_elsewhere(tmp_path, names, output, monke
     def fail(path, *_):
         raise OutputError(f"{path} cannot be written: No space left on device")
 
-    monkeypatch.setattr("mlx_aimv2.shard_folder.write_shard", fail)
+    monkeypatch.setattr("mlx_aimv2.vectors.shard_folder.write_shard", fail)
     monkeypatch.setitem(WRITERS, ".npy", fail)
     with pytest.raises(OutputError, match=r"No space left on device; all 8 vectors are in .*vectors\.npz$"):
         run(f"{tmp_path}/{output}", names)
@@ -189,8 +189,8 @@ def test_vectors_that_can_go_nowhere_are_called_lost(tmp_path, names, monkeypatc
     def fail(path, *_):
         raise OutputError(f"{path} cannot be written: File too large")
 
-    monkeypatch.setattr("mlx_aimv2.shard_folder.write_shard", fail)
-    monkeypatch.setattr("mlx_aimv2.vector_writer.write", fail)
+    monkeypatch.setattr("mlx_aimv2.vectors.shard_folder.write_shard", fail)
+    monkeypatch.setattr("mlx_aimv2.vectors.writer.write", fail)
     with pytest.raises(OutputError, match=r"File too large; all 8 vectors are lost$"):
         run(f"{tmp_path}/v/", names)
 
@@ -218,7 +218,7 @@ def test_nothing_is_written_where_nothing_was_embedded(tmp_path, names):
 
 
 def test_grids_of_two_sizes_do_not_fit_one_file_also_when_a_shard_is_full(tmp_path, names, monkeypatch):
-    monkeypatch.setattr("mlx_aimv2.shard_folder.SHARD_ROWS", 1)
+    monkeypatch.setattr("mlx_aimv2.vectors.shard_folder.SHARD_ROWS", 1)
     writer = open_writer(str(tmp_path / "v.npz"), MADE_BY, WriterOptions())
     writer.remaining(names)
     writer.add(names[0], np.ones((2, 3, 4), np.float32))
@@ -316,7 +316,7 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, output, options, me
 def test_a_file_is_the_old_or_the_new_one_whatever_fails(
     tmp_path, names, faults, ending, lasting, monkeypatch
 ):
-    monkeypatch.setattr("mlx_aimv2.shard_folder.SHARD_ROWS", 3)
+    monkeypatch.setattr("mlx_aimv2.vectors.shard_folder.SHARD_ROWS", 3)
 
     def begin(folder):
         folder.mkdir()

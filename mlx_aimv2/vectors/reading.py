@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints.files import read_header
-from .errors import DamagedFileError, InputError, MissingExtraError
+from ..checkpoints.files import read_header
+from ..errors import DamagedFileError, InputError, MissingExtraError
+from ..storage.atomic import followed
+from ..storage.json_files import read_json
+from ..storage.stand_ins import check_stand_in
+from ..storage.swap import swapped
+from .files import NOTE, PATHS, WRITERS, swap_of
 from .shard_files import UNREADABLE, map_npy, map_vectors, read_shard
 from .shard_manifest import check_same, part_folder, read_manifest
-from .storage.atomic import followed
-from .storage.json_files import read_json
-from .storage.stand_ins import check_stand_in
-from .storage.swap import swapped
-from .vectors import NOTE, PATHS, WRITERS, swap_of
 
 FEWEST_AXES = 2  # rows, and the values of each
 

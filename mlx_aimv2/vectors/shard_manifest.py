@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, OutputError
-from .storage.atomic import replacing
-from .vectors import Fingerprint
+from ..errors import InputError, OutputError
+from ..storage.atomic import replacing
+from .files import Fingerprint
 
 MANIFEST, LOCK = "manifest.json", ".lock"
 PART = ".part"

@@ -12,8 +12,8 @@ import pytest
 from safetensors import safe_open
 
 from mlx_aimv2.errors import ExistsError, InputError, MissingExtraError, OutputError
-from mlx_aimv2.vector_reading import read_vectors
-from mlx_aimv2.vectors import WRITERS, Rows, check_note, check_target, json_line, write
+from mlx_aimv2.vectors.files import WRITERS, Rows, check_note, check_target, json_line, write
+from mlx_aimv2.vectors.reading import read_vectors
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True, "revision": None}
 NAMES = ["a.jpg", "sub/ü 写真 📷.heic", 'a "quoted", name\t.png', "back\\slash.jpg", " ", "\u2028.jpg"]

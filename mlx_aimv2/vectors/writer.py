@@ -16,13 +16,13 @@ from typing import Protocol
 
 import numpy as np
 
-from .errors import ExistsError, InputError, OutputError
-from .events import Notice, OnEvent, ignore
-from .messages import counted, size
+from ..errors import ExistsError, InputError, OutputError
+from ..events import Notice, OnEvent, ignore
+from ..messages import counted, size
+from ..storage.atomic import followed, replace_folder
+from .files import Fingerprint, check_grid, check_note, check_target, write
 from .shard_folder import LockedShards, ShardFolder
 from .shard_manifest import check_replaceable, part_folder, read_manifest
-from .storage.atomic import followed, replace_folder
-from .vectors import Fingerprint, check_grid, check_note, check_target, write
 
 PART_S = 30  # seconds of work that a file may lose when its run is killed
 SIZE_ON_DISK = {".jsonl": 3.5}  # of a file, compared with its values in memory

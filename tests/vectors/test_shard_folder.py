@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from mlx_aimv2.errors import InputError, OutputError
-from mlx_aimv2.shard_folder import ShardFolder
-from mlx_aimv2.shard_manifest import MANIFEST, differences, lock_folder
-from mlx_aimv2.vector_reading import read_vectors
-from mlx_aimv2.vectors import write
+from mlx_aimv2.vectors.files import write
+from mlx_aimv2.vectors.reading import read_vectors
+from mlx_aimv2.vectors.shard_folder import ShardFolder
+from mlx_aimv2.vectors.shard_manifest import MANIFEST, differences, lock_folder
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True, "revision": None}
 
@@ -161,7 +161,7 @@ def test_where_the_same_checkpoint_lay_does_not_matter(tmp_path, other):
 
 
 def test_a_shard_is_full_at_so_many_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlx_aimv2.shard_folder.SHARD_BYTES", 3 * 4 * 8)
+    monkeypatch.setattr("mlx_aimv2.vectors.shard_folder.SHARD_BYTES", 3 * 4 * 8)
     shards = ShardFolder(tmp_path, MADE_BY)
     for name in "abcdefg":
         shards.add(name, np.zeros(8, dtype=np.float32))
@@ -232,7 +232,7 @@ def test_grids_of_two_sizes_do_not_fit_one_shard(tmp_path):
 
 LOCKER = """
 import sys, pathlib
-from mlx_aimv2.shard_manifest import lock_folder
+from mlx_aimv2.vectors.shard_manifest import lock_folder
 lock_folder(pathlib.Path(sys.argv[1]))
 """
 
@@ -277,7 +277,7 @@ def test_a_manifest_that_leads_elsewhere_is_refused(tmp_path):
 def clock(monkeypatch):
     """Says how late it is, in seconds."""
     now = [1000.0]
-    monkeypatch.setattr("mlx_aimv2.shard_folder.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("mlx_aimv2.vectors.shard_folder.time.monotonic", lambda: now[0])
     return now
 
 
@@ -391,7 +391,9 @@ def test_an_image_that_was_only_touched_is_not_embedded_again_and_read_once(
     run(tmp_path / "v", five)
     os.utime(five[1], (2_000_000, 2_000_000))
     assert run(tmp_path / "v", five) == []
-    monkeypatch.setattr("mlx_aimv2.file_marks.digest_of", lambda place: pytest.fail(f"{place} is read again"))
+    monkeypatch.setattr(
+        "mlx_aimv2.vectors.file_marks.digest_of", lambda place: pytest.fail(f"{place} is read again")
+    )
     assert run(tmp_path / "v", five) == []
     assert len(held(tmp_path / "v")) == 5
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import mlx_aimv2
 from mlx_aimv2.errors import InputError, MissingExtraError
-from mlx_aimv2.shard_folder import ShardFolder
-from mlx_aimv2.vector_reading import READERS, Vectors, read_vectors
-from mlx_aimv2.vectors import NOTE, PATHS, WRITERS, json_line, write
+from mlx_aimv2.vectors.files import NOTE, PATHS, WRITERS, json_line, write
+from mlx_aimv2.vectors.reading import READERS, Vectors, read_vectors
+from mlx_aimv2.vectors.shard_folder import ShardFolder
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True, "revision": None}
 NAMES = ("a.jpg", "sub/ü 写真 📷.heic", "\u2028.jpg", "z\x0c.png")

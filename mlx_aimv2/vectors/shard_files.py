@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 from .file_marks import FileMark
-from .vectors import Fingerprint, Rows, write_npz
+from .files import Fingerprint, Rows, write_npz
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # of a member of a zip file
 UNREADABLE = (  # what numpy and zipfile raise for files that are no .npz

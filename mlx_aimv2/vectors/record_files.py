@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from .errors import InputError, MissingExtraError, OutputError
-from .storage.atomic import refuse_existing, replacing
-from .vectors import check_names
+from ..errors import InputError, MissingExtraError, OutputError
+from ..storage.atomic import refuse_existing, replacing
+from .files import check_names
 
 Cell = str | float
 Columns = Mapping[str, type]  # names of columns, with the type of their cells

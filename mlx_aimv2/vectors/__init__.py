@@ -1,0 +1,1 @@
+"""Files and folders of embeddings: formats, writer, reader."""
