@@ -19,13 +19,13 @@ from .ui import put, say
 
 if TYPE_CHECKING:
     from ..datasets.held_out import Measure
-    from ..evaluation import Evaluation
+    from ..evaluation.labels import Evaluation
+    from ..evaluation.metrics import ClassMetrics
+    from ..evaluation.predictions import Labelled
+    from ..evaluation.retrieval import RetrievalEvaluation
     from ..loading import AnyModel, LoadOptions
-    from ..metrics import ClassMetrics
     from ..models.classifier import Classifier
-    from ..predictions import Labelled
     from ..processing.processor import Processor
-    from ..retrieval import RetrievalEvaluation
 
 SPLITS = ("val", "test", "train", "all")
 DATA_OPTIONS = (
@@ -93,7 +93,7 @@ def _check_predictions(request: Request) -> None:
     if request.force and request.predictions in (None, STDOUT) and request.output is None:
         raise InputError("--force is for --output FOLDER and --predictions FILE: leave it out")
     if request.output is not None:
-        from ..evaluation_report import check_report
+        from ..evaluation.report import check_report
 
         check_report(request.output, request.force)
     if request.predictions == STDOUT and not request.json and request.output is None:
@@ -114,8 +114,8 @@ def evaluate_data(request: Request, revision: str | None, settings: LoadOptions,
         Aimv2Error: as data, model and evaluation refuse.
     """
     from ..datasets.captioned import has_captions
-    from ..evaluation import Evaluation
-    from ..evaluation_report import write_report
+    from ..evaluation.labels import Evaluation
+    from ..evaluation.report import write_report
 
     evaluate = _captions if has_captions(request.data, request.reading) else _labels
     evaluation = evaluate(request, revision, settings, shown)
@@ -159,7 +159,7 @@ def _measure(request: Request) -> Measure:
 def _labels(request: Request, revision: str | None, settings: LoadOptions, shown: Screen) -> Evaluation:
     from ..datasets.held_out import measured
     from ..datasets.labelled import read_dataset
-    from ..evaluation import evaluate_classifier, evaluate_zero_shot
+    from ..evaluation.labels import evaluate_classifier, evaluate_zero_shot
     from ..models.classifier import Classifier
     from ..models.vision import Aimv2VisionModel
 
@@ -224,8 +224,8 @@ def _captions(
 ) -> RetrievalEvaluation:
     from ..datasets.captioned import read_captions
     from ..datasets.held_out import measured
+    from ..evaluation.retrieval import evaluate_retrieval
     from ..models.classifier import Classifier
-    from ..retrieval import evaluate_retrieval
 
     for name, value in (
         ("--template", request.templates), ("--labels", request.labels), ("--predictions", request.predictions),

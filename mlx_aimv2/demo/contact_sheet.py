@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..canvas import MUTED, SCALE, TEXT, Canvas, Color, length
+from ..evaluation.canvas import MUTED, SCALE, TEXT, Canvas, Color, length
 from .findings import Picture, Sentence, Tour
 from .scenes import LABELS
 

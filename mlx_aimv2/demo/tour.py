@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..canvas import save_picture
 from ..errors import ExistsError, InputError, OutputError
+from ..evaluation.canvas import save_picture
 from ..events import Notice, OnEvent, ignore
 from ..inference.embedder import Embedder
 from ..inference.zero_shot import ZeroShotClassifier

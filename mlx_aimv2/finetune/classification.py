@@ -13,7 +13,7 @@ from ..adapters.task import read_task
 from ..datasets.labelled import Dataset, read_dataset
 from ..datasets.split_record import split_record
 from ..errors import InputError
-from ..evaluation import Evaluation, evaluate_classifier
+from ..evaluation.labels import Evaluation, evaluate_classifier
 from ..events import OnEvent
 from ..loading import AnyModel
 from ..models.classifier import Classifier

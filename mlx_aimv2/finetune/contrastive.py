@@ -16,10 +16,10 @@ from ..datasets.captioned import CaptionDataset, read_captions
 from ..datasets.rows import SPLITS
 from ..datasets.split_record import relative_path
 from ..errors import InputError
+from ..evaluation.retrieval import RetrievalEvaluation, evaluate_retrieval, retrieve
 from ..events import Notice, OnEvent
 from ..loading import AnyModel
 from ..messages import counted
-from ..retrieval import RetrievalEvaluation, evaluate_retrieval, retrieve
 from .artifacts import read_best_pair, write_best_pair
 from .batches import BatchOptions
 from .caption_batches import PairBatches, same_captions

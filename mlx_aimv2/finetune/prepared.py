@@ -15,7 +15,7 @@ from ..adapters.attach import AdapterConfig
 from ..adapters.task import TASK
 from ..datasets.labelled import Dataset
 from ..errors import InputError, NonFiniteError
-from ..metrics import measure, measure_multi_label
+from ..evaluation.metrics import measure, measure_multi_label
 from ..models.classifier import Classifier
 from ..processing.augment import Augmentation
 from ..processing.processor import Processor

@@ -14,15 +14,15 @@ from mlx.utils import tree_flatten
 
 from ..backend.device import on_cpu
 from ..backend.threads import computing
-from ..canvas import save_picture
 from ..datasets.scan import announce, scan
 from ..datasets.split_record import MARKS, SKIPPED, data_account, file_mark, file_marks, relative_path
 from ..datasets.split_record import RECORD as SPLITS
 from ..errors import InputError
-from ..evaluation_report import write_report
+from ..evaluation.canvas import save_picture
+from ..evaluation.plots import draw_curves
+from ..evaluation.report import write_report
 from ..events import Notice, OnEvent, ignore
 from ..loading import LoadOptions, load
-from ..plots import draw_curves
 from ..processing.decode import DecodeOptions
 from ..processing.processor import Processor
 from ..storage.atomic import replacing

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from ..errors import ImageError, InputError, NonFiniteError
-from ..metrics import log_softmax, sigmoid
+from ..evaluation.metrics import log_softmax, sigmoid
 from ..models.classifier import Classifier
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items

@@ -20,6 +20,7 @@ from PIL import Image
 from mlx_aimv2 import load
 from mlx_aimv2.adapters.attach import adapted
 from mlx_aimv2.errors import CheckpointError, InputError, OutputError, TrainingError
+from mlx_aimv2.evaluation.metrics import measure
 from mlx_aimv2.events import Metric, Notice, Skipped, ignore
 from mlx_aimv2.finetune.batches import Batches
 from mlx_aimv2.finetune.estimating import estimate
@@ -27,7 +28,6 @@ from mlx_aimv2.finetune.loop import Loop
 from mlx_aimv2.finetune.prepared import make_stepper
 from mlx_aimv2.finetune.running import finetune, prepare
 from mlx_aimv2.finetune.state import RunFolder
-from mlx_aimv2.metrics import measure
 from mlx_aimv2.models import layers
 from mlx_aimv2.models.classifier import Classifier
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from mlx_aimv2 import ZeroShotClassifier, load
 from mlx_aimv2.errors import BrokenImageError, ExistsError, InputError, NonFiniteError, OutputError
-from mlx_aimv2.evaluation import evaluate_classifier, evaluate_zero_shot
-from mlx_aimv2.evaluation_report import PLOTS, REPORT, check_report, write_report
+from mlx_aimv2.evaluation.labels import evaluate_classifier, evaluate_zero_shot
+from mlx_aimv2.evaluation.report import PLOTS, REPORT, check_report, write_report
 from mlx_aimv2.events import Notice, Progress, Skipped
 from mlx_aimv2.inference.trained_head import TrainedClassifier
 from mlx_aimv2.models.classifier import Classifier, LinearHead

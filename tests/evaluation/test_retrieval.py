@@ -8,8 +8,8 @@ from PIL import Image
 
 from mlx_aimv2 import load
 from mlx_aimv2.errors import InputError, NonFiniteError
+from mlx_aimv2.evaluation.retrieval import evaluate_retrieval, numbered, retrieve
 from mlx_aimv2.events import Notice, Progress
-from mlx_aimv2.retrieval import evaluate_retrieval, numbered, retrieve
 
 
 def unit(rows):
@@ -43,7 +43,7 @@ def brute_force(images, texts, belonging):
 
 
 def test_many_pictures_with_several_captions_some_of_them_shared(monkeypatch):
-    monkeypatch.setattr("mlx_aimv2.retrieval.ROWS", 7)
+    monkeypatch.setattr("mlx_aimv2.evaluation.retrieval.ROWS", 7)
     rng = np.random.default_rng(0)
     images, texts = unit(rng.normal(size=(40, 8))), unit(rng.normal(size=(50, 8)))
     belonging = [[k] + ([40 + k // 2] if k < 20 else []) for k in range(40)]

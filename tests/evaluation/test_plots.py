@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from mlx_aimv2.canvas import TEXT, fit, length, number, span, ticks
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.metrics import calibrate
-from mlx_aimv2.plots import BLUE, ORANGE, draw_calibration, draw_confusion, draw_curves
+from mlx_aimv2.evaluation.canvas import TEXT, fit, length, number, span, ticks
+from mlx_aimv2.evaluation.metrics import calibrate
+from mlx_aimv2.evaluation.plots import BLUE, ORANGE, draw_calibration, draw_confusion, draw_curves
 
 WORDS = [
     "cat",
@@ -155,7 +155,7 @@ def test_long_text_is_cut_to_its_width():
 
 
 def test_text_without_a_font_is_replaced_and_accents_are_dropped_before(monkeypatch):
-    monkeypatch.setattr("mlx_aimv2.canvas.SYSTEM_FONTS", ())
+    monkeypatch.setattr("mlx_aimv2.evaluation.canvas.SYSTEM_FONTS", ())
     assert fit("猫猫", 11, instead="#4")[0] == "#4"
     assert fit("crème brûlée", 11)[0] == "creme brulee"
     assert fit("\n", 11, instead="#5")[0] == "#5"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 
 BINS = 15  # of the reliability diagram, as Guo et al. 2017 have it
 TOP = 5

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..errors import InputError
 from .canvas import GRID, INK, MUTED, PAPER, SCALE, TEXT, TITLE, Axes, Canvas, Color, length, number, span
-from .errors import InputError
 from .metrics import CalibrationBin, calibration_error
 
 BLUE, ORANGE = (37, 99, 235), (234, 88, 12)

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from ..errors import ExistsError, OutputError
+from ..storage.atomic import refuse_existing
+from ..storage.swap import replacing_together
 from .canvas import save_picture
-from .errors import ExistsError, OutputError
-from .storage.atomic import refuse_existing
-from .storage.swap import replacing_together
 
 REPORT, PLOTS = "evaluation.json", ("calibration.png", "confusion.png")  # the files of a report
 

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .errors import InputError, NonFiniteError
-from .events import OnEvent, Progress, Skipped, ignore, warn
-from .inference.class_names import label_texts, reading_notices
-from .inference.stream import Embedded
-from .inference.trained_head import check_count, logit_stream
-from .inference.zero_shot import Labels, ZeroShotClassifier
-from .loading import AnyModel
-from .messages import quoted
+from ..errors import InputError, NonFiniteError
+from ..events import OnEvent, Progress, Skipped, ignore, warn
+from ..inference.class_names import label_texts, reading_notices
+from ..inference.stream import Embedded
+from ..inference.trained_head import check_count, logit_stream
+from ..inference.zero_shot import Labels, ZeroShotClassifier
+from ..loading import AnyModel
+from ..messages import quoted
+from ..models.classifier import Classifier
+from ..processing.processor import Processor
 from .metrics import THRESHOLD, Metrics, log_softmax, measure, measure_multi_label, sigmoid
-from .models.classifier import Classifier
 from .plots import draw_calibration, draw_confusion
 from .predictions import Labelled, Predictions
-from .processing.processor import Processor
 
 STAGE = "evaluating"
 MISTAKES = 100  # of the wrong pictures, how many are kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlx_aimv2.predictions import Predictions
+from mlx_aimv2.evaluation.predictions import Predictions
 
 LABELS = ("dog", "cat", "owl", "jay", "ant", "bee", "cow")
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.metrics import average_precision, calibrate, calibration_error, measure, measure_multi_label
+from mlx_aimv2.evaluation.metrics import (
+    average_precision,
+    calibrate,
+    calibration_error,
+    measure,
+    measure_multi_label,
+)
 
 LABELS = ["cat", "dog", "owl"]
 # Probabilities that can be followed by hand: right, right, wrong (a dog for a cat), wrong (an owl for a dog).

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .storage.atomic import replacing
+from ..storage.atomic import replacing
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Points = Sequence[tuple[float, float]]

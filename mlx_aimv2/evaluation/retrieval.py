@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .errors import InputError, NonFiniteError
-from .events import OnEvent, Progress, Skipped, ignore
-from .inference.embedder import CutTexts, Embedder, shortened
-from .loading import AnyModel
-from .models.lit import Aimv2Model
-from .processing.processor import Processor
+from ..errors import InputError, NonFiniteError
+from ..events import OnEvent, Progress, Skipped, ignore
+from ..inference.embedder import CutTexts, Embedder, shortened
+from ..loading import AnyModel
+from ..models.lit import Aimv2Model
+from ..processing.processor import Processor
 
 STAGE = "evaluating"
 CAPTION, CAPTIONS = "caption", "captions"
