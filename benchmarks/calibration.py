@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from mlx_aimv2 import ConvertOptions, convert
-from mlx_aimv2.fidelity import compare
+from mlx_aimv2.fidelity.compare import compare
 from mlx_aimv2.sources.paths import find_images
 
 

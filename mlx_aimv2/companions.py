@@ -21,7 +21,7 @@ from .checkpoints.foreign_configs import without_source
 from .config import vision_of
 from .errors import ConfigError, DamagedFileError, ExistsError, InputError, OutputError
 from .events import OnEvent, Progress
-from .fidelity_report import Fidelity
+from .fidelity.report import Fidelity
 from .loading import Checkpoint
 from .preparation import Conversion
 from .processing.image_settings import find_settings, write_settings

@@ -26,8 +26,9 @@ from .checkpoints.shards import write_shards
 from .companions import card_facts, check_apart, check_space, config_entry, copy_files, target_folder
 from .errors import Aimv2Error, NonFiniteError
 from .events import Notice, OnEvent, Progress, ignore
-from .fidelity import compare
-from .fidelity_report import Fidelity
+from .fidelity.compare import compare
+from .fidelity.report import Fidelity
+from .fidelity.trial_run import make_sample
 from .loading import LoadOptions
 from .planning import LAYERS, Planned, layer_number, vision_prefix
 from .preparation import Conversion, ConvertOptions, asked_scheme, prepare
@@ -37,7 +38,6 @@ from .quantization.gptq import Packed
 from .sources.paths import find_images
 from .storage.atomic import new_folder
 from .storage.json_files import write_json
-from .trial import make_sample
 
 
 def convert(

@@ -22,7 +22,7 @@ from .trained import base_of
 from .ui import NOT_ALL_DONE, advise, put, say, verb
 
 if TYPE_CHECKING:
-    from ..fidelity_report import Fidelity
+    from ..fidelity.report import Fidelity
 
 LABELLED, COMPARING = "Labelled pictures", "Comparing"
 EXACT = "exact"  # as in training
@@ -230,7 +230,7 @@ def evaluate(
         if request is not None:
             evaluate_data(request, revision, settings, shown)
         elif compare is not None:
-            from ..fidelity import compare as run
+            from ..fidelity.compare import compare as run
 
             fidelity = run(*compare, names, revision=revision, options=settings, on_event=shown)
             shown.close()
@@ -279,7 +279,7 @@ def show(fidelity: Fidelity, every_layer: bool, command: str | None = None) -> N
         every_layer: show every layer, not only those with the largest error.
         command: what shows all of them, where that is another command.
     """
-    from ..fidelity_report import percent
+    from ..fidelity.report import percent
 
     names = ("checkpoint", fidelity.original.name, fidelity.converted.name)
     table(("what", "original", "converted"), [names, *fidelity.rows()])

@@ -16,21 +16,21 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from .backend.device import compute_dtype, on_cpu
-from .demo.drawing import draw
-from .errors import InputError, NonFiniteError
-from .events import OnEvent, Progress, Skipped
-from .fidelity_report import Side
-from .inference.embedder import Embedder
-from .inference.pooling import pool
-from .inference.stream import CPU_TOKENS, GPU_TOKENS
-from .inference.zero_shot import ZeroShotClassifier, fill_template
-from .loading import AnyModel, Checkpoint, LoadOptions, build_model
-from .models.lit import Aimv2Model
-from .models.vision import Aimv2VisionModel, patch_grid
-from .processing.decode import ImageInput
-from .processing.processor import Processor, as_items, is_sequence
-from .quantization.scheme import quantized_paths
+from ..backend.device import compute_dtype, on_cpu
+from ..errors import InputError, NonFiniteError
+from ..events import OnEvent, Progress, Skipped
+from ..inference.embedder import Embedder
+from ..inference.pooling import pool
+from ..inference.stream import CPU_TOKENS, GPU_TOKENS
+from ..inference.zero_shot import ZeroShotClassifier, fill_template
+from ..loading import AnyModel, Checkpoint, LoadOptions, build_model
+from ..models.lit import Aimv2Model
+from ..models.vision import Aimv2VisionModel, patch_grid
+from ..processing.decode import ImageInput
+from ..processing.processor import Processor, as_items, is_sequence
+from ..quantization.scheme import quantized_paths
+from .report import Side
+from .sample_drawings import draw
 
 PICTURES = 64  # drawn where none are given: enough that ten neighbours are a choice
 SIZES = ((320, 240), (240, 320), (280, 280), (336, 224))  # of the drawn ones, as many of each

@@ -14,17 +14,17 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from .backend.device import blas_problem, compute_dtype, on_cpu
-from .backend.threads import computing
-from .config import Aimv2Config, AnyConfig
-from .errors import InputError
-from .events import Notice, OnEvent, ignore
-from .fidelity_report import Fidelity, ZeroShot
-from .loading import LoadOptions, at_resolution, inspect
-from .processing.build import build_processor
-from .processing.decode import ImageInput
-from .processing.processor import Processor
-from .trial import Labelling, Sample, States, Trial, make_sample, run_trial
+from ..backend.device import blas_problem, compute_dtype, on_cpu
+from ..backend.threads import computing
+from ..config import Aimv2Config, AnyConfig
+from ..errors import InputError
+from ..events import Notice, OnEvent, ignore
+from ..loading import LoadOptions, at_resolution, inspect
+from ..processing.build import build_processor
+from ..processing.decode import ImageInput
+from ..processing.processor import Processor
+from .report import Fidelity, ZeroShot
+from .trial_run import Labelling, Sample, States, Trial, make_sample, run_trial
 
 NEIGHBOURS = 10
 ROWS = 1024  # of the matrix of similarities, computed at once

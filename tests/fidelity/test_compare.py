@@ -15,10 +15,10 @@ from mlx_aimv2 import LoadOptions, ZeroShotClassifier, convert, load
 from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.errors import CheckpointError, InputError, NonFiniteError
 from mlx_aimv2.events import Notice, Progress, Skipped
-from mlx_aimv2.fidelity import _nearest, compare, recall, row_cosines
+from mlx_aimv2.fidelity.compare import _nearest, compare, recall, row_cosines
+from mlx_aimv2.fidelity.trial_run import LABELS, _named_states, make_sample
 from mlx_aimv2.preparation import ConvertOptions
 from mlx_aimv2.quantization.scheme import Scheme
-from mlx_aimv2.trial import LABELS, _named_states, make_sample
 
 
 @pytest.fixture(scope="module")
@@ -196,12 +196,12 @@ def test_half_precision_is_compared_in_what_was_asked_for(checkpoint, pictures):
 
 
 def test_hidden_states_of_few_pictures_are_kept_where_they_are_large(tiny_vision, pictures, monkeypatch):
-    monkeypatch.setattr("mlx_aimv2.trial.LAYER_BYTES", 1)
+    monkeypatch.setattr("mlx_aimv2.fidelity.trial_run.LAYER_BYTES", 1)
     assert compare(tiny_vision, tiny_vision, pictures).layer_pictures == 1
 
 
 def test_neighbours_are_the_others_nearest_first_over_blocks_of_rows(monkeypatch):
-    monkeypatch.setattr("mlx_aimv2.fidelity.ROWS", 2)
+    monkeypatch.setattr("mlx_aimv2.fidelity.compare.ROWS", 2)
     angles = np.radians([0, 10, 25, 90, 100])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     near = np.array(list(_nearest(vectors, 2)))

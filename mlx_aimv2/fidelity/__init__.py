@@ -1,0 +1,1 @@
+"""The comparison of two checkpoints on the same inputs."""
