@@ -14,7 +14,6 @@ import mlx.core as mx
 
 from . import __version__
 from .adapters.task import HEAD, TASK
-from .card import CARD, CardFacts, read_card
 from .checkpoints.file_names import CONFIG, is_written_name, small_files
 from .checkpoints.files import inside
 from .checkpoints.foreign_configs import without_source
@@ -25,6 +24,7 @@ from .fidelity.report import Fidelity
 from .loading import Checkpoint
 from .preparation import Conversion
 from .processing.image_settings import find_settings, write_settings
+from .publishing.card import CARD, CardFacts, read_card
 from .quantization.scheme import Quantization
 from .storage.atomic import refuse_existing
 from .storage.stand_ins import LOOK, WEB_PAGE_FOUND, stand_in

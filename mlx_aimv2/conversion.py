@@ -19,7 +19,6 @@ import mlx.core as mx
 
 from .backend.device import without_cache
 from .backend.threads import computing
-from .card import CARD, model_card
 from .checkpoints.file_names import CONFIG
 from .checkpoints.npz import write_npz
 from .checkpoints.shards import write_shards
@@ -33,6 +32,7 @@ from .loading import LoadOptions
 from .planning import LAYERS, Planned, layer_number, vision_prefix
 from .preparation import Conversion, ConvertOptions, asked_scheme, prepare
 from .processing.build import build_processor
+from .publishing.card import CARD, model_card
 from .quantization.calibration import Calibration, calibrated_layers, prepare_pictures
 from .quantization.gptq import Packed
 from .sources.paths import find_images

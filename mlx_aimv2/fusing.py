@@ -19,7 +19,6 @@ from .adapters.restore import adapter_folder, check_folder, put_on
 from .adapters.task import HEAD, Task, read_head, with_base, write_task
 from .adapters.weights import has_trunk
 from .backend.threads import computing
-from .card import CARD, CardFacts, model_card
 from .checkpoints.file_names import CONFIG
 from .checkpoints.files import find_weights, inside, read_header
 from .checkpoints.foreign_configs import without_source
@@ -32,6 +31,7 @@ from .errors import InputError
 from .events import Notice, OnEvent, ignore
 from .loading import Checkpoint, inspect, make_model, origin_of
 from .preparation import MAX_SHARD_BYTES
+from .publishing.card import CARD, CardFacts, model_card
 from .quantization.scheme import Quantization, dequantize, quantize_modules, quantized_paths
 from .storage.atomic import new_folder
 from .storage.json_files import write_json

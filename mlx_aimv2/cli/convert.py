@@ -116,8 +116,8 @@ def convert(
     from ..companions import target_folder
     from ..conversion import convert_and_report
     from ..preparation import ConvertOptions, asked_scheme, prepare
+    from ..publishing.upload import check_access, check_name, upload
     from ..sources.paths import find_images
-    from ..uploading import check_access, check_name, upload
 
     scheme = asked_scheme(quantize, q_bits, q_group_size, q_mode, quant_predicate, bool(calibrate))
     if format == "npz" and max_shard_size is not None:

@@ -26,9 +26,9 @@ def upload(
     from ..backend.device import require_mlx
 
     require_mlx()
-    from ..parcel import prepare_upload
-    from ..uploading import check_name
-    from ..uploading import upload as run
+    from ..publishing.upload import check_name
+    from ..publishing.upload import upload as run
+    from ..publishing.upload_files import prepare_upload
 
     check_name(repo)
     if dry_run:

@@ -18,8 +18,8 @@ from mlx_aimv2.checkpoints.foreign_configs import original_config
 from mlx_aimv2.describe import describe_checkpoint
 from mlx_aimv2.errors import Aimv2Error, ConfigError, DamagedFileError
 from mlx_aimv2.loading import inspect
-from mlx_aimv2.parcel import prepare_upload
 from mlx_aimv2.preparation import ConvertOptions, prepare
+from mlx_aimv2.publishing.upload_files import prepare_upload
 from mlx_aimv2.quantization.scheme import Scheme
 
 KINDS = ("fixed", "native", "lit")

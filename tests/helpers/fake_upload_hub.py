@@ -12,8 +12,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mlx_aimv2 import Aimv2Config
-from mlx_aimv2.card import CardFacts, model_card
 from mlx_aimv2.demo.untrained import write_checkpoint
+from mlx_aimv2.publishing.card import CardFacts, model_card
 
 TOKEN = "hf_thetokenofalice"
 REPO = "alice/aimv2-4bit"

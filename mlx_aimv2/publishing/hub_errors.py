@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import AccessTokenError, HubError, OfflineError, RepositoryNotFoundError
+from ..errors import AccessTokenError, HubError, OfflineError, RepositoryNotFoundError
 
 TOKENS = "https://huggingface.co/settings/tokens"
 _NO_ROOM = (402, 413, 507)  # statuses

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import __version__
-from .card import CARD, is_ours, renamed
-from .checkpoints.checkpoint_names import is_repo_name
-from .checkpoints.download import no_bars
-from .checkpoints.file_names import is_written_name, small_files
-from .errors import (
+from .. import __version__
+from ..checkpoints.checkpoint_names import is_repo_name
+from ..checkpoints.download import no_bars
+from ..checkpoints.file_names import is_written_name, small_files
+from ..errors import (
     AccessTokenError,
     InputError,
     OfflineError,
     OutputError,
 )
-from .events import Notice, OnEvent, Progress, ignore
-from .messages import listed
-from .parcel import Parcel, prepare_upload
-from .refusals import TOKENS, explained, not_the_hub
+from ..events import Notice, OnEvent, Progress, ignore
+from ..messages import listed
+from .card import CARD, is_ours, renamed
+from .hub_errors import TOKENS, explained, not_the_hub
+from .upload_files import Parcel, prepare_upload
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checkpoints.file_names import CONFIG, INDEX, choose_weights, small_files
+from ..describe import describe_checkpoint
+from ..errors import InputError
+from ..events import ignore
+from ..loading import inspect
 from .card import CARD, is_ours, read_card, read_metadata
-from .checkpoints.file_names import CONFIG, INDEX, choose_weights, small_files
-from .describe import describe_checkpoint
-from .errors import InputError
-from .events import ignore
-from .loading import inspect
 
 OWN_LAYOUT = "mlx"
 

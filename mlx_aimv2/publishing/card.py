@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # huggingface_hub brings it
 
-from .checkpoints.checkpoint_names import is_repo_name
-from .checkpoints.matching import fold_names
-from .config import Aimv2Config, AnyConfig, vision_of
-from .presets import PRESETS
+from ..checkpoints.checkpoint_names import is_repo_name
+from ..checkpoints.matching import fold_names
+from ..config import Aimv2Config, AnyConfig, vision_of
+from ..presets import PRESETS
 
 CARD, LIBRARY, TAG = "README.md", "mlx", "mlx-aimv2"
 TAGS = ("mlx", "aimv2", TAG, "vision")

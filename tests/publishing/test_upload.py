@@ -10,12 +10,13 @@ from helpers.fake_upload_hub import COMMIT, OURS, REPO, TOKEN, FakeUploadHub, Re
 from huggingface_hub import constants
 
 import mlx_aimv2
-from mlx_aimv2 import errors, uploading
-from mlx_aimv2.card import is_ours, read_metadata
+from mlx_aimv2 import errors
 from mlx_aimv2.events import Notice, Progress
-from mlx_aimv2.parcel import prepare_upload
 from mlx_aimv2.preparation import ConvertOptions
-from mlx_aimv2.uploading import check_access, upload
+from mlx_aimv2.publishing import upload as uploading
+from mlx_aimv2.publishing.card import is_ours, read_metadata
+from mlx_aimv2.publishing.upload import check_access, upload
+from mlx_aimv2.publishing.upload_files import prepare_upload
 
 # huggingface_hub's way to send a file without Xet, in the words of the HTTP library below it
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
