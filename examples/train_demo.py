@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, convert, load
+from mlx_aimv2.conversion.fuse import fuse
 from mlx_aimv2.demo.derived import enlarged_tensors, mean_tensors
 from mlx_aimv2.demo.examples import training_examples
 from mlx_aimv2.demo.orphans import end_with_parent
@@ -28,7 +29,6 @@ from mlx_aimv2.errors import Aimv2Error
 from mlx_aimv2.events import Metric
 from mlx_aimv2.finetune.options import make_options
 from mlx_aimv2.finetune.running import finetune
-from mlx_aimv2.fusing import fuse
 from mlx_aimv2.storage.atomic import replacing
 from mlx_aimv2.storage.locks import locked
 

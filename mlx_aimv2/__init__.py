@@ -19,15 +19,15 @@ from .backend.device import load_blas, require_mlx
 
 if TYPE_CHECKING:
     from .config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
-    from .conversion import convert
-    from .exporting import export
+    from .conversion.convert import convert
+    from .conversion.export import export
+    from .conversion.options import ConvertOptions
     from .inference.embedder import Embedder
     from .inference.zero_shot import ZeroShotClassifier
     from .loading import LoadOptions, load
     from .models.lit import Aimv2Model
     from .models.text import Aimv2TextModel
     from .models.vision import Aimv2VisionModel
-    from .preparation import ConvertOptions
     from .vectors.reading import Vectors, read_vectors
 
 __version__ = "0.1.0"
@@ -37,13 +37,13 @@ _WITH_MLX = {
     "Aimv2Model": "models.lit",
     "Aimv2TextModel": "models.text",
     "Aimv2VisionModel": "models.vision",
-    "ConvertOptions": "preparation",
+    "ConvertOptions": "conversion.options",
     "Embedder": "inference.embedder",
     "LoadOptions": "loading",
     "Vectors": "vectors.reading",
     "ZeroShotClassifier": "inference.zero_shot",
-    "convert": "conversion",
-    "export": "exporting",
+    "convert": "conversion.convert",
+    "export": "conversion.export",
     "load": "loading",
     "read_vectors": "vectors.reading",
 }

@@ -19,8 +19,8 @@ from .tables import table
 from .ui import NOT_ALL_DONE, put, say, verb
 
 if TYPE_CHECKING:
-    from ..conversion import Converted
-    from ..preparation import Conversion
+    from ..conversion.convert import Converted
+    from ..conversion.options import Conversion
 
 SHARD_SIZE = "5GB"
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -113,9 +113,9 @@ def convert(
     from ..backend.device import require_mlx, use_device
 
     require_mlx()
-    from ..companions import target_folder
-    from ..conversion import convert_and_report
-    from ..preparation import ConvertOptions, asked_scheme, prepare
+    from ..conversion.convert import convert_and_report
+    from ..conversion.options import ConvertOptions, asked_scheme, prepare
+    from ..conversion.target_folder import target_folder
     from ..publishing.upload import check_access, check_name, upload
     from ..sources.paths import find_images
 

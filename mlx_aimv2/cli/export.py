@@ -53,8 +53,8 @@ def export(
 
     require_mlx()
     from ..checkpoints.bundled import is_demo
-    from ..exporting import export as run
-    from ..preparation import ConvertOptions
+    from ..conversion.export import export as run
+    from ..conversion.options import ConvertOptions
 
     if any_base and adapter_path is None:
         raise InputError("--any-base needs --adapter-path")

@@ -36,8 +36,8 @@ def fuse(
 
     require_mlx()
     from ..adapters.task import has_task
-    from ..fusing import FuseOptions
-    from ..fusing import fuse as run
+    from ..conversion.fuse import FuseOptions
+    from ..conversion.fuse import fuse as run
 
     base, revision = base_of(model, revision, adapter_path)
     options = FuseOptions(dequantize, revision, weights, parse_size(max_shard_size), any_base, force)

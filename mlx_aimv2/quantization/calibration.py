@@ -16,13 +16,13 @@ import mlx.nn as nn
 import numpy as np
 
 from ..config import AnyConfig, vision_of
+from ..conversion.plan import LAYERS, vision_prefix
 from ..errors import Aimv2Error, InputError, NonFiniteError
 from ..events import OnEvent, Progress, Skipped
 from ..loading import LoadOptions
 from ..models import kernels
 from ..models.layers import EncoderLayer, merge_heads, split_heads
 from ..models.vision import VisionEmbeddings
-from ..planning import LAYERS, vision_prefix
 from ..processing.build import build_processor
 from ..processing.decode import ImageInput
 from ..processing.image import NativeOptions

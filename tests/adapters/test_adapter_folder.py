@@ -12,9 +12,9 @@ from mlx_aimv2 import load
 from mlx_aimv2.adapters.adapter_folder import PREFIX, read_stored, wrapper_of
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted
 from mlx_aimv2.adapters.peft_config import PeftConfig
+from mlx_aimv2.conversion.fuse import fuse
 from mlx_aimv2.errors import ConfigError, MismatchError
 from mlx_aimv2.events import Notice
-from mlx_aimv2.fusing import fuse
 
 Q0 = f"{PREFIX}encoder.layers.0.attention.q_proj"
 WRAPPERS = (

@@ -374,7 +374,7 @@ def test_an_adapter_of_no_layer_is_refused(adapter, tiny_vision):
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_an_adapter_is_trained_on_packed_weights(checkpoint, with_adapter, tmp_path, pixels, kind):
     from mlx_aimv2 import convert
-    from mlx_aimv2.preparation import ConvertOptions
+    from mlx_aimv2.conversion.options import ConvertOptions
     from mlx_aimv2.quantization.scheme import Scheme
 
     base = convert(checkpoint("fixed"), tmp_path / "q", options=ConvertOptions(scheme=Scheme(32, 8)))

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from mlx_aimv2 import load
 from mlx_aimv2.checkpoints.foreign_configs import original_config
+from mlx_aimv2.conversion.options import ConvertOptions, prepare
 from mlx_aimv2.describe import describe_checkpoint
 from mlx_aimv2.errors import Aimv2Error, ConfigError, DamagedFileError
 from mlx_aimv2.loading import inspect
-from mlx_aimv2.preparation import ConvertOptions, prepare
 from mlx_aimv2.publishing.upload_files import prepare_upload
 from mlx_aimv2.quantization.scheme import Scheme
 

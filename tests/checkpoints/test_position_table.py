@@ -16,10 +16,10 @@ from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Embedder, convert, export, load
 from mlx_aimv2.checkpoints.position_table import bicubic_weights, resample, table_size
+from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError
 from mlx_aimv2.events import ignore
 from mlx_aimv2.loading import LoadOptions, at_resolution, inspect
-from mlx_aimv2.preparation import ConvertOptions
 
 # torch 2.13, interpolate(torch.arange(9.).reshape(1, 1, 3, 3) ** 2, size=(5, 5), mode="bicubic"), row by row
 GOLDEN = [
@@ -191,7 +191,7 @@ def test_an_adapter_goes_with_it(tiny_vision: Path, with_adapter: Any, tmp_path:
 
 
 def test_a_report_compares_both_at_the_new_size(tiny_vision: Path, tmp_path: Path) -> None:
-    from mlx_aimv2.conversion import convert_and_report
+    from mlx_aimv2.conversion.convert import convert_and_report
 
     options = ConvertOptions(interpolate_positions=True, image_size=84, report=True)
     result = convert_and_report(tiny_vision, tmp_path / "84", options, on_event=ignore)

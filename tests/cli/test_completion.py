@@ -8,10 +8,12 @@ import typing
 import pytest
 import typer.main
 
-from mlx_aimv2 import exporting, planning, preparation
 from mlx_aimv2.backend.device import DTYPES
 from mlx_aimv2.cli import completion
 from mlx_aimv2.cli.app import NAME, app
+from mlx_aimv2.conversion import export as exporting
+from mlx_aimv2.conversion import options as preparation
+from mlx_aimv2.conversion import plan as planning
 from mlx_aimv2.finetune.options import make_options
 from mlx_aimv2.inference import pooling
 from mlx_aimv2.inference import zero_shot as zeroshot

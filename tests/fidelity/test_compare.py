@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from mlx_aimv2 import LoadOptions, ZeroShotClassifier, convert, load
+from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.errors import CheckpointError, InputError, NonFiniteError
 from mlx_aimv2.events import Notice, Progress, Skipped
 from mlx_aimv2.fidelity.compare import _nearest, compare, recall, row_cosines
 from mlx_aimv2.fidelity.trial_run import LABELS, _named_states, make_sample
-from mlx_aimv2.preparation import ConvertOptions
 from mlx_aimv2.quantization.scheme import Scheme
 
 

@@ -187,7 +187,7 @@ def test_what_cannot_be_trained(tiny_pair, tiny_vision):
 
 def test_packed_weights_are_adapted_and_unpacked_where_they_are_trained(tiny_pair, tmp_path, monkeypatch):
     from mlx_aimv2 import convert
-    from mlx_aimv2.preparation import ConvertOptions
+    from mlx_aimv2.conversion.options import ConvertOptions
     from mlx_aimv2.quantization.scheme import Scheme
 
     convert(tiny_pair, tmp_path / "q", options=ConvertOptions(scheme=Scheme(32, 8)))

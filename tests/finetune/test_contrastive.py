@@ -12,13 +12,13 @@ from helpers.captioned import captioned
 
 from mlx_aimv2 import Aimv2Model, Embedder, LoadOptions, ZeroShotClassifier, convert, load
 from mlx_aimv2.adapters.attach import adapted
+from mlx_aimv2.conversion.fuse import FuseOptions, fuse
+from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError, NotACheckpointError, TrainingError
 from mlx_aimv2.events import Metric, Notice, Skipped, ignore
 from mlx_aimv2.finetune.estimating import estimate
 from mlx_aimv2.finetune.options import OPTIMIZERS, FinetuneOptions
 from mlx_aimv2.finetune.running import finetune
-from mlx_aimv2.fusing import FuseOptions, fuse
-from mlx_aimv2.preparation import ConvertOptions
 from mlx_aimv2.quantization.scheme import Scheme
 
 RATES = {"lora": 1e-2, "dora": 1e-2, "full": 2e-3}

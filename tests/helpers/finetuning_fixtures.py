@@ -40,7 +40,7 @@ def own_data(data: Path, tmp_path: Path) -> Path:
 def packed(tiny_vision: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Gives the small encoder with weights packed to so many bits."""
     from mlx_aimv2 import convert
-    from mlx_aimv2.preparation import ConvertOptions
+    from mlx_aimv2.conversion.options import ConvertOptions
     from mlx_aimv2.quantization.scheme import Scheme
 
     root = tmp_path_factory.mktemp("packed")

@@ -25,7 +25,7 @@ RUN = """
 import resource, sys
 from mlx_aimv2 import convert
 from mlx_aimv2.quantization.scheme import Scheme
-from mlx_aimv2.preparation import ConvertOptions
+from mlx_aimv2.conversion.options import ConvertOptions
 convert(sys.argv[1], sys.argv[2], dtype="float16", options=ConvertOptions(scheme=Scheme(64, 4)))
 unit = 1 if sys.platform == "darwin" else 1024
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

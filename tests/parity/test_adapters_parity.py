@@ -13,9 +13,9 @@ from mlx.utils import tree_flatten
 from mlx_aimv2 import load
 from mlx_aimv2.adapters.attach import TARGETS, AdapterConfig, adapted, attach
 from mlx_aimv2.adapters.store import apply_adapter, save_adapter
+from mlx_aimv2.conversion.export import export
+from mlx_aimv2.conversion.fuse import fuse
 from mlx_aimv2.events import ignore
-from mlx_aimv2.exporting import export
-from mlx_aimv2.fusing import fuse
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

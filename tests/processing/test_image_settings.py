@@ -20,9 +20,9 @@ from mlx_aimv2 import convert, export, load
 from mlx_aimv2.checkpoints.file_names import small_files
 from mlx_aimv2.cli.app import app
 from mlx_aimv2.config import Aimv2VisionConfig
+from mlx_aimv2.conversion.fuse import fuse
 from mlx_aimv2.errors import ConfigError
 from mlx_aimv2.events import Notice, ignore
-from mlx_aimv2.fusing import fuse
 from mlx_aimv2.processing.image_config import ImageProcessorConfig
 from mlx_aimv2.processing.image_settings import CLASS_DEFAULTS, find_settings, processor_kind, write_settings
 

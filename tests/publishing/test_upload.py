@@ -11,8 +11,8 @@ from huggingface_hub import constants
 
 import mlx_aimv2
 from mlx_aimv2 import errors
+from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.events import Notice, Progress
-from mlx_aimv2.preparation import ConvertOptions
 from mlx_aimv2.publishing import upload as uploading
 from mlx_aimv2.publishing.card import is_ours, read_metadata
 from mlx_aimv2.publishing.upload import check_access, upload

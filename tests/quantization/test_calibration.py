@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from mlx_aimv2 import Embedder, LoadOptions, convert, load
+from mlx_aimv2.conversion.options import ConvertOptions, prepare
 from mlx_aimv2.demo.untrained import TINY, TINY_VISION, write_checkpoint
 from mlx_aimv2.errors import InputError, NonFiniteError
 from mlx_aimv2.events import Notice, Progress, Skipped, ignore
 from mlx_aimv2.fidelity.sample_drawings import draw
 from mlx_aimv2.models.layers import EncoderLayer
-from mlx_aimv2.preparation import ConvertOptions, prepare
 from mlx_aimv2.quantization.calibration import PICTURES, _mix, read_pictures, through_layer
 from mlx_aimv2.quantization.scheme import Scheme
 

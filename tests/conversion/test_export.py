@@ -11,12 +11,12 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Aimv2VisionConfig, convert, load
+from mlx_aimv2.conversion.export import FORMATS, export
+from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import ignore
-from mlx_aimv2.exporting import FORMATS, export
 from mlx_aimv2.loading import inspect
-from mlx_aimv2.preparation import ConvertOptions
 from mlx_aimv2.processing.image_config import CLIP_MEAN, ImageProcessorConfig
 from mlx_aimv2.quantization.scheme import Scheme
 

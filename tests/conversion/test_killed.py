@@ -16,8 +16,8 @@ TENSOR_S = 0.004  # the pair has some eighty tensors: a third of a second to be 
 RUN = """
 import sys, time, resource
 limit = int(sys.argv[3])
-from mlx_aimv2.conversion import convert
-from mlx_aimv2.preparation import ConvertOptions
+from mlx_aimv2.conversion.convert import convert
+from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.quantization.scheme import Scheme
 from mlx_aimv2.errors import Aimv2Error
 if limit:

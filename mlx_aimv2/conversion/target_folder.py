@@ -12,22 +12,22 @@ from typing import Any
 
 import mlx.core as mx
 
-from . import __version__
-from .adapters.task import HEAD, TASK
-from .checkpoints.file_names import CONFIG, is_written_name, small_files
-from .checkpoints.files import inside
-from .checkpoints.foreign_configs import without_source
-from .config import vision_of
-from .errors import ConfigError, DamagedFileError, ExistsError, InputError, OutputError
-from .events import OnEvent, Progress
-from .fidelity.report import Fidelity
-from .loading import Checkpoint
-from .preparation import Conversion
-from .processing.image_settings import find_settings, write_settings
-from .publishing.card import CARD, CardFacts, read_card
-from .quantization.scheme import Quantization
-from .storage.atomic import refuse_existing
-from .storage.stand_ins import LOOK, WEB_PAGE_FOUND, stand_in
+from .. import __version__
+from ..adapters.task import HEAD, TASK
+from ..checkpoints.file_names import CONFIG, is_written_name, small_files
+from ..checkpoints.files import inside
+from ..checkpoints.foreign_configs import without_source
+from ..config import vision_of
+from ..errors import ConfigError, DamagedFileError, ExistsError, InputError, OutputError
+from ..events import OnEvent, Progress
+from ..fidelity.report import Fidelity
+from ..loading import Checkpoint
+from ..processing.image_settings import find_settings, write_settings
+from ..publishing.card import CARD, CardFacts, read_card
+from ..quantization.scheme import Quantization
+from ..storage.atomic import refuse_existing
+from ..storage.stand_ins import LOOK, WEB_PAGE_FOUND, stand_in
+from .options import Conversion
 
 MAX_SMALL = 64 * 2**20  # bytes of a file that is copied
 

@@ -9,25 +9,25 @@ from typing import Any
 
 import mlx.core as mx
 
-from .adapters.task import HEAD
-from .backend.device import without_cache
-from .backend.threads import computing
-from .checkpoints.file_names import CONFIG
-from .checkpoints.foreign_configs import original_config, timm_config, without_source
-from .checkpoints.layouts import LAYOUTS
-from .checkpoints.shards import Entry, write_shards
-from .companions import check_apart, check_space, copy_files, one_by_one, target_folder
-from .config import vision_of
-from .errors import ConfigError, InputError
-from .events import Notice, OnEvent, ignore
-from .fusing import fused_tensors, fusible
-from .loading import Checkpoint
-from .messages import counted
-from .preparation import Conversion, ConvertOptions, prepare
-from .processing.image_config import PREPROCESSOR
-from .processing.image_settings import find_settings
-from .storage.atomic import new_folder
-from .storage.json_files import write_json
+from ..adapters.task import HEAD
+from ..backend.device import without_cache
+from ..backend.threads import computing
+from ..checkpoints.file_names import CONFIG
+from ..checkpoints.foreign_configs import original_config, timm_config, without_source
+from ..checkpoints.layouts import LAYOUTS
+from ..checkpoints.shards import Entry, write_shards
+from ..config import vision_of
+from ..errors import ConfigError, InputError
+from ..events import Notice, OnEvent, ignore
+from ..loading import Checkpoint
+from ..messages import counted
+from ..processing.image_config import PREPROCESSOR
+from ..processing.image_settings import find_settings
+from ..storage.atomic import new_folder
+from ..storage.json_files import write_json
+from .fuse import fused_tensors, fusible
+from .options import Conversion, ConvertOptions, prepare
+from .target_folder import check_apart, check_space, copy_files, one_by_one, target_folder
 
 FORMATS = ("transformers", "apple", "apple-mlx", "timm")
 

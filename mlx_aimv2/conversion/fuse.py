@@ -12,29 +12,29 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from .adapters.adapter_folder import has_adapter, read_stored
-from .adapters.attach import fuse as fuse_modules
-from .adapters.pair_task import AnyTask, has_trained
-from .adapters.restore import adapter_folder, check_folder, put_on
-from .adapters.task import HEAD, Task, read_head, with_base, write_task
-from .adapters.weights import has_trunk
-from .backend.threads import computing
-from .checkpoints.file_names import CONFIG
-from .checkpoints.files import find_weights, inside, read_header
-from .checkpoints.foreign_configs import without_source
-from .checkpoints.identity import Origin, checkpoint_hash
-from .checkpoints.matching import check_fit
-from .checkpoints.shards import Entry, write_shards
-from .companions import check_apart, check_space, copy_files, one_by_one, source_facts, target_folder
-from .config import vision_of
-from .errors import InputError
-from .events import Notice, OnEvent, ignore
-from .loading import Checkpoint, inspect, make_model, origin_of
-from .preparation import MAX_SHARD_BYTES
-from .publishing.card import CARD, CardFacts, model_card
-from .quantization.scheme import Quantization, dequantize, quantize_modules, quantized_paths
-from .storage.atomic import new_folder
-from .storage.json_files import write_json
+from ..adapters.adapter_folder import has_adapter, read_stored
+from ..adapters.attach import fuse as fuse_modules
+from ..adapters.pair_task import AnyTask, has_trained
+from ..adapters.restore import adapter_folder, check_folder, put_on
+from ..adapters.task import HEAD, Task, read_head, with_base, write_task
+from ..adapters.weights import has_trunk
+from ..backend.threads import computing
+from ..checkpoints.file_names import CONFIG
+from ..checkpoints.files import find_weights, inside, read_header
+from ..checkpoints.foreign_configs import without_source
+from ..checkpoints.identity import Origin, checkpoint_hash
+from ..checkpoints.matching import check_fit
+from ..checkpoints.shards import Entry, write_shards
+from ..config import vision_of
+from ..errors import InputError
+from ..events import Notice, OnEvent, ignore
+from ..loading import Checkpoint, inspect, make_model, origin_of
+from ..publishing.card import CARD, CardFacts, model_card
+from ..quantization.scheme import Quantization, dequantize, quantize_modules, quantized_paths
+from ..storage.atomic import new_folder
+from ..storage.json_files import write_json
+from .options import MAX_SHARD_BYTES
+from .target_folder import check_apart, check_space, copy_files, one_by_one, source_facts, target_folder
 
 
 @dataclass(frozen=True)

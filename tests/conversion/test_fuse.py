@@ -11,12 +11,12 @@ from mlx_aimv2.adapters.attach import AdapterConfig, adapted
 from mlx_aimv2.adapters.store import write_tensors
 from mlx_aimv2.adapters.task import HEAD, Task, read_task, write_task
 from mlx_aimv2.adapters.weights import TRUNK
+from mlx_aimv2.conversion.export import export
+from mlx_aimv2.conversion.fuse import FuseOptions, fuse
+from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError, NotACheckpointError, OutputError
 from mlx_aimv2.events import Notice, Progress, ignore
-from mlx_aimv2.exporting import export
-from mlx_aimv2.fusing import FuseOptions, fuse
 from mlx_aimv2.models.classifier import Classifier, make_head
-from mlx_aimv2.preparation import ConvertOptions
 from mlx_aimv2.quantization.scheme import Scheme
 
 PACKED = LoadOptions(dtype="float32", keep_quantized=True)
@@ -287,7 +287,7 @@ def test_a_head_that_does_not_fit_is_refused_before_the_work(
     model = with_adapter(tiny_vision, tmp_path / "a")
     write_head(tmp_path / "a", model.origin)
     write_tensors(tmp_path / "a" / HEAD, {"linear.weight": mx.zeros((2, 3))}, {})
-    monkeypatch.setattr("mlx_aimv2.fusing.write_shards", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr("mlx_aimv2.conversion.fuse.write_shards", lambda *_: pytest.fail("the work began"))
     with pytest.raises(MismatchError, match=r"does not fit the head in task\.json"):
         fuse(tiny_vision, tmp_path / "a", tmp_path / "out")
 

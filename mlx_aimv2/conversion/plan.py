@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from .checkpoints.checkpoint import KEPT_FLOAT32
-from .checkpoints.shards import Entry
-from .config import Aimv2Config, AnyConfig
-from .errors import InputError
-from .quantization.scheme import Quantization, Scheme
+from ..checkpoints.checkpoint import KEPT_FLOAT32
+from ..checkpoints.shards import Entry
+from ..config import Aimv2Config, AnyConfig
+from ..errors import InputError
+from ..quantization.scheme import Quantization, Scheme
 
 # What quantization leaves alone, and why: (part of a name, reason); the first that fits.
 KEPT = (

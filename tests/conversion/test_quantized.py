@@ -14,13 +14,13 @@ from mlx.utils import tree_flatten
 from mlx_aimv2 import LoadOptions, convert, load
 from mlx_aimv2.backend.device import without_cache
 from mlx_aimv2.checkpoints.files import find_weights, read_header
-from mlx_aimv2.conversion import _converted
+from mlx_aimv2.conversion.convert import _converted
+from mlx_aimv2.conversion.options import ConvertOptions, prepare
+from mlx_aimv2.conversion.plan import RECIPES
 from mlx_aimv2.demo.untrained import TINY, write_checkpoint
 from mlx_aimv2.errors import ConfigError, InputError, NonFiniteError, OutputError
 from mlx_aimv2.events import Notice, ignore
 from mlx_aimv2.fidelity.sample_drawings import draw
-from mlx_aimv2.planning import RECIPES
-from mlx_aimv2.preparation import ConvertOptions, prepare
 from mlx_aimv2.quantization.scheme import VALID, Scheme
 
 SCHEMES = [

@@ -9,14 +9,14 @@ from functools import cached_property
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from .backend.device import DTYPES
-from .checkpoints.matching import check_fit, fold_names
-from .checkpoints.shards import Entry
-from .errors import InputError
-from .events import Notice, OnEvent, ignore
-from .loading import Checkpoint, LoadOptions, at_resolution, inspect, make_model
-from .planning import KEPT, Planned, by_layer, mixed, plan, vision_prefix
-from .quantization.scheme import Quantization, Scheme, dequantize, make_scheme
+from ..backend.device import DTYPES
+from ..checkpoints.matching import check_fit, fold_names
+from ..checkpoints.shards import Entry
+from ..errors import InputError
+from ..events import Notice, OnEvent, ignore
+from ..loading import Checkpoint, LoadOptions, at_resolution, inspect, make_model
+from ..quantization.scheme import Quantization, Scheme, dequantize, make_scheme
+from .plan import KEPT, Planned, by_layer, mixed, plan, vision_prefix
 
 FORMATS = ("safetensors", "npz")
 MAX_SHARD_BYTES = 5 * 10**9

@@ -9,6 +9,7 @@ from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Aimv2Model, convert, load
 from mlx_aimv2.checkpoints.files import read_header
+from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.errors import (
     ConfigError,
     DamagedFileError,
@@ -19,7 +20,6 @@ from mlx_aimv2.errors import (
     OutputError,
 )
 from mlx_aimv2.events import Progress
-from mlx_aimv2.preparation import ConvertOptions
 
 
 def outputs(folder, **options):
@@ -238,7 +238,7 @@ def test_a_checkpoint_is_replaced_when_asked(tiny_vision, tiny_pair, tmp_path, l
 def test_a_checkpoint_stays_when_its_replacement_fails(tiny_vision, tmp_path, monkeypatch):
     convert(tiny_vision, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    monkeypatch.setattr("mlx_aimv2.conversion.model_card", lambda facts: pytest.fail("no card"))
+    monkeypatch.setattr("mlx_aimv2.conversion.convert.model_card", lambda facts: pytest.fail("no card"))
     with pytest.raises(pytest.fail.Exception):
         convert(tiny_vision, tmp_path / "out", options=FORCE)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
@@ -309,7 +309,7 @@ def test_nothing_is_left_of_an_interruption(tiny_vision, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mlx_aimv2.conversion.copy_files", interrupt)
+    monkeypatch.setattr("mlx_aimv2.conversion.convert.copy_files", interrupt)
     with pytest.raises(KeyboardInterrupt):
         convert(tiny_vision, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

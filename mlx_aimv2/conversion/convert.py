@@ -17,27 +17,27 @@ from typing import Any
 
 import mlx.core as mx
 
-from .backend.device import without_cache
-from .backend.threads import computing
-from .checkpoints.file_names import CONFIG
-from .checkpoints.npz import write_npz
-from .checkpoints.shards import write_shards
-from .companions import card_facts, check_apart, check_space, config_entry, copy_files, target_folder
-from .errors import Aimv2Error, NonFiniteError
-from .events import Notice, OnEvent, Progress, ignore
-from .fidelity.compare import compare
-from .fidelity.report import Fidelity
-from .fidelity.trial_run import make_sample
-from .loading import LoadOptions
-from .planning import LAYERS, Planned, layer_number, vision_prefix
-from .preparation import Conversion, ConvertOptions, asked_scheme, prepare
-from .processing.build import build_processor
-from .publishing.card import CARD, model_card
-from .quantization.calibration import Calibration, calibrated_layers, prepare_pictures
-from .quantization.gptq import Packed
-from .sources.paths import find_images
-from .storage.atomic import new_folder
-from .storage.json_files import write_json
+from ..backend.device import without_cache
+from ..backend.threads import computing
+from ..checkpoints.file_names import CONFIG
+from ..checkpoints.npz import write_npz
+from ..checkpoints.shards import write_shards
+from ..errors import Aimv2Error, NonFiniteError
+from ..events import Notice, OnEvent, Progress, ignore
+from ..fidelity.compare import compare
+from ..fidelity.report import Fidelity
+from ..fidelity.trial_run import make_sample
+from ..loading import LoadOptions
+from ..processing.build import build_processor
+from ..publishing.card import CARD, model_card
+from ..quantization.calibration import Calibration, calibrated_layers, prepare_pictures
+from ..quantization.gptq import Packed
+from ..sources.paths import find_images
+from ..storage.atomic import new_folder
+from ..storage.json_files import write_json
+from .options import Conversion, ConvertOptions, asked_scheme, prepare
+from .plan import LAYERS, Planned, layer_number, vision_prefix
+from .target_folder import card_facts, check_apart, check_space, config_entry, copy_files, target_folder
 
 
 def convert(

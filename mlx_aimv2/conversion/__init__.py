@@ -1,0 +1,1 @@
+"""Checkpoints converted, exported to other layouts, and fused with adapters."""
