@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..finetune.bounds import OPTIMIZERS
 from ..finetune.methods import METHODS
-from ..finetune.schedule import SCHEDULES
 from ..finetune.tasks import TASKS, TOWER_STATES
 from ..presets import DEMO_MODEL, PRESETS
+from ..training.schedule import SCHEDULES
 
 Complete = Callable[[str], list[str]]
 

@@ -73,7 +73,7 @@ def finetune(
 @contextlib.contextmanager
 def _to_go_on(options: FinetuneOptions) -> Iterator[None]:
     """An interruption says where the run is, and how to go on with it."""
-    from ..finetune.state import STATE
+    from ..training.state import STATE
 
     try:
         yield
@@ -175,7 +175,7 @@ def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
 def _show_how_to_go_on(finished: Finished, options: FinetuneOptions) -> None:
     """What is kept for more epochs, and whether the run was too short."""
     from ..finetune.length import recommended_epochs
-    from ..finetune.state import STATE
+    from ..training.state import STATE
 
     if not (state := finished.folder / STATE).is_file():
         return

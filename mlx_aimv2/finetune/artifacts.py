@@ -19,7 +19,7 @@ from ..adapters.weights import TRUNK, load_trunk
 from ..checkpoints.identity import Origin
 from ..models.classifier import Classifier, head_spec
 from ..processing.image import ImageProcessor
-from .best import new_best
+from ..training.best_epoch import new_best
 from .contrast import Contrast
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..adapters.targets import MAX_RANK, short_names
 from ..errors import InputError
+from ..training.schedule import SCHEDULES
 from .methods import METHODS
-from .schedule import SCHEDULES
 
 if TYPE_CHECKING:
     from .options import FinetuneOptions

@@ -12,9 +12,9 @@ from ..datasets.split_record import RECORD as SPLITS
 from ..errors import InputError, OutputError
 from ..storage.json_files import read_json
 from ..storage.locks import locked
-from .best import drop_swap, finish_swap
+from ..training.best_epoch import drop_swap, finish_swap
+from ..training.state import STATE
 from .options import FinetuneOptions
-from .state import STATE
 
 
 def adapter_path(options: FinetuneOptions) -> Path:

@@ -17,10 +17,10 @@ from ..evaluation.labels import Evaluation, evaluate_classifier
 from ..events import OnEvent
 from ..loading import AnyModel
 from ..models.classifier import Classifier
+from ..training.batches import Batches, BatchOptions, class_weights
+from ..training.loop import Loop, Trained
 from .artifacts import read_best, write_best
-from .batches import Batches, BatchOptions, class_weights
 from .building import build_classifier
-from .loop import Loop, Trained
 from .methods import METHODS
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, batch_options, make_stepper, validation_metrics, with_metric

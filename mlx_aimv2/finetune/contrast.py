@@ -15,8 +15,8 @@ from ..loading import AnyModel
 from ..messages import counted
 from ..models.lit import Aimv2Model, normalize
 from ..quantization.scheme import unpack_modules
+from ..training.step import multipliers
 from .options import FinetuneOptions
-from .stepping import multipliers
 from .tasks import ADAPTED, FROZEN, TRAINED, towers
 
 PROJECTIONS = {"vision": "visual_projection", "text": "text_projection"}

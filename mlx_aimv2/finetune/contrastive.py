@@ -20,15 +20,15 @@ from ..evaluation.retrieval import RetrievalEvaluation, evaluate_retrieval, retr
 from ..events import Notice, OnEvent
 from ..loading import AnyModel
 from ..messages import counted
+from ..training.batches import BatchOptions
+from ..training.caption_batches import PairBatches, same_captions
+from ..training.loop import Loop, Trained
+from ..training.losses import contrastive
+from ..training.step import Stepper, make_optimizer
 from .artifacts import read_best_pair, write_best_pair
-from .batches import BatchOptions
-from .caption_batches import PairBatches, same_captions
 from .contrast import Contrast, build_contrast, pair_multipliers, scale_bounds
-from .loop import Loop, Trained
-from .objective import contrastive
 from .options import FinetuneOptions
 from .prepared import Prepared, batch_options
-from .stepping import Stepper, make_optimizer
 from .tasks import towers
 
 PairRun = Prepared[CaptionDataset, Contrast]

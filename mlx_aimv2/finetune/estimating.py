@@ -12,16 +12,16 @@ import numpy as np
 
 from ..adapters.attach import count_trainable
 from ..events import Notice, OnEvent, ignore
-from .batches import Batches, BatchOptions
+from ..training.batches import Batches, BatchOptions
+from ..training.loop import Loop
+from ..training.mixing import multi_hot
+from ..training.state import Nowhere
 from .length import check_length, total_steps
-from .loop import Loop
 from .methods import METHODS
-from .mixing import multi_hot
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, Prepared
 from .probing import Features, probe_loop, sweep_grid
 from .running import WORKS, count_parameters, prepare
-from .state import Nowhere
 
 STEPS = 2
 

@@ -22,8 +22,8 @@ from ..errors import NonFiniteError, OutputError
 from ..events import OnEvent, Progress
 from ..models.classifier import Classifier
 from ..storage.atomic import replacing
-from .batches import Batch, Batches
-from .order import shuffled
+from ..training.batches import Batch, Batches
+from ..training.order import shuffled
 
 CHUNK = 64  # pictures in a file
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..errors import InputError
+from ..training.state import Place
 from .methods import METHODS
 from .options import FinetuneOptions
-from .state import Place
 
 EPOCHS, MOST_EPOCHS = 10, 200  # by default: at least, and at most
 

@@ -16,9 +16,9 @@ from ..datasets.options import Columns, Reading
 from ..errors import InputError
 from ..presets import DEFAULT_MODEL
 from ..storage.text_files import read_text
+from ..training.schedule import SCHEDULES
 from .bounds import OPTIMIZERS, WITHOUT_DECAY, check_choice, check_values, flag
 from .methods import METHODS, check_method
-from .schedule import SCHEDULES
 from .tasks import TASKS, TOWER_STATES, check_task
 
 WEIGHT_DECAY = 0.01  # of every optimizer that has one

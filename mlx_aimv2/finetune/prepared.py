@@ -17,16 +17,16 @@ from ..datasets.labelled import Dataset
 from ..errors import InputError, NonFiniteError
 from ..evaluation.metrics import measure, measure_multi_label
 from ..models.classifier import Classifier
-from ..processing.augment import Augmentation
 from ..processing.processor import Processor
+from ..training.augment import Augmentation
+from ..training.batches import BatchOptions
+from ..training.losses import binary_cross_entropy, cross_entropy
+from ..training.mixing import Mixing, multi_hot
+from ..training.state import RunFolder
+from ..training.step import Stepper, make_optimizer, multipliers
 from .artifacts import base_of
-from .batches import BatchOptions
 from .contrast import Contrast
-from .mixing import Mixing, multi_hot
-from .objective import binary_cross_entropy, cross_entropy
 from .options import FinetuneOptions
-from .state import RunFolder
-from .stepping import Stepper, make_optimizer, multipliers
 from .tasks import ONE_LABEL, SEVERAL_LABELS
 
 # What a run may be given anew when it goes on; all else must be as it was.

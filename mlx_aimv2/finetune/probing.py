@@ -21,16 +21,16 @@ from ..errors import TrainingError
 from ..events import Notice, OnEvent, ignore
 from ..models.classifier import Classifier, KnnHead, head_spec, make_head
 from ..storage.atomic import replacing
+from ..training.batches import Batches, BatchOptions, class_weights
+from ..training.judging import Rank, rank
+from ..training.loop import Loop, Trained
+from ..training.mixing import label_smoothing, multi_hot
+from ..training.state import FEATURES, Nowhere, RunFolder
 from .artifacts import read_best, write_best
-from .batches import Batches, BatchOptions, class_weights
 from .bounds import WITHOUT_DECAY
 from .features import FeatureEpochs, Stored, compute_features
-from .judging import Rank, rank
-from .loop import Loop, Trained
-from .mixing import label_smoothing, multi_hot
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, make_stepper, validation_metrics, with_metric
-from .state import FEATURES, Nowhere, RunFolder
 
 SWEPT_RATES, SWEPT_DECAYS = (0.1, 0.3, 1.0, 3.0), (0.0, 0.01, 0.1)  # times the learning rate; weight decays
 SWEEP = "sweep.json"

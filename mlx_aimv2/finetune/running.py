@@ -27,18 +27,18 @@ from ..processing.decode import DecodeOptions
 from ..processing.processor import Processor
 from ..storage.atomic import replacing
 from ..storage.json_files import read_json, write_json
-from .batches import sized
+from ..training.batches import sized
+from ..training.loop import Trained
+from ..training.state import STATE
 from .building import adapter_config
 from .claiming import adapter_path, check_folder, claimed
 from .classification import Classification
 from .contrastive import Contrastive
 from .length import check_length
-from .loop import Trained
 from .methods import METHODS
 from .options import FinetuneOptions
 from .prepared import Prepared
 from .starting import begin_at, start_folder, tell_of_known_images
-from .state import STATE
 from .tasks import TRAINED, towers
 from .work import Measured, Work
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ..adapters.attach import AdapterConfig
 from ..events import OnEvent
 from ..loading import AnyModel
-from .loop import Loop, Trained
+from ..training.loop import Loop, Trained
 from .options import FinetuneOptions
 from .prepared import Prepared
 

@@ -301,8 +301,8 @@ def test_it_goes_on_where_it_was(cli, pair, data, tmp_path):
 )
 def test_a_run_that_was_too_short_is_told_so(tmp_path, capsys, best_epoch, epochs, stopped, told):
     from mlx_aimv2.cli.finetune import _show_how_to_go_on
-    from mlx_aimv2.finetune.loop import Trained
     from mlx_aimv2.finetune.options import FinetuneOptions
+    from mlx_aimv2.training.loop import Trained
 
     (tmp_path / ".training").mkdir()
     (tmp_path / ".training" / "state.safetensors").write_bytes(b"0" * 2_000_000)

@@ -17,9 +17,9 @@ from mlx_aimv2.events import ignore
 from mlx_aimv2.finetune.building import adapter_config
 from mlx_aimv2.finetune.contrast import build_contrast, pair_multipliers
 from mlx_aimv2.finetune.contrastive import make_pair_stepper
-from mlx_aimv2.finetune.objective import contrastive, cross_entropy
 from mlx_aimv2.finetune.options import FinetuneOptions
 from mlx_aimv2.models.lit import contrastive_loss
+from mlx_aimv2.training.losses import contrastive, cross_entropy
 
 OUTSIDE = {"trunk.visual_projection.weight", "trunk.text_projection.weight", "trunk.logit_scale"}
 
@@ -209,7 +209,7 @@ def test_compiled_steps_are_the_same_steps(tiny_pair, monkeypatch):
 
     expected, found = [], []
     for results, on_cpu in ((expected, True), (found, False)):
-        monkeypatch.setattr("mlx_aimv2.finetune.stepping.on_cpu", lambda on_cpu=on_cpu: on_cpu)
+        monkeypatch.setattr("mlx_aimv2.training.step.on_cpu", lambda on_cpu=on_cpu: on_cpu)
         contrast, options = built(tiny_pair, fine_tune_type="full", vision_tower="frozen")
         stepper = make_pair_stepper(contrast.train(), options)
         results += weights(stepper, contrast)

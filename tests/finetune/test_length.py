@@ -12,7 +12,7 @@ from mlx_aimv2.errors import InputError
 from mlx_aimv2.events import Notice
 from mlx_aimv2.finetune.length import MOST_EPOCHS, planned_steps
 from mlx_aimv2.finetune.options import FinetuneOptions
-from mlx_aimv2.finetune.schedule import learning_rate
+from mlx_aimv2.training.schedule import learning_rate
 
 
 def log(run, what):

@@ -16,15 +16,15 @@ from mlx_aimv2 import load
 from mlx_aimv2.errors import InputError, TrainingError
 from mlx_aimv2.events import Metric, Notice, ignore
 from mlx_aimv2.finetune import probing
-from mlx_aimv2.finetune.batches import Batches, class_weights
 from mlx_aimv2.finetune.prepared import batch_options
 from mlx_aimv2.finetune.probing import features_of
 from mlx_aimv2.finetune.running import finetune, prepare
-from mlx_aimv2.finetune.state import Nowhere
 from mlx_aimv2.models.classifier import AttentiveHead, Classifier, KnnHead, LinearHead
 from mlx_aimv2.models.vision import Aimv2VisionModel
 from mlx_aimv2.processing.image import ImageProcessor
 from mlx_aimv2.processing.processor import Processor
+from mlx_aimv2.training.batches import Batches, class_weights
+from mlx_aimv2.training.state import Nowhere
 
 HEADS = {"linear": LinearHead, "attentive": AttentiveHead, "knn": KnnHead}
 
@@ -180,7 +180,8 @@ def test_rare_classes_count_more_where_asked(options, own_data):
 @pytest.mark.parametrize("resume_at", ["features", "training"])
 def test_a_probe_goes_on_too(options, tmp_path, monkeypatch, resume_at):
     whole = finetune(options(fine_tune_type="linear", adapter_path=str(tmp_path / "whole")))
-    from mlx_aimv2.finetune import features, loop
+    from mlx_aimv2.finetune import features
+    from mlx_aimv2.training import loop
 
     class Stop(Exception):
         pass

@@ -22,14 +22,14 @@ from mlx_aimv2.adapters.attach import adapted
 from mlx_aimv2.errors import CheckpointError, InputError, OutputError, TrainingError
 from mlx_aimv2.evaluation.metrics import measure
 from mlx_aimv2.events import Metric, Notice, Skipped, ignore
-from mlx_aimv2.finetune.batches import Batches
 from mlx_aimv2.finetune.estimating import estimate
-from mlx_aimv2.finetune.loop import Loop
 from mlx_aimv2.finetune.prepared import make_stepper
 from mlx_aimv2.finetune.running import finetune, prepare
-from mlx_aimv2.finetune.state import RunFolder
 from mlx_aimv2.models import layers
 from mlx_aimv2.models.classifier import Classifier
+from mlx_aimv2.training.batches import Batches
+from mlx_aimv2.training.loop import Loop
+from mlx_aimv2.training.state import RunFolder
 
 RATES = {"linear": 1e-2, "attentive": 5e-3, "lora": 3e-3, "dora": 3e-3, "full": 3e-4}
 
@@ -256,7 +256,7 @@ def test_a_huge_learning_rate_ends_with_advice_and_keeps_the_best_epoch(options,
 
 
 def test_what_was_good_before_is_kept(options, data, tmp_path, monkeypatch):
-    from mlx_aimv2.finetune import loop as module
+    from mlx_aimv2.training import loop as module
 
     rate = module.learning_rate
     monkeypatch.setattr(module, "learning_rate", lambda step, *rest: 1e25 if step == 6 else rate(step, *rest))

@@ -12,13 +12,13 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_aimv2.events import Event
-from mlx_aimv2.finetune.loop import Loop
-from mlx_aimv2.finetune.objective import cross_entropy
 from mlx_aimv2.finetune.options import FinetuneOptions
-from mlx_aimv2.finetune.state import RunFolder
-from mlx_aimv2.finetune.stepping import Stepper, make_optimizer
 from mlx_aimv2.models.classifier import LinearHead
 from mlx_aimv2.models.layers import Dropout
+from mlx_aimv2.training.loop import Loop
+from mlx_aimv2.training.losses import cross_entropy
+from mlx_aimv2.training.state import RunFolder
+from mlx_aimv2.training.step import Stepper, make_optimizer
 
 WIDTH, CLASSES = 6, 3
 

@@ -12,7 +12,6 @@ from mlx_aimv2 import load
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted
 from mlx_aimv2.adapters.store import save_adapter
 from mlx_aimv2.datasets.captioned import read_captions
-from mlx_aimv2.finetune.caption_batches import PairBatches
 from mlx_aimv2.finetune.contrast import build_contrast
 from mlx_aimv2.finetune.contrastive import make_pair_stepper
 from mlx_aimv2.finetune.options import FinetuneOptions
@@ -20,6 +19,7 @@ from mlx_aimv2.finetune.prepared import batch_options
 from mlx_aimv2.finetune.running import finetune
 from mlx_aimv2.processing.image_config import ImageProcessorConfig
 from mlx_aimv2.processing.image_settings import write_settings
+from mlx_aimv2.training.caption_batches import PairBatches
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -13,14 +13,14 @@ from PIL import Image
 
 from mlx_aimv2 import load
 from mlx_aimv2.datasets.labelled import read_dataset
-from mlx_aimv2.finetune.batches import Batches, BatchOptions
 from mlx_aimv2.finetune.building import build_classifier
-from mlx_aimv2.finetune.loop import Loop
 from mlx_aimv2.finetune.options import FinetuneOptions
 from mlx_aimv2.finetune.prepared import make_stepper
-from mlx_aimv2.finetune.state import RunFolder
 from mlx_aimv2.processing.image_config import ImageProcessorConfig
 from mlx_aimv2.processing.image_settings import write_settings
+from mlx_aimv2.training.batches import Batches, BatchOptions
+from mlx_aimv2.training.loop import Loop
+from mlx_aimv2.training.state import RunFolder
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.processing.augment import JITTERS, OPERATIONS, Augmentation
+from mlx_aimv2.training.augment import JITTERS, OPERATIONS, Augmentation
 
 EVERYTHING = Augmentation((0.2, 1.0), (0.5, 2.0), 0.5, 3, 15.0, 0.4, 0.4, 0.4, 0.1)
 
@@ -112,7 +112,7 @@ def test_the_four_changes_of_colour_come_in_an_order_of_chance(monkeypatch: pyte
         def noted(number: int, order: list[int] = order) -> Any:
             return lambda image, _: (order.append(number), image)[1]
 
-        monkeypatch.setattr("mlx_aimv2.processing.augment.JITTERS", [noted(number) for number in range(4)])
+        monkeypatch.setattr("mlx_aimv2.training.augment.JITTERS", [noted(number) for number in range(4)])
         applied(
             Augmentation(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
             Image.new("RGB", (42, 28)),

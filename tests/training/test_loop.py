@@ -17,9 +17,9 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted, attach
 from mlx_aimv2.errors import NonFiniteError, TrainingError
 from mlx_aimv2.events import Metric, Progress
-from mlx_aimv2.finetune.loop import Trained
 from mlx_aimv2.loading import make_model
 from mlx_aimv2.models.layers import EncoderLayer
+from mlx_aimv2.training.loop import Trained
 
 
 def scripted(*values):

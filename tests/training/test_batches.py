@@ -14,11 +14,11 @@ from helpers.labelled import EDGE, NATIVE, PROCESSOR, class_folders, picture
 
 from mlx_aimv2.datasets.labelled import Dataset, Example, read_dataset
 from mlx_aimv2.errors import ImageError, InputError
-from mlx_aimv2.finetune import batches as module
-from mlx_aimv2.finetune.batches import Batch, Batches, BatchOptions, class_weights, sized
-from mlx_aimv2.finetune.mixing import Mixing
-from mlx_aimv2.processing.augment import Augmentation
 from mlx_aimv2.processing.image import ImageProcessor, ImageProcessorConfig
+from mlx_aimv2.training import batches as module
+from mlx_aimv2.training.augment import Augmentation
+from mlx_aimv2.training.batches import Batch, Batches, BatchOptions, class_weights, sized
+from mlx_aimv2.training.mixing import Mixing
 
 STRONG = Augmentation((0.3, 1.0), flip=0.5, randaugment=2, brightness=0.3)
 EVERYTHING = BatchOptions(4, 1, STRONG, Mixing(mixup=0.4, cutmix=1.0), 0.1)

@@ -14,11 +14,11 @@ from mlx_aimv2 import load
 from mlx_aimv2.datasets.captioned import CaptionDataset, read_captions
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.events import Notice
-from mlx_aimv2.finetune import caption_batches as module
-from mlx_aimv2.finetune.batches import BatchOptions
-from mlx_aimv2.finetune.caption_batches import PairBatches, TokenTable, same_captions
-from mlx_aimv2.processing.augment import Augmentation
 from mlx_aimv2.processing.processor import Processor
+from mlx_aimv2.training import caption_batches as module
+from mlx_aimv2.training.augment import Augmentation
+from mlx_aimv2.training.batches import BatchOptions
+from mlx_aimv2.training.caption_batches import PairBatches, TokenTable, same_captions
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from mlx_aimv2 import load
 from mlx_aimv2.adapters.task import SWAP, TASK
 from mlx_aimv2.errors import NotACheckpointError, OutputError
 from mlx_aimv2.events import Notice, ignore
-from mlx_aimv2.finetune.best import new_best
 from mlx_aimv2.finetune.running import finetune
 from mlx_aimv2.storage import atomic
+from mlx_aimv2.training.best_epoch import new_best
 
 FILES = ("adapter_model.safetensors", "adapter_config.json", "head.safetensors", "task.json")
 
@@ -149,7 +149,7 @@ def test_a_best_epoch_that_was_lost_is_replaced(given, tmp_path, ended, monkeypa
     if ended:
         finetune(given("a"))
     else:
-        monkeypatch.setattr("mlx_aimv2.finetune.loop.Loop._patience_is_over", stop_after_two)
+        monkeypatch.setattr("mlx_aimv2.training.loop.Loop._patience_is_over", stop_after_two)
         with pytest.raises(Killed):
             finetune(given("a"))
         monkeypatch.undo()

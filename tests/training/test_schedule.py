@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_aimv2.finetune.schedule import SCHEDULES, learning_rate
+from mlx_aimv2.training.schedule import SCHEDULES, learning_rate
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

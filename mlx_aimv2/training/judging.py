@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .tasks import METRICS
+from ..finetune.tasks import METRICS
 
 Rank = tuple[float, float]
 

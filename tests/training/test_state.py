@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 
 from mlx_aimv2.errors import DamagedFileError, InputError, OutputError
 from mlx_aimv2.finetune.options import OPTIMIZERS
-from mlx_aimv2.finetune.state import LOG, STATE, Place, RunFolder
+from mlx_aimv2.training.state import LOG, STATE, Place, RunFolder
 
 
 class Stop(Exception):
@@ -176,7 +176,7 @@ def test_compiled_steps_are_the_same_steps_and_go_on_too(tmp_path, monkeypatch):
     plain = Run(tmp_path / "plain", save_every=2)
     plain.loop.run()
     cut_off(Run(tmp_path / "cut", save_every=2), 5)
-    monkeypatch.setattr("mlx_aimv2.finetune.stepping.on_cpu", lambda: False)
+    monkeypatch.setattr("mlx_aimv2.training.step.on_cpu", lambda: False)
     whole, second = (Run(tmp_path / name, save_every=2) for name in ("whole", "cut"))
     whole.loop.run()
     second.loop.run(resume=True)

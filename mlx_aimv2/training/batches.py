@@ -14,10 +14,10 @@ from ..backend.device import on_cpu
 from ..datasets.labelled import Dataset
 from ..datasets.splits import check_seed
 from ..errors import InputError
-from ..processing.augment import Augmentation
 from ..processing.decode import decode_image
 from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, read_ahead
+from .augment import Augmentation
 from .mixing import Mixing, check_smoothing, label_smoothing, multi_hot
 from .order import shuffled
 

@@ -15,8 +15,8 @@ from mlx.utils import tree_flatten
 
 from mlx_aimv2.finetune.bounds import OPTIMIZERS as NAMES
 from mlx_aimv2.finetune.bounds import WITHOUT_DECAY
-from mlx_aimv2.finetune.objective import cross_entropy
-from mlx_aimv2.finetune.stepping import OPTIMIZERS, Stepper, make_optimizer, multipliers
+from mlx_aimv2.training.losses import cross_entropy
+from mlx_aimv2.training.step import OPTIMIZERS, Stepper, make_optimizer, multipliers
 
 WIDTH, CLASSES = 6, 3
 

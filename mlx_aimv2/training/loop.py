@@ -18,13 +18,13 @@ from mlx.utils import tree_unflatten
 
 from ..errors import NonFiniteError, TrainingError
 from ..events import Metric, Notice, OnEvent, Progress
+from ..finetune.length import check_length, planned_steps, total_steps
+from ..finetune.options import FinetuneOptions
 from ..messages import counted
 from .judging import rank
-from .length import check_length, planned_steps, total_steps
-from .options import FinetuneOptions
 from .schedule import learning_rate, warmup_steps
 from .state import Place, RunFolder, saved_parameters
-from .stepping import Batch, Stepper
+from .step import Batch, Stepper
 
 Validate = Callable[[], Mapping[str, float]]  # metrics of the model as it is
 

@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from ..backend.device import on_cpu
 from ..backend.threads import Compiled, computing
-from .objective import Sums
+from .losses import Sums
 
 Arrays = tuple[mx.array, ...]
 Tree = Any  # nested dicts and lists of arrays, as MLX has them

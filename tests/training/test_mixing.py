@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.finetune.mixing import Mixing, cutmix, label_smoothing, mixup, multi_hot
+from mlx_aimv2.training.mixing import Mixing, cutmix, label_smoothing, mixup, multi_hot
 
 
 class Dice:

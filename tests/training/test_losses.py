@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_aimv2.finetune.objective import binary_cross_entropy, cross_entropy
+from mlx_aimv2.training.losses import binary_cross_entropy, cross_entropy
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 4, (5, 3))
