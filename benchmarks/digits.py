@@ -23,8 +23,8 @@ from sklearn.datasets import load_digits
 
 from mlx_aimv2.adapters.weights import TRUNK
 from mlx_aimv2.demo.untrained import write_checkpoint
-from mlx_aimv2.finetune.options import make_options
-from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.finetuning.options import make_options
+from mlx_aimv2.finetuning.run import finetune
 
 CONFIG = Aimv2VisionConfig(
     hidden_size=128,

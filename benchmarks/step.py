@@ -38,8 +38,8 @@ def measure_mlx(given, checkpointed=False):
 
     from mlx_aimv2.adapters.attach import AdapterConfig, attach
     from mlx_aimv2.backend.device import compute_dtype
-    from mlx_aimv2.finetune.options import FinetuneOptions
-    from mlx_aimv2.finetune.prepared import make_stepper
+    from mlx_aimv2.finetuning.options import FinetuneOptions
+    from mlx_aimv2.finetuning.prepared import make_stepper
     from mlx_aimv2.models.classifier import Classifier, make_head
     from mlx_aimv2.training.batches import Batch
 

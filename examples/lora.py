@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mlx_aimv2 import load
 from mlx_aimv2.demo.examples import training_example
-from mlx_aimv2.finetune.options import FinetuneOptions
-from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.finetuning.options import FinetuneOptions
+from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.inference.trained_head import TrainedClassifier
 
 EACH = 24  # pictures of each class

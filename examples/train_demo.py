@@ -27,8 +27,8 @@ from mlx_aimv2.demo.vocabulary import learn_vocabulary
 from mlx_aimv2.demo.world import WorldOptions, processor_count, write_world
 from mlx_aimv2.errors import Aimv2Error
 from mlx_aimv2.events import Metric
-from mlx_aimv2.finetune.options import make_options
-from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.finetuning.options import make_options
+from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.storage.atomic import replacing
 from mlx_aimv2.storage.locks import locked
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..finetune.bounds import OPTIMIZERS
-from ..finetune.methods import METHODS
-from ..finetune.tasks import TASKS, TOWER_STATES
+from ..finetuning.bounds import OPTIMIZERS
+from ..finetuning.methods import METHODS
+from ..finetuning.tasks import TASKS, TOWER_STATES
 from ..presets import DEMO_MODEL, PRESETS
 from ..training.schedule import SCHEDULES
 

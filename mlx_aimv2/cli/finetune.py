@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..finetune.methods import METHODS
-from ..finetune.options import FinetuneOptions, make_options, read_config
+from ..finetuning.methods import METHODS
+from ..finetuning.options import FinetuneOptions, make_options, read_config
 from ..messages import counted, duration, size
 from .completion import of_finetune
 from .options import Device
@@ -24,8 +24,8 @@ from .tables import table
 from .ui import NOT_ALL_DONE, advise, put, say, verb
 
 if TYPE_CHECKING:
-    from ..finetune.estimating import Estimate
-    from ..finetune.running import Finished
+    from ..finetuning.estimate import Estimate
+    from ..finetuning.run import Finished
 
 SHORT = {"model": "-m", "data": "-d"}
 
@@ -46,8 +46,8 @@ def finetune(
     from ..backend.device import require_mlx, use_device
 
     require_mlx()
-    from ..finetune.estimating import estimate
-    from ..finetune.running import finetune as run
+    from ..finetuning.estimate import estimate
+    from ..finetuning.run import finetune as run
 
     told = {name: value for name, value in given.items() if value is not None and value != []}
     from_file = read_config(config) if config else {}
@@ -174,7 +174,7 @@ def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
 
 def _show_how_to_go_on(finished: Finished, options: FinetuneOptions) -> None:
     """What is kept for more epochs, and whether the run was too short."""
-    from ..finetune.length import recommended_epochs
+    from ..finetuning.run_length import recommended_epochs
     from ..training.state import STATE
 
     if not (state := finished.folder / STATE).is_file():

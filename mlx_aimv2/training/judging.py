@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..finetune.tasks import METRICS
+from ..finetuning.tasks import METRICS
 
 Rank = tuple[float, float]
 

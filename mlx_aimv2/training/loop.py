@@ -18,8 +18,8 @@ from mlx.utils import tree_unflatten
 
 from ..errors import NonFiniteError, TrainingError
 from ..events import Metric, Notice, OnEvent, Progress
-from ..finetune.length import check_length, planned_steps, total_steps
-from ..finetune.options import FinetuneOptions
+from ..finetuning.options import FinetuneOptions
+from ..finetuning.run_length import check_length, planned_steps, total_steps
 from ..messages import counted
 from .judging import rank
 from .schedule import learning_rate, warmup_steps

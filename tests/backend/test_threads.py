@@ -168,8 +168,8 @@ def test_training_in_a_thread_ends_cleanly(tmp_path):
     code = f"""
         from pathlib import Path
         from PIL import Image
-        from mlx_aimv2.finetune.options import FinetuneOptions
-        from mlx_aimv2.finetune.running import finetune
+        from mlx_aimv2.finetuning.options import FinetuneOptions
+        from mlx_aimv2.finetuning.run import finetune
         root = Path({str(tmp_path)!r}) / str(os.getpid())
         for k, picture in enumerate(pictures):
             (root / "data" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
@@ -361,8 +361,8 @@ ENTRIES = {
 @needs_fork
 def test_a_child_refuses_everything_that_would_wait_for_ever(tmp_path):
     parent = textwrap.dedent(LOADED) + textwrap.dedent(f"""
-        from mlx_aimv2.finetune.options import FinetuneOptions
-        from mlx_aimv2.finetune.running import finetune
+        from mlx_aimv2.finetuning.options import FinetuneOptions
+        from mlx_aimv2.finetuning.run import finetune
         os.chdir({str(tmp_path)!r})
         classifier = ZeroShotClassifier(model, processor, labels=["a", "b"])
         opened = Embedder(model, processor, batch_size=1).stream(pictures)

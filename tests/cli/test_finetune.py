@@ -18,8 +18,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mlx_aimv2.cli.app import app
-from mlx_aimv2.finetune.options import FinetuneOptions
-from mlx_aimv2.finetune.running import Finished
+from mlx_aimv2.finetuning.options import FinetuneOptions
+from mlx_aimv2.finetuning.run import Finished
 
 FIELDS = dataclasses.fields(FinetuneOptions)
 KINDS = typing.get_type_hints(FinetuneOptions)
@@ -76,7 +76,7 @@ def told(monkeypatch):
         seen.append(options)
         raise Enough
 
-    monkeypatch.setattr("mlx_aimv2.finetune.running.finetune", remember)
+    monkeypatch.setattr("mlx_aimv2.finetuning.run.finetune", remember)
 
     def tell(*arguments):
         seen.clear()
@@ -301,7 +301,7 @@ def test_it_goes_on_where_it_was(cli, pair, data, tmp_path):
 )
 def test_a_run_that_was_too_short_is_told_so(tmp_path, capsys, best_epoch, epochs, stopped, told):
     from mlx_aimv2.cli.finetune import _show_how_to_go_on
-    from mlx_aimv2.finetune.options import FinetuneOptions
+    from mlx_aimv2.finetuning.options import FinetuneOptions
     from mlx_aimv2.training.loop import Trained
 
     (tmp_path / ".training").mkdir()
@@ -339,7 +339,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path, saved)
         def get_parameter_source(self, name):
             return None
 
-    monkeypatch.setattr("mlx_aimv2.finetune.running.finetune", interrupted)
+    monkeypatch.setattr("mlx_aimv2.finetuning.run.finetune", interrupted)
     monkeypatch.setattr(ui, "leave", leave)
     with pytest.raises(SystemExit) as caught:
         finetune(context=Nothing(), data="pictures", adapter_path=str(tmp_path))

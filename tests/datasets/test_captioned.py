@@ -9,7 +9,7 @@ from helpers.labelled import touched
 
 from mlx_aimv2.datasets.captioned import Captioned, has_captions, read_captions
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.finetune.contrastive import caption_record
+from mlx_aimv2.finetuning.caption_task import caption_record
 
 
 def table(file: Path, text: str) -> Path:

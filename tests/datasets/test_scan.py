@@ -12,7 +12,7 @@ from helpers.labelled import PROCESSOR, class_folders, touched
 from mlx_aimv2.datasets.labelled import read_dataset
 from mlx_aimv2.datasets.scan import NAMED, announce, scan, shortened
 from mlx_aimv2.events import Event, Notice, Skipped
-from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.finetuning.run import finetune
 
 
 def test_the_first_broken_images_are_named_and_the_others_counted(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from PIL import Image
 from mlx_aimv2 import Embedder, ZeroShotClassifier, load
 from mlx_aimv2.backend.device import compute_dtype, gpu_available
 from mlx_aimv2.events import Metric, ignore
-from mlx_aimv2.finetune.options import FinetuneOptions
-from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.finetuning.options import FinetuneOptions
+from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.models.classifier import Classifier
 
 import mlx.core as mx  # isort: skip

@@ -57,8 +57,8 @@ def packed(tiny_vision: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def options(data: Path, tiny_vision: Path, tmp_path: Path) -> Any:
     """Gives options for a short run on the coloured pictures."""
-    from mlx_aimv2.finetune.methods import METHODS
-    from mlx_aimv2.finetune.options import FinetuneOptions
+    from mlx_aimv2.finetuning.methods import METHODS
+    from mlx_aimv2.finetuning.options import FinetuneOptions
 
     def make(**given: Any) -> FinetuneOptions:
         defaults = {

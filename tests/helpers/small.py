@@ -12,7 +12,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_aimv2.events import Event
-from mlx_aimv2.finetune.options import FinetuneOptions
+from mlx_aimv2.finetuning.options import FinetuneOptions
 from mlx_aimv2.models.classifier import LinearHead
 from mlx_aimv2.models.layers import Dropout
 from mlx_aimv2.training.loop import Loop

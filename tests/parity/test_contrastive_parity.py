@@ -12,11 +12,11 @@ from mlx_aimv2 import load
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted
 from mlx_aimv2.adapters.store import save_adapter
 from mlx_aimv2.datasets.captioned import read_captions
-from mlx_aimv2.finetune.contrast import build_contrast
-from mlx_aimv2.finetune.contrastive import make_pair_stepper
-from mlx_aimv2.finetune.options import FinetuneOptions
-from mlx_aimv2.finetune.prepared import batch_options
-from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.finetuning.caption_task import make_pair_stepper
+from mlx_aimv2.finetuning.options import FinetuneOptions
+from mlx_aimv2.finetuning.pair_model import build_contrast
+from mlx_aimv2.finetuning.prepared import batch_options
+from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.processing.image_config import ImageProcessorConfig
 from mlx_aimv2.processing.image_settings import write_settings
 from mlx_aimv2.training.caption_batches import PairBatches

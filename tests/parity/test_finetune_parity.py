@@ -13,9 +13,9 @@ from PIL import Image
 
 from mlx_aimv2 import load
 from mlx_aimv2.datasets.labelled import read_dataset
-from mlx_aimv2.finetune.building import build_classifier
-from mlx_aimv2.finetune.options import FinetuneOptions
-from mlx_aimv2.finetune.prepared import make_stepper
+from mlx_aimv2.finetuning.classifier_model import build_classifier
+from mlx_aimv2.finetuning.options import FinetuneOptions
+from mlx_aimv2.finetuning.prepared import make_stepper
 from mlx_aimv2.processing.image_config import ImageProcessorConfig
 from mlx_aimv2.processing.image_settings import write_settings
 from mlx_aimv2.training.batches import Batches, BatchOptions

@@ -13,7 +13,7 @@ import pytest
 
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import Metric, Progress
-from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.storage.locks import LOCK, locked
 
 HOLD = """

@@ -14,7 +14,7 @@ from mlx_aimv2 import load
 from mlx_aimv2.adapters.task import SWAP, TASK
 from mlx_aimv2.errors import NotACheckpointError, OutputError
 from mlx_aimv2.events import Notice, ignore
-from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.storage import atomic
 from mlx_aimv2.training.best_epoch import new_best
 

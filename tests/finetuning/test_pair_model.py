@@ -14,10 +14,10 @@ from mlx.utils import tree_flatten
 from mlx_aimv2 import load
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.events import ignore
-from mlx_aimv2.finetune.building import adapter_config
-from mlx_aimv2.finetune.contrast import build_contrast, pair_multipliers
-from mlx_aimv2.finetune.contrastive import make_pair_stepper
-from mlx_aimv2.finetune.options import FinetuneOptions
+from mlx_aimv2.finetuning.caption_task import make_pair_stepper
+from mlx_aimv2.finetuning.classifier_model import adapter_config
+from mlx_aimv2.finetuning.options import FinetuneOptions
+from mlx_aimv2.finetuning.pair_model import build_contrast, pair_multipliers
 from mlx_aimv2.models.lit import contrastive_loss
 from mlx_aimv2.training.losses import contrastive, cross_entropy
 

@@ -16,9 +16,9 @@ from mlx_aimv2.conversion.fuse import FuseOptions, fuse
 from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError, NotACheckpointError, TrainingError
 from mlx_aimv2.events import Metric, Notice, Skipped, ignore
-from mlx_aimv2.finetune.estimating import estimate
-from mlx_aimv2.finetune.options import OPTIMIZERS, FinetuneOptions
-from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.finetuning.estimate import estimate
+from mlx_aimv2.finetuning.options import OPTIMIZERS, FinetuneOptions
+from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.quantization.scheme import Scheme
 
 RATES = {"lora": 1e-2, "dora": 1e-2, "full": 2e-3}

@@ -10,8 +10,8 @@ from helpers.small import Run
 
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.events import Notice
-from mlx_aimv2.finetune.length import MOST_EPOCHS, planned_steps
-from mlx_aimv2.finetune.options import FinetuneOptions
+from mlx_aimv2.finetuning.options import FinetuneOptions
+from mlx_aimv2.finetuning.run_length import MOST_EPOCHS, planned_steps
 from mlx_aimv2.training.schedule import learning_rate
 
 

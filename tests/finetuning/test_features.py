@@ -14,8 +14,8 @@ from mlx_aimv2 import load
 from mlx_aimv2.datasets.labelled import read_dataset
 from mlx_aimv2.errors import NonFiniteError, OutputError
 from mlx_aimv2.events import Progress
-from mlx_aimv2.finetune import features as module
-from mlx_aimv2.finetune.features import FeatureEpochs, compute_features
+from mlx_aimv2.finetuning import features as module
+from mlx_aimv2.finetuning.features import FeatureEpochs, compute_features
 from mlx_aimv2.models.classifier import Classifier, make_head
 from mlx_aimv2.training.batches import Batches, BatchOptions
 from mlx_aimv2.training.order import shuffled

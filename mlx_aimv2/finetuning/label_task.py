@@ -20,11 +20,11 @@ from ..models.classifier import Classifier
 from ..training.batches import Batches, BatchOptions, class_weights
 from ..training.loop import Loop, Trained
 from .artifacts import read_best, write_best
-from .building import build_classifier
+from .classifier_model import build_classifier
 from .methods import METHODS
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, batch_options, make_stepper, validation_metrics, with_metric
-from .probing import train_probe
+from .probes import train_probe
 
 
 class Classification:

@@ -26,8 +26,8 @@ from ..training.loop import Loop, Trained
 from ..training.losses import contrastive
 from ..training.step import Stepper, make_optimizer
 from .artifacts import read_best_pair, write_best_pair
-from .contrast import Contrast, build_contrast, pair_multipliers, scale_bounds
 from .options import FinetuneOptions
+from .pair_model import Contrast, build_contrast, pair_multipliers, scale_bounds
 from .prepared import Prepared, batch_options
 from .tasks import towers
 

@@ -15,10 +15,10 @@ from mlx.utils import tree_flatten
 from mlx_aimv2 import load
 from mlx_aimv2.errors import InputError, TrainingError
 from mlx_aimv2.events import Metric, Notice, ignore
-from mlx_aimv2.finetune import probing
-from mlx_aimv2.finetune.prepared import batch_options
-from mlx_aimv2.finetune.probing import features_of
-from mlx_aimv2.finetune.running import finetune, prepare
+from mlx_aimv2.finetuning import probes as probing
+from mlx_aimv2.finetuning.prepared import batch_options
+from mlx_aimv2.finetuning.probes import features_of
+from mlx_aimv2.finetuning.run import finetune, prepare
 from mlx_aimv2.models.classifier import AttentiveHead, Classifier, KnnHead, LinearHead
 from mlx_aimv2.models.vision import Aimv2VisionModel
 from mlx_aimv2.processing.image import ImageProcessor
@@ -180,7 +180,7 @@ def test_rare_classes_count_more_where_asked(options, own_data):
 @pytest.mark.parametrize("resume_at", ["features", "training"])
 def test_a_probe_goes_on_too(options, tmp_path, monkeypatch, resume_at):
     whole = finetune(options(fine_tune_type="linear", adapter_path=str(tmp_path / "whole")))
-    from mlx_aimv2.finetune import features
+    from mlx_aimv2.finetuning import features
     from mlx_aimv2.training import loop
 
     class Stop(Exception):
@@ -248,7 +248,7 @@ def test_what_several_labels_are_not_for(options, several, tmp_path):
 def test_the_encoder_stays_as_it_is(options):
     run = prepare(options(fine_tune_type="linear"))
     before = {name: np.array(x) for name, x in tree_flatten(run.classifier.trunk.parameters())}
-    from mlx_aimv2.finetune.probing import train_probe
+    from mlx_aimv2.finetuning.probes import train_probe
 
     train_probe(run, lambda event: None)
     after = dict(tree_flatten(run.classifier.trunk.parameters()))

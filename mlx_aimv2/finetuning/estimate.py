@@ -16,12 +16,12 @@ from ..training.batches import Batches, BatchOptions
 from ..training.loop import Loop
 from ..training.mixing import multi_hot
 from ..training.state import Nowhere
-from .length import check_length, total_steps
 from .methods import METHODS
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, Prepared
-from .probing import Features, probe_loop, sweep_grid
-from .running import WORKS, count_parameters, prepare
+from .probes import Features, probe_loop, sweep_grid
+from .run import WORKS, count_parameters, prepare
+from .run_length import check_length, total_steps
 
 STEPS = 2
 

@@ -20,7 +20,7 @@ from ..checkpoints.identity import Origin
 from ..models.classifier import Classifier, head_spec
 from ..processing.image import ImageProcessor
 from ..training.best_epoch import new_best
-from .contrast import Contrast
+from .pair_model import Contrast
 
 
 def write_best(

@@ -15,9 +15,9 @@ from helpers.captioned import captioned
 
 from mlx_aimv2.errors import InputError, NotACheckpointError
 from mlx_aimv2.events import Metric, Notice
-from mlx_aimv2.finetune.estimating import estimate
-from mlx_aimv2.finetune.options import FinetuneOptions
-from mlx_aimv2.finetune.running import finetune
+from mlx_aimv2.finetuning.estimate import estimate
+from mlx_aimv2.finetuning.options import FinetuneOptions
+from mlx_aimv2.finetuning.run import finetune
 
 STILL = {"iters": 1, "epochs": None, "learning_rate": 1e-12}  # a run that leaves what it began with
 FILES = ("adapter_model.safetensors", "head.safetensors", "trunk.safetensors", "trained.safetensors")

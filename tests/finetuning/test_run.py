@@ -22,9 +22,9 @@ from mlx_aimv2.adapters.attach import adapted
 from mlx_aimv2.errors import CheckpointError, InputError, OutputError, TrainingError
 from mlx_aimv2.evaluation.metrics import measure
 from mlx_aimv2.events import Metric, Notice, Skipped, ignore
-from mlx_aimv2.finetune.estimating import estimate
-from mlx_aimv2.finetune.prepared import make_stepper
-from mlx_aimv2.finetune.running import finetune, prepare
+from mlx_aimv2.finetuning.estimate import estimate
+from mlx_aimv2.finetuning.prepared import make_stepper
+from mlx_aimv2.finetuning.run import finetune, prepare
 from mlx_aimv2.models import layers
 from mlx_aimv2.models.classifier import Classifier
 from mlx_aimv2.training.batches import Batches

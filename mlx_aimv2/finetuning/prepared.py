@@ -25,8 +25,8 @@ from ..training.mixing import Mixing, multi_hot
 from ..training.state import RunFolder
 from ..training.step import Stepper, make_optimizer, multipliers
 from .artifacts import base_of
-from .contrast import Contrast
 from .options import FinetuneOptions
+from .pair_model import Contrast
 from .tasks import ONE_LABEL, SEVERAL_LABELS
 
 # What a run may be given anew when it goes on; all else must be as it was.

@@ -25,9 +25,9 @@ from ..events import Notice, OnEvent
 from ..models.classifier import Classifier, head_spec
 from ..storage.json_files import read_json
 from .artifacts import base_of
-from .contrast import Contrast
 from .methods import METHODS
 from .options import FinetuneOptions
+from .pair_model import Contrast
 from .tasks import towers
 
 FLAG = "--resume-adapter-file"

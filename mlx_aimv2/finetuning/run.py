@@ -30,17 +30,17 @@ from ..storage.json_files import read_json, write_json
 from ..training.batches import sized
 from ..training.loop import Trained
 from ..training.state import STATE
-from .building import adapter_config
-from .claiming import adapter_path, check_folder, claimed
-from .classification import Classification
-from .contrastive import Contrastive
-from .length import check_length
+from .caption_task import Contrastive
+from .classifier_model import adapter_config
+from .label_task import Classification
 from .methods import METHODS
 from .options import FinetuneOptions
 from .prepared import Prepared
-from .starting import begin_at, start_folder, tell_of_known_images
+from .run_folder import adapter_path, check_folder, claimed
+from .run_length import check_length
+from .starting_weights import begin_at, start_folder, tell_of_known_images
+from .task import Measured, Work
 from .tasks import TRAINED, towers
-from .work import Measured, Work
 
 WORKS: dict[str, Work] = {"classify": Classification(), "contrastive": Contrastive()}
 REPORT, CURVES, ACCOUNT = "report", "curves.png", "data.json"

@@ -1,0 +1,1 @@
+"""Fine-tuning: options, methods, tasks, and what a run writes."""
