@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 from statistics import mean
 
+from drawn_world.world import WorldOptions, write_world
+
 from mlx_aimv2 import ZeroShotClassifier, convert, load
 from mlx_aimv2.checkpoints.resolve import resolve
 from mlx_aimv2.demo.combinations import HELD_OUT_PAIRS
@@ -25,7 +27,6 @@ from mlx_aimv2.demo.grammar import zero_shot_scene
 from mlx_aimv2.demo.painting import Conditions, paint
 from mlx_aimv2.demo.scenes import COLORS, SHAPES
 from mlx_aimv2.demo.tour import TEMPLATES
-from mlx_aimv2.demo.world import WorldOptions, write_world
 from mlx_aimv2.presets import DEMO_MODEL
 
 SIDE = 84  # pixels, as in training

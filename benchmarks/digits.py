@@ -18,11 +18,11 @@ from pathlib import Path
 
 from mlx_aimv2 import Aimv2VisionConfig  # isort: skip - before MLX, whose BLAS it chooses
 import mlx.core as mx
+from drawn_world.untrained import write_checkpoint
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from mlx_aimv2.adapters.weights import TRUNK
-from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.finetuning.options import make_options
 from mlx_aimv2.finetuning.run import finetune
 

@@ -17,14 +17,15 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
+from drawn_world.derived import enlarged_tensors, mean_tensors
+from drawn_world.orphans import end_with_parent
+from drawn_world.untrained import initial_tensors, write_checkpoint
+from drawn_world.vocabulary import learn_vocabulary
+from drawn_world.world import WorldOptions, processor_count, write_world
+
 from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, convert, load
 from mlx_aimv2.conversion.fuse import fuse
-from mlx_aimv2.demo.derived import enlarged_tensors, mean_tensors
 from mlx_aimv2.demo.examples import training_examples
-from mlx_aimv2.demo.orphans import end_with_parent
-from mlx_aimv2.demo.untrained import initial_tensors, write_checkpoint
-from mlx_aimv2.demo.vocabulary import learn_vocabulary
-from mlx_aimv2.demo.world import WorldOptions, processor_count, write_world
 from mlx_aimv2.errors import Aimv2Error
 from mlx_aimv2.events import Metric
 from mlx_aimv2.finetuning.options import make_options

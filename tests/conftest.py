@@ -6,11 +6,11 @@ from collections import namedtuple
 from dataclasses import replace
 
 import pytest
+from drawn_world.untrained import VOCABULARY, random_tensors, write_checkpoint
 from hypothesis import settings
 
 from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
 from mlx_aimv2.checkpoints.layouts import LAYOUTS
-from mlx_aimv2.demo.untrained import VOCABULARY, random_tensors, write_checkpoint
 
 pytest_plugins = ["helpers.finetuning_fixtures", "helpers.model_fixtures"]
 

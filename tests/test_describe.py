@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import mlx.core as mx
 import pytest
+from drawn_world.untrained import write_checkpoint
 from mlx.utils import tree_flatten
 
 import mlx_aimv2
 from mlx_aimv2 import load
-from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.describe import describe_checkpoint, describe_system, matmul_rate
 from mlx_aimv2.events import ignore
 from mlx_aimv2.loading import inspect

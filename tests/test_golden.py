@@ -6,9 +6,9 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn_world.vocabulary import Vocabulary, write_vocabulary
 
 from mlx_aimv2 import load
-from mlx_aimv2.demo.vocabulary import Vocabulary, write_vocabulary
 from mlx_aimv2.events import ignore
 
 FILES = sorted(Path(__file__).parent.glob("golden/*.safetensors"))

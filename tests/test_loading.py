@@ -9,13 +9,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from drawn_world.untrained import write_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Aimv2Model, Aimv2VisionConfig, Aimv2VisionModel, LoadOptions, convert, load
 from mlx_aimv2.checkpoints.foreign_configs import original_config
-from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.errors import (
     Aimv2Error,
     ConfigError,

@@ -4,12 +4,12 @@ import json
 
 import huggingface_hub
 import pytest
+from drawn_world.untrained import write_checkpoint
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Embedder, convert, load
 from mlx_aimv2.checkpoints import bundled
 from mlx_aimv2.checkpoints.resolve import Resolved, resolve
-from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.describe import describe_checkpoint
 from mlx_aimv2.errors import CheckpointError, InputError, NotACheckpointError
 from mlx_aimv2.events import Notice

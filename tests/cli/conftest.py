@@ -7,9 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from drawn_world.untrained import write_checkpoint
 from PIL import Image
-
-from mlx_aimv2.demo.untrained import write_checkpoint
 
 
 def run_cli(*arguments, stdin=None, **environment):

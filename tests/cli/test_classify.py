@@ -3,10 +3,10 @@ import json
 import shutil
 
 import pytest
+from drawn_world.untrained import write_checkpoint
 
 from mlx_aimv2 import Embedder, ZeroShotClassifier, load
 from mlx_aimv2.cli.classify import _File
-from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.inference.zero_shot import Classified
 
 LABELS = "a dog,a cat,a rocket"

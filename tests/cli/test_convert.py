@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from mlx_aimv2.demo.untrained import write_checkpoint
+from drawn_world.untrained import write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 

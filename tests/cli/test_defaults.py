@@ -7,13 +7,13 @@ import zlib
 
 import numpy as np
 import pytest
+from drawn_world.untrained import write_checkpoint
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 import mlx_aimv2
 from mlx_aimv2 import Embedder, load
 from mlx_aimv2.cli.app import app
-from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.errors import InputError
 
 

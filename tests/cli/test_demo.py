@@ -5,11 +5,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+from drawn_world.world import WorldOptions, write_world
 
 from mlx_aimv2.checkpoints.bundled import CHECKPOINT
 from mlx_aimv2.cli.demo import _what_is_left
 from mlx_aimv2.demo.tour import TEMPLATES
-from mlx_aimv2.demo.world import WorldOptions, write_world
 
 LEAST_TOP1, LEAST_RECALL = 0.95, 0.5
 

@@ -13,11 +13,11 @@ import time
 
 import numpy as np
 import pytest
+from drawn_world.untrained import TINY_VISION, random_tensors, write_checkpoint
 from helpers.terminal import Terminal, start
 from PIL import Image
 
 from mlx_aimv2 import Aimv2VisionConfig, Embedder, LoadOptions, load
-from mlx_aimv2.demo.untrained import TINY_VISION, random_tensors, write_checkpoint
 from mlx_aimv2.processing.decode import DecodeOptions
 from mlx_aimv2.vectors.reading import read_vectors
 

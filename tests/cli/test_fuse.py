@@ -4,6 +4,7 @@ import json
 
 import mlx.core as mx
 import pytest
+from drawn_world.untrained import write_checkpoint
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import convert, load
@@ -11,7 +12,6 @@ from mlx_aimv2.adapters.attach import AdapterConfig
 from mlx_aimv2.adapters.store import write_tensors
 from mlx_aimv2.adapters.task import HEAD, Task, write_task
 from mlx_aimv2.conversion.options import ConvertOptions
-from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.models.classifier import make_head
 from mlx_aimv2.quantization.scheme import Scheme
 

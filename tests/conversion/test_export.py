@@ -8,12 +8,12 @@ import sys
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn_world.untrained import write_checkpoint
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Aimv2VisionConfig, convert, load
 from mlx_aimv2.conversion.export import FORMATS, export
 from mlx_aimv2.conversion.options import ConvertOptions
-from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import ignore
 from mlx_aimv2.loading import inspect

@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from drawn_world.untrained import TINY, write_checkpoint
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import LoadOptions, convert, load
@@ -17,7 +18,6 @@ from mlx_aimv2.checkpoints.files import find_weights, read_header
 from mlx_aimv2.conversion.convert import _converted
 from mlx_aimv2.conversion.options import ConvertOptions, prepare
 from mlx_aimv2.conversion.plan import RECIPES
-from mlx_aimv2.demo.untrained import TINY, write_checkpoint
 from mlx_aimv2.errors import ConfigError, InputError, NonFiniteError, OutputError
 from mlx_aimv2.events import Notice, ignore
 from mlx_aimv2.fidelity.sample_drawings import draw

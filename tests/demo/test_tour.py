@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn_world.untrained import TINY, TINY_TEXT, write_checkpoint
+from drawn_world.vocabulary import learn_vocabulary
 from PIL import Image
 
 from mlx_aimv2.demo.combinations import is_held_out_pair
@@ -11,8 +13,6 @@ from mlx_aimv2.demo.contact_sheet import RIGHT, WRONG, draw_contact_sheet
 from mlx_aimv2.demo.examples import shown_examples, training_examples
 from mlx_aimv2.demo.scenes import LABELS
 from mlx_aimv2.demo.tour import TourOptions, take_tour
-from mlx_aimv2.demo.untrained import TINY, TINY_TEXT, write_checkpoint
-from mlx_aimv2.demo.vocabulary import learn_vocabulary
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import Notice
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn_world.untrained import write_checkpoint
 from PIL import Image
 
 from mlx_aimv2 import LoadOptions, ZeroShotClassifier, convert, load
 from mlx_aimv2.conversion.options import ConvertOptions
-from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.errors import CheckpointError, InputError, NonFiniteError
 from mlx_aimv2.events import Notice, Progress, Skipped
 from mlx_aimv2.fidelity.compare import _nearest, compare, recall, row_cosines

@@ -178,7 +178,7 @@ def test_a_packed_copy_takes_what_was_trained(options, words, tmp_path, tiny_pai
 
 
 def test_another_base_is_refused_by_name(options, tmp_path, variants, tiny_vision):
-    from mlx_aimv2.demo.untrained import write_checkpoint
+    from drawn_world.untrained import write_checkpoint
 
     finished = finetune(options(epochs=1, fine_tune_type="full"))
     other = write_checkpoint(tmp_path / "other", variants["lit"], "apple", seed=1)

@@ -418,7 +418,7 @@ def test_other_options_or_pictures_or_weights_are_refused(options, own_data, tmp
     finetune(options(**given))
     with pytest.raises(InputError, match=r"--resume: batch_size was 4 in .*adapter and is 2 now"):
         finetune(options(**given, resume=True, batch_size=2))
-    from mlx_aimv2.demo.untrained import write_checkpoint
+    from drawn_world.untrained import write_checkpoint
 
     other = write_checkpoint(tmp_path / "other", variants["fixed"], "transformers", seed=1)
     model = tmp_path / "base"

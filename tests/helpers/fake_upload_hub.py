@@ -11,8 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from drawn_world.untrained import write_checkpoint
+
 from mlx_aimv2 import Aimv2Config
-from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.publishing.card import CardFacts, model_card
 
 TOKEN = "hf_thetokenofalice"

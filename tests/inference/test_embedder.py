@@ -553,7 +553,7 @@ def test_a_folder_of_shards_takes_no_vectors_of_another_model_or_way(tiny_pair, 
 
 
 def test_the_fingerprint_differs_between_checkpoints_of_one_shape(tmp_path):
-    from mlx_aimv2.demo.untrained import write_checkpoint
+    from drawn_world.untrained import write_checkpoint
 
     prints = [Embedder(*load(write_checkpoint(tmp_path / f"{s}", seed=s))).fingerprint for s in (0, 1)]
     assert prints[0]["checkpoint"] != prints[1]["checkpoint"]

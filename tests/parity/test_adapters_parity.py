@@ -84,7 +84,7 @@ def vision(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """The folder of an image-text pair that transformers wrote."""
-    from mlx_aimv2.demo.vocabulary import Vocabulary, write_vocabulary
+    from drawn_world.vocabulary import Vocabulary, write_vocabulary
 
     folder = tmp_path_factory.mktemp("pair")
     pair_model().save_pretrained(folder)

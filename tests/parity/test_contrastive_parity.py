@@ -55,7 +55,7 @@ PROJECTIONS = {"vision": "visual_projection", "text": "text_projection"}
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """The folder of an image-text pair that transformers wrote."""
-    from mlx_aimv2.demo.vocabulary import Vocabulary, write_vocabulary
+    from drawn_world.vocabulary import Vocabulary, write_vocabulary
 
     folder = tmp_path_factory.mktemp("pair")
     config = transformers.Aimv2Config(

@@ -7,12 +7,12 @@ import json
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn_world.untrained import VOCABULARY, write_checkpoint
+from drawn_world.vocabulary import Vocabulary, write_vocabulary
 
 from mlx_aimv2 import Aimv2VisionConfig, convert, load
 from mlx_aimv2.conversion.export import export
 from mlx_aimv2.conversion.options import ConvertOptions
-from mlx_aimv2.demo.untrained import VOCABULARY, write_checkpoint
-from mlx_aimv2.demo.vocabulary import Vocabulary, write_vocabulary
 from mlx_aimv2.loading import LoadOptions
 from mlx_aimv2.processing.image import NativeOptions
 from mlx_aimv2.quantization.scheme import Scheme

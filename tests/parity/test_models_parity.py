@@ -11,10 +11,10 @@ import json
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn_world.untrained import VOCABULARY
+from drawn_world.vocabulary import Vocabulary, write_vocabulary
 
 from mlx_aimv2 import load
-from mlx_aimv2.demo.untrained import VOCABULARY
-from mlx_aimv2.demo.vocabulary import Vocabulary, write_vocabulary
 from mlx_aimv2.events import ignore
 
 torch = pytest.importorskip("torch")

@@ -8,11 +8,11 @@ import re
 
 import pytest
 import yaml
+from drawn_world.untrained import write_checkpoint
 from helpers.fake_upload_hub import facts
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from mlx_aimv2.demo.untrained import write_checkpoint
 from mlx_aimv2.publishing.card import MAX_METADATA, is_ours, model_card, read_card, read_metadata, renamed
 
 LARGE = "apple/aimv2-large-patch14-224"

@@ -5,10 +5,10 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn_world.untrained import TINY, TINY_VISION, write_checkpoint
 
 from mlx_aimv2 import Embedder, LoadOptions, convert, load
 from mlx_aimv2.conversion.options import ConvertOptions, prepare
-from mlx_aimv2.demo.untrained import TINY, TINY_VISION, write_checkpoint
 from mlx_aimv2.errors import InputError, NonFiniteError
 from mlx_aimv2.events import Notice, Progress, Skipped, ignore
 from mlx_aimv2.fidelity.sample_drawings import draw

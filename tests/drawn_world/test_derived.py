@@ -3,9 +3,9 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn_world.derived import POSITION_TABLE, enlarged_tensors, mean_tensors
+from drawn_world.untrained import TINY, TINY_VISION, initial_tensors, random_tensors
 
-from mlx_aimv2.demo.derived import POSITION_TABLE, enlarged_tensors, mean_tensors
-from mlx_aimv2.demo.untrained import TINY, TINY_VISION, initial_tensors, random_tensors
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.loading import make_model
 from mlx_aimv2.models.vision import sine_cosine_positions

@@ -16,7 +16,7 @@ from mlx_aimv2.checkpoints.bundled import bundled_folder
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.storage.locks import locked
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, str(ROOT / "examples" / "train_demo.py"), "--work", "work", "--pictures", "7000"]
 ENVIRONMENT = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ..errors import InputError
-from ..models.lit import Aimv2Model
-from ..models.vision import sine_cosine_positions
+from mlx_aimv2.errors import InputError
+from mlx_aimv2.models.lit import Aimv2Model
+from mlx_aimv2.models.vision import sine_cosine_positions
 
 POSITION_TABLE = "vision_model.embeddings.position_embedding.weight"
 

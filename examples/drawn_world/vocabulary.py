@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tokenizers import pre_tokenizers, trainers
 
-from ..errors import InputError
-from ..processing import tokenizer_files
-from ..storage.json_files import write_json
+from mlx_aimv2.errors import InputError
+from mlx_aimv2.processing import tokenizer_files
+from mlx_aimv2.storage.json_files import write_json
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"

@@ -2,10 +2,10 @@
 
 import mlx.core as mx
 import numpy as np
+from drawn_world.derived import POSITION_TABLE
+from drawn_world.untrained import TINY, TINY_VISION, initial_tensors
 from mlx.utils import tree_flatten
 
-from mlx_aimv2.demo.derived import POSITION_TABLE
-from mlx_aimv2.demo.untrained import TINY, TINY_VISION, initial_tensors
 from mlx_aimv2.loading import make_model
 from mlx_aimv2.models.vision import sine_cosine_positions
 

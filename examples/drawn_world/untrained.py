@@ -13,16 +13,17 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
-from ..checkpoints.foreign_configs import original_config
-from ..checkpoints.layouts import LAYOUTS
-from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
-from ..errors import InputError
-from ..loading import make_model
-from ..models.lit import Aimv2Model
-from ..models.vision import sine_cosine_positions
-from ..processing.image_settings import find_settings, write_settings
-from ..storage.atomic import new_folder, save_tensors
-from ..storage.json_files import write_json
+from mlx_aimv2.checkpoints.foreign_configs import original_config
+from mlx_aimv2.checkpoints.layouts import LAYOUTS
+from mlx_aimv2.config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
+from mlx_aimv2.errors import InputError
+from mlx_aimv2.loading import make_model
+from mlx_aimv2.models.lit import Aimv2Model
+from mlx_aimv2.models.vision import sine_cosine_positions
+from mlx_aimv2.processing.image_settings import find_settings, write_settings
+from mlx_aimv2.storage.atomic import new_folder, save_tensors
+from mlx_aimv2.storage.json_files import write_json
+
 from .vocabulary import LEAST, Vocabulary, write_vocabulary
 
 VOCABULARY = LEAST  # every byte, inside a word and at its end, and the two special tokens

@@ -1,1 +1,0 @@
-"""Fine-tuning: data, methods, the loop, what it saves."""
