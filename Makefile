@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test check format parity golden slow bench clean
 
-# Draws pictures, embeds, labels and finds them with the checkpoint inside the package; offline, in seconds.
+# Draws images, embeds, labels and finds them with the checkpoint inside the package; offline, in seconds.
 demo: $(VENV)/.base
 	$(BIN)/mlx-aimv2 demo --force
 

@@ -1,6 +1,6 @@
-"""What calibration gains over plain rounding: cosines of embeddings with the original's, on other pictures.
+"""What calibration gains over plain rounding: cosines of embeddings with the original's, on other images.
 
-python benchmarks/calibration.py CHECKPOINT PICTURES_TO_CALIBRATE PICTURES_TO_COMPARE [--bits 2 3 4]
+python benchmarks/calibration.py CHECKPOINT IMAGES_TO_CALIBRATE IMAGES_TO_COMPARE [--bits 2 3 4]
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main():
     parser.add_argument("compare")
     parser.add_argument("--bits", nargs="+", type=int, default=[2, 3, 4])
     given = parser.parse_args()
-    pictures = list(find_images([given.compare]).images)
+    images = list(find_images([given.compare]).images)
     print("bits\trounding\tleast cosine\tmean cosine\tlargest layer error of the vision encoder\tseconds")
     for bits in given.bits:
         for name, calibrate in (("plain", ()), ("calibrated", (given.calibrate,))):
@@ -35,7 +35,7 @@ def main():
                     given.checkpoint, Path(folder) / "out", quantize=True, q_bits=bits, options=options
                 )
                 seconds = time.perf_counter() - start
-                found = compare(given.checkpoint, target, pictures)
+                found = compare(given.checkpoint, target, images)
             error = max(error for layer, error in found.layers if not layer.startswith("text_model."))
             cosines = f"{found.cosine_min:.4f}\t{found.cosine_mean:.4f}"
             print(f"{bits}\t{name}\t{cosines}\t{error:.1%}\t{seconds:.0f}", flush=True)

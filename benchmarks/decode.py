@@ -1,8 +1,8 @@
-"""How fast pictures are read exactly and at a reduced size, and how far their pixels then differ.
+"""How fast images are read exactly and at a reduced size, and how far their pixels then differ.
 
-    python benchmarks/decode.py PICTURES... [--enlarge 4000] [--size 224] [--repeats 5]
+    python benchmarks/decode.py IMAGES... [--enlarge 4000] [--size 224] [--repeats 5]
 
-With --enlarge, every picture is first written as a JPEG of that many pixels on its long side: small pictures have
+With --enlarge, every image is first written as a JPEG of that many pixels on its long side: small images have
 nothing to gain from a reduced size.
 """
 
@@ -32,11 +32,11 @@ def milliseconds(processor, data, repeats):
 
 
 def enlarged(path, longest):
-    with Image.open(path) as picture:
-        picture = picture.convert("RGB")
-    factor = longest / max(picture.size)
+    with Image.open(path) as image:
+        image = image.convert("RGB")
+    factor = longest / max(image.size)
     stream = io.BytesIO()
-    picture.resize([round(side * factor) for side in picture.size], Image.Resampling.LANCZOS).save(
+    image.resize([round(side * factor) for side in image.size], Image.Resampling.LANCZOS).save(
         stream, "jpeg", quality=92
     )
     return stream.getvalue()
@@ -44,7 +44,7 @@ def enlarged(path, longest):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--enlarge", type=int)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--repeats", type=int, default=5)
@@ -52,8 +52,8 @@ def main():
     config = ImageProcessorConfig.default(arguments.size)
     exact, fast = (ImageProcessor(config, decode=DecodeOptions(decode=way)) for way in ("exact", "fast"))
     scale = 255 * np.array(CLIP_STD)  # from normalized values back to 0..255
-    print(f"{'picture':24} {'exact ms':>9} {'fast ms':>9} {'times':>6} {'mean error':>11} {'largest':>8}")
-    for path in arguments.pictures:
+    print(f"{'image':24} {'exact ms':>9} {'fast ms':>9} {'times':>6} {'mean error':>11} {'largest':>8}")
+    for path in arguments.images:
         data = enlarged(path, arguments.enlarge) if arguments.enlarge else path.read_bytes()
         error = np.abs(exact(data) - fast(data)) * scale
         slow, quick = (milliseconds(processor, data, arguments.repeats) for processor in (exact, fast))

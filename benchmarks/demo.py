@@ -1,6 +1,6 @@
 """What the checkpoint `demo` can do with combinations it has never seen, as `mlx-aimv2 evaluate` measures it.
 
-2,000 pictures are labelled among 120 shapes and colours, and 1,000 captions and their pictures are looked for in
+2,000 images are labelled among 120 shapes and colours, and 1,000 captions and their images are looked for in
 each other. One line for each version of the checkpoint: as given, and what fewer bits make of it; and what the one in
 the package gets right of colours, of shapes, of each label, and of pairs that training shows, in the same textures.
 `--hard` turns, blurs and covers things more than training did.
@@ -37,7 +37,7 @@ TOLD = ("recall@1", "text_to_image_recall@1", "image_to_text_recall@1", "recall@
 
 
 def evaluate(model, data, *options):
-    """What `mlx-aimv2 evaluate` says of a model on pictures."""
+    """What `mlx-aimv2 evaluate` says of a model on images."""
     command = [
         sys.executable,
         "-m",
@@ -75,8 +75,8 @@ def breakdown(world, conditions, seed):
     shown = itertools.islice(itertools.cycle(SHOWN_PAIRS), len(paths))
     names = [f"{seed}/shown pairs/{k}" for k in range(len(paths))]
     scenes = [zero_shot_scene(two, random.Random(name)) for two, name in zip(shown, names, strict=True)]
-    pictures = [paint(scene, SIDE, name, conditions) for scene, name in zip(scenes, names, strict=True)]
-    found = zip(scenes, classifier(pictures), strict=True)
+    images = [paint(scene, SIDE, name, conditions) for scene, name in zip(scenes, names, strict=True)]
+    found = zip(scenes, classifier(images), strict=True)
     right["pairs that training shows"] = mean(scene.thing.label == best(one) for scene, one in found)
     print(json.dumps({**right, "labels": dict(sorted(each.items(), key=lambda one: one[1]))}), flush=True)
 
@@ -91,9 +91,9 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--original", default=DEMO_MODEL, help="what fewer bits are made of")
-    parser.add_argument("--seed", type=int, default=0, help="of the pictures")
-    parser.add_argument("--hard", action="store_true", help="harder pictures than training had")
-    parser.add_argument("--work", type=Path, help="where the pictures stay; otherwise they are removed")
+    parser.add_argument("--seed", type=int, default=0, help="of the images")
+    parser.add_argument("--hard", action="store_true", help="harder images than training had")
+    parser.add_argument("--work", type=Path, help="where the images stay; otherwise they are removed")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
@@ -113,5 +113,5 @@ def main():
             measure(f"{bits} bits", made, world)
 
 
-if __name__ == "__main__":  # pictures are drawn by processes that import this file
+if __name__ == "__main__":  # images are drawn by processes that import this file
     main()

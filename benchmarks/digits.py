@@ -1,4 +1,4 @@
-"""Fine-tuning on real pictures: scikit-learn's handwritten digits, with a small encoder trained from scratch here.
+"""Fine-tuning on real images: scikit-learn's handwritten digits, with a small encoder trained from scratch here.
 
 For every seed: full fine-tuning from fresh weights; then an encoder trained on the digits 0 to 4 alone, and from it
 full fine-tuning, LoRA and the probes on all ten. One line for each, and mean and spread (largest less smallest) at
@@ -58,8 +58,8 @@ def write_digits(folder, classes, side=24):
     for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         if label in classes:
             (folder / str(label)).mkdir(parents=True, exist_ok=True)
-            picture = Image.fromarray((pixels * 255 / 16).astype("uint8"))
-            picture.resize((side, side), Image.Resampling.BICUBIC).save(
+            image = Image.fromarray((pixels * 255 / 16).astype("uint8"))
+            image.resize((side, side), Image.Resampling.BICUBIC).save(
                 folder / str(label) / f"{number:04d}.png"
             )
     return folder

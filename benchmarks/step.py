@@ -1,6 +1,6 @@
 """How long a step of LoRA fine-tuning takes and how much memory it needs, beside PEFT's in PyTorch.
 
-Large-224 with random weights, LoRA of rank 8 on every projection, a linear head, AdamW, noise for pictures. Each
+Large-224 with random weights, LoRA of rank 8 on every projection, a linear head, AdamW, noise for images. Each
 side runs in a process of its own, in turns. Medians; ratios are what to quote, since machines differ and are noisy.
 
     pip install 'mlx-aimv2[bench]'

@@ -1,4 +1,4 @@
-"""What each patch of a picture is like: the grid of features, its three main directions as red, green and blue."""
+"""What each patch of an image is like: the grid of features, its three main directions as red, green and blue."""
 
 import numpy as np
 from PIL import Image
@@ -8,8 +8,8 @@ from mlx_aimv2.demo.examples import shown_examples
 
 SIDE, COUNT = 224, 6
 
-pictures = [example.picture(SIDE) for example in shown_examples(COUNT)]
-grids = Embedder(*load("demo"), pooling="tokens").images(pictures)  # (N, h, w, D)
+images = [example.image(SIDE) for example in shown_examples(COUNT)]
+grids = Embedder(*load("demo"), pooling="tokens").images(images)  # (N, h, w, D)
 count, h, w, width = grids.shape
 
 tokens = grids.reshape(-1, width)
@@ -20,7 +20,7 @@ colors = (np.clip((main - low) / (high - low), 0, 1) * 255).astype(np.uint8).res
 
 sheet = Image.new("RGB", (COUNT * SIDE, 2 * SIDE), "white")
 for k in range(COUNT):
-    sheet.paste(pictures[k], (k * SIDE, 0))
+    sheet.paste(images[k], (k * SIDE, 0))
     sheet.paste(Image.fromarray(colors[k]).resize((SIDE, SIDE), Image.Resampling.NEAREST), (k * SIDE, SIDE))
 sheet.save("patches.png")
 print(f"{count} grids of {h} x {w} features, {width} wide: see patches.png")

@@ -19,7 +19,7 @@ with tempfile.TemporaryDirectory() as work:
         table.writerow(("path", "label"))
         for number, example in enumerate(training_examples(300, split="numbers")):
             if example.scene.other is None:
-                example.picture(112).save(folder / f"{number}.png")
+                example.image(112).save(folder / f"{number}.png")
                 table.writerow((f"{number}.png", NUMBERS.get(example.scene.thing.count, "one")))
 
     options = FinetuneOptions(
@@ -32,5 +32,5 @@ with tempfile.TemporaryDirectory() as work:
         print(f"{measure}: {value}")
     share = max(one.support for one in metrics.per_class) / metrics.count
     macro_f1 = 2 * share / (1 + share) / len(metrics.labels)
-    print(f"the commonest number for every picture: top-1 {share:.2%}, macro F1 {macro_f1:.2%}")
+    print(f"the commonest number for every image: top-1 {share:.2%}, macro F1 {macro_f1:.2%}")
     print(f"{finished.trainable:,} numbers trained in {finished.seconds:.1f} s")

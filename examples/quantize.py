@@ -7,13 +7,13 @@ from mlx_aimv2 import Embedder, convert, load
 from mlx_aimv2.demo.examples import shown_examples
 from mlx_aimv2.events import ignore
 
-pictures = [example.picture(224) for example in shown_examples(24)]
+images = [example.image(224) for example in shown_examples(24)]
 
 
 def look(name):
-    """The vectors of the pictures."""
+    """The vectors of the images."""
     model, processor = load(name, on_event=ignore)
-    return Embedder(model, processor).images(pictures)
+    return Embedder(model, processor).images(images)
 
 
 with tempfile.TemporaryDirectory() as work:

@@ -9,7 +9,7 @@ from mlx_aimv2.demo.examples import shown_examples
 
 
 class EmbeddingService:
-    """Inside its `with`, give it pictures from any thread; it gives futures of vectors, computed in batches."""
+    """Inside its `with`, give it images from any thread; it gives futures of vectors, computed in batches."""
 
     def __init__(self, model="demo", most=16):
         self.model, self.most, self.waiting = model, most, queue.Queue()
@@ -27,10 +27,10 @@ class EmbeddingService:
             self.owner.shutdown(wait=False)  # from here on nothing is taken
         self.owner.shutdown()
 
-    def embed(self, picture):
-        """The future of a picture's vector, or of the reason why there is none; raises when the `with` has ended."""
+    def embed(self, image):
+        """The future of an image's vector, or of the reason why there is none; raises when the `with` has ended."""
         with self.lock:
-            self.waiting.put((picture, future := Future()))
+            self.waiting.put((image, future := Future()))
             self.owner.submit(self._compute)
         return future
 
@@ -39,7 +39,7 @@ class EmbeddingService:
         jobs = [self.waiting.get() for _ in range(min(self.most, self.waiting.qsize()))]
         jobs = [job for job in jobs if job[1].set_running_or_notify_cancel()]
         try:
-            for item in self.embedder.stream([picture for picture, _ in jobs]):
+            for item in self.embedder.stream([image for image, _ in jobs]):
                 future = jobs[item.index][1]
                 future.set_exception(item.error) if item.error else future.set_result(item.vector)
         except Exception as error:  # noqa: BLE001 - that of the batch, and the next may be fine
@@ -48,8 +48,8 @@ class EmbeddingService:
                     future.set_exception(error)
 
 
-pictures = [example.picture(224) for example in shown_examples(40)]
+images = [example.image(224) for example in shown_examples(40)]
 with EmbeddingService() as service, ThreadPoolExecutor(8) as clients:
-    vectors = list(clients.map(lambda picture: service.embed(picture).result(), pictures))
+    vectors = list(clients.map(lambda image: service.embed(image).result(), images))
     print(f"{len(vectors)} vectors of {len(vectors[0])} numbers, asked for by 8 threads")
-    print("a broken picture:", service.embed(b"no picture").exception())
+    print("a broken image:", service.embed(b"no image").exception())

@@ -1,11 +1,11 @@
-"""Train the checkpoint `demo` from scratch: an image-text pair on pictures that are drawn for it.
+"""Train the checkpoint `demo` from scratch: an image-text pair on images that are drawn for it.
 
 Interrupt it whenever you like: it goes on where it was; only drawing begins again. Everything is kept in --work:
-pictures, logs, curves, the checkpoint of every stage, `mean-1` and `mean-2`, the means of `names-1` and `names-2` and
+images, logs, curves, the checkpoint of every stage, `mean-1` and `mean-2`, the means of `names-1` and `names-2` and
 of `names-3` and `names-4`, and `demo`, which is `mean-2` in 8 bits, as it lies in mlx_aimv2/demo/checkpoint (with a
 card and a licence of its own). benchmarks/demo.py measures it.
 
-    python examples/train_demo.py [--work demo-training] [--pictures 200000] [--seed 0]
+    python examples/train_demo.py [--work demo-training] [--images 200000] [--seed 0]
 """
 
 import argparse
@@ -34,17 +34,17 @@ from mlx_aimv2.storage.atomic import replacing
 from mlx_aimv2.storage.locks import locked
 
 SIDE, LENGTH = 84, 32  # pixels, tokens
-VALIDATION = 0.01  # of the pictures
-DYED = 0.45  # of --pictures, the share of further ones, with grounds of any colour
+VALIDATION = 0.01  # of the images
+DYED = 0.45  # of --images, the share of further ones, with grounds of any colour
 TRAINING = {"fine_tune_type": "full", "weight_decay": 0.05, "warmup": 0.05, "val_fraction": VALIDATION,
             "save_every": 50}  # fmt: skip
 CAPTIONS = {**TRAINING, "task": "contrastive", "batch_size": 128}
-NEAR_STAGES = (  # on close-ups, which take a quarter of the time: the data, how many of it times --pictures, and how
+NEAR_STAGES = (  # on close-ups, which take a quarter of the time: the data, how many of it times --images, and how
     ("shapes", "world/near/shapes.csv", 1, {**TRAINING, "pooling": "head", "head_lr": 2e-3, "metric": "top1",
                                             "batch_size": 64, "learning_rate": 6e-4}),
     ("words", "world/near/captions.jsonl", 0.5, {**CAPTIONS, "learning_rate": 4e-4}),
 )  # fmt: skip
-WHOLE_STAGES = (  # on whole pictures
+WHOLE_STAGES = (  # on whole images
     ("captions", "world/captions.jsonl", 1, {**CAPTIONS, "learning_rate": 4e-4}),
 )  # fmt: skip
 NAMES = {**CAPTIONS, "learning_rate": 3e-4, "vision_tower": "trained", "text_tower": "frozen"}
@@ -57,7 +57,7 @@ LAST_ROUNDS = (  # stages side by side, each in an order of its own; the mean of
 
 
 def pair(image_size, vocabulary):
-    """The configuration of the pair for pictures of a size."""
+    """The configuration of the pair for images of a size."""
     vision = Aimv2VisionConfig(
         hidden_size=256, intermediate_size=704, num_hidden_layers=5, num_attention_heads=8, image_size=image_size,
         use_head=True,
@@ -71,15 +71,15 @@ def pair(image_size, vocabulary):
 
 
 def write(folder, image_size, vocabulary, draw):
-    """Write a checkpoint for pictures of a size, unless it is there; what it holds, ``draw`` says."""
+    """Write a checkpoint for images of a size, unless it is there; what it holds, ``draw`` says."""
     if not folder.exists():
         write_checkpoint(folder, pair(image_size, vocabulary), "mlx", draw=draw, vocabulary=vocabulary)
 
 
 def show_drawing(event):
-    """A line for every 20,000 pictures."""
+    """A line for every 20,000 images."""
     if event.done % 20_000 == 0 or event.done == event.total:
-        print(f"drawing: {event.done:,} of {event.total:,} pictures", flush=True)
+        print(f"drawing: {event.done:,} of {event.total:,} images", flush=True)
 
 
 def show(name, event):
@@ -93,7 +93,7 @@ def train(model, given, stage):
     name, data, times, options = stage
     run, checkpoint = given.work / name, given.work / f"{name}-checkpoint"
     if not checkpoint.exists():
-        steps = max(1, int(times * (1 - VALIDATION) * given.pictures / options["batch_size"]))
+        steps = max(1, int(times * (1 - VALIDATION) * given.images / options["batch_size"]))
         told = {"data": str(given.work / data), "model": str(model), "adapter_path": str(run), "iters": steps}
         options = {**options, **told, "seed": given.seed + options.get("seed", 0), "resume": run.exists()}
         finetune(make_options(options), partial(show, name))
@@ -143,17 +143,15 @@ def check_same(path, given):
 
 
 def main():
-    """Shapes and words from nearby; then, of whole pictures, all that can be said, and last mostly names."""
+    """Shapes and words from nearby; then, of whole images, all that can be said, and last mostly names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
-    parser.add_argument("--pictures", type=int, default=200_000)
+    parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    if given.pictures < 1:
-        parser.error(f"--pictures is {given.pictures}, but has to be 1 or more")
-    drawn = WorldOptions(
-        given.pictures, given.pictures, int(DYED * given.pictures), side=SIDE, seed=given.seed
-    )
+    if given.images < 1:
+        parser.error(f"--images is {given.images}, but has to be 1 or more")
+    drawn = WorldOptions(given.images, given.images, int(DYED * given.images), side=SIDE, seed=given.seed)
     given.work.mkdir(parents=True, exist_ok=True)
     with locked(given.work, "--work"):
         check_same(given.work / "arguments.json", vars(given))

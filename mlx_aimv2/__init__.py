@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__ as __version__
 from .backend import threads as threads  # before anything is computed: it has to learn of forks
 from .backend.device import load_blas, require_mlx
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from .models.text import Aimv2TextModel
     from .models.vision import Aimv2VisionModel
     from .vectors.reading import Vectors, read_vectors
-
-__version__ = "0.1.0"
 
 _WITHOUT_MLX = {"Aimv2Config": "config", "Aimv2TextConfig": "config", "Aimv2VisionConfig": "config"}
 _WITH_MLX = {

@@ -97,7 +97,7 @@ class Aimv2VisionConfig:
 
     @property
     def grid(self) -> int:
-        """Patches on a side of a fixed-size picture."""
+        """Patches on a side of a fixed-size image."""
         return self.image_size // self.patch_size
 
     @classmethod

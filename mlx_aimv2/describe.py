@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from . import __version__
+from ._version import __version__
 from .backend.device import compute_dtype, gpu_available, load_blas
 from .checkpoints.matching import check_fit, dtype_name
 from .config import Aimv2Config

@@ -6,8 +6,8 @@ Aimv2Error                      anything this package refuses or cannot do
 ├── BackendError                MLX has no usable backend on this machine
 ├── ForkedProcessError          a process was forked from one that had computed with MLX
 ├── MissingExtraError           an optional dependency is not installed
-├── ImageError                  a picture cannot be read or used
-│   ├── BrokenImageError        not a picture, cut off, or damaged
+├── ImageError                  an image cannot be read or used
+│   ├── BrokenImageError        not an image, cut off, or damaged
 │   └── ImageTooLargeError      more pixels than allowed; refused before decoding
 ├── TokenizerError              tokenizer files are missing or wrong, or a text cannot be used
 ├── CheckpointError             a checkpoint cannot be used
@@ -59,15 +59,15 @@ class MissingExtraError(Aimv2Error, ImportError):
 
 
 class ImageError(Aimv2Error, ValueError):
-    """A picture cannot be read or used."""
+    """An image cannot be read or used."""
 
 
 class BrokenImageError(ImageError):
-    """A file or buffer is not a picture, is cut off, or is damaged."""
+    """A file or buffer is not an image, is cut off, or is damaged."""
 
 
 class ImageTooLargeError(ImageError):
-    """A picture has more pixels than allowed; it was refused before decoding."""
+    """An image has more pixels than allowed; it was refused before decoding."""
 
 
 class TokenizerError(Aimv2Error, ValueError):

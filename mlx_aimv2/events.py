@@ -17,7 +17,7 @@ class Progress:
     stage: str
     done: int
     total: int | None = None
-    unit: str = "pictures"
+    unit: str = "images"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Metric:
     Attributes:
         step: steps done.
         epoch: the one it is in, from 0.
-        values: after a step `loss`, `learning_rate`, `grad_norm`, how many `pictures` it was made of and the
+        values: after a step `loss`, `learning_rate`, `grad_norm`, how many `images` it was made of and the
             `memory_bytes` used at most so far; after an epoch the measures of validation, as `val_top1`.
         steps: of the whole training.
         epochs: of the whole training.

@@ -50,7 +50,7 @@ class LoadOptions:
         dtype: float32, float16, bfloat16, or None / "auto": float32 on a CPU, float16 on a GPU.
         keep_quantized: on a CPU, compute with packed weights although plain ones are many times faster there.
         weights: the name of one weight file in the checkpoint, where it holds several.
-        decode: how pictures are decoded.
+        decode: how images are decoded.
         native: the patches a native-resolution model may be given.
         any_base: put an adapter on another checkpoint than it was trained on, such as a quantized copy of that.
         interpolate_positions: resample the position table of a model of fixed size for images of another size:
@@ -117,7 +117,7 @@ def load(
 
     Returns:
         `Aimv2Model` for an image-text pair, else `Aimv2VisionModel`, ready for inference, and its processor; with a
-        trained head a `Classifier`, and a processor that prepares pictures as its training did.
+        trained head a `Classifier`, and a processor that prepares images as its training did.
 
     Raises:
         HubError: the checkpoint cannot be had from the Hub.

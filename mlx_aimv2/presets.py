@@ -112,12 +112,12 @@ class Preset:
 
     @property
     def num_patches(self) -> int | None:
-        """Tokens per picture; None for native resolution, where the number varies."""
+        """Tokens per image; None for native resolution, where the number varies."""
         return None if self.image_size is None else (self.image_size // PATCH_SIZE) ** 2
 
     @property
     def patches_text(self) -> str:
-        """Tokens per picture in words: ``256``, or ``112 to 4096`` for native resolution."""
+        """Tokens per image in words: ``256``, or ``112 to 4096`` for native resolution."""
         return "{} to {}".format(*PATCH_RANGE) if self.num_patches is None else str(self.num_patches)
 
     @property

@@ -77,6 +77,6 @@ def test_the_installed_wheel_shows_itself_without_a_network(backend, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert len(result["pictures"]) == 12
+    assert len(result["images"]) == 12
     assert (tmp_path / result["contact_sheet"]).exists()
     print(f"wheel {wheel.stat().st_size:,} bytes; {sum(step['seconds'] for step in result['steps']):.1f} s")

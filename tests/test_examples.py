@@ -89,10 +89,10 @@ def test_an_example_is_short_and_the_readme_names_it(path):
     assert f"examples/{path.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_patches_are_a_picture(example):
+def test_the_patches_are_a_image(example):
     _, folder = example("patches.py")
-    with Image.open(folder / "patches.png") as picture:
-        assert picture.size == (6 * 224, 2 * 224)
+    with Image.open(folder / "patches.png") as image:
+        assert image.size == (6 * 224, 2 * 224)
 
 
 @pytest.mark.parametrize(
@@ -137,12 +137,12 @@ def test_the_script_converts(tiny_pair, tmp_path):
 FAILING = """
 with EmbeddingService() as service:
     stream = service.embedder.stream
-    service.embedder.stream = lambda pictures: 1 / 0
-    print(service.embed(pictures[0]).exception())
+    service.embedder.stream = lambda images: 1 / 0
+    print(service.embed(images[0]).exception())
     service.embedder.stream = stream
-    print(len(service.embed(pictures[0]).result()))
+    print(len(service.embed(images[0]).result()))
 try:
-    service.embed(pictures[0])
+    service.embed(images[0])
 except RuntimeError as error:
     print(error)
 """

@@ -16,15 +16,15 @@ POSITION_TABLE = "vision_model.embeddings.position_embedding.weight"
 
 
 def enlarged_tensors(model: Aimv2Model, image_size: int) -> dict[str, mx.array]:
-    """Canonical tensors of the same pair for larger pictures, to be trained on them.
+    """Canonical tensors of the same pair for larger images, to be trained on them.
 
     The positions are the sines and cosines that `initial_tensors` begins with, moved by what training has moved the
-    old ones on average: what was learned of a thing in one place of a small picture holds in every place of a large
+    old ones on average: what was learned of a thing in one place of a small image holds in every place of a large
     one.
 
     Args:
         model: trained from `initial_tensors` on.
-        image_size: of the new pictures, in pixels.
+        image_size: of the new images, in pixels.
     """
     config = model.config.vision_config
     table = model.vision_model.embeddings.position_embedding.weight

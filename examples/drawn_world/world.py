@@ -1,4 +1,4 @@
-"""The drawn world as files: pictures and captions to train on, and held-out combinations to measure on."""
+"""The drawn world as files: images and captions to train on, and held-out combinations to measure on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mlx_aimv2.storage.atomic import new_folder
 from .orphans import end_with_parent
 
 STAGE = "drawing"
-CHUNK = 250  # pictures that a process draws before it reports
+CHUNK = 250  # images that a process draws before it reports
 PER_FOLDER = 1000
 COMPRESSION = 1  # of PNG: noise hardly gets smaller, only slower
 MOST = 10_000_000
@@ -45,16 +45,16 @@ class WorldOptions:
     """What ``write_world`` writes.
 
     Attributes:
-        train: pictures to train on.
+        train: images to train on.
         near: cut-outs with one thing whole in each, half as wide and high, to begin with.
-        dyed: pictures with a ground of any colour, every second with things of any colour too, to end with, beside
+        dyed: images with a ground of any colour, every second with things of any colour too, to end with, beside
             as many of those to train on.
-        val: pictures of the same kinds of scenes to validate on.
-        zero_shot: pictures of held-out shapes and colours, sorted by label.
-        retrieval: pictures with held-out combinations and a full caption each.
-        side: width and height of a whole picture in pixels.
+        val: images of the same kinds of scenes to validate on.
+        zero_shot: images of held-out shapes and colours, sorted by label.
+        retrieval: images with held-out combinations and a full caption each.
+        side: width and height of a whole image in pixels.
         seed: of everything; which combinations are held out does not depend on it.
-        conditions: how hard the pictures are made.
+        conditions: how hard the images are made.
 
     Raises:
         InputError: a number is out of range.
@@ -91,7 +91,7 @@ def write_world(
     - `near/shapes.csv`, `near/captions.jsonl`: the close-ups below `near/`, each with a label (a shape) or caption.
     - `labels.txt`: all 120 labels, one in a line.
     - `zeroshot/`: a folder for each held-out label, such as `red triangle/0000.png`.
-    - `retrieval/captions.csv`: path and caption of the pictures beside it.
+    - `retrieval/captions.csv`: path and caption of the images beside it.
 
     The files do not depend on the number of processes. These are spawned, so a script has to call this under
     `if __name__ == "__main__":` unless it asks for one.
@@ -107,7 +107,7 @@ def write_world(
 
     Raises:
         InputError: the number of processes is less than 1.
-        OutputError: the folder exists or cannot be written, or a process ended before it had drawn its pictures.
+        OutputError: the folder exists or cannot be written, or a process ended before it had drawn its images.
     """
     options = options or WorldOptions()
     processes = processor_count() if processes is None else processes
@@ -156,7 +156,7 @@ def _retrieval_jobs(options: WorldOptions) -> list[Job]:
 def _draw(
     folder: Path, jobs: Sequence[Job], options: WorldOptions, processes: int, on_event: OnEvent
 ) -> None:
-    """Write all pictures, in chunks, and tell how many there are."""
+    """Write all images, in chunks, and tell how many there are."""
     chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
     draw_chunk = partial(_draw_chunk, folder, options.side, options.conditions)
     done = 0
@@ -170,7 +170,7 @@ def _draw(
 def _counts(
     draw_chunk: partial[int], chunks: Sequence[Sequence[Job]], processes: int
 ) -> Generator[int, None, None]:
-    """The number of pictures of each chunk, as it is done."""
+    """The number of images of each chunk, as it is done."""
     if min(processes, len(chunks)) == 1:
         yield from map(draw_chunk, chunks)
         return
@@ -181,7 +181,7 @@ def _counts(
                 yield future.result()
         except BrokenProcessPool as error:
             raise OutputError(
-                "a process that draws pictures ended early: it was killed, as for lack of memory, or the script does"
+                "a process that draws images ended early: it was killed, as for lack of memory, or the script does"
                 ' not call this under `if __name__ == "__main__":` (processes=1 needs no other process)'
             ) from error
         finally:
@@ -189,11 +189,11 @@ def _counts(
 
 
 def _draw_chunk(folder: Path, side: int, conditions: Conditions, jobs: Sequence[Job]) -> int:
-    """Write some pictures; how many."""
+    """Write some images; how many."""
     for name, example in jobs:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        example.picture(side, conditions).save(path, compress_level=COMPRESSION)
+        example.image(side, conditions).save(path, compress_level=COMPRESSION)
     return len(jobs)
 
 

@@ -67,7 +67,7 @@ class PairTask:
         self.image_config()
 
     def image_config(self) -> ImageProcessorConfig | None:
-        """How pictures were prepared in training; None for as the base says.
+        """How images were prepared in training; None for as the base says.
 
         Raises:
             ConfigError: a setting has the wrong type or makes no sense.

@@ -41,7 +41,7 @@ class Task:
         pooling: what the head is given: "mean", "head" or "attentive".
         head: what `make_head` makes the head from.
         preprocessing: keys of `preprocessor_config.json`; none for those of the base.
-        multi_label: whether a picture may be of several classes, or of none.
+        multi_label: whether an image may be of several classes, or of none.
         task: "classification".
         version: of the package that wrote it.
     """
@@ -78,7 +78,7 @@ class Task:
         self.image_config()
 
     def image_config(self) -> ImageProcessorConfig | None:
-        """How pictures were prepared in training; None for as the base says.
+        """How images were prepared in training; None for as the base says.
 
         Raises:
             ConfigError: a setting has the wrong type or makes no sense.

@@ -1,4 +1,4 @@
-"""The checkpoint `demo`, which lies inside the package: small, trained on drawn pictures, there without a network."""
+"""The checkpoint `demo`, which lies inside the package: small, trained on drawn images, there without a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BundledSizes:
     Attributes:
         parameters: weights of both towers.
         quantizable: those of them that are stored packed.
-        num_patches: tokens of a picture.
+        num_patches: tokens of an image.
         nbytes: of the file of weights.
     """
 

@@ -76,11 +76,11 @@ def timm_config(config: AnyConfig, settings: ImageProcessorConfig) -> dict[str, 
 
     Args:
         config: the model.
-        settings: what is done to a picture before; timm reads it from the same file.
+        settings: what is done to an image before; timm reads it from the same file.
 
     Raises:
         InputError: timm has no such model: it knows vision encoders of the published widths, of fixed size, without
-            a head; or it cannot prepare pictures so.
+            a head; or it cannot prepare images so.
     """
     if isinstance(config, Aimv2Config) or config.is_native or config.use_head:
         raise InputError("timm has no place for an image-text pair, a pooling head or native resolution")

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
+from .._version import __version__
 from . import classify, convert, demo, embed, evaluate, export, finetune, fuse, info, models, upload
 from .help import GroupHelp, VerbHelp
 from .ui import DEBUG_VARIABLE, NAME, leave, report, show_warning
@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="See with Apple's AIMv2: embed and classify pictures, look into and convert checkpoints.",
+    help="See with Apple's AIMv2: embed and classify images, look into and convert checkpoints.",
     epilog="Exit status: 0 all done, 1 something could not be done (named on stderr), 2 wrong usage.",
 )
 VERBS = (

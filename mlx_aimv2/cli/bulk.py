@@ -1,4 +1,4 @@
-"""What the verbs that go over many pictures share: finding them, running over them, saving what is done."""
+"""What the verbs that go over many images share: finding them, running over them, saving what is done."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Sink(Protocol[Result]):
         """Bring out what has been taken; also after an interruption or a failure."""
 
 
-def pictures(names: Sequence[str], exclude: Sequence[str] = ()) -> tuple[list[str], Mapping[str, str]]:
+def images(names: Sequence[str], exclude: Sequence[str] = ()) -> tuple[list[str], Mapping[str, str]]:
     """The images meant by the arguments of a verb, with `-` read from stdin; what is left out is said.
 
     Returns:

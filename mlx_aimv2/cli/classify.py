@@ -1,4 +1,4 @@
-"""`mlx-aimv2 classify`: labels for pictures, zero-shot or from a trained head."""
+"""`mlx-aimv2 classify`: labels for images, zero-shot or from a trained head."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from ..errors import InputError
 from ..messages import counted
 from . import options
-from .bulk import pictures, run
+from .bulk import images, run
 from .completion import SCORES, choices
 from .screen import screen
 from .trained import base_of, check_head_is_named, has_head, is_trained_pair
@@ -32,7 +32,7 @@ COLUMNS = {"path": str, "label": str, "score": float}
 def classify(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="PICTURES...", help="Pictures, folders, patterns; - for a list on stdin."),
+        typer.Argument(metavar="IMAGES...", help="Images, folders, patterns; - for a list on stdin."),
     ],
     labels: options.Labels = [],  # noqa: B006 - typer makes a new list each time
     labels_file: Annotated[
@@ -82,7 +82,7 @@ def classify(
     interpolate_positions: options.InterpolatePositions = False,
     image_size: options.ImageSize = None,
 ) -> None:
-    """Say which label fits each picture best: of those given, without training, or of a trained head's."""
+    """Say which label fits each image best: of those given, without training, or of a trained head's."""
     from .. import ZeroShotClassifier, load
     from ..backend.device import use_device
     from ..inference.label_files import derived_notices, lines_of, read_label_file, read_labels, texts_of
@@ -90,7 +90,7 @@ def classify(
     from ..inference.zero_shot import check_request
     from ..models.classifier import Classifier
 
-    names, empty = pictures(inputs, exclude)
+    names, empty = images(inputs, exclude)
     given = [*read_labels(labels), *(read_label_file(labels_file) if labels_file else [])]
     sentences = [*template, *lines_of(templates)] or None
     words = texts_of(given)

@@ -75,8 +75,8 @@ def convert(
     calibrate: Annotated[
         list[str],
         typer.Option(
-            metavar="PICTURES",
-            help="With -q: quantize the vision encoder for these pictures (a folder, or a pattern in quotes; some"
+            metavar="IMAGES",
+            help="With -q: quantize the vision encoder for these images (a folder, or a pattern in quotes; some"
             " dozens are used) instead of rounding plainly. Slower, and closer to the original in 2 to 4 bits.",
         ),
     ] = [],  # noqa: B006 - typer makes a new list each time
@@ -94,9 +94,9 @@ def convert(
     report: Annotated[
         bool, typer.Option("--report", help="Compare result and source, on the screen and in the model card.")
     ] = False,
-    report_pictures: Annotated[
+    report_images: Annotated[
         list[str],
-        typer.Option(metavar="PICTURES", help="What to compare them on. [default: built-in drawings]"),
+        typer.Option(metavar="IMAGES", help="What to compare them on. [default: built-in drawings]"),
     ] = [],  # noqa: B006
     exclude: Exclude = [],  # noqa: B006
     upload_repo: Annotated[
@@ -139,8 +139,8 @@ def convert(
         interpolate_positions=interpolate_positions,
         image_size=image_size,
         calibrate=tuple(calibrate),
-        report=report or bool(report_pictures),
-        report_pictures=tuple(report_pictures),
+        report=report or bool(report_images),
+        report_images=tuple(report_images),
         exclude=tuple(exclude),
         card_name=upload_repo,
         force=force,
@@ -148,7 +148,7 @@ def convert(
     with screen() as shown:
         if dry_run:
             target_folder(mlx_path, force)
-            for notice in find_images([*calibrate, *report_pictures], exclude).notices():
+            for notice in find_images([*calibrate, *report_images], exclude).notices():
                 say(notice)
             plan = prepare(hf_path, options, revision, shown)
             put(jsonlib.dumps(_plan_entry(plan), indent=2)) if json else _show_plan(plan)

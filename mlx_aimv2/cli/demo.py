@@ -1,4 +1,4 @@
-"""`mlx-aimv2 demo`: everything once, on drawn pictures, with the checkpoint inside the package."""
+"""`mlx-aimv2 demo`: everything once, on drawn images, with the checkpoint inside the package."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from .ui import advise, put, say, verb
 if TYPE_CHECKING:
     from ..demo.findings import Tour
 
-SHOWN = 3  # neighbours, and pictures found for a sentence
+SHOWN = 3  # neighbours, and images found for a sentence
 
 
 @verb
 def demo(
     output: Annotated[Path, typer.Argument(help="The folder to write.")] = Path("demo-output"),
     model: Model = DEMO_MODEL,
-    seed: Annotated[int, typer.Option(help="Of the pictures.")] = 0,
-    count: Annotated[int, typer.Option(help="How many pictures.")] = 12,
+    seed: Annotated[int, typer.Option(help="Of the images.")] = 0,
+    count: Annotated[int, typer.Option(help="How many images.")] = 12,
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that holds something already.")
     ] = False,
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Draw a dozen pictures, embed them, label them, find them by sentences; all on one contact sheet. Offline."""
+    """Draw a dozen images, embed them, label them, find them by sentences; all on one contact sheet. Offline."""
     from ..backend.device import require_mlx, use_device
 
     require_mlx()
@@ -54,7 +54,7 @@ def demo(
         put(jsonlib.dumps(tour.to_dict(), indent=2))
     else:
         _show(tour)
-    say(f"{tour.right} of {len(tour.pictures)} labels are right; {duration(seconds)} in all")
+    say(f"{tour.right} of {len(tour.images)} labels are right; {duration(seconds)} in all")
     _show_commands(tour, model)
 
 
@@ -64,16 +64,16 @@ def _what_is_left(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        from ..demo.findings import PICTURES
+        from ..demo.findings import IMAGES
 
-        if (folder / PICTURES).is_dir():
+        if (folder / IMAGES).is_dir():
             stop.args = (f"{folder} is unfinished: --force draws it again",)
         raise
 
 
 def _show(tour: Tour) -> None:
     """Three tables: labels, sentences, neighbours."""
-    pictures = tour.pictures
+    images = tour.images
     rows = [
         (
             one.path.name,
@@ -82,21 +82,21 @@ def _show(tour: Tour) -> None:
             f"{one.predictions[0][1]:.1%}",
             "right" if one.is_right else "wrong",
         )
-        for one in pictures
+        for one in images
     ]
-    table(("picture", "truth", "label", "probability", "result"), rows, paths=("picture",))
+    table(("image", "truth", "label", "probability", "result"), rows, paths=("image",))
     _separate()
     found = [
-        (one.text, str(one.rank), ", ".join(pictures[k].path.name for k, _ in one.ranking[:SHOWN]))
+        (one.text, str(one.rank), ", ".join(images[k].path.name for k, _ in one.ranking[:SHOWN]))
         for one in tour.sentences
     ]
-    table(("sentence", "rank of its picture", "pictures found, best first"), found)
+    table(("sentence", "rank of its image", "images found, best first"), found)
     _separate()
     near = [
-        (one.path.name, ", ".join(f"{pictures[k].path.name} {x:.2f}" for k, x in one.neighbours[:SHOWN]))
-        for one in pictures
+        (one.path.name, ", ".join(f"{images[k].path.name} {x:.2f}" for k, x in one.neighbours[:SHOWN]))
+        for one in images
     ]
-    table(("picture", "nearest, with cosine"), near, paths=("picture",))
+    table(("image", "nearest, with cosine"), near, paths=("image",))
 
 
 def _separate() -> None:
@@ -106,19 +106,19 @@ def _separate() -> None:
 
 
 def _show_commands(tour: Tour, model: str) -> None:
-    """The same by hand; after `demo` with Apple's checkpoint too, on the user's own pictures."""
+    """The same by hand; after `demo` with Apple's checkpoint too, on the user's own images."""
     from ..checkpoints.bundled import is_demo
-    from ..demo.findings import LABELS_FILE, PICTURES
+    from ..demo.findings import IMAGES, LABELS_FILE
     from ..demo.tour import TEMPLATES
 
-    pictures, labels = (quote(str(tour.folder / name)) for name in (PICTURES, LABELS_FILE))
+    images, labels = (quote(str(tour.folder / name)) for name in (IMAGES, LABELS_FILE))
     chosen = f"--model {quote(model)}"
     templates = " ".join(f"--template {quote(template)}" for template in TEMPLATES)
     advise(
         "the same, step by step:",
-        f"embed {pictures} {chosen} -o vectors.npz",
+        f"embed {images} {chosen} -o vectors.npz",
         f"embed --text {quote(tour.sentences[0].text)} {chosen}",
-        f"classify {pictures} --labels-file {labels} {templates} {chosen}",
+        f"classify {images} --labels-file {labels} {templates} {chosen}",
     )
     if not is_demo(model):
         return

@@ -1,4 +1,4 @@
-"""`mlx-aimv2 embed`: pictures or texts to vectors."""
+"""`mlx-aimv2 embed`: images or texts to vectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from . import options
-from .bulk import Sink, pictures, run
+from .bulk import Sink, images, run
 from .completion import POOLINGS, choices
 from .screen import screen
 from .stdin import with_texts
@@ -31,11 +31,11 @@ def embed(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="PICTURES...",
+            metavar="IMAGES...",
             help="Images, folders, patterns; with --text: texts. - for a list on stdin.",
         ),
     ],
-    text: Annotated[bool, typer.Option("--text", help="The arguments are texts, not pictures.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="The arguments are texts, not images.")] = False,
     output: Annotated[
         str | None,
         typer.Option(
@@ -73,7 +73,7 @@ def embed(
     interpolate_positions: options.InterpolatePositions = False,
     image_size: options.ImageSize = None,
 ) -> None:
-    """Turn pictures (or, with --text, texts) into vectors.
+    """Turn images (or, with --text, texts) into vectors.
 
     Without -o: a table on a terminal, JSON lines in a pipe.
     """
@@ -83,7 +83,7 @@ def embed(
     from ..models.classifier import Classifier
     from ..vectors.writer import WriterOptions, open_writer
 
-    names, empty = (with_texts(inputs), {}) if text else pictures(inputs, exclude)
+    names, empty = (with_texts(inputs), {}) if text else images(inputs, exclude)
     check_choice(pooling)
     if any_base and adapter_path is None:
         raise InputError("--any-base is for --adapter-path: leave it out")
@@ -131,7 +131,7 @@ def _check_request(
     from ..vectors.writer import check_output
 
     if writing.texts and pooling != "auto":
-        raise InputError(f"--pooling {pooling} is for pictures: texts have one embedding")
+        raise InputError(f"--pooling {pooling} is for images: texts have one embedding")
     if json and output is not None:
         raise InputError("--json prints to stdout and -o writes a file: give one of them")
     if output is None and (writing.force or writing.prune):

@@ -13,7 +13,7 @@ from ..datasets.options import Columns
 from ..errors import InputError
 from ..messages import counted
 from . import options
-from .bulk import pictures
+from .bulk import images
 from .completion import checkpoints, choices
 from .evaluating import DATA_OPTIONS, SPLITS, Request, check_request, evaluate_data
 from .screen import screen
@@ -24,7 +24,7 @@ from .ui import NOT_ALL_DONE, advise, put, say, verb
 if TYPE_CHECKING:
     from ..fidelity.report import Fidelity
 
-LABELLED, COMPARING = "Labelled pictures", "Comparing"
+LABELLED, COMPARING = "Labelled images", "Comparing"
 EXACT = "exact"  # as in training
 
 
@@ -34,8 +34,8 @@ def evaluate(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PICTURES...",
-            help="With --compare: pictures, folders, patterns; - for a list on stdin; none for built-in drawings.",
+            metavar="IMAGES...",
+            help="With --compare: images, folders, patterns; - for a list on stdin; none for built-in drawings.",
         ),
     ] = None,
     data: Annotated[
@@ -179,7 +179,7 @@ def evaluate(
     interpolate_positions: options.InterpolatePositions = False,
     image_size: options.ImageSize = None,
 ) -> None:
-    """Say how good a model is on pictures with labels or captions, or what a conversion changed."""
+    """Say how good a model is on images with labels or captions, or what a conversion changed."""
     _check_mode(context, inputs, data, compare, layers)
     request = None
     if data is not None:
@@ -203,7 +203,7 @@ def evaluate(
             image_root=image_root,
         )
         check_request(request)
-    names, empty = pictures(inputs, exclude) if inputs else (None, {})
+    names, empty = images(inputs, exclude) if inputs else (None, {})
     from ..backend.device import require_mlx, use_device
 
     require_mlx()
@@ -256,12 +256,12 @@ def _check_mode(
     """
     if data is None and compare is None:
         raise InputError(
-            "nothing to evaluate: give --data PATH (labelled pictures) or --compare ORIGINAL CONVERTED"
+            "nothing to evaluate: give --data PATH (labelled images) or --compare ORIGINAL CONVERTED"
         )
     if data is not None and compare is not None:
         raise InputError("--data and --compare are two questions: ask one at a time")
     if data is not None and inputs:
-        raise InputError(f"the pictures come from --data {data}: leave out {inputs[0]}")
+        raise InputError(f"the images come from --data {data}: leave out {inputs[0]}")
     if data is not None and layers:
         raise InputError("--layers is for --compare")
     if data is None:
@@ -285,8 +285,8 @@ def show(fidelity: Fidelity, every_layer: bool, command: str | None = None) -> N
     table(("what", "original", "converted"), [names, *fidelity.rows()])
     chosen = fidelity.layers if every_layer else fidelity.worst_layers
     table(("layer", "relative error"), [(name, percent(error)) for name, error in chosen], paths=("layer",))
-    images = counted(fidelity.pictures, "built-in drawing" if fidelity.drawn else "picture")
-    few = f" on {fidelity.layer_pictures} of them" if fidelity.layer_pictures < fidelity.pictures else ""
+    images = counted(fidelity.images, "built-in drawing" if fidelity.drawn else "image")
+    few = f" on {fidelity.layer_images} of them" if fidelity.layer_images < fidelity.images else ""
     say(f"compared on {images}, layer by layer{few}")
     if len(chosen) < len(fidelity.layers):
         worst = f"the {len(chosen)} of {len(fidelity.layers)} layers with the largest error"

@@ -232,7 +232,7 @@ def _captions(
     ):  # fmt: skip
         if value:
             raise InputError(
-                f"{name} is for labelled pictures, and {request.data} holds captions: leave it out"
+                f"{name} is for labelled images, and {request.data} holds captions: leave it out"
             )
     dataset, splits = measured(read_captions, request.data, request.adapter_path, _measure(request), shown)
     model, processor = _load(request, revision, settings, shown)
@@ -262,19 +262,17 @@ def _load(
 
 
 def show_retrieval(evaluation: RetrievalEvaluation) -> None:
-    """Two tables: the numbers, and the captions that find their picture last."""
+    """Two tables: the numbers, and the captions that find their image last."""
     table(("what", "value"), evaluation.metrics.rows())
     if evaluation.mistakes:
         wrong = [
             (each.caption, each.path, each.found, f"{each.rank:,}") for each in evaluation.mistakes[:MISTAKES]
         ]
-        table(
-            ("worst captions", "picture", "found instead", "rank"), wrong, paths=("picture", "found instead")
-        )
+        table(("worst captions", "image", "found instead", "rank"), wrong, paths=("image", "found instead"))
 
 
 def _worst_first(found: ClassMetrics) -> tuple[bool, float]:
-    """Sorts classes by F1, but those without a picture behind the others."""
+    """Sorts classes by F1, but those without an image behind the others."""
     return found.support == 0, found.f1
 
 
@@ -286,7 +284,7 @@ def show(evaluation: Evaluation) -> None:
     if len(rows) > CLASSES:
         order = sorted(range(len(rows)), key=lambda k: _worst_first(metrics.per_class[k]))
         rows = [rows[k] for k in order[:CLASSES]]
-    table(("class", "precision", "recall", "F1", "pictures"), rows)
+    table(("class", "precision", "recall", "F1", "images"), rows)
     if evaluation.mistakes:
         wrong = [
             (each.path, ", ".join(each.truth), ", ".join(each.predicted), f"{each.confidence:.2%}")

@@ -1,4 +1,4 @@
-"""`mlx-aimv2 finetune`: pictures with labels or captions to an adapter or a head, with a report."""
+"""`mlx-aimv2 finetune`: images with labels or captions to an adapter or a head, with a report."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def finetune(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     **given: Any,
 ) -> None:
-    """Fine-tune on labelled pictures: a probe on the frozen encoder, LoRA, DoRA, or all of it; or on captions."""
+    """Fine-tune on labelled images: a probe on the frozen encoder, LoRA, DoRA, or all of it; or on captions."""
     from ..backend.device import require_mlx, use_device
 
     require_mlx()

@@ -12,7 +12,7 @@ from .completion import BACKGROUNDS, DECODING, DEVICES, DTYPES, checkpoints, cho
 if TYPE_CHECKING:
     from ..loading import LoadOptions
 
-READING = "Reading pictures"
+READING = "Reading images"
 COMPUTING = "Computing"
 
 Model = Annotated[
@@ -64,7 +64,7 @@ Device = Annotated[
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Pictures computed at once. [default: what suits the device]", rich_help_panel=COMPUTING
+        min=1, help="Images computed at once. [default: what suits the device]", rich_help_panel=COMPUTING
     ),
 ]
 Weights = Annotated[
@@ -97,13 +97,13 @@ Decode = Annotated[
 Background = Annotated[
     str,
     typer.Option(
-        help="Colour behind transparent pictures, or drop to ignore transparency as published.",
+        help="Colour behind transparent images, or drop to ignore transparency as published.",
         autocompletion=choices(BACKGROUNDS),
         rich_help_panel=READING,
     ),
 ]
 MaxMegapixels = Annotated[
-    float, typer.Option(help="Refuse larger pictures before decoding them.", rich_help_panel=READING)
+    float, typer.Option(help="Refuse larger images before decoding them.", rich_help_panel=READING)
 ]
 ColorManaged = Annotated[
     bool | None,
@@ -122,12 +122,12 @@ AllowTruncated = Annotated[
     ),
 ]
 MaxPatches = Annotated[
-    int, typer.Option(help="Native resolution: shrink pictures of more patches.", rich_help_panel=READING)
+    int, typer.Option(help="Native resolution: shrink images of more patches.", rich_help_panel=READING)
 ]
 MinPatches = Annotated[
     int,
     typer.Option(
-        help="Native resolution: enlarge pictures of fewer patches; 1 leaves them.", rich_help_panel=READING
+        help="Native resolution: enlarge images of fewer patches; 1 leaves them.", rich_help_panel=READING
     ),
 ]
 InterpolatePositions = Annotated[
@@ -158,7 +158,7 @@ Exclude = Annotated[
 ]
 
 DEFAULT = DEFAULT_MODEL
-DECODE, BACKGROUND, MAX_MEGAPIXELS = "fast", "white", 200.0  # the verbs go over many pictures: fast
+DECODE, BACKGROUND, MAX_MEGAPIXELS = "fast", "white", 200.0  # the verbs go over many images: fast
 MIN_PATCHES, MAX_PATCHES = PATCH_RANGE
 
 

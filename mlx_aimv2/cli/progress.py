@@ -31,7 +31,7 @@ class Training:
             clock: gives the seconds.
         """
         self._clock, self._last = clock, clock()
-        self._seconds, self._steps, self._pictures, self._validating = 0.0, 0, 0.0, 0.0
+        self._seconds, self._steps, self._images, self._validating = 0.0, 0, 0.0, 0.0
         self._epoch, self._tenth, self._loss, self._losses = -1, -1, 0.0, 0
         self._memory, self._rate = 0.0, 0.0
         self.validation = ""
@@ -64,7 +64,7 @@ class Training:
         self._rate = event.values["learning_rate"]
         self._steps += 1
         self._seconds += since
-        self._pictures += event.values.get("pictures", 0)
+        self._images += event.values.get("images", 0)
         tenth = TENTHS * event.step // max(1, event.steps)
         new, self._tenth = self._tenth >= 0 and tenth > self._tenth, tenth
         return [f"{self._epochs(event)}, {self.step_line(event)}"] if new else []
@@ -75,9 +75,9 @@ class Training:
         return self._loss / max(1, self._losses)
 
     @property
-    def pictures_per_second(self) -> float:
+    def images_per_second(self) -> float:
         """In training, without validation."""
-        return self._pictures / self._seconds if self._seconds else 0.0
+        return self._images / self._seconds if self._seconds else 0.0
 
     def seconds_left(self, event: Metric) -> float:
         """Until the last step, with the validations on the way."""
@@ -85,7 +85,7 @@ class Training:
 
     def fields(self, event: Metric) -> dict[str, Any]:
         """What the live line shows beside its bar; what matters least comes last, where a line is cut."""
-        left, speed = duration(self.seconds_left(event)), self.pictures_per_second
+        left, speed = duration(self.seconds_left(event)), self.images_per_second
         facts = f"loss {self.loss:.4f} {self.validation} {left} left {speed:.1f}/s lr {self._rate:.1e}"
         return {
             "epoch": f"epoch {event.epoch + 1}/{event.epochs}",
@@ -99,7 +99,7 @@ class Training:
 
     def _pace(self, event: Metric) -> str:
         left = f"{duration(self.seconds_left(event))} left"
-        return f"{self.pictures_per_second:.1f} pictures/s, {size(self._memory)}, {left}"
+        return f"{self.images_per_second:.1f} images/s, {size(self._memory)}, {left}"
 
     def _epochs(self, event: Metric) -> str:
         return f"epoch {event.epoch + 1} of {event.epochs}"

@@ -30,7 +30,7 @@ from ..fidelity.trial_run import make_sample
 from ..loading import LoadOptions
 from ..processing.build import build_processor
 from ..publishing.card import CARD, model_card
-from ..quantization.calibration import Calibration, calibrated_layers, prepare_pictures
+from ..quantization.calibration import Calibration, calibrated_layers, prepare_images
 from ..quantization.gptq import Packed
 from ..sources.paths import find_images
 from ..storage.atomic import new_folder
@@ -75,10 +75,10 @@ def convert(
         The folder.
 
     Raises:
-        InputError: an option that the source does not allow, or no pictures to calibrate or compare with.
+        InputError: an option that the source does not allow, or no images to calibrate or compare with.
         OutputError: the folder exists already, does not fit on the disk, or cannot be written.
         CheckpointError: the source is no checkpoint, or is damaged.
-        TokenizerError: pictures were asked for, and the source's tokenizer files are missing or wrong.
+        TokenizerError: images were asked for, and the source's tokenizer files are missing or wrong.
         NonFiniteError: what is to be quantized holds NaN or infinity.
         HubError: the source cannot be had from the Hub.
     """
@@ -132,13 +132,13 @@ def convert_and_report(
     """
     target = target_folder(mlx_path, options.force)
     # what is wrong with the names of images is found before anything is downloaded
-    pictures = {
+    images = {
         name: _found(getattr(options, name), options.exclude, on_event)
-        for name in ("calibrate", "report_pictures")
+        for name in ("calibrate", "report_images")
     }
-    options = dataclasses.replace(options, **pictures)  # type: ignore[arg-type]
+    options = dataclasses.replace(options, **images)  # type: ignore[arg-type]
     if options.report:
-        make_sample(options.report_pictures or None)
+        make_sample(options.report_images or None)
     with new_folder(target, replace=options.force) as folder:
         conversion = prepare(hf_path, options, revision, on_event)
         check_apart(target, conversion.checkpoint.resolved.folder)
@@ -169,14 +169,14 @@ def _compared(
     if not options.report:
         return None, None
     revision = conversion.checkpoint.resolved.revision  # a branch may have moved on meanwhile
-    pictures = options.report_pictures or None
+    images = options.report_images or None
     weights = LoadOptions(
         weights=options.weights,
         interpolate_positions=options.interpolate_positions,
         image_size=options.image_size,
     )
     try:
-        return compare(hf_path, folder, pictures, revision=revision, options=weights, on_event=on_event), None
+        return compare(hf_path, folder, images, revision=revision, options=weights, on_event=on_event), None
     except Aimv2Error as error:
         return None, error
 
@@ -246,9 +246,9 @@ def _calibrated(
     schemes = {name: scheme for name, scheme in quantized.items() if name.startswith(start)}
     if others := len(quantized) - len(schemes):
         on_event(
-            Notice(f"{others} weights of the text encoder are rounded plainly: pictures do not reach them")
+            Notice(f"{others} weights of the text encoder are rounded plainly: images do not reach them")
         )
     folder, config = checkpoint.resolved.folder, checkpoint.config
-    pixels = prepare_pictures(options.calibrate, folder, config, on_event, checkpoint.resampled)
+    pixels = prepare_images(options.calibrate, folder, config, on_event, checkpoint.resampled)
     calibration = Calibration(checkpoint.config, schemes, getattr(mx, conversion.dtype), pixels)
     return calibrated_layers(calibration, tensors, on_event)

@@ -148,7 +148,7 @@ def _config(conversion: Conversion, format: str) -> dict[str, Any]:
 
     Raises:
         InputError: timm has no such model.
-        ConfigError: timm is told how pictures are prepared, and the source's preprocessor_config.json is damaged.
+        ConfigError: timm is told how images are prepared, and the source's preprocessor_config.json is damaged.
     """
     config = conversion.checkpoint.config
     if format == "timm":

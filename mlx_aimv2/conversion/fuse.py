@@ -204,7 +204,7 @@ def _sentence(adapter: Path) -> str:
     if has_trunk(adapter):
         return "Its image encoder was trained further, as a whole."
     if not has_adapter(adapter):
-        return "It was trained further on pictures and their captions."
+        return "It was trained further on images and their captions."
     config = read_stored(adapter).config
     return f"A {'DoRA' if config.dora else 'LoRA'} adapter of rank {config.rank} was merged into its weights."
 

@@ -38,9 +38,9 @@ class ConvertOptions:
         weights: the name of one weight file of the source, where it holds several.
         interpolate_positions: resample the position table for another size of images; see `LoadOptions`.
         image_size: pixels on a side of those images; None for what the source's settings make.
-        calibrate: pictures with which the vision encoder is quantized, in place of plain rounding.
-        report: run source and result on pictures and compare them, for the model card.
-        report_pictures: those pictures; none for built-in drawings.
+        calibrate: images with which the vision encoder is quantized, in place of plain rounding.
+        report: run source and result on images and compare them, for the model card.
+        report_images: those images; none for built-in drawings.
         exclude: patterns of files and folders that are no such images.
         card_name: what the model card calls the result; None for the folder's name.
         force: replace a checkpoint that is there.
@@ -57,7 +57,7 @@ class ConvertOptions:
     image_size: int | None = None
     calibrate: tuple[str, ...] = ()
     report: bool = False
-    report_pictures: tuple[str, ...] = ()
+    report_images: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     card_name: str | None = None
     force: bool = False
@@ -130,7 +130,7 @@ class Conversion:
         dtype: of the result.
         parameters: weights of the model.
         packed: whether the source's quantized weights stay as they are.
-        calibrated: whether the vision encoder is quantized with pictures.
+        calibrated: whether the vision encoder is quantized with images.
         recipe: the name of the mixed bits, if those were asked for.
     """
 

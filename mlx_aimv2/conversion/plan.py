@@ -19,7 +19,7 @@ KEPT = (
     ("norm", "norms are small and sensitive"),
     ("position_embedding", "position tables stay exact"),
     ("patch_embed", "the patch convolution sees raw pixels"),
-    ("head.", "the pooling head makes the one vector of a picture"),
+    ("head.", "the pooling head makes the one vector of an image"),
     ("_projection", "the projections make the embeddings themselves"),
     (".bias", "a bias is small"),
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from .. import __version__
+from .._version import __version__
 from ..adapters.task import HEAD, TASK
 from ..checkpoints.file_names import CONFIG, is_written_name, small_files
 from ..checkpoints.files import inside

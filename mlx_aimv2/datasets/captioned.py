@@ -1,4 +1,4 @@
-"""Pictures with captions, from tables or from text files beside them, in splits for training, validation and test."""
+"""Images with captions, from tables or from text files beside them, in splits for training, validation and test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUFFIX = ".txt"
 
 @dataclass(frozen=True)
 class Captioned:
-    """A picture and what is said of it."""
+    """An image and what is said of it."""
 
     path: str
     captions: tuple[str, ...]
@@ -33,14 +33,14 @@ class Captioned:
 
 @dataclass(frozen=True)
 class CaptionDataset:
-    """Pictures with captions in three splits.
+    """Images with captions in three splits.
 
     Attributes:
         train: what is trained on.
         val: what is validated with while training; may be empty.
         test: what is measured with in the end; may be empty.
         root: the folder that the paths of a split record are relative to.
-        val_fraction: what part of the pictures was held out; None where the data came with its own split.
+        val_fraction: what part of the images was held out; None where the data came with its own split.
         seed: what chose it.
         notices: what the user should know of the data.
         skipped: images that cannot be used, and why; those that cannot be opened are found later.
@@ -75,20 +75,20 @@ def read_captions(
     training: bool = True,
     reading: Reading | None = None,
 ) -> CaptionDataset:
-    """Pictures with captions of one of these forms.
+    """Images with captions of one of these forms.
 
     - a table (CSV and its relatives, JSON, JSON lines, Parquet, COCO's captions) with path and caption, perhaps with
       a column `split`. An image with several captions has several rows, or in JSON a list. Paths are relative to the
       folder of the file;
     - a folder with `train.csv` or `train.jsonl`, and perhaps such files called `val` and `test`;
     - a folder with `metadata.csv`, or with one in each of `train/`, `val/` and `test/`;
-    - a folder with a `.txt` beside each picture, every line of it a caption; perhaps in `train/`, `val/` and `test/`.
+    - a folder with a `.txt` beside each image, every line of it a caption; perhaps in `train/`, `val/` and `test/`.
 
-    All captions of a picture are in one split; one that is listed twice counts once.
+    All captions of an image are in one split; one that is listed twice counts once.
 
     Args:
         data: the folder or file.
-        val_fraction: the part of the pictures that is held out for validation, where the data has no such split.
+        val_fraction: the part of the images that is held out for validation, where the data has no such split.
         seed: what chooses it.
         training: refuse what nothing could be learned from.
         reading: what to leave out.
@@ -103,7 +103,7 @@ def read_captions(
     root = path.parent if path.is_file() else path
     rows = _joined(source.rows, root)
     if training and not any(row.split in (None, "train") for row in rows):
-        raise InputError(f"{path} holds no pictures for training: none of its rows is in the split train")
+        raise InputError(f"{path} holds no images for training: none of its rows is in the split train")
     found, fraction = by_split(rows, lambda row: (), val_fraction, seed)
     train, val, test = (
         tuple(Captioned(str(root / row.path), row.labels) for row in found[split]) for split in SPLITS
@@ -207,10 +207,10 @@ def _split_folders(tree: Tree) -> dict[str, str]:
 
 
 def _joined(rows: Iterable[Row], root: Path) -> list[Row]:
-    """``rows`` sorted by path, one for each picture, with all its captions.
+    """``rows`` sorted by path, one for each image, with all its captions.
 
     Raises:
-        InputError: a picture is in two splits.
+        InputError: an image is in two splits.
     """
     first: dict[str, Row] = {}
     captions: dict[str, dict[str, None]] = {}

@@ -12,7 +12,7 @@ IMAGE, LABEL, CAPTION, SPLIT = "image", "label", "caption", "split"
 NAMES = {  # what a column is for -> what it is usually called, in small letters
     IMAGE: frozenset(
         """path paths filepath file_path file filename file_name image images image_path imagepath image_file
-        image_filename image_name img img_path img_name picture""".split()
+        image_filename image_name img img_path img_name image""".split()
     ),
     LABEL: frozenset(
         "label labels label_name class classes class_name classname category categories target tag tags".split()

@@ -1,4 +1,4 @@
-"""Which pictures of some data an evaluation measures: those that training had not seen, as far as that is known."""
+"""Which images of some data an evaluation measures: those that training had not seen, as far as that is known."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def measured(
 ) -> tuple[Data, tuple[str, ...]]:
     """Data in splits, and the names of those to measure.
 
-    Pictures that training knew are in the splits that they had there; what was held out is measured, and where there
+    Images that training knew are in the splits that they had there; what was held out is measured, and where there
     is none of it, those that training did not know. Data of which it knew nothing is measured by its own `val`, or
     `test`, or as a whole where it has neither.
 
@@ -57,10 +57,10 @@ def measured(
         data: a folder or file.
         adapter_path: the folder of a training; None where there was none.
         measure: what part is asked for.
-        on_event: told which pictures are left out, and which were trained on.
+        on_event: told which images are left out, and which were trained on.
 
     Raises:
-        InputError: the data cannot be read, has no such pictures, or is to be split otherwise than in training.
+        InputError: the data cannot be read, has no such images, or is to be split otherwise than in training.
         ConfigError: the record that training left is damaged.
     """
     fraction = measure.val_fraction
@@ -76,9 +76,9 @@ def measured(
     path = None if adapter_path is None else adapter_path.expanduser() / RECORD
     if path is None or not path.is_file():
         return dataset, _chosen(dataset, measure.split or own)
-    known = known_pictures(dataset, read_json(path))
+    known = known_images(dataset, read_json(path))
     if not any(known.values()):
-        on_event(Notice(f"no picture of {data} was known to the training in {adapter_path}"))
+        on_event(Notice(f"no image of {data} was known to the training in {adapter_path}"))
         return dataset, _chosen(dataset, measure.split or own)
     if measure.val_fraction is not None or measure.seed is not None:
         raise InputError(
@@ -88,8 +88,8 @@ def measured(
     return _as_in_training(dataset, known, measure.split, on_event)
 
 
-def known_pictures(dataset: Dataset | CaptionDataset, record: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The pictures that a record of a training names, by its splits; a copy by another name is the same picture."""
+def known_images(dataset: Dataset | CaptionDataset, record: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The images that a record of a training names, by its splits; a copy by another name is the same image."""
     marks = record.get(MARKS, {})
     named = [(split, path, marks.get(path)) for split in KNOWN for path in record.get(split, ())]
     by_path = {(path, mark): split for split, path, mark in named}
@@ -108,10 +108,10 @@ def _as_in_training(
 ) -> tuple[Data, tuple[str, ...]]:
     everything = [each for name in SPLITS for each in dataset.split(name)]
     if split == ALL:
-        pictures = counted(len(everything), "picture")
-        on_event(Notice(f"{len(known['train']):,} of {pictures} were trained on"))
+        images = counted(len(everything), "image")
+        on_event(Notice(f"{len(known['train']):,} of {images} were trained on"))
         return dataset, SPLITS
-    named = {each.path for pictures in known.values() for each in pictures}
+    named = {each.path for images in known.values() for each in images}
     new = [each for each in everything if each.path not in named]
     missing = [each.path for each in new if file_mark(each.path) is None]
     for skipped in shortened([Skipped(path, "it cannot be read") for path in missing], dataset.root):
@@ -121,8 +121,8 @@ def _as_in_training(
     if split is None and not parts["val"] and new:  # what training never saw is as good as held out
         parts["val"] = tuple(new)
     elif new:
-        pictures = counted(len(new), "picture")
-        on_event(Notice(f"{pictures} that the training did not know: left out; --split all measures all"))
+        images = counted(len(new), "image")
+        on_event(Notice(f"{images} that the training did not know: left out; --split all measures all"))
     dataset = dataclasses.replace(dataset, train=parts["train"], val=parts["val"], test=parts["test"])
     return dataset, _chosen(dataset, split or "val")
 
@@ -131,14 +131,14 @@ def _chosen(dataset: Data, split: str) -> tuple[str, ...]:
     """The splits that are meant.
 
     Raises:
-        InputError: they hold no pictures.
+        InputError: they hold no images.
     """
     counts = {name: len(dataset.split(name)) for name in ("val", "test", "train")}
     names = SPLITS if split == ALL else (split,)
     if not any(counts[name] for name in names):
         others = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count) or "none"
         raise InputError(
-            f"the data has no pictures in the split {split}, only in {others}: choose with --split, or give a"
+            f"the data has no images in the split {split}, only in {others}: choose with --split, or give a"
             " --val-fraction"
         )
     return names

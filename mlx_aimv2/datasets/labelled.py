@@ -1,4 +1,4 @@
-"""Labelled pictures, from folders or tables, in splits for training, validation and test."""
+"""Labelled images, from folders or tables, in splits for training, validation and test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .unsupported import ENDINGS
 
 @dataclass(frozen=True)
 class Example:
-    """A picture and the numbers of its labels, in rising order."""
+    """An image and the numbers of its labels, in rising order."""
 
     path: str
     labels: tuple[int, ...]
@@ -32,11 +32,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled pictures in three splits.
+    """Labelled images in three splits.
 
     Attributes:
-        labels: the names of the classes; those of pictures and of a head's outputs are numbers into it.
-        multi_label: whether a picture may have several labels, or none.
+        labels: the names of the classes; those of images and of a head's outputs are numbers into it.
+        multi_label: whether an image may have several labels, or none.
         train: what is trained on.
         val: what is validated with while training; may be empty.
         test: what is measured with in the end; may be empty.
@@ -70,7 +70,7 @@ class Dataset:
         return examples
 
     def counts(self, name: str = "train") -> tuple[int, ...]:
-        """How many pictures of a split have each label."""
+        """How many images of a split have each label."""
         counts = Counter(label for example in self.split(name) for label in example.labels)
         return tuple(counts[label] for label in range(len(self.labels)))
 
@@ -83,7 +83,7 @@ def read_dataset(
     training: bool = True,
     reading: Reading | None = None,
 ) -> Dataset:
-    """Labelled pictures of one of these forms.
+    """Labelled images of one of these forms.
 
     - a folder with a folder per class, or with `train/` (and `val/`, `test/`) each holding a folder per class;
     - a table (CSV and its relatives, JSON, JSON lines, Parquet) with path and label, perhaps with a column `split`;
@@ -111,7 +111,7 @@ def read_dataset(
     rows = _once(source.rows, root)
     train = [row for row in rows if row.split in (None, "train")]
     if training and not train:
-        raise InputError(f"{path} holds no pictures for training: none of its rows is in the split train")
+        raise InputError(f"{path} holds no images for training: none of its rows is in the split train")
     labels = _labels(path, rows, train, source.notices) if training else _names(rows)
     numbers = {name: number for number, name in enumerate(labels)}
 
@@ -163,10 +163,10 @@ def _rows(data: Path, reading: Reading) -> Rows:
 
 
 def _once(rows: Sequence[Row], root: Path) -> list[Row]:
-    """``rows`` sorted by path, one for each picture.
+    """``rows`` sorted by path, one for each image.
 
     Raises:
-        InputError: a picture is in two splits, or has other labels in another row.
+        InputError: an image is in two splits, or has other labels in another row.
     """
     first: dict[str, Row] = {}
     for row in rows:
@@ -205,7 +205,7 @@ def _labels(data: Path, rows: list[Row], train: list[Row], notices: Sequence[str
             if name not in known:
                 raise InputError(
                     f"{row.where}: the label {name!r} in {row.split} is not in training, which has"
-                    f" {quoted(labels)}: correct it, or add training pictures"
+                    f" {quoted(labels)}: correct it, or add training images"
                 )
     return labels
 
@@ -230,9 +230,9 @@ def check_trainable(dataset: Dataset) -> None:
     """Refuse a dataset whose classes are not all in training.
 
     Raises:
-        InputError: the first class without training pictures is named.
+        InputError: the first class without training images is named.
     """
     empty = [name for name, count in zip(dataset.labels, dataset.counts(), strict=True) if not count]
     if empty:
-        pictures = counted(len(dataset.train), "training picture")
-        raise InputError(f"{pictures} left, but none of {quoted(empty)}: add some, or leave the class out")
+        images = counted(len(dataset.train), "training image")
+        raise InputError(f"{images} left, but none of {quoted(empty)}: add some, or leave the class out")

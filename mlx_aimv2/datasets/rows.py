@@ -1,4 +1,4 @@
-"""What every kind of data is read into: one row for a picture, with its labels or captions, and its split."""
+"""What every kind of data is read into: one row for an image, with its labels or captions, and its split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class Row:
-    """A picture as the data names it.
+    """An image as the data names it.
 
     Attributes:
         path: from the folder of the data, with forward slashes; or absolute.
@@ -51,7 +51,7 @@ class Rows:
 
 
 def check_split(row: Row, other: Row) -> None:
-    """Refuse a picture that two rows put into different splits.
+    """Refuse an image that two rows put into different splits.
 
     Raises:
         InputError: they do.

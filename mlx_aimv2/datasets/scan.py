@@ -1,4 +1,4 @@
-"""The first pass over the pictures: every one is opened once, and the broken ones are left out by name."""
+"""The first pass over the images: every one is opened once, and the broken ones are left out by name."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from .labelled import Dataset, Example, check_trainable
 from .rows import SPLITS
 
 NAMED = 20  # images that cannot be used, before the others are only counted
-Pictures = TypeVar("Pictures", Dataset, CaptionDataset)
+Images = TypeVar("Images", Dataset, CaptionDataset)
 
 
 def scan(
-    dataset: Pictures,
+    dataset: Images,
     image_processor: ImageProcessor,
     on_event: OnEvent = ignore,
     threads: int = DEFAULT_THREADS,
-) -> Pictures:
-    """The dataset without the pictures that cannot be opened.
+) -> Images:
+    """The dataset without the images that cannot be opened.
 
     Args:
         dataset: from `read_dataset` or `read_captions`.
         image_processor: the one that training will use, with its way of decoding.
         on_event: gets `Skipped` for the first broken images, one for all others, and `Progress`.
-        threads: pictures opened at once.
+        threads: images opened at once.
 
     Raises:
-        InputError: a split has no picture left, or a class no training picture.
+        InputError: a split has no image left, or a class no training image.
     """
     examples: list[Example | Captioned] = [example for split in SPLITS for example in dataset.split(split)]
     broken: dict[str, Skipped] = {}
-    on_event(Progress("checking pictures", 0, len(examples)))
+    on_event(Progress("checking images", 0, len(examples)))
     with closing(read_ahead(examples, _opening(image_processor), threads)) as results:
         for result in results:
             if result.error is not None:
@@ -49,15 +49,15 @@ def scan(
                 broken[path] = Skipped(path, str(result.error))
                 if len(broken) <= NAMED:
                     on_event(broken[path])
-            on_event(Progress("checking pictures", result.index + 1, len(examples)))
+            on_event(Progress("checking images", result.index + 1, len(examples)))
     for skipped in shortened(list(broken.values()), dataset.root)[NAMED:]:
         on_event(skipped)
     left = {split: tuple(x for x in dataset.split(split) if x.path not in broken) for split in SPLITS}
     for split in SPLITS:
         if dataset.split(split) and not left[split]:
-            count = counted(len(dataset.split(split)), "picture")
+            count = counted(len(dataset.split(split)), "image")
             raise InputError(
-                f"no picture of the {split} split of {dataset.root} can be read ({count}): replace them"
+                f"no image of the {split} split of {dataset.root} can be read ({count}): replace them"
             )
     unusable = (*dataset.skipped, *broken.values())
     checked = replace(dataset, train=left["train"], val=left["val"], test=left["test"], skipped=unusable)
@@ -83,7 +83,7 @@ def shortened(skipped: Sequence[Skipped], source: str) -> list[Skipped]:
 
 
 def _opening(image_processor: ImageProcessor) -> Callable[[Example | Captioned], np.ndarray]:
-    """Opens a picture as training will, and keeps nothing of it."""
+    """Opens an image as training will, and keeps nothing of it."""
 
     def opened(example: Example | Captioned) -> np.ndarray:
         image_processor(example.path)

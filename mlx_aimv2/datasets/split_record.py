@@ -1,4 +1,4 @@
-"""Which picture was in which split, as plain values to keep beside what was trained."""
+"""Which image was in which split, as plain values to keep beside what was trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .labelled import Dataset
 from .rows import SPLITS
 
 RECORD = "splits.json"
-SKIPPED = "skipped"  # pictures that could not be read, beside the splits
+SKIPPED = "skipped"  # images that could not be read, beside the splits
 MARKS = "files"
 TAIL = 4096  # bytes; the checksum of a PNG is in them, and the last rows of a JPEG
 
@@ -48,10 +48,10 @@ def data_account(dataset: Dataset | CaptionDataset) -> dict[str, Any]:
 
 
 def file_marks(dataset: Dataset | CaptionDataset) -> dict[str, str]:
-    """What tells each picture from others, whatever it is called: by its path as in the record.
+    """What tells each image from others, whatever it is called: by its path as in the record.
 
     Raises:
-        InputError: a picture cannot be read.
+        InputError: an image cannot be read.
     """
     found = {}
     for split in SPLITS:
@@ -79,5 +79,5 @@ def relative_path(path: str, root: str) -> str:
     """``path`` without the root it begins with."""
     try:
         return Path(path).relative_to(root).as_posix()
-    except ValueError:  # a table may name pictures anywhere
+    except ValueError:  # a table may name images anywhere
         return path

@@ -1,4 +1,4 @@
-"""Which pictures are held out for validation: stratified, and the same on every machine."""
+"""Which images are held out for validation: stratified, and the same on every machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ..errors import InputError
 from .rows import SPLITS, Row
 
-NO_LABEL = -1  # pictures without any label are a class of their own here
+NO_LABEL = -1  # images without any label are a class of their own here
 
 
 def check_fraction(val_fraction: float) -> None:
@@ -43,7 +43,7 @@ def by_split(
     """Rows by their split, those for validation chosen where the data names none; and the fraction, if so.
 
     Args:
-        rows: one for each picture.
+        rows: one for each image.
         labels: the numbers of a row's labels, of each of which a part is held out.
         val_fraction: that part.
         seed: what chooses it.
@@ -60,12 +60,12 @@ def by_split(
 
 
 def held_out(labels: Mapping[str, tuple[int, ...]], fraction: float, seed: int) -> set[str]:
-    """The pictures to validate with: about ``fraction`` of every class, and of each with two or more at least one.
+    """The images to validate with: about ``fraction`` of every class, and of each with two or more at least one.
 
     Within a class they are chosen by a hash of seed and path, so neither the order of files nor the folder above
-    them matters, and pictures that are added later leave most others where they were. Pictures with several labels
+    them matters, and images that are added later leave most others where they were. Images with several labels
     are dealt out class by class, the rarest first (Sechidis et al. 2011, "On the Stratification of Multi-Label
-    Data"), and none leaves a class without training pictures.
+    Data"), and none leaves a class without training images.
 
     Args:
         labels: path from the folder of the data -> the numbers of its labels.

@@ -1,1 +1,1 @@
-"""Things to try the package on without a network: a world of drawn pictures, a checkpoint, a tour."""
+"""Things to try the package on without a network: a world of drawn images, a checkpoint, a tour."""

@@ -1,4 +1,4 @@
-"""Which combinations training never shows, in pictures or in words.
+"""Which combinations training never shows, in images or in words.
 
 The split is fixed: another seed draws other scenes, but holds out the same. Every shape, colour and texture is
 seen, only not together with each other one.

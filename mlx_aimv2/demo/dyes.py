@@ -25,7 +25,7 @@ def dyes(scene: Scene, seed: int | str, *, keep_things: bool = False) -> Colors:
     """Any colours for the ground of a scene, and for the things on it unless these keep their own.
 
     Things can just be told from the ground; the ink of a texture may come near to it. Neither a colour without a name
-    of a thing nor that of its ink comes near to a paint that training never shows its shape in, before each picture
+    of a thing nor that of its ink comes near to a paint that training never shows its shape in, before each image
     makes them a little different (`surfaces.jittered`). The ink on a thing in its own colour is half that colour, and
     may be any.
 

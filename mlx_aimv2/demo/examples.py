@@ -1,4 +1,4 @@
-"""Pictures with captions, each from its own seed, so that any one can be drawn without the others."""
+"""Images with captions, each from its own seed, so that any one can be drawn without the others."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .painting import Conditions, close_up, paint
 from .ranges import check_range
 from .scenes import Scene
 
-ALONE = 2 / 3  # of the pictures to show, the share with one kind of thing
-TRIES = 20  # per retrieval picture, to find a caption that no other has
+ALONE = 2 / 3  # of the images to show, the share with one kind of thing
+TRIES = 20  # per retrieval image, to find a caption that no other has
 Dyed = Literal["nothing", "ground", "everything"]
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture that is drawn when asked for, and what is said of it.
+    """An image that is drawn when asked for, and what is said of it.
 
     Attributes:
         scene: what it shows, but for the colours of what is dyed.
         caption: a sentence about it; in the zero-shot set its label.
         seed: of all that the scene does not say.
-        near: whether the picture is a close-up of one of the things.
+        near: whether the image is a close-up of one of the things.
         dyed: what has any colour, with or without a name, which the caption does not tell; nothing from nearby.
     """
 
@@ -42,12 +42,12 @@ class Example:
     dyed: Dyed = "nothing"
 
     def named(self) -> Example:
-        """The same picture, mostly called by little more than colour and shape where it shows one kind of thing."""
+        """The same image, mostly called by little more than colour and shape where it shows one kind of thing."""
         rng = random.Random(f"{self.seed}/names")
         return replace(self, caption=naming_caption(self.scene, rng, _most_said(self.dyed)))
 
-    def picture(self, side: int, conditions: Conditions | None = None) -> Image.Image:
-        """The picture, ``side`` pixels wide and high, or half of that from nearby; the same at every call.
+    def image(self, side: int, conditions: Conditions | None = None) -> Image.Image:
+        """The image, ``side`` pixels wide and high, or half of that from nearby; the same at every call.
 
         Raises:
             InputError: the side is out of range.
@@ -90,7 +90,7 @@ def training_examples(count: int, seed: int = 0, split: str = "train") -> Iterat
 
 
 def dyed_examples(count: int, seed: int = 0) -> list[Example]:
-    """Pictures with a ground of any colour, every second with things of any colour too: shapes to know by themselves.
+    """Images with a ground of any colour, every second with things of any colour too: shapes to know by themselves.
 
     Captions tell no such colour. Held-out combinations are left out, and every colour without a name of a thing that
     comes near to that of one: see `dyes`.
@@ -126,7 +126,7 @@ def _close_up_example(index: int, seed: int) -> Example:
 
 
 def zero_shot_examples(count: int, seed: int = 0) -> list[Example]:
-    """Pictures of one kind of thing whose shape and colour training never shows together.
+    """Images of one kind of thing whose shape and colour training never shows together.
 
     The caption is the label, one of `scenes.LABELS`; the held-out ones take turns.
 
@@ -144,7 +144,7 @@ def _zero_shot_example(index: int, seed: int) -> Example:
 
 
 def retrieval_examples(count: int, seed: int = 0) -> list[Example]:
-    """Pictures with held-out combinations and their full captions, no two of which tell of the same scene.
+    """Images with held-out combinations and their full captions, no two of which tell of the same scene.
 
     Raises:
         InputError: the count is negative, or larger than there are different scenes to be found.
@@ -194,7 +194,7 @@ def shown_examples(count: int, seed: int = 0) -> list[Example]:
 
 
 def _beside_another(count: int, seed: int) -> list[Example]:
-    """Pictures of two kinds of things, the first of a held-out shape and colour."""
+    """Images of two kinds of things, the first of a held-out shape and colour."""
     names = (f"{seed}/beside/{attempt}" for attempt in itertools.count())
     scenes = ((name, held_out_scene(random.Random(name))) for name in names)
     found = (Example(scene, caption(scene), name) for name, scene in scenes if scene.other is not None)

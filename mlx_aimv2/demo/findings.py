@@ -1,4 +1,4 @@
-"""What came of a tour: pictures with what a model says of them, sentences with what it finds."""
+"""What came of a tour: images with what a model says of them, sentences with what it finds."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from ..inference.zero_shot import Prediction
 from .examples import Example
 
-PICTURES, LABELS_FILE, VECTORS, SHEET = "pictures", "labels.txt", "vectors.npz", "contact-sheet.png"
-KEPT = 5  # pictures that are told of each sentence
+IMAGES, LABELS_FILE, VECTORS, SHEET = "images", "labels.txt", "vectors.npz", "contact-sheet.png"
+KEPT = 5  # images that are told of each sentence
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A drawn picture, and what the model says of it.
+class TourImage:
+    """A drawn image, and what the model says of it.
 
     Attributes:
         path: its file.
         example: what is on it.
         predictions: the likeliest labels, best first.
-        neighbours: the numbers of the pictures most like it and their cosines, best first.
+        neighbours: the numbers of the images most like it and their cosines, best first.
     """
 
     path: Path
@@ -42,12 +42,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence about one picture, and the pictures that the model finds with it.
+    """A sentence about one image, and the images that the model finds with it.
 
     Attributes:
         text: the sentence.
-        own: the number of the picture that it is about.
-        ranking: the numbers of all pictures and their cosines, best first.
+        own: the number of the image that it is about.
+        ranking: the numbers of all images and their cosines, best first.
     """
 
     text: str
@@ -56,7 +56,7 @@ class Sentence:
 
     @property
     def rank(self) -> int:
-        """Where its own picture stands, from 1."""
+        """Where its own image stands, from 1."""
         return [number for number, _ in self.ranking].index(self.own) + 1
 
 
@@ -73,51 +73,51 @@ class Tour:
     """What was done, and what came of it.
 
     Attributes:
-        folder: with the pictures, their vectors and the contact sheet.
+        folder: with the images, their vectors and the contact sheet.
         model: the name of the checkpoint.
-        pictures: in the order of their files.
+        images: in the order of their files.
         sentences: about some of them.
         steps: in order.
     """
 
     folder: Path
     model: str
-    pictures: tuple[Picture, ...]
+    images: tuple[TourImage, ...]
     sentences: tuple[Sentence, ...]
     steps: tuple[Step, ...]
 
     @property
     def right(self) -> int:
-        """Of how many pictures the best prediction names a thing that is there."""
-        return sum(picture.is_right for picture in self.pictures)
+        """Of how many images the best prediction names a thing that is there."""
+        return sum(image.is_right for image in self.images)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON."""
         return {
             "folder": str(self.folder),
             "model": self.model,
-            "top1": self.right / len(self.pictures),
-            "pictures": [self._picture_entry(picture) for picture in self.pictures],
+            "top1": self.right / len(self.images),
+            "images": [self._image_entry(image) for image in self.images],
             "sentences": [self._sentence_entry(sentence) for sentence in self.sentences],
             "vectors": str(self.folder / VECTORS),
             "contact_sheet": str(self.folder / SHEET),
             "steps": [asdict(step) for step in self.steps],
         }
 
-    def _picture_entry(self, picture: Picture) -> dict[str, Any]:
+    def _image_entry(self, image: TourImage) -> dict[str, Any]:
         return {
-            "path": str(picture.path),
-            "caption": picture.example.caption,
-            "labels": list(picture.labels),
-            "predictions": [{"label": label, "score": score} for label, score in picture.predictions],
-            "right": picture.is_right,
-            "neighbours": self._scored(picture.neighbours),
+            "path": str(image.path),
+            "caption": image.example.caption,
+            "labels": list(image.labels),
+            "predictions": [{"label": label, "score": score} for label, score in image.predictions],
+            "right": image.is_right,
+            "neighbours": self._scored(image.neighbours),
         }
 
     def _sentence_entry(self, sentence: Sentence) -> dict[str, Any]:
-        own = str(self.pictures[sentence.own].path)
+        own = str(self.images[sentence.own].path)
         found = self._scored(sentence.ranking[:KEPT])
-        return {"text": sentence.text, "path": own, "rank": sentence.rank, "pictures": found}
+        return {"text": sentence.text, "path": own, "rank": sentence.rank, "images": found}
 
     def _scored(self, numbers: list[tuple[int, float]]) -> list[dict[str, Any]]:
-        return [{"path": str(self.pictures[k].path), "score": score} for k, score in numbers]
+        return [{"path": str(self.images[k].path), "score": score} for k, score in numbers]

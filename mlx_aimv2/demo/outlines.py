@@ -94,7 +94,7 @@ def shape_mask(
         turn: clockwise, in degrees.
 
     Returns:
-        A square picture of mode L, 255 where the thing is, else 0.
+        A square image of mode L, 255 where the thing is, else 0.
     """
     angle = math.radians(turn)
     rotation = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]) * diameter

@@ -1,4 +1,4 @@
-"""A scene as a picture, under conditions that no caption tells of."""
+"""A scene as an image, under conditions that no caption tells of."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from .surfaces import (
 )
 
 FINER = 3  # things are drawn this many times as large, then reduced
-LARGEST = 1024  # side of a picture, in pixels
+LARGEST = 1024  # side of an image, in pixels
 SMALLEST = 28
 COVERED = 0.25  # of a thing, at most
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """How hard the pictures are made.
+    """How hard the images are made.
 
     Attributes:
         turn: degrees by which things are turned at most, either way.
-        light: by which share a side of the picture is lighter or darker at most, and the whole of it.
-        blur: radius at most, in hundredths of the side; half of the pictures are sharp.
-        noise: standard deviation at most, in steps of 255; half of the pictures have none.
+        light: by which share a side of the image is lighter or darker at most, and the whole of it.
+        blur: radius at most, in hundredths of the side; half of the images are sharp.
+        noise: standard deviation at most, in steps of 255; half of the images have none.
         occlusion: the share of things of which something covers a part, a quarter at most.
 
     Raises:
@@ -67,7 +67,7 @@ def paint(
     conditions: Conditions | None = None,
     colors: Colors | None = None,
 ) -> Image.Image:
-    """The picture of a scene, the same for the same seed.
+    """The image of a scene, the same for the same seed.
 
     Args:
         scene: what is on it.
@@ -79,29 +79,29 @@ def paint(
     Raises:
         InputError: the side is out of range.
     """
-    picture, _ = _painted(scene, side, seed, conditions, colors)
-    return picture
+    image, _ = _painted(scene, side, seed, conditions, colors)
+    return image
 
 
 def close_up(scene: Scene, side: int, seed: int | str, conditions: Conditions | None = None) -> Image.Image:
-    """A square cut out of the same picture, half as wide and high, with one of its things whole in it.
+    """A square cut out of the same image, half as wide and high, with one of its things whole in it.
 
     The largest things may lose a part of a pixel at an edge.
 
     Args:
-        scene: what is on the picture.
-        side: width and height of the picture that it is cut out of, in pixels, 28 to 1024.
+        scene: what is on the image.
+        side: width and height of the image that it is cut out of, in pixels, 28 to 1024.
         seed: of everything that the scene does not say.
         conditions: None for the usual ones.
 
     Raises:
         InputError: the side is out of range.
     """
-    picture, found = _painted(scene, side, seed, conditions, None)
+    image, found = _painted(scene, side, seed, conditions, None)
     rng = random.Random(f"close up/{seed}")
     place = rng.choice(found)
     left, top = (_cut(middle, place.diameter, side, rng) for middle in (place.x, place.y))
-    return picture.crop((left, top, left + side // 2, top + side // 2))
+    return image.crop((left, top, left + side // 2, top + side // 2))
 
 
 def _cut(middle: float, diameter: float, side: int, rng: random.Random) -> int:
@@ -118,7 +118,7 @@ def _painted(
     conditions: Conditions | None,
     colors: Colors | None,
 ) -> tuple[Image.Image, list[Place]]:
-    """The picture, and where the things on it lie."""
+    """The image, and where the things on it lie."""
     check_range("the side", side, SMALLEST, LARGEST)
     conditions = conditions or Conditions()
     rng = random.Random(f"paint/{seed}")
@@ -135,9 +135,9 @@ class _Patch:
     """The square around a thing, in fine pixels.
 
     Attributes:
-        left: of the square in the picture, in pixels.
+        left: of the square in the image, in pixels.
         top: likewise.
-        pixels: its side in the picture.
+        pixels: its side in the image.
         mask: (n, n) bool, where the thing is.
         x: (1, n), rightwards from the middle of the thing in its diameters.
         y: (n, 1), downwards.
@@ -162,7 +162,7 @@ def _patch(place: Place, side: int, turn: float) -> _Patch:
 
 
 def _stamp(canvas: Pixels, place: Place, colors: Colors, conditions: Conditions, rng: random.Random) -> None:
-    """Paint one thing, and perhaps what covers a part of it, into the picture."""
+    """Paint one thing, and perhaps what covers a part of it, into the image."""
     side = canvas.shape[0]
     patch = _patch(place, side, rng.uniform(-conditions.turn, conditions.turn))
     fill, ink = (jittered(color, rng) for color in colors.things[place.thing])
@@ -198,7 +198,7 @@ def _cover(patch: _Patch, rng: random.Random) -> NDArray[np.bool_]:
 
 
 def _photographed(canvas: Pixels, conditions: Conditions, rng: random.Random) -> Image.Image:
-    """The picture as a camera might have taken it: lit, blurred, noisy, in that order."""
+    """The image as a camera might have taken it: lit, blurred, noisy, in that order."""
     side = canvas.shape[0]
     whole, tilt = (rng.uniform(-conditions.light, conditions.light) for _ in range(2))
     canvas *= ((slope(side, rng.uniform(0, 2 * math.pi)) - 0.5) * (2 * tilt) + (1 + whole))[..., None]

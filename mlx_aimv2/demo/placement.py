@@ -11,19 +11,19 @@ DIAMETERS = {
     "small": (0.31, 0.33),
     "medium": (0.385, 0.405),
     "large": (0.46, 0.48),
-}  # in sides of the picture
-MARGIN = 0.02  # that stays free at the edges, in sides of the picture
+}  # in sides of the image
+MARGIN = 0.02  # that stays free at the edges, in sides of the image
 PLAY = 0.04  # by how much a thing may lie off its place
 SLANT = 0.12  # by how much two things may lie off one line
 
 
 @dataclass(frozen=True)
 class Place:
-    """A single thing in a picture.
+    """A single thing in an image.
 
     Attributes:
         thing: what it is; its count plays no part any more.
-        x: of its middle, from the left, in sides of the picture.
+        x: of its middle, from the left, in sides of the image.
         y: of its middle, from the top.
         diameter: of the circle around it.
     """
@@ -35,7 +35,7 @@ class Place:
 
 
 def places(scene: Scene, rng: random.Random) -> list[Place]:
-    """Where each single thing lies, whole within the picture.
+    """Where each single thing lies, whole within the image.
 
     Two or more of a kind lie in different quarters. The circles around two kinds do not meet.
     """

@@ -98,7 +98,7 @@ class Ground:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a caption can tell of a picture.
+    """All that a caption can tell of an image.
 
     Attributes:
         thing: what is there.
@@ -136,7 +136,7 @@ class Scene:
         return (self.thing,) if self.other is None else (self.thing, self.other)
 
     def reversed(self) -> Scene:
-        """The same picture told from the other thing; a scene without another is its own reverse."""
+        """The same image told from the other thing; a scene without another is its own reverse."""
         if self.other is None or self.relation is None:
             return self
         return Scene(self.other, self.ground, relation=RELATIONS[self.relation], other=self.thing)

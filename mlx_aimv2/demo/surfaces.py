@@ -41,14 +41,14 @@ GREY: Color = (122, 122, 122)  # in place of these on black and white, or one co
 TINT = 0.5  # how much of that a texture shows, so that most of the thing's own colour stays
 FADE = 0.3  # how much of its colour a fading ground has lost at its far side
 LEAST_CONTRAST = 160.0  # distance in RGB of a thing from both sides of its ground
-JITTER = 9.0  # by how much a channel of a colour differs from picture to picture
+JITTER = 9.0  # by how much a channel of a colour differs from image to image
 GRAIN = 28.0  # of a speckled ground, at most
 GRAINS = 32  # along its side
 
 
 @dataclass(frozen=True)
 class Colors:
-    """What the picture of a scene is painted in.
+    """What the image of a scene is painted in.
 
     Attributes:
         ground: its colours at its two sides.
@@ -170,7 +170,7 @@ def ground_pixels(sides: Sides, finish: str, side: int, rng: random.Random) -> P
     Args:
         sides: its colours.
         finish: one of `scenes.FINISHES`.
-        side: of the picture, in pixels.
+        side: of the image, in pixels.
         rng: of what is not told of it.
 
     Returns:

@@ -1,4 +1,4 @@
-"""All that an image-text pair does, on a few drawn pictures: vectors, labels, sentences, neighbours."""
+"""All that an image-text pair does, on a few drawn images: vectors, labels, sentences, neighbours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ExistsError, InputError, OutputError
-from ..evaluation.canvas import save_picture
+from ..evaluation.canvas import save_image
 from ..events import Notice, OnEvent, ignore
 from ..inference.embedder import Embedder
 from ..inference.zero_shot import ZeroShotClassifier
@@ -22,10 +22,10 @@ from ..storage.atomic import replacing
 from ..vectors.files import write
 from .contact_sheet import draw_contact_sheet
 from .examples import Example, shown_examples
-from .findings import KEPT, LABELS_FILE, PICTURES, SHEET, VECTORS, Picture, Sentence, Step, Tour
+from .findings import IMAGES, KEPT, LABELS_FILE, SHEET, VECTORS, Sentence, Step, Tour, TourImage
 from .scenes import LABELS
 
-SIDE = 224  # of the pictures, in pixels
+SIDE = 224  # of the images, in pixels
 FEWEST, MOST = 4, 60
 TEMPLATES = ("{}", "a {}")  # as the captions of the drawn world put it
 SENTENCES = 3
@@ -39,7 +39,7 @@ class TourOptions:
 
     Attributes:
         model: a folder, a repository, or a short name of an image-text pair.
-        seed: of the pictures.
+        seed: of the images.
         count: how many there are.
         force: write into a folder that holds something already.
 
@@ -54,7 +54,7 @@ class TourOptions:
 
     def __post_init__(self) -> None:
         if not FEWEST <= self.count <= MOST:
-            raise InputError(f"the count is {self.count!r}, but has to be from {FEWEST} to {MOST} pictures")
+            raise InputError(f"the count is {self.count!r}, but has to be from {FEWEST} to {MOST} images")
 
 
 class _Steps:
@@ -73,11 +73,11 @@ class _Steps:
 
 
 def take_tour(folder: Path, options: TourOptions | None = None, on_event: OnEvent = ignore) -> Tour:
-    """Draw pictures with things that `demo` has never seen, and let a model embed, label, find and compare them.
+    """Draw images with things that `demo` has never seen, and let a model embed, label, find and compare them.
 
     Args:
-        folder: for `pictures/`, `labels.txt`, `vectors.npz` and `contact-sheet.png`.
-        options: which model, which pictures.
+        folder: for `images/`, `labels.txt`, `vectors.npz` and `contact-sheet.png`.
+        options: which model, which images.
         on_event: called with what is done, and how long it took.
 
     Raises:
@@ -94,18 +94,18 @@ def take_tour(folder: Path, options: TourOptions | None = None, on_event: OnEven
     with steps.step("label", f"embedded {len(LABELS)} labels"):
         classifier = ZeroShotClassifier(model, processor, LABELS, TEMPLATES)
     examples = shown_examples(options.count, options.seed)
-    with steps.step("draw", f"drew {len(examples)} pictures into {folder / PICTURES}"):
+    with steps.step("draw", f"drew {len(examples)} images into {folder / IMAGES}"):
         paths = _draw(folder, examples)
     with steps.step("embed", f"embedded them into {folder / VECTORS}"):
         vectors = embedder.images(paths)
         write(folder / VECTORS, [str(path) for path in paths], vectors, embedder.fingerprint)
     with steps.step("classify", "classified them"):
-        pictures = _classified(paths, examples, vectors, classifier)
+        images = _classified(paths, examples, vectors, classifier)
     with steps.step("rank", f"ranked them for {SENTENCES} sentences"):
         sentences = _ranked(examples, vectors, embedder)
-    tour = Tour(folder, model.origin.name, pictures, sentences, tuple(steps.done))
+    tour = Tour(folder, model.origin.name, images, sentences, tuple(steps.done))
     with steps.step("sheet", f"put all of it on {folder / SHEET}"):
-        save_picture(folder / SHEET, draw_contact_sheet(tour))
+        save_image(folder / SHEET, draw_contact_sheet(tour))
     return replace(tour, steps=tuple(steps.done))
 
 
@@ -113,7 +113,7 @@ def _check_folder(folder: Path, force: bool) -> None:
     with _writing(folder):
         other = folder.exists() and not folder.is_dir()
         full = folder.is_dir() and any(folder.iterdir())
-        earlier = (folder / PICTURES).is_dir()
+        earlier = (folder / IMAGES).is_dir()
     if other:
         raise ExistsError(f"{folder} is not a folder: name another")
     if earlier and not force:
@@ -133,10 +133,10 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _draw(folder: Path, examples: list[Example]) -> list[Path]:
-    """Write the labels, and the pictures in place of those of an earlier tour; the files of the pictures."""
+    """Write the labels, and the images in place of those of an earlier tour; the files of the images."""
     with _writing(folder):
-        (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-        for earlier in (folder / PICTURES).iterdir():
+        (folder / IMAGES).mkdir(parents=True, exist_ok=True)
+        for earlier in (folder / IMAGES).iterdir():
             if _DRAWN.fullmatch(earlier.name):
                 earlier.unlink()
     with replacing(folder / LABELS_FILE) as partial:
@@ -144,26 +144,26 @@ def _draw(folder: Path, examples: list[Example]) -> list[Path]:
     paths = []
     for number, example in enumerate(examples):
         words = "-".join(thing.label.replace(" ", "-") for thing in example.scene.things)
-        paths.append(folder / PICTURES / f"{number:02d}-{words}.png")
-        save_picture(paths[-1], example.picture(SIDE))
+        paths.append(folder / IMAGES / f"{number:02d}-{words}.png")
+        save_image(paths[-1], example.image(SIDE))
     return paths
 
 
 def _classified(
     paths: list[Path], examples: list[Example], vectors: np.ndarray, classifier: ZeroShotClassifier
-) -> tuple[Picture, ...]:
-    """The pictures with their best labels and nearest neighbours; ``vectors`` (N, P) have unit length."""
+) -> tuple[TourImage, ...]:
+    """The images with their best labels and nearest neighbours; ``vectors`` (N, P) have unit length."""
     scores, cosines = classifier.scores(vectors), vectors @ vectors.T  # (N, C), (N, N)
     np.fill_diagonal(cosines, -np.inf)
-    pictures = []
+    images = []
     for k, (path, example) in enumerate(zip(paths, examples, strict=True)):
         predictions = [(classifier.labels[c], score) for c, score in _best(scores[k])[:KEPT]]
-        pictures.append(Picture(path, example, predictions, _best(cosines[k])[: min(KEPT, len(paths) - 1)]))
-    return tuple(pictures)
+        images.append(TourImage(path, example, predictions, _best(cosines[k])[: min(KEPT, len(paths) - 1)]))
+    return tuple(images)
 
 
 def _ranked(examples: list[Example], vectors: np.ndarray, embedder: Embedder) -> tuple[Sentence, ...]:
-    """Sentences about pictures that differ in kind, with the pictures ranked for each."""
+    """Sentences about images that differ in kind, with the images ranked for each."""
     kinds = {(one.scene.other is None, one.scene.thing.count > 1): k for k, one in enumerate(examples)}
     others = [k for k in range(len(examples)) if k not in kinds.values()]
     numbers = sorted([*kinds.values(), *others][:SENTENCES])

@@ -1,4 +1,4 @@
-"""What pictures of numbers are drawn with: text in any script, axes with round numbers, lines through points."""
+"""What images of numbers are drawn with: text in any script, axes with round numbers, lines through points."""
 
 from __future__ import annotations
 
@@ -90,16 +90,16 @@ def length(text: str, size: int, width: float = math.inf, instead: str = "?") ->
 
 
 class Canvas:
-    """A white picture to draw on; every measure is in pixels of the finished picture."""
+    """A white image to draw on; every measure is in pixels of the finished image."""
 
     def __init__(self, width: float, height: float) -> None:
-        """Begin an empty picture."""
+        """Begin an empty image."""
         self.size = (max(1, round(width)), max(1, round(height)))
         self.image = Image.new("RGB", (self.size[0] * SCALE, self.size[1] * SCALE), PAPER)
         self._draw = ImageDraw.Draw(self.image)
 
     def finish(self) -> Image.Image:
-        """The finished picture."""
+        """The finished image."""
         return self.image.resize(self.size, Image.Resampling.LANCZOS)
 
     def text(
@@ -127,7 +127,7 @@ class Canvas:
         self.image.paste(INK, place, turned)
 
     def line(self, points: Points, color: Color, width: float = LINE) -> None:
-        """A line through points, which the finished picture has smooth."""
+        """A line through points, which the finished image has smooth."""
         scaled = [(x * SCALE, y * SCALE) for x, y in points]
         self._draw.line(scaled, fill=color, width=round(width * SCALE), joint="curve")
 
@@ -232,11 +232,11 @@ def number(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
-def save_picture(path: Path, picture: Image.Image) -> None:
-    """Write a picture as PNG, whole or not at all.
+def save_image(path: Path, image: Image.Image) -> None:
+    """Write an image as PNG, whole or not at all.
 
     Raises:
         OutputError: it cannot be written.
     """
     with replacing(path) as partial:
-        picture.save(partial, format="PNG")
+        image.save(partial, format="PNG")

@@ -1,4 +1,4 @@
-"""How good a model's labels are on pictures whose labels are known."""
+"""How good a model's labels are on images whose labels are known."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .plots import draw_calibration, draw_confusion
 from .predictions import Labelled, Predictions
 
 STAGE = "evaluating"
-MISTAKES = 100  # of the wrong pictures, how many are kept
+MISTAKES = 100  # of the wrong images, how many are kept
 
 LogitStream = Callable[[Sequence[str]], Iterable[Embedded]]
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture that was labelled wrongly.
+    """An image that was labelled wrongly.
 
     Attributes:
         path: where it lies.
@@ -48,12 +48,12 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a model is on some pictures.
+    """How good a model is on some images.
 
     Attributes:
         metrics: the numbers.
-        skipped: pictures that could not be read, and why; they count nowhere.
-        mistakes: the wrong pictures of the highest confidence, the surest first.
+        skipped: images that could not be read, and why; they count nowhere.
+        mistakes: the wrong images of the highest confidence, the surest first.
         predictions: of every image that could be read.
         label_texts: what each label was called in a prompt; none without prompts.
         lists_predictions: whether `to_dict` has all predictions, under the key `predictions`.
@@ -82,11 +82,11 @@ class Evaluation:
         }
 
     def drawn(self) -> dict[str, Image.Image]:
-        """Pictures for a report, by the names of their files."""
-        pictures = {"calibration.png": draw_calibration(self.metrics.calibration)}
+        """Images for a report, by the names of their files."""
+        images = {"calibration.png": draw_calibration(self.metrics.calibration)}
         if self.metrics.confusion is not None:
-            pictures["confusion.png"] = draw_confusion(self.metrics.confusion, self.metrics.labels)
-        return pictures
+            images["confusion.png"] = draw_confusion(self.metrics.confusion, self.metrics.labels)
+        return images
 
 
 def evaluate_classifier(
@@ -104,14 +104,14 @@ def evaluate_classifier(
     Args:
         classifier: its `labels`, where it has any, are what ``labels`` are looked up in by name.
         processor: from `load`.
-        examples: paths of pictures with numbers of ``labels``.
+        examples: paths of images with numbers of ``labels``.
         labels: what the numbers of the examples stand for.
-        batch_size: pictures computed at once; None for what suits the device.
-        multi_label: a picture may have any number of labels, each a yes or no; else it has exactly one.
-        on_event: called with progress, and the pictures that cannot be read.
+        batch_size: images computed at once; None for what suits the device.
+        multi_label: an image may have any number of labels, each a yes or no; else it has exactly one.
+        on_event: called with progress, and the images that cannot be read.
 
     Raises:
-        InputError: no examples, none that can be read, a label the classifier does not know, or a picture with
+        InputError: no examples, none that can be read, a label the classifier does not know, or an image with
             none or several where it has to have one.
         NonFiniteError: the classifier gives NaN or infinity.
     """
@@ -137,11 +137,11 @@ def evaluate_zero_shot(
     Args:
         model: an image-text pair from `load`.
         processor: from `load`.
-        examples: paths of pictures, each with the number of one label.
+        examples: paths of images, each with the number of one label.
         labels: what the numbers stand for: names of classes, of which `label_texts` makes words for the prompts; or
             a mapping of names to such words.
         templates: sentences with `{}` where the label goes; None for a small set of general ones.
-        batch_size: pictures computed at once; None for what suits the device.
+        batch_size: images computed at once; None for what suits the device.
         on_event: called with progress, notices, and the images that cannot be read; without it, notices are Python
             warnings.
 
@@ -176,7 +176,7 @@ def _translated(examples: Sequence[Labelled], labels: Sequence[str], known: Sequ
     if unknown := [label for label in labels if label not in numbers]:
         raise InputError(
             f"the classifier does not know {quoted(unknown)}: it was trained on {quoted(known)}; evaluate it on"
-            " pictures with its own labels"
+            " images with its own labels"
         )
     return [(path, tuple(numbers[labels[k]] for k in numbered)) for path, numbered in examples]
 
@@ -204,9 +204,7 @@ def _evaluate(
             rows.append(item.vector)
         on_event(Progress(STAGE, item.index + 1, len(examples)))
     if not good:
-        raise InputError(
-            f"none of {len(examples)} pictures can be read, the first because {skipped[0].reason}"
-        )
+        raise InputError(f"none of {len(examples)} images can be read, the first because {skipped[0].reason}")
     logits = np.stack(rows)  # (N, C)
     if multi_label:
         targets = np.zeros(logits.shape, dtype=np.int64)
@@ -223,11 +221,11 @@ def _evaluate(
 
 def _check_examples(examples: Sequence[Labelled], labels: Sequence[str], multi_label: bool) -> None:
     if not examples:
-        raise InputError("there are no pictures to evaluate")
+        raise InputError("there are no images to evaluate")
     for path, numbers in examples:
         if not multi_label and len(numbers) != 1:
             raise InputError(
-                f"{path} has {len(numbers)} labels, and this model gives every picture exactly one: evaluate one"
+                f"{path} has {len(numbers)} labels, and this model gives every image exactly one: evaluate one"
                 " that was trained on several labels"
             )
         if any(not 0 <= number < len(labels) for number in numbers):
@@ -237,7 +235,7 @@ def _check_examples(examples: Sequence[Labelled], labels: Sequence[str], multi_l
 
 
 def _mistakes(good: Sequence[Labelled], logits: np.ndarray, labels: Sequence[str]) -> Iterator[Mistake]:
-    """The wrong pictures of the highest confidence, where every picture has one label."""
+    """The wrong images of the highest confidence, where every image has one label."""
     predicted = logits.argmax(axis=1)
     confidence = np.exp(log_softmax(logits).max(axis=1))
     wrong = [k for k, (_, numbers) in enumerate(good) if predicted[k] != numbers[0]]
@@ -249,7 +247,7 @@ def _mistakes(good: Sequence[Labelled], logits: np.ndarray, labels: Sequence[str
 def _multi_label_mistakes(
     good: Sequence[Labelled], logits: np.ndarray, targets: np.ndarray, labels: Sequence[str]
 ) -> Iterator[Mistake]:
-    """The pictures with a label too many or too few of the highest confidence."""
+    """The images with a label too many or too few of the highest confidence."""
     probabilities = sigmoid(logits)
     predicted = probabilities >= THRESHOLD
     sure = np.where(predicted != targets.astype(bool), np.maximum(probabilities, 1 - probabilities), 0)

@@ -34,7 +34,7 @@ class ClassMetrics:
         precision: of what was called so, the share that is.
         recall: of what is so, the share that was called so.
         f1: their harmonic mean.
-        support: how many pictures are so.
+        support: how many images are so.
     """
 
     label: str
@@ -68,9 +68,9 @@ class Metrics:
     """How good predictions are, as fractions; what does not apply is None.
 
     Attributes:
-        count: pictures.
+        count: images.
         labels: names of the classes.
-        multi_label: whether a picture may have any number of labels.
+        multi_label: whether an image may have any number of labels.
         macro_f1: mean F1 of the classes that occur, in the truth or among the predictions.
         ece: expected calibration error (Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3).
         nll: mean negative log likelihood of the truth, in nats; with several labels, of every label's yes or no.
@@ -103,7 +103,7 @@ class Metrics:
         """Everything that applies, as plain values for JSON."""
         numbers = {name: getattr(self, name) for name, _, _ in SHOWN}
         plain: dict[str, Any] = {
-            "pictures": self.count,
+            "images": self.count,
             "multi_label": self.multi_label,
             **{name: number for name, number in numbers.items() if number is not None},
             "labels": list(self.labels),
@@ -114,7 +114,7 @@ class Metrics:
 
     def rows(self) -> list[tuple[str, str]]:
         """The numbers over all classes as a table: what, and how much."""
-        shown = [("pictures", f"{self.count:,}"), ("classes", f"{len(self.labels):,}")]
+        shown = [("images", f"{self.count:,}"), ("classes", f"{len(self.labels):,}")]
         for name, words, is_share in SHOWN:
             number = getattr(self, name)
             if number is None or (name == "top5" and len(self.labels) <= TOP):  # which is 1 whatever was said
@@ -178,7 +178,7 @@ def measure_multi_label(logits: np.ndarray, targets: np.ndarray, labels: Sequenc
 
     Args:
         logits: (N, C), of every label by itself.
-        targets: (N, C), 1 where a picture has a label, else 0.
+        targets: (N, C), 1 where an image has a label, else 0.
         labels: names of the C classes.
 
     Raises:
@@ -262,7 +262,7 @@ def _checked(logits: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     if not logits.size:
         raise InputError("there are no predictions to measure")
     if np.isnan(logits).any():
-        raise InputError("the logits hold NaN: leave those pictures out")
+        raise InputError("the logits hold NaN: leave those images out")
     return logits
 
 

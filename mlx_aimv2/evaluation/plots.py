@@ -1,4 +1,4 @@
-"""Pictures of how a training went and how good its predictions are, drawn with Pillow alone."""
+"""Images of how a training went and how good its predictions are, drawn with Pillow alone."""
 
 from __future__ import annotations
 

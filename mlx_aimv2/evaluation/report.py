@@ -12,7 +12,7 @@ from PIL import Image
 from ..errors import ExistsError, OutputError
 from ..storage.atomic import refuse_existing
 from ..storage.swap import replacing_together
-from .canvas import save_picture
+from .canvas import save_image
 
 REPORT, PLOTS = "evaluation.json", ("calibration.png", "confusion.png")  # the files of a report
 
@@ -48,7 +48,7 @@ def write_report(folder: Path, evaluation: Reported) -> list[Path]:
     text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
     with replacing_together(folder / ".report", REPORT) as partial:
         for name, plot in plots.items():
-            save_picture(partial / name, plot)
+            save_image(partial / name, plot)
         (partial / REPORT).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     for name in set(PLOTS) - plots.keys():
         (folder / name).unlink(missing_ok=True)  # of an earlier report of another kind

@@ -1,4 +1,4 @@
-"""How well captions find their pictures, and pictures their captions."""
+"""How well captions find their images, and images their captions."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ STAGE = "evaluating"
 CAPTION, CAPTIONS = "caption", "captions"
 KS = (1, 5, 10)
 ROWS = 1024  # of the similarities that are held at once
-MISTAKES = 100  # of the captions that find their picture last, how many are kept
+MISTAKES = 100  # of the captions that find their image last, how many are kept
 
-Captions = tuple[str, Sequence[str]]  # a picture's path, and its captions
+Captions = tuple[str, Sequence[str]]  # an image's path, and its captions
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Ranks:
 
 @dataclass(frozen=True)
 class RetrievalMetrics:
-    """Retrieval in both directions. Captions that are the same are one, which all their pictures are right for.
+    """Retrieval in both directions. Captions that are the same are one, which all their images are right for.
 
     Attributes:
-        image_to_text: a picture is asked for its captions, any of which is right, among all different ones.
-        text_to_image: a caption is asked for its picture among all.
+        image_to_text: an image is asked for its captions, any of which is right, among all different ones.
+        text_to_image: a caption is asked for its image among all.
     """
 
     image_to_text: Ranks
@@ -60,7 +60,7 @@ class RetrievalMetrics:
     def to_dict(self) -> dict[str, Any]:
         """Counts, recalls as fractions (`recall@k` is the mean of both directions), and median ranks."""
         return {
-            "pictures": len(self.image_to_text.ranks),
+            "images": len(self.image_to_text.ranks),
             "captions": len(self.text_to_image.ranks),
             **self.numbers(),
         }
@@ -74,7 +74,7 @@ class RetrievalMetrics:
 
     def rows(self) -> list[tuple[str, str]]:
         """The numbers as a table: what, and how much."""
-        shown = [("pictures", f"{len(self.image_to_text.ranks):,}")]
+        shown = [("images", f"{len(self.image_to_text.ranks):,}")]
         shown.append(("different captions", f"{len(self.text_to_image.ranks):,}"))
         both = (("image to text", self.image_to_text), ("text to image", self.text_to_image))
         for words, ranks in both:
@@ -84,13 +84,13 @@ class RetrievalMetrics:
 
 @dataclass(frozen=True)
 class Miss:
-    """A caption that found another picture than its own.
+    """A caption that found another image than its own.
 
     Attributes:
         caption: what was looked for.
-        path: the picture that it belongs to; the first, where it belongs to several.
-        found: the picture that it found.
-        rank: of the best picture that it belongs to.
+        path: the image that it belongs to; the first, where it belongs to several.
+        found: the image that it found.
+        rank: of the best image that it belongs to.
     """
 
     caption: str
@@ -101,12 +101,12 @@ class Miss:
 
 @dataclass(frozen=True)
 class RetrievalEvaluation:
-    """How well a pair retrieves on some pictures with captions.
+    """How well a pair retrieves on some images with captions.
 
     Attributes:
         metrics: the numbers.
-        skipped: pictures that could not be read, and why; they and their captions count nowhere.
-        mistakes: the captions that found their picture last, the worst first.
+        skipped: images that could not be read, and why; they and their captions count nowhere.
+        mistakes: the captions that found their image last, the worst first.
     """
 
     metrics: RetrievalMetrics
@@ -122,7 +122,7 @@ class RetrievalEvaluation:
         }
 
     def drawn(self) -> dict[str, Image.Image]:
-        """Pictures for a report, by the names of their files: none."""
+        """Images for a report, by the names of their files: none."""
         return {}
 
 
@@ -132,7 +132,7 @@ class Found:
 
     Attributes:
         metrics: the numbers.
-        best: (M,) the picture most like each text.
+        best: (M,) the image most like each text.
     """
 
     metrics: RetrievalMetrics
@@ -140,28 +140,28 @@ class Found:
 
 
 def retrieve(image_embeds: np.ndarray, text_embeds: np.ndarray, belonging: Sequence[Sequence[int]]) -> Found:
-    """Look for texts with pictures, and for pictures with texts.
+    """Look for texts with images, and for images with texts.
 
     Args:
         image_embeds: (N, P) of unit length.
-        text_embeds: (M, P) of unit length, of different texts, each belonging to a picture.
-        belonging: for each picture the numbers of its texts.
+        text_embeds: (M, P) of unit length, of different texts, each belonging to an image.
+        belonging: for each image the numbers of its texts.
 
     Raises:
         InputError: counts that do not fit, or nothing to look for.
         NonFiniteError: an embedding is NaN or infinity.
     """
     if len(belonging) != len(image_embeds) or not len(belonging) or not all(belonging):
-        raise InputError(f"{len(image_embeds)} pictures need a caption each, and at least one of each")
+        raise InputError(f"{len(image_embeds)} images need a caption each, and at least one of each")
     for embeds in (image_embeds, text_embeds):
         if not np.isfinite(embeds).all():
             raise NonFiniteError("the embeddings hold NaN or infinity")
-    pictures = np.repeat(np.arange(len(belonging)), [len(texts) for texts in belonging])
+    images = np.repeat(np.arange(len(belonging)), [len(texts) for texts in belonging])
     texts = np.concatenate([np.asarray(one) for one in belonging])
     if set(texts.tolist()) != set(range(len(text_embeds))):
-        raise InputError(f"the {len(text_embeds)} texts have to belong to a picture each")
-    of_images, _ = _ranks(image_embeds, text_embeds, pictures, texts)
-    of_texts, best = _ranks(text_embeds, image_embeds, texts, pictures)
+        raise InputError(f"the {len(text_embeds)} texts have to belong to an image each")
+    of_images, _ = _ranks(image_embeds, text_embeds, images, texts)
+    of_texts, best = _ranks(text_embeds, image_embeds, texts, images)
     return Found(RetrievalMetrics(Ranks(of_images), Ranks(of_texts)), best)
 
 
@@ -187,7 +187,7 @@ def _ranks(
 
 
 def numbered(captions: Sequence[Sequence[str]]) -> tuple[list[str], list[list[int]]]:
-    """The different captions of all pictures, and for each picture the numbers of its own."""
+    """The different captions of all images, and for each image the numbers of its own."""
     numbers: dict[str, int] = {}
     belonging = [
         [numbers.setdefault(caption, len(numbers)) for caption in dict.fromkeys(one)] for one in captions
@@ -203,14 +203,14 @@ def evaluate_retrieval(
     batch_size: int | None = None,
     on_event: OnEvent = ignore,
 ) -> RetrievalEvaluation:
-    """Measure how well captions and pictures find each other.
+    """Measure how well captions and images find each other.
 
     Args:
         model: an image-text pair from `load`.
         processor: from `load`.
-        examples: paths of pictures, each with its captions.
-        batch_size: pictures computed at once; None for what suits the device.
-        on_event: called with progress, and the pictures that cannot be read.
+        examples: paths of images, each with its captions.
+        batch_size: images computed at once; None for what suits the device.
+        on_event: called with progress, and the images that cannot be read.
 
     Raises:
         InputError: the model has no text encoder; no examples, or none that can be read.
@@ -219,7 +219,7 @@ def evaluate_retrieval(
     if not isinstance(model, Aimv2Model):
         raise InputError("captions need the image-text pair (--model lit); this model has no text encoder")
     if not examples:
-        raise InputError("there are no pictures to evaluate")
+        raise InputError("there are no images to evaluate")
     embedder = Embedder(model, processor, batch_size=batch_size)
     skipped: list[Skipped] = []
     good, rows = [], []
@@ -236,9 +236,7 @@ def evaluate_retrieval(
             rows.append(item.vector)
         on_event(Progress(STAGE, item.index + 1, len(examples)))
     if not good:
-        raise InputError(
-            f"none of {len(examples)} pictures can be read, the first because {skipped[0].reason}"
-        )
+        raise InputError(f"none of {len(examples)} images can be read, the first because {skipped[0].reason}")
     texts, belonging = numbered([captions for _, captions in good])
     found = retrieve(np.stack(rows), _embedded(embedder, texts, on_event), belonging)
     return RetrievalEvaluation(
@@ -264,9 +262,9 @@ def _misses(
     found: Found, texts: Sequence[str], belonging: Sequence[Sequence[int]], paths: Sequence[str]
 ) -> tuple[Miss, ...]:
     owner: dict[int, int] = {}
-    for picture, numbers in enumerate(belonging):
+    for image, numbers in enumerate(belonging):
         for number in numbers:
-            owner.setdefault(number, picture)
+            owner.setdefault(number, image)
     ranks = found.metrics.text_to_image.ranks
     worst = [int(k) for k in np.argsort(-ranks, kind="stable")[:MISTAKES] if ranks[k] > 1]
     return tuple(Miss(texts[k], paths[owner[k]], paths[int(found.best[k])], int(ranks[k])) for k in worst)

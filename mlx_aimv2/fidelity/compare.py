@@ -1,7 +1,7 @@
 """What a conversion did to a checkpoint: both are run on the same inputs, and their results compared.
 
-A layer's relative error is the largest, over a few pictures (or texts), of ||converted - original|| / ||original||,
-Frobenius norms of that layer's output on one picture. It holds what the layers before have added up to.
+A layer's relative error is the largest, over a few images (or texts), of ||converted - original|| / ||original||,
+Frobenius norms of that layer's output on one image. It holds what the layers before have added up to.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def compare(
     Args:
         original: a folder, a repository or a short name; any published layout.
         converted: likewise, of the same architecture.
-        images: pictures to run them on, at least two that can be read; None for built-in drawings.
+        images: images to run them on, at least two that can be read; None for built-in drawings.
         revision: branch, tag or commit of the original's repository.
         options: how to load; its ``weights`` names a file of the original.
-        on_event: called with progress, notices, and the pictures that cannot be read.
+        on_event: called with progress, notices, and the images that cannot be read.
 
     Raises:
-        InputError: the two are different models, or fewer than two pictures can be read.
+        InputError: the two are different models, or fewer than two images can be read.
         NonFiniteError: one of them gives NaN or infinity; its name is in the message.
         CheckpointError: one of them is no checkpoint, or damaged.
         OutputError: there is no room to unpack an .npz or .msgpack file.
@@ -80,7 +80,7 @@ def compare(
     after = run_trial("converted", second, processor, sample, options, on_event)
     mx.clear_cache()
     if len(after.images) != len(before.images):
-        raise InputError("pictures that could be read at first cannot be any more: compare once again")
+        raise InputError("images that could be read at first cannot be any more: compare once again")
     return _judge(before, after, sample, tuple(differing))
 
 
@@ -137,14 +137,14 @@ def _judge(before: Trial, after: Trial, sample: Sample, differing: tuple[str, ..
         original=before.side,
         converted=after.side,
         device="cpu" if on_cpu() else "gpu",
-        pictures=count,
+        images=count,
         drawn=sample.drawn,
         cosine_min=float(cosines.min()),
         cosine_mean=float(cosines.mean()),
         neighbour_recall=recall(before.embeddings, after.embeddings, neighbours) if count > 2 else None,
         neighbours=neighbours,
         layers=tuple(_layer_errors(*(_states(trial) for trial in (before, after))).items()),
-        layer_pictures=len(before.states),
+        layer_images=len(before.states),
         zero_shot=_zero_shot(before.labelling, after.labelling, sample.labels),
         differing=differing,
     )

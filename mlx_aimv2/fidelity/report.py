@@ -22,7 +22,7 @@ class Side:
         nbytes: its weights on disk.
         dtype: what was computed in.
         unpacked: quantized weights were unpacked to that dtype first, so that the speed is that of plain ones.
-        pictures_per_second: of the model alone, without decoding; the median of a few batches, each checkpoint
+        images_per_second: of the model alone, without decoding; the median of a few batches, each checkpoint
             by itself.
     """
 
@@ -33,7 +33,7 @@ class Side:
     nbytes: int
     dtype: str
     unpacked: bool
-    pictures_per_second: float
+    images_per_second: float
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class ZeroShot:
 
     Attributes:
         labels: what was chosen from.
-        agreement: share of the pictures whose best label is the same.
-        probability_difference: the largest of any label on any picture.
+        agreement: share of the images whose best label is the same.
+        probability_difference: the largest of any label on any image.
         text_cosine_min: the least cosine similarity of a text's two embeddings.
     """
 
@@ -61,15 +61,15 @@ class Fidelity:
         original: the one converted from.
         converted: the other.
         device: cpu or gpu.
-        pictures: how many both were run on.
+        images: how many both were run on.
         drawn: whether these were the built-in ones.
-        cosine_min: the least cosine similarity of a picture's two embeddings.
+        cosine_min: the least cosine similarity of an image's two embeddings.
         cosine_mean: their mean.
-        neighbour_recall: of each picture's nearest neighbours among the others, the share that both agree on
-            (recall@k, where k is ``neighbours``); None for two pictures, which leave no choice.
+        neighbour_recall: of each image's nearest neighbours among the others, the share that both agree on
+            (recall@k, where k is ``neighbours``); None for two images, which leave no choice.
         neighbours: how many nearest neighbours: 10, or half of the others where those are fewer than 20.
         layers: the largest relative error of the embeddings and every layer, in their order, by module path.
-        layer_pictures: how many pictures the layers were compared on.
+        layer_images: how many images the layers were compared on.
         zero_shot: for an image-text pair.
         differing: settings of the preprocessing that differ; both were given the original's inputs.
     """
@@ -77,14 +77,14 @@ class Fidelity:
     original: Side
     converted: Side
     device: str
-    pictures: int
+    images: int
     drawn: bool
     cosine_min: float
     cosine_mean: float
     neighbour_recall: float | None
     neighbours: int
     layers: tuple[tuple[str, float], ...]
-    layer_pictures: int
+    layer_images: int
     zero_shot: ZeroShot | None = None
     differing: tuple[str, ...] = ()
 
@@ -109,7 +109,7 @@ class Fidelity:
             ("stored as", *(side.quantization or side.stored for side in sides)),
             ("weights", *(f"{side.nbytes / 1e6:,.1f} MB" for side in sides)),
             ("computed in", *(f"{side.dtype}{', unpacked' * side.unpacked}" for side in sides)),
-            ("speed", *(f"{side.pictures_per_second:,.1f} pictures/s" for side in sides)),
+            ("speed", *(f"{side.images_per_second:,.1f} images/s" for side in sides)),
         ]
         return [*described, *((what, "", value) for what, value in self._measures())]  # type: ignore[list-item]
 
@@ -126,13 +126,13 @@ class Fidelity:
 
     def markdown(self) -> str:
         """A section of a model card."""
-        kind = "built-in drawings" if self.drawn else "pictures"
+        kind = "built-in drawings" if self.drawn else "images"
         device = {"cpu": "a CPU", "gpu": "a GPU"}.get(self.device, self.device)
         texts = f" or {len(self.zero_shot.labels)} texts" if self.zero_shot else ""
         lines = [
             "## Fidelity",
             "",
-            f"This checkpoint against the one it was converted from, on {self.pictures} {kind}, on {device}.",
+            f"This checkpoint against the one it was converted from, on {self.images} {kind}, on {device}.",
             "",
             "| | original | converted |",
             "|---|---|---|",
@@ -142,14 +142,14 @@ class Fidelity:
             "|---|---|",
             *(f"| {name} | {percent(error)} |" for name, error in self.worst_layers),
             "",
-            "The cosine similarity is that of a picture's two embeddings. The error of a layer is"
+            "The cosine similarity is that of an image's two embeddings. The error of a layer is"
             " ‖converted − original‖ / ‖original‖ of its output, the largest of"
-            f" {self.layer_pictures} pictures{texts}. The speed is the model's alone, without decoding.",
+            f" {self.layer_images} images{texts}. The speed is the model's alone, without decoding.",
         ]
         if self.differing:
             lines += [
                 "",
-                f"The two prepare pictures or texts differently ({', '.join(self.differing)}); both were given"
+                f"The two prepare images or texts differently ({', '.join(self.differing)}); both were given"
                 " the original's.",
             ]
         return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Simple pictures drawn with Pillow, the same for the same seed."""
+"""Simple images drawn with Pillow, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SHAPES = ("circle", "square", "triangle")
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture and what is on it."""
+    """An image and what is on it."""
 
-    picture: Image.Image
+    image: Image.Image
     caption: str  # such as `a red circle`
 
 
@@ -29,8 +29,8 @@ def draw(count: int, seed: int = 0, size: tuple[int, int] = (320, 240)) -> list[
 
 
 def _draw_one(rng: random.Random, color: str, shape: str, size: tuple[int, int]) -> Drawing:
-    picture = Image.new("RGB", size, rng.choice(GROUNDS))
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", size, rng.choice(GROUNDS))
+    pen = ImageDraw.Draw(image)
     radius = rng.uniform(0.2, 0.4) * min(size)
     x = rng.uniform(radius, size[0] - radius)
     y = rng.uniform(radius, size[1] - radius)
@@ -39,4 +39,4 @@ def _draw_one(rng: random.Random, color: str, shape: str, size: tuple[int, int])
     else:
         sides = 4 if shape == "square" else 3
         pen.regular_polygon((x, y, radius), sides, rotation=rng.randrange(360), fill=COLORS[color])
-    return Drawing(picture, f"a {color} {shape}")
+    return Drawing(image, f"a {color} {shape}")

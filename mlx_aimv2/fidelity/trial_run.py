@@ -1,4 +1,4 @@
-"""A checkpoint tried out on sample pictures: embeddings, hidden states, zero-shot labels, speed.
+"""A checkpoint tried out on sample images: embeddings, hidden states, zero-shot labels, speed.
 
 One model is in memory at a time; what is kept of it is small.
 """
@@ -32,11 +32,11 @@ from ..quantization.scheme import quantized_paths
 from .report import Side
 from .sample_drawings import draw
 
-PICTURES = 64  # drawn where none are given: enough that ten neighbours are a choice
+IMAGES = 64  # drawn where none are given: enough that ten neighbours are a choice
 SIZES = ((320, 240), (240, 320), (280, 280), (336, 224))  # of the drawn ones, as many of each
-LAYER_PICTURES, LAYER_BYTES = 16, 2**29  # whose hidden states are kept: so many, fewer where they are large
+LAYER_IMAGES, LAYER_BYTES = 16, 2**29  # whose hidden states are kept: so many, fewer where they are large
 BATCHES = 3  # timed, after one that is not
-LABELS = (  # for pictures that nothing is known of
+LABELS = (  # for images that nothing is known of
     "a person", "a group of people", "a dog", "a cat", "a bird", "a horse", "a wild animal", "a flower", "a tree",
     "a mountain", "the sea", "a street", "a building", "a room", "a car", "an aircraft", "a boat", "food",
     "a drink", "a toy", "a machine", "a text", "a drawing", "the sky at night",
@@ -50,9 +50,9 @@ class Sample:
     """What a checkpoint is tried on.
 
     Attributes:
-        images: the pictures.
+        images: the images.
         labels: for zero-shot labelling, where the checkpoint can do it.
-        drawn: whether the pictures are the built-in drawings.
+        drawn: whether the images are the built-in drawings.
     """
 
     images: Sequence[ImageInput]
@@ -71,7 +71,7 @@ class Labelling:
 
     Attributes:
         embeddings: (C, P) float32 of the prompts, unit length.
-        probabilities: (N, C) float32 of the pictures.
+        probabilities: (N, C) float32 of the images.
         states: hidden states of every prompt.
     """
 
@@ -86,7 +86,7 @@ class Trial:
 
     Attributes:
         side: the checkpoint in words.
-        images: the pictures that could be read.
+        images: the images that could be read.
         embeddings: (N, P) float32 of those, unit length.
         states: hidden states of a few of them, spread evenly.
         labelling: for an image-text pair.
@@ -100,27 +100,27 @@ class Trial:
 
 
 def make_sample(images: Sequence[ImageInput] | None) -> Sample:
-    """The given pictures with general labels, or drawings with their captions.
+    """The given images with general labels, or drawings with their captions.
 
     Raises:
-        InputError: fewer than two pictures are given, or no sequence.
+        InputError: fewer than two images are given, or no sequence.
     """
     if images is not None:
         given = as_items(images)
         images = given if is_sequence(given) else list(given)  # type: ignore[assignment]
         _check_count(len(images), len(images))
         return Sample(images, LABELS, drawn=False)
-    each = PICTURES // len(SIZES)
+    each = IMAGES // len(SIZES)
     drawings = [drawing for seed, size in enumerate(SIZES) for drawing in draw(each, seed, size)]
     captions = tuple(sorted({drawing.caption for drawing in drawings}))
-    return Sample([drawing.picture for drawing in drawings], captions, drawn=True)
+    return Sample([drawing.image for drawing in drawings], captions, drawn=True)
 
 
 def _check_count(good: int, given: int) -> None:
     if good < 2:
         found = f"only {good} of {given} could be read" if good < given else f"not {given}"
         raise InputError(
-            f"a comparison needs at least two pictures, {found}: name more, or none for built-in drawings"
+            f"a comparison needs at least two images, {found}: name more, or none for built-in drawings"
         )
 
 
@@ -140,10 +140,10 @@ def run_trial(
         processor: its own, or that of the checkpoint it is compared with.
         sample: what to run it on.
         options: dtype, and whether quantized weights stay packed.
-        on_event: called with progress, notices, and the pictures that cannot be read.
+        on_event: called with progress, notices, and the images that cannot be read.
 
     Raises:
-        InputError: fewer than two pictures can be read.
+        InputError: fewer than two images can be read.
         NonFiniteError: the model gives NaN or infinity; its name is in the message.
         CheckpointError: the weights cannot be read.
         OutputError: there is no room to unpack an .npz or .msgpack file.
@@ -154,7 +154,7 @@ def run_trial(
         images, embeddings = _embed(stage, embedder, sample.images, on_event)
         states = list(_image_states(model, processor, images))
         labelling = _label(embedder, embeddings, sample) if isinstance(model, Aimv2Model) else None
-    speed = _pictures_per_second(model, embedder.pooling, processor.image_processor(images[0]))
+    speed = _images_per_second(model, embedder.pooling, processor.image_processor(images[0]))
     return Trial(_side(checkpoint, model, speed), images, embeddings, states, labelling)
 
 
@@ -170,7 +170,7 @@ def _named(name: str) -> Iterator[None]:
 def _embed(
     stage: str, embedder: Embedder, images: Sequence[ImageInput], on_event: OnEvent
 ) -> tuple[list[ImageInput], np.ndarray]:
-    """The pictures that can be read, and their embeddings (N, P)."""
+    """The images that can be read, and their embeddings (N, P)."""
     good, vectors = [], []
     on_event(Progress(stage, 0, len(images)))
     for item in embedder.stream(images):
@@ -187,7 +187,7 @@ def _embed(
 
 
 def _source(image: ImageInput, index: int) -> str:
-    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"picture {index}"
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {index}"
 
 
 def _label(embedder: Embedder, embeddings: np.ndarray, sample: Sample) -> Labelling:
@@ -198,10 +198,10 @@ def _label(embedder: Embedder, embeddings: np.ndarray, sample: Sample) -> Labell
 
 
 def _image_states(model: AnyModel, processor: Processor, images: Sequence[ImageInput]) -> Iterator[States]:
-    """Hidden states of some pictures, spread evenly over all, one picture at a time."""
+    """Hidden states of some images, spread evenly over all, one image at a time."""
     vision, tower = _vision(model)
     held = 0
-    count = min(len(images), LAYER_PICTURES)
+    count = min(len(images), LAYER_IMAGES)
     for image in (images[number * len(images) // count] for number in range(count)):
         if held >= LAYER_BYTES:
             return
@@ -237,8 +237,8 @@ def _named_states(tower: str, hidden_states: tuple[mx.array, ...] | None) -> Sta
     return dict(zip(names, states, strict=True))
 
 
-def _pictures_per_second(model: AnyModel, pooling: str, pixels: np.ndarray) -> float:
-    """The median of a few batches of one picture (H, W, 3), as many as suit the device."""
+def _images_per_second(model: AnyModel, pooling: str, pixels: np.ndarray) -> float:
+    """The median of a few batches of one image (H, W, 3), as many as suit the device."""
     h, w = patch_grid(_vision(model)[0].config, mx.array(pixels)[None])
     count = max(1, (CPU_TOKENS if on_cpu() else GPU_TOKENS) // (h * w))
     batch = mx.repeat(mx.array(pixels)[None], count, axis=0)
@@ -261,5 +261,5 @@ def _side(checkpoint: Checkpoint, model: AnyModel, speed: float) -> Side:
         nbytes=checkpoint.header.nbytes,
         dtype=model.origin.dtype,
         unpacked=model.origin.quantization is not None and not packed,
-        pictures_per_second=speed,
+        images_per_second=speed,
     )

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from .. import __version__
+from .._version import __version__
 from ..adapters.adapter_folder import read_stored
 from ..adapters.attach import AdapterConfig, adapted
 from ..adapters.pair_task import TRAINED, PairTask, load_trained, trained_tensors

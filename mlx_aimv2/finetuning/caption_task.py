@@ -1,4 +1,4 @@
-"""Learning which caption belongs to which picture: an image-text pair on pictures with captions."""
+"""Learning which caption belongs to which image: an image-text pair on images with captions."""
 
 from __future__ import annotations
 
@@ -40,23 +40,21 @@ class Contrastive:
     """The task of captions; see `Work`."""
 
     def read(self, options: FinetuneOptions) -> CaptionDataset:
-        """Pictures with captions."""
+        """Images with captions."""
         if not options.data:
             raise InputError(
                 "there is no data: give --data FILE, a .csv or .jsonl file with path and caption, or a folder with a"
-                " .txt beside each picture"
+                " .txt beside each image"
             )
         dataset = read_captions(
             options.data, val_fraction=options.val_fraction, seed=options.seed, reading=options.reading
         )
         if len(dataset.train) < 2:
-            raise InputError(
-                "there is only one training picture, and nothing to tell it apart from: add some"
-            )
+            raise InputError("there is only one training image, and nothing to tell it apart from: add some")
         return dataset
 
     def record(self, dataset: CaptionDataset) -> Mapping[str, Any]:
-        """Which picture is in which split, and a hash of all captions."""
+        """Which image is in which split, and a hash of all captions."""
         return caption_record(dataset)
 
     def build(
@@ -97,7 +95,7 @@ class Contrastive:
         return Loop(stepper, batches, options, run.run_folder, check, keep_best, on_event)
 
     def evaluate(self, run: PairRun, split: str, on_event: OnEvent) -> RetrievalEvaluation:
-        """Retrieval in both directions among the pictures and captions of a split."""
+        """Retrieval in both directions among the images and captions of a split."""
         run.model.eval()
         examples = [(example.path, example.captions) for example in run.dataset.split(split)]
         return evaluate_retrieval(
@@ -121,12 +119,12 @@ def _warn_of_mirrors(run: PairRun, on_event: OnEvent) -> None:
     if not run.options.flip:
         return
     if sided := sum(any(map(SIDES.search, example.captions)) for example in run.dataset.train):
-        pictures = counted(sided, "training picture")
-        on_event(Notice(f"--flip mirrors pictures, and captions of {pictures} say left or right"))
+        images = counted(sided, "training image")
+        on_event(Notice(f"--flip mirrors images, and captions of {images} say left or right"))
 
 
 class Validation:
-    """Loss and retrieval on the split for validation; only vectors of it are held, never all its pictures."""
+    """Loss and retrieval on the split for validation; only vectors of it are held, never all its images."""
 
     def __init__(self, model: Contrast, batches: PairBatches) -> None:
         """Get ready: what a frozen tower gives is kept after the first time."""
@@ -161,7 +159,7 @@ class Validation:
         return [np.array(self._model.texts(mx.array(table.rows(chunk)))) for chunk in chunks]
 
     def _loss(self, images: np.ndarray, texts: np.ndarray) -> float:
-        """Of batches as large as in training, each picture with its first caption, in an order without meaning."""
+        """Of batches as large as in training, each image with its first caption, in an order without meaning."""
         order = np.argsort(np.random.PCG64(0).random_raw(len(images)), kind="stable")
         captions = self._batches.captions(order, 0)
         factor, total = self._model.trunk.logit_factor(), 0.0

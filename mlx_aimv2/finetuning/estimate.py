@@ -35,7 +35,7 @@ class Estimate:
         parameters: of the whole model.
         steps: of the whole run; with ``resume``, those that are still to be made.
         epochs: likewise.
-        seconds_before: for the features of all pictures, where the encoder is frozen.
+        seconds_before: for the features of all images, where the encoder is frozen.
         runs: times that all steps are made: once, and for everything that a sweep tries.
         seconds_per_step: without validation.
         seconds_per_epoch: the same for an epoch, or for all steps where they are fewer.
@@ -107,7 +107,7 @@ def _steps(run: Prepared[Any, Any], loop: Loop) -> int:
 
 
 def _features(run: ClassifierRun) -> tuple[float, np.ndarray]:
-    """The seconds that the features of all pictures take, and those of one picture."""
+    """The seconds that the features of all images take, and those of one image."""
     options = BatchOptions(run.options.batch_size)
     batches = Batches(run.dataset, run.processor.image_processor, options, training=False)
     run.classifier.eval()
@@ -122,7 +122,7 @@ def _features(run: ClassifierRun) -> tuple[float, np.ndarray]:
 
 
 def _sizes(run: ClassifierRun, features: np.ndarray) -> tuple[int, int]:
-    """Bytes on disk and in memory of the features of all pictures: tokens (n, D) stay on disk, in float16."""
+    """Bytes on disk and in memory of the features of all images: tokens (n, D) stay on disk, in float16."""
     count = len(run.dataset.train) + len(run.dataset.val)
     if features.ndim == 2:
         return count * features.size * 2, 0
@@ -130,7 +130,7 @@ def _sizes(run: ClassifierRun, features: np.ndarray) -> tuple[int, int]:
 
 
 def _as_many(run: ClassifierRun, split: str, features: np.ndarray) -> Features:
-    """A whole split whose pictures all look alike, which takes no memory."""
+    """A whole split whose images all look alike, which takes no memory."""
     examples = run.dataset.split(split)
     x = np.broadcast_to(features, (len(examples), *features.shape))
     return Features(x, multi_hot([example.labels for example in examples], len(run.dataset.labels)))

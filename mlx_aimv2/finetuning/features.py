@@ -1,6 +1,6 @@
 """What a frozen encoder sees, computed once and kept on disk; a run that was cut short goes on where it was.
 
-The files carry a name made of what made them: the checkpoint, the preprocessing, the pooling, and every picture's
+The files carry a name made of what made them: the checkpoint, the preprocessing, the pooling, and every image's
 path, size and time. What does not fit any more is not looked at.
 """
 
@@ -25,7 +25,7 @@ from ..storage.atomic import replacing
 from ..training.batches import Batch, Batches
 from ..training.order import shuffled
 
-CHUNK = 64  # pictures in a file
+CHUNK = 64  # images in a file
 
 
 class Stored(Protocol):
@@ -39,12 +39,12 @@ class Stored(Protocol):
         """N."""
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        """The features of some pictures."""
+        """The features of some images."""
 
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Features in the place of pictures; see `stepping.Batch`."""
+    """Features in the place of images; see `stepping.Batch`."""
 
     features: np.ndarray  # (B, D) or (B, n, D)
     targets: np.ndarray
@@ -83,14 +83,14 @@ class FeatureEpochs:
 
 
 class FeatureFiles:
-    """The features of one split on disk, so many pictures in a file; read as they are needed.
+    """The features of one split on disk, so many images in a file; read as they are needed.
 
     Attributes:
         shape: (N, D) or (N, n, D), known once there is a file.
     """
 
     def __init__(self, folder: Path, key: str, count: int) -> None:
-        """Name the folder, what the names of its files begin with, and how many pictures there are."""
+        """Name the folder, what the names of its files begin with, and how many images there are."""
         self._count, self._starts = count, range(0, count, CHUNK)
         self._paths = [folder / f"{key}-{number:05d}.npy" for number in range(len(self._starts))]
 
@@ -104,7 +104,7 @@ class FeatureFiles:
         return (self._count, *np.load(self._paths[0], mmap_mode="r").shape[1:])
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """The features (B, ...) of pictures (B,) in rising order, float32."""
+        """The features (B, ...) of images (B,) in rising order, float32."""
         found = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
         for number in np.unique(rows // CHUNK):
             inside = rows // CHUNK == number
@@ -112,7 +112,7 @@ class FeatureFiles:
         return found
 
     def ready(self) -> int:
-        """Pictures whose features need not be computed: those in front of the first file that is not whole."""
+        """Images whose features need not be computed: those in front of the first file that is not whole."""
         for number, start in enumerate(self._starts):
             if not self._is_whole(number):
                 return start
@@ -127,7 +127,7 @@ class FeatureFiles:
         return isinstance(found, np.ndarray) and found.dtype.kind == "f" and len(found) == count
 
     def write(self, parts: Iterator[np.ndarray], start: int) -> None:
-        """Write the features that come, of pictures from ``start`` on, which is the first one of a file."""
+        """Write the features that come, of images from ``start`` on, which is the first one of a file."""
         waiting: list[np.ndarray] = []
         held, number = 0, start // CHUNK
         for part in parts:
@@ -158,7 +158,7 @@ def compute_features(
         on_event: called with progress.
 
     Returns:
-        (N, D) in memory, or where all tokens of a picture are kept (N, n, D) on disk, in float16 if that holds them.
+        (N, D) in memory, or where all tokens of an image are kept (N, n, D) on disk, in float16 if that holds them.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -181,7 +181,7 @@ def compute_features(
 def _computed(
     classifier: Classifier, batches: Batches, examples: Sequence[Example], start: int, on_event: OnEvent
 ) -> Generator[np.ndarray, None, None]:
-    """The features of the pictures from ``start`` on, batch by batch; batches are the same wherever it starts."""
+    """The features of the images from ``start`` on, batch by batch; batches are the same wherever it starts."""
     first, skipped = divmod(start, batches.options.batch_size)
     with closing(cast("Generator[Batch, None, None]", batches.epoch(0, first))) as stream:
         for batch in stream:

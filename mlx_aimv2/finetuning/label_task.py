@@ -31,7 +31,7 @@ class Classification:
     """The task of labels; see `Work`."""
 
     def read(self, options: FinetuneOptions) -> Dataset:
-        """Labelled pictures."""
+        """Labelled images."""
         if not options.data:
             raise InputError("there is no data: give --data FOLDER, with a folder per class in it")
         dataset = read_dataset(
@@ -39,14 +39,14 @@ class Classification:
         )
         if options.fine_tune_type == "knn" and dataset.multi_label:
             raise InputError(
-                "knn votes for one label, and these pictures have several: use linear or attentive"
+                "knn votes for one label, and these images have several: use linear or attentive"
             )
         if dataset.val:
             with_metric(options, dataset.multi_label)
         return dataset
 
     def record(self, dataset: Dataset) -> Mapping[str, Any]:
-        """Which picture is in which split."""
+        """Which image is in which split."""
         return split_record(dataset)
 
     def build(

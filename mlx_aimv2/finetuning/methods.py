@@ -17,7 +17,7 @@ TRAINING = (
     "weight_decay", "optimizer", "schedule", "warmup", "max_grad_norm", "ema", "metric", "patience", "sweep",
     "label_smoothing", "save_every", "resume_adapter_file",
 )  # fmt: skip
-PICTURES = (
+IMAGES = (
     "random_resized_crop", "flip", "color_jitter", "randaugment", "randaugment_magnitude", "mixup", "cutmix",
 )  # fmt: skip
 SWEPT = ("head_lr", "weight_decay")  # what a sweep would cancel, or tries itself
@@ -73,9 +73,9 @@ def check_method(options: FinetuneOptions) -> None:
     """
     name, given = options.fine_tune_type, options.given()
     method = METHODS[name]
-    if method.frozen and any(option in given for option in PICTURES):
+    if method.frozen and any(option in given for option in IMAGES):
         raise InputError(
-            f"{name} computes features once, so pictures cannot be augmented: leave that out, or use lora, dora or"
+            f"{name} computes features once, so images cannot be augmented: leave that out, or use lora, dora or"
             " full"
         )
     for option in method.foreign:

@@ -43,7 +43,7 @@ class FinetuneOptions:
     )
     task: str = option(
         "classify",
-        f"{', '.join(TASKS)}: learn labels, or which caption belongs to which picture.",
+        f"{', '.join(TASKS)}: learn labels, or which caption belongs to which image.",
         METHOD,
     )
     model: str = option(DEFAULT_MODEL, "A checkpoint folder, a repository, or a short name.", METHOD)
@@ -51,7 +51,7 @@ class FinetuneOptions:
     adapter_path: str = option("adapters", "The folder to write.", RUN)
     fine_tune_type: str = option("lora", f"{', '.join(METHODS)}.", METHOD)
     val_fraction: float = option(
-        0.2, "Part of the pictures kept for validation, where the data has none.", DATA
+        0.2, "Part of the images kept for validation, where the data has none.", DATA
     )
     exclude: tuple[str, ...] = option(
         (), "Leave out files and folders of this name or path; may be given several times.", DATA
@@ -89,7 +89,7 @@ class FinetuneOptions:
         None, "Times to go over the training images. [default: 10, or more where the data is small]", TRAINING
     )
     iters: int | None = option(None, "Steps to do instead of epochs.", TRAINING)
-    batch_size: int = option(16, "Pictures computed at once.", TRAINING)
+    batch_size: int = option(16, "Images computed at once.", TRAINING)
     grad_accumulation_steps: int = option(1, "Batches whose gradients make one step.", TRAINING)
     learning_rate: float | None = option(None, "Highest learning rate. [default: the method's]", TRAINING)
     head_lr: float | None = option(
@@ -121,11 +121,11 @@ class FinetuneOptions:
     sweep: bool = option(False, "Try learning rates and weight decays (probes only).", TRAINING)
 
     random_resized_crop: float = option(
-        0.0, "Train on crops of at least this part of a picture; 0 for whole pictures.", AUGMENTATION
+        0.0, "Train on crops of at least this part of an image; 0 for whole images.", AUGMENTATION
     )
-    flip: float = option(0.0, "Chance of a picture being mirrored.", AUGMENTATION)
+    flip: float = option(0.0, "Chance of an image being mirrored.", AUGMENTATION)
     color_jitter: float = option(0.0, "Strength of changes of brightness, contrast and colour.", AUGMENTATION)
-    randaugment: int = option(0, "Operations of RandAugment on each picture.", AUGMENTATION)
+    randaugment: int = option(0, "Operations of RandAugment on each image.", AUGMENTATION)
     randaugment_magnitude: float = option(9.0, "Their strength, 0 to 30.", AUGMENTATION)
     mixup: float = option(0.0, "Alpha of mixup.", AUGMENTATION)
     cutmix: float = option(0.0, "Alpha of cutmix.", AUGMENTATION)
@@ -185,7 +185,7 @@ class FinetuneOptions:
 
     @property
     def best_metric(self) -> str:
-        """The metric given, or the task's own; that of pictures with several labels is decided by `with_metric`."""
+        """The metric given, or the task's own; that of images with several labels is decided by `with_metric`."""
         return self.metric or next(iter(TASKS[self.task].metrics))
 
     @property

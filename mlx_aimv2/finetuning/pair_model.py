@@ -25,7 +25,7 @@ INSIDE = 1e-6  # a scale that stands at its very bound would have no gradient an
 
 
 class Contrast(nn.Module):
-    """Pictures and captions in, their scaled cosines out.
+    """Images and captions in, their scaled cosines out.
 
     Attributes:
         trunk: the pair.
@@ -39,11 +39,11 @@ class Contrast(nn.Module):
         self.frozen = frozenset(frozen)
 
     def __call__(self, pixels: mx.array, input_ids: mx.array) -> mx.array:
-        """Logits (B, B) float32, by row pictures (B, H, W, 3) and by column captions (B, T)."""
+        """Logits (B, B) float32, by row images (B, H, W, 3) and by column captions (B, T)."""
         return self.trunk.logit_factor() * self.images(pixels) @ self.texts(input_ids).T
 
     def images(self, pixels: mx.array) -> mx.array:
-        """Pictures (B, H, W, 3) as vectors (B, P) float32 of unit length."""
+        """Images (B, H, W, 3) as vectors (B, P) float32 of unit length."""
         return self._unit("vision", self.trunk.get_image_features(pixels))
 
     def texts(self, input_ids: mx.array) -> mx.array:

@@ -48,9 +48,9 @@ class Prepared(Generic[Data, Model]):
     Attributes:
         options: as given.
         folder: where everything goes.
-        dataset: without broken pictures.
+        dataset: without broken images.
         model: what is trained: the encoder with a fresh head, or the pair; with fresh adapters.
-        processor: prepares pictures as in training.
+        processor: prepares images as in training.
         adapter: what is adapted, if that is the method.
         start: the folder with the weights that the run begins with; None for fresh ones.
     """
@@ -110,12 +110,10 @@ def with_metric(options: FinetuneOptions, multi_label: bool) -> FinetuneOptions:
         return dataclasses.replace(options, metric="map") if multi_label else options
     if multi_label and options.metric in ONE_LABEL:
         raise InputError(
-            f"--metric {options.metric} is for pictures with one label: use map, exact_match or macro_f1"
+            f"--metric {options.metric} is for images with one label: use map, exact_match or macro_f1"
         )
     if not multi_label and options.metric in SEVERAL_LABELS:
-        raise InputError(
-            f"--metric {options.metric} is for pictures with several labels: use top1 or macro_f1"
-        )
+        raise InputError(f"--metric {options.metric} is for images with several labels: use top1 or macro_f1")
     return options
 
 
@@ -134,7 +132,7 @@ def make_stepper(model: nn.Module, options: FinetuneOptions, multi_label: bool) 
 
 
 def validation_metrics(logits: np.ndarray, dataset: Dataset) -> dict[str, float]:
-    """The numbers that say which epoch is best, of logits (N, C) of the pictures for validation.
+    """The numbers that say which epoch is best, of logits (N, C) of the images for validation.
 
     Raises:
         NonFiniteError: a logit is NaN or infinity.

@@ -18,7 +18,7 @@ from ..datasets.scan import announce, scan
 from ..datasets.split_record import MARKS, SKIPPED, data_account, file_mark, file_marks, relative_path
 from ..datasets.split_record import RECORD as SPLITS
 from ..errors import InputError
-from ..evaluation.canvas import save_picture
+from ..evaluation.canvas import save_image
 from ..evaluation.plots import draw_curves
 from ..evaluation.report import write_report
 from ..events import Notice, OnEvent, ignore
@@ -54,7 +54,7 @@ class Finished:
         folder: the adapter or head, its report, and in `.training` the state from which more epochs go on; without
             that sub-folder everything else works.
         trained: how it went; None for a method without training.
-        evaluation: of the best epoch, on the test pictures, or on those for validation where there are none.
+        evaluation: of the best epoch, on the test images, or on those for validation where there are none.
         split: which of the two.
         trainable: numbers that were trained.
         parameters: of the whole model.
@@ -72,11 +72,11 @@ class Finished:
 
 @computing
 def finetune(options: FinetuneOptions, on_event: OnEvent | None = None) -> Finished:
-    """Fine-tune an encoder on labelled pictures, or an image-text pair on captions.
+    """Fine-tune an encoder on labelled images, or an image-text pair on captions.
 
     Args:
         options: what on, how, and where to.
-        on_event: called with progress, metrics, notices, and broken pictures; if None, what `load` has to say of
+        on_event: called with progress, metrics, notices, and broken images; if None, what `load` has to say of
             the checkpoint is a warning.
 
     Returns:
@@ -99,7 +99,7 @@ def finetune(options: FinetuneOptions, on_event: OnEvent | None = None) -> Finis
 
 
 def _record(run: Prepared[Any, Any], dataset: Any) -> dict[str, Any]:
-    """What was in which split; ``dataset`` still has the pictures that could not be read."""
+    """What was in which split; ``dataset`` still has the images that could not be read."""
     marks = file_marks(run.dataset)
     everything = [each.path for split in ("train", "val", "test") for each in dataset.split(split)]
     skipped = {relative_path(path, dataset.root): file_mark(path) for path in everything}
@@ -120,7 +120,7 @@ def _train(run: Prepared[Any, Any], emit: OnEvent, started: float) -> Finished:
     with replacing(run.folder / REPORT / ACCOUNT) as partial:
         write_json(partial, data_account(run.dataset))
     if (lines := run.run_folder.read_log()) and trained is not None:
-        save_picture(run.folder / REPORT / CURVES, draw_curves(lines))
+        save_image(run.folder / REPORT / CURVES, draw_curves(lines))
     run.run_folder.end()
     parameters = count_parameters(run.model)
     seconds = time.monotonic() - started
@@ -133,11 +133,11 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def prepare(options: FinetuneOptions, on_event: OnEvent | None = None) -> Prepared[Any, Any]:
-    """Read data and checkpoint, find broken pictures, and make what is to be trained; nothing is written.
+    """Read data and checkpoint, find broken images, and make what is to be trained; nothing is written.
 
     Args:
         options: what on, how, and where to.
-        on_event: called with progress, notices, and broken pictures; see `finetune`.
+        on_event: called with progress, notices, and broken images; see `finetune`.
 
     Raises:
         InputError, CheckpointError, HubError: see `finetune`.
@@ -152,9 +152,9 @@ def _read(options: FinetuneOptions, on_event: OnEvent) -> Any:
     dataset = WORKS[options.task].read(options)
     announce(dataset, on_event)
     if not dataset.val and options.val_fraction:
-        raise InputError("no class has two pictures, so none can be held out: add some, or a folder val/")
+        raise InputError("no class has two images, so none can be held out: add some, or a folder val/")
     if not dataset.val:
-        raise InputError("there are no pictures for validation: give a --val-fraction, or a folder val/")
+        raise InputError("there are no images for validation: give a --val-fraction, or a folder val/")
     return dataset
 
 
@@ -169,7 +169,7 @@ def _prepared(
     decode = DecodeOptions(color_managed=True)
     load_options = LoadOptions(dtype=_dtype(options), decode=decode)
     model, processor = load(options.model, revision=options.revision, options=load_options, on_event=on_event)
-    images = sized(processor.image_processor)  # one size for all pictures
+    images = sized(processor.image_processor)  # one size for all images
     processor = Processor(images, processor.tokenizer, processor.max_text_length)
     adapter = adapter_config(options)
     mx.random.seed(options.seed)
@@ -191,15 +191,15 @@ def _dtype(options: FinetuneOptions) -> str:
 
 
 def _keep_splits(folder: Path, record: Mapping[str, Any], resume: bool) -> None:
-    """Write which picture is in which split; a run that goes on must find the same.
+    """Write which image is in which split; a run that goes on must find the same.
 
     Raises:
-        InputError: the pictures have changed since the run began.
+        InputError: the images have changed since the run began.
         OutputError: the record cannot be written.
     """
     if resume and (folder / STATE).is_file() and read_json(folder / SPLITS) != record:
         raise InputError(
-            f"--resume: the pictures are not those that {folder / SPLITS} names: put them back, or name another"
+            f"--resume: the images are not those that {folder / SPLITS} names: put them back, or name another"
             " --adapter-path"
         )
     with replacing(folder / SPLITS) as partial:

@@ -18,7 +18,7 @@ from ..adapters.store import attached_layers, fill_adapters
 from ..adapters.task import HEAD, TASK, Task, has_task, read_head
 from ..adapters.weights import TRUNK, has_trunk, load_trunk
 from ..checkpoints.matching import fold_names
-from ..datasets.held_out import known_pictures
+from ..datasets.held_out import known_images
 from ..datasets.split_record import RECORD
 from ..errors import InputError
 from ..events import Notice, OnEvent
@@ -107,7 +107,7 @@ def tell_of_known_images(dataset: Any, folder: Path, on_event: OnEvent) -> None:
     """
     if not (folder / RECORD).is_file():
         return
-    trained = {example.path for example in known_pictures(dataset, read_json(folder / RECORD))["train"]}
+    trained = {example.path for example in known_images(dataset, read_json(folder / RECORD))["train"]}
     held_out = [*dataset.val, *dataset.test]
     if count := sum(example.path in trained for example in held_out):
         on_event(

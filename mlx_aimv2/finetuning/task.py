@@ -31,7 +31,7 @@ class Measured(Protocol):
         """Everything as plain values for JSON."""
 
     def drawn(self) -> dict[str, Any]:
-        """Pictures for a report, by the names of their files."""
+        """Images for a report, by the names of their files."""
 
 
 class Work(Protocol):
@@ -45,7 +45,7 @@ class Work(Protocol):
         """
 
     def record(self, dataset: Any) -> Mapping[str, Any]:
-        """Which picture is in which split, as plain values."""
+        """Which image is in which split, as plain values."""
 
     def build(
         self, model: AnyModel, dataset: Any, adapter: AdapterConfig | None, options: FinetuneOptions

@@ -1,4 +1,4 @@
-"""Pictures and texts to vectors, one or a hundred thousand."""
+"""Images and texts to vectors, one or a hundred thousand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..models.lit import normalize as unit_length
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items, is_sequence
 from .pooling import check_pooling, pool
-from .stream import SCALABLE, UNIT, Embedded, PictureStream, evaluated
+from .stream import SCALABLE, UNIT, Embedded, ImageStream, evaluated
 
 __all__ = ["Embedded", "Embedder"]
 
@@ -60,7 +60,7 @@ def shortened(text: str) -> str:
 
 
 class Embedder:
-    """Vectors of pictures and texts.
+    """Vectors of images and texts.
 
     Attributes:
         pooling: what became of "auto".
@@ -84,7 +84,7 @@ class Embedder:
             pooling: "auto" (the projected embedding of an image-text pair; else the mean of the normed tokens),
                 "mean", "max", "head" (the checkpoint's own pooling head) or "tokens" (the grid (h, w, D)).
             normalize: scale every vector to unit length.
-            batch_size: pictures computed at once; None for what suits the device and the number of patches.
+            batch_size: images computed at once; None for what suits the device and the number of patches.
 
         Raises:
             InputError: an unknown pooling, one the model cannot do, or a batch size under 1.
@@ -92,7 +92,7 @@ class Embedder:
         self.model, self.processor = model, processor
         self.pooling = check_pooling(model, pooling)
         self.normalize = normalize
-        self._stream = PictureStream(
+        self._stream = ImageStream(
             self._vectors, processor, _weight_dtype(model), batch_size, UNIT if normalize else SCALABLE
         )
 
@@ -109,31 +109,31 @@ class Embedder:
         return {**made_by, "pooling": self.pooling, "normalized": self.normalize, "preprocessing": digest}
 
     def images(self, images: ImageInput | Iterable[ImageInput]) -> np.ndarray:
-        """Embed pictures; row k is picture k.
+        """Embed images; row k is image k.
 
         Args:
-            images: one picture or several: paths, bytes, file objects, PIL images, numpy arrays.
+            images: one image or several: paths, bytes, file objects, PIL images, numpy arrays.
 
         Returns:
             (N, D) float32; with pooling "tokens" (N, h, w, D).
 
         Raises:
-            ImageError: a picture cannot be read; its number is named.
-            InputError: with pooling "tokens", pictures of different grids: embed them with `stream`.
+            ImageError: an image cannot be read; its number is named.
+            InputError: with pooling "tokens", images of different grids: embed them with `stream`.
             NonFiniteError: the model's output is not finite, or has no direction.
         """
         items = as_items(images)
-        rows = _rows(self.stream(items), len(items) if isinstance(items, Sized) else None, "picture")
+        rows = _rows(self.stream(items), len(items) if isinstance(items, Sized) else None, "image")
         if not rows:
             return np.zeros((0, self.dimension), dtype=np.float32)
         if len({row.shape for row in rows}) > 1:
-            raise InputError("pictures of different sizes have different token grids: embed them one by one")
+            raise InputError("images of different sizes have different token grids: embed them one by one")
         return np.stack(rows)
 
     def stream(self, images: Iterable[ImageInput]) -> Iterator[Embedded]:
-        """Embed any number of pictures, decoding ahead while the model computes.
+        """Embed any number of images, decoding ahead while the model computes.
 
-        Broken pictures do not stop it, nor does one that the model makes nothing finite of. Memory stays bounded: a
+        Broken images do not stop it, nor does one that the model makes nothing finite of. Memory stays bounded: a
         few batches are held at a time.
 
         Args:
@@ -142,7 +142,7 @@ class Embedder:
                 the vectors before it.
 
         Yields:
-            One `Embedded` for every picture, in the order of the input.
+            One `Embedded` for every image, in the order of the input.
 
         Raises:
             InputError: ``images`` is a set or a dictionary.
@@ -150,7 +150,7 @@ class Embedder:
         return self._stream(images)
 
     def texts(self, texts: str | Iterable[str]) -> np.ndarray:
-        """Embed texts into the space of the pictures; row k is text k.
+        """Embed texts into the space of the images; row k is text k.
 
         Returns:
             (N, P) float32.
@@ -209,7 +209,7 @@ class Embedder:
 
     @property
     def dimension(self) -> int:
-        """D, the length of a picture's vector."""
+        """D, the length of an image's vector."""
         if isinstance(self.model, Aimv2Model):
             if self.pooling == "projected":
                 return self.model.config.projection_dim

@@ -1,4 +1,4 @@
-"""From a picture's tokens to the vector that stands for it: a table of ways."""
+"""From an image's tokens to the vector that stands for it: a table of ways."""
 
 from __future__ import annotations
 

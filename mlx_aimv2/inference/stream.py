@@ -1,4 +1,4 @@
-"""Any number of pictures through a model, in order: decoded ahead, in batches of one size, each evaluated once."""
+"""Any number of images through a model, in order: decoded ahead, in batches of one size, each evaluated once."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items
 from ..sources.readahead import Decoded, read_ahead
 
-# Tokens in a batch: enough to fill the device, little enough for its memory. One picture of 256 tokens nearly
+# Tokens in a batch: enough to fill the device, little enough for its memory. One image of 256 tokens nearly
 # fills a CPU, and a batch cannot be interrupted.
 CPU_TOKENS, GPU_TOKENS = 512, 16384
-BROKEN = 64  # broken pictures that count as a batch: they are reported without waiting for many good ones
-MOST_AHEAD, NATIVE_AHEAD = 256, 16  # decoded pictures that may wait: 150 MB at 224 pixels, or at 4096 patches
+BROKEN = 64  # broken images that count as a batch: they are reported without waiting for many good ones
+MOST_AHEAD, NATIVE_AHEAD = 256, 16  # decoded images that may wait: 150 MB at 224 pixels, or at 4096 patches
 UNIT = (
     0.99,
     1.01,
 )  # lengths of what was normalized: a vector of zeros, or too long for float32, becomes shorter
 SCALABLE = (1e-12, 1.8e19)  # lengths that can be normalized in float32: the square of a longer one overflows
-WINDOW = 4  # batches among which pictures of equal size are looked for
+WINDOW = 4  # batches among which images of equal size are looked for
 Compute = Callable[[mx.array], mx.array]  # (B, H, W, 3) to (B, ...)
 
 
@@ -50,8 +50,8 @@ class Embedded:
         return self.vector
 
 
-class PictureStream:
-    """Runs pictures through a model, and keeps their order."""
+class ImageStream:
+    """Runs images through a model, and keeps their order."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class PictureStream:
             compute: from a batch of pixels (B, H, W, 3) to its results, row by row.
             processor: from `load`.
             dtype: of the model's weights.
-            batch_size: pictures computed at once; None for what suits the device and the number of patches.
+            batch_size: images computed at once; None for what suits the device and the number of patches.
             lengths: the least and the largest length of a vector; others are errors. None for any, as of logits.
 
         Raises:
@@ -79,9 +79,9 @@ class PictureStream:
         self._float16_overflow, self._lengths = dtype == mx.float16, lengths
 
     def __call__(self, images: Iterable[ImageInput]) -> Iterator[Embedded]:
-        """Run any number of pictures, decoding ahead while the model computes.
+        """Run any number of images, decoding ahead while the model computes.
 
-        Broken pictures do not stop it, nor does one that the model makes nothing finite of. Memory stays bounded: a
+        Broken images do not stop it, nor does one that the model makes nothing finite of. Memory stays bounded: a
         few batches are held at a time.
 
         Args:
@@ -89,7 +89,7 @@ class PictureStream:
                 asked for more than two batches ahead.
 
         Yields:
-            One `Embedded` for every picture, in the order of the input.
+            One `Embedded` for every image, in the order of the input.
 
         Raises:
             InputError: ``images`` is a set or a dictionary.
@@ -115,7 +115,7 @@ class PictureStream:
         check_process()  # in a forked child nobody decodes
         batches = WINDOW if self.processor.image_processor.is_native else 1
         window: list[Decoded] = []
-        filled = 0.0  # batches that the window's pictures fill; a broken one takes a place too
+        filled = 0.0  # batches that the window's images fill; a broken one takes a place too
         while filled < batches:
             try:
                 item = next(decoded, None)
@@ -177,7 +177,7 @@ class PictureStream:
         return Embedded(index, error=NonFiniteError(f"the model's output {problem}: {advice}"))
 
     def _ahead(self) -> int:
-        """How many pictures may wait: two batches, of native resolution not more than memory takes easily."""
+        """How many images may wait: two batches, of native resolution not more than memory takes easily."""
         if self.processor.image_processor.is_native:
             return NATIVE_AHEAD
         size = self.processor.image_processor.output_size(1, 1)
@@ -185,7 +185,7 @@ class PictureStream:
         return min(2 * batch, MOST_AHEAD)
 
     def _fitting(self, height: int, width: int) -> int:
-        """Pictures of so many pixels in a batch."""
+        """Images of so many pixels in a batch."""
         budget = CPU_TOKENS if on_cpu() else GPU_TOKENS
         patch = self.processor.image_processor.patch_size
         return max(1, budget // max(1, (height // patch) * (width // patch)))

@@ -1,4 +1,4 @@
-"""Labels for pictures, from a trained head."""
+"""Labels for images, from a trained head."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..evaluation.metrics import log_softmax, sigmoid
 from ..models.classifier import Classifier
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items
-from .stream import Embedded, PictureStream
+from .stream import Embedded, ImageStream
 from .zero_shot import Classified, Prediction
 
 
 class TrainedClassifier:
-    """Scores pictures with a trained head: probabilities over the labels, or of every label by itself.
+    """Scores images with a trained head: probabilities over the labels, or of every label by itself.
 
     Attributes:
         labels: the names of the classes, in the order of the logits.
@@ -28,7 +28,7 @@ class TrainedClassifier:
         Args:
             model: from `load` with an adapter; its `task` says which scores there are.
             processor: from `load`.
-            batch_size: pictures computed at once; None for what suits the device.
+            batch_size: images computed at once; None for what suits the device.
 
         Raises:
             InputError: the model's classes have no names, or a batch size under 1.
@@ -39,28 +39,28 @@ class TrainedClassifier:
         self._stream = logit_stream(model, processor, batch_size)
 
     def __call__(self, images: ImageInput | Iterable[ImageInput]) -> list[list[Prediction]]:
-        """Label pictures.
+        """Label images.
 
         Args:
-            images: one picture or several.
+            images: one image or several.
 
         Returns:
-            For each picture all labels with their scores, best first.
+            For each image all labels with their scores, best first.
 
         Raises:
-            ImageError: a picture cannot be read.
+            ImageError: an image cannot be read.
             NonFiniteError: the model's output is not finite.
         """
         results = list(self.stream(as_items(images)))
         for item in results:
             if isinstance(item.error, (ImageError, NonFiniteError)) and len(results) > 1:
-                raise type(item.error)(f"picture {item.index}: {item.error}") from item.error
+                raise type(item.error)(f"image {item.index}: {item.error}") from item.error
             if item.error is not None:
                 raise item.error
         return [item.predictions or [] for item in results]
 
     def stream(self, images: Iterable[ImageInput]) -> Iterator[Classified]:
-        """Label any number of pictures, in order; broken ones do not stop it.
+        """Label any number of images, in order; broken ones do not stop it.
 
         Raises:
             InputError: the head gives another number of logits than there are labels.
@@ -80,14 +80,14 @@ class TrainedClassifier:
         return [(self.labels[k], float(row[k])) for k in np.argsort(-row, kind="stable")]
 
 
-def logit_stream(model: Classifier, processor: Processor, batch_size: int | None = None) -> PictureStream:
-    """The logits (C,) of any number of pictures, in order; the model is put into eval mode.
+def logit_stream(model: Classifier, processor: Processor, batch_size: int | None = None) -> ImageStream:
+    """The logits (C,) of any number of images, in order; the model is put into eval mode.
 
     Raises:
         InputError: a batch size under 1.
     """
     model.eval()
-    return PictureStream(model, processor, model.trunk.embeddings.patch_embed.weight.dtype, batch_size)
+    return ImageStream(model, processor, model.trunk.embeddings.patch_embed.weight.dtype, batch_size)
 
 
 def check_count(item: Embedded, labels: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Labels for pictures, from nothing but the labels' words."""
+"""Labels for images, from nothing but the labels' words."""
 
 from __future__ import annotations
 
@@ -99,22 +99,22 @@ class ZeroShotClassifier:
         self.label_embeddings = self._embed_labels(sentences, fill, on_event)  # (C, P) float32, unit length
 
     def __call__(self, images: ImageInput | Iterable[ImageInput]) -> list[list[Prediction]]:
-        """Label pictures.
+        """Label images.
 
         Args:
-            images: one picture or several.
+            images: one image or several.
 
         Returns:
-            For each picture all labels with their scores, best first.
+            For each image all labels with their scores, best first.
 
         Raises:
-            ImageError: a picture cannot be read.
+            ImageError: an image cannot be read.
             NonFiniteError: the model's output is not finite.
         """
         return [self._rank(row) for row in self.scores(self.embedder.images(images))]
 
     def stream(self, images: Iterable[ImageInput]) -> Iterator[Classified]:
-        """Label any number of pictures, in order; broken ones do not stop it."""
+        """Label any number of images, in order; broken ones do not stop it."""
         for item in self.embedder.stream(images):
             if item.vector is None:
                 yield Classified(item.index, error=item.error)
@@ -229,6 +229,6 @@ def _check_score(score: str, count: int) -> None:
         raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}")
     if score == "softmax" and count == 1:
         raise InputError(
-            "a softmax over one label is 1 whatever the picture shows: give another label, a background"
+            "a softmax over one label is 1 whatever the image shows: give another label, a background"
             " label (--none 'something else'), or ask for --score cosine"
         )

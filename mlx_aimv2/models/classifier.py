@@ -1,4 +1,4 @@
-"""A vision encoder with a trained head: pictures in, one logit per class out."""
+"""A vision encoder with a trained head: images in, one logit per class out."""
 
 from __future__ import annotations
 
@@ -121,14 +121,14 @@ class AttentiveHead(nn.Module):
 
 
 class KnnHead(nn.Module):
-    """Every stored picture votes for its labels, the nearest ones only, the nearer the more.
+    """Every stored image votes for its labels, the nearest ones only, the nearer the more.
 
     As in DINO (Caron et al. 2021, appendix F): cosine similarity, weights exp(similarity / 0.07). Nothing is
     trained. The logits are logarithms of the share of votes.
     """
 
     def __init__(self, width: int, classes: int, neighbours: int = NEIGHBOURS, size: int = 1) -> None:
-        """Make room for ``size`` pictures of ``width`` numbers."""
+        """Make room for ``size`` images of ``width`` numbers."""
         super().__init__()
         self.neighbours = neighbours
         self.bank = mx.zeros((size, width))
@@ -191,7 +191,7 @@ class Classifier(nn.Module):
 
     @computing
     def features(self, pixel_values: mx.array) -> mx.array:
-        """What the head takes, float32: (B, D) of pictures (B, H, W, 3), or (B, N, D) with pooling "attentive".
+        """What the head takes, float32: (B, D) of images (B, H, W, 3), or (B, N, D) with pooling "attentive".
 
         Raises:
             InputError: ``pixel_values`` does not fit the encoder.
@@ -207,7 +207,7 @@ class Classifier(nn.Module):
 
     @computing
     def __call__(self, pixel_values: mx.array) -> mx.array:
-        """Logits (B, C) float32 of pictures (B, H, W, 3).
+        """Logits (B, C) float32 of images (B, H, W, 3).
 
         Raises:
             InputError: ``pixel_values`` does not fit the encoder.

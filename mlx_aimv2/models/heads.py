@@ -1,4 +1,4 @@
-"""What turns the tokens of a picture into one vector."""
+"""What turns the tokens of an image into one vector."""
 
 from __future__ import annotations
 

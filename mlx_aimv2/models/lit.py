@@ -40,7 +40,7 @@ class Aimv2Output:
 
 
 class Aimv2Model(nn.Module):
-    """Pictures and texts in one space."""
+    """Images and texts in one space."""
 
     def __init__(self, config: Aimv2Config) -> None:
         """Build the model of ``config`` with random weights.
@@ -70,13 +70,13 @@ class Aimv2Model(nn.Module):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> Aimv2Output:
-        """Compare every picture with every text.
+        """Compare every image with every text.
 
         Args:
             input_ids: (B texts, T) integers.
             pixel_values: (B images, H, W, 3) normalized floats.
             attention_mask: (B texts, T), 0 where a token is padding.
-            return_loss: also return the contrastive loss; picture k then belongs to text k.
+            return_loss: also return the contrastive loss; image k then belongs to text k.
             output_hidden_states: both encoders return all their hidden states.
             output_attentions: both encoders return all their attention weights.
 
@@ -85,8 +85,8 @@ class Aimv2Model(nn.Module):
         """
         if return_loss and input_ids.shape[0] != pixel_values.shape[0]:
             raise InputError(
-                f"return_loss needs a text for each picture, not {input_ids.shape[0]} texts"
-                f" for {pixel_values.shape[0]} pictures"
+                f"return_loss needs a text for each image, not {input_ids.shape[0]} texts"
+                f" for {pixel_values.shape[0]} images"
             )
         vision = self.vision_model(pixel_values, output_hidden_states, output_attentions)
         text = self.text_model(input_ids, attention_mask, output_hidden_states, output_attentions)
@@ -105,7 +105,7 @@ class Aimv2Model(nn.Module):
 
     @computing
     def get_image_features(self, pixel_values: mx.array) -> mx.array:
-        """Pictures (B, H, W, 3), projected and not normalized: (B, P) float32."""
+        """Images (B, H, W, 3), projected and not normalized: (B, P) float32."""
         return self._project_image(self.vision_model(pixel_values))
 
     @computing

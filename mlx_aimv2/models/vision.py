@@ -122,7 +122,7 @@ class Aimv2VisionModel(nn.Module):
     def __call__(
         self, pixel_values: mx.array, output_hidden_states: bool = False, output_attentions: bool = False
     ) -> EncoderOutput:
-        """Encode pictures.
+        """Encode images.
 
         Args:
             pixel_values: (B, H, W, 3) floats, normalized as the checkpoint's processor does. Fixed-size models

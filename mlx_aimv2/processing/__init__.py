@@ -1,1 +1,1 @@
-"""What turns pictures and texts into arrays: files to NHWC pixels, strings to token ids."""
+"""What turns images and texts into arrays: files to NHWC pixels, strings to token ids."""

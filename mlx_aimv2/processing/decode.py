@@ -1,6 +1,6 @@
-"""Whatever holds a picture -> an upright 8-bit RGB picture.
+"""Whatever holds an image -> an upright 8-bit RGB image.
 
-Everything that goes wrong on the way is an `ImageError` whose message begins with the name of the picture.
+Everything that goes wrong on the way is an `ImageError` whose message begins with the name of the image.
 """
 
 from __future__ import annotations
@@ -43,62 +43,62 @@ UPRIGHT = {  # EXIF orientation -> what undoes it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SIDEWAYS = (5, 6, 7, 8)  # orientations whose upright picture has width and height exchanged,
+SIDEWAYS = (5, 6, 7, 8)  # orientations whose upright image has width and height exchanged,
 FLIPPED_X = (2, 3, 6, 7)  # whose right edge was stored first,
 FLIPPED_Y = (3, 4, 7, 8)  # and whose lower edge was
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture that may have been reduced by 2, 4 or 8 while it was decoded.
+    """An image that may have been reduced by 2, 4 or 8 while it was decoded.
 
     Attributes:
-        picture: Upright, in mode RGB.
+        image: Upright, in mode RGB.
         size: (width, height) in full, in pixels.
-        box: The part of `picture` that stands for the whole, (left, top, right, bottom) in its pixels. A
+        box: The part of `image` that stands for the whole, (left, top, right, bottom) in its pixels. A
             reduced JPEG is rounded up to whole pixels, so its outermost column and row may reach beyond it.
     """
 
-    picture: Image.Image
+    image: Image.Image
     size: tuple[int, int]
     box: tuple[float, float, float, float]
 
     @classmethod
-    def whole(cls, picture: Image.Image) -> Decoded:
-        """A picture that was not reduced."""
-        return cls(picture, picture.size, (0, 0, picture.width, picture.height))
+    def whole(cls, image: Image.Image) -> Decoded:
+        """An image that was not reduced."""
+        return cls(image, image.size, (0, 0, image.width, image.height))
 
 
 def decode_image(
     source: ImageInput, options: DecodeOptions | None = None, short_edge: int | None = None
 ) -> Image.Image:
-    """An upright picture in mode RGB, from a path, bytes, a binary file, a Pillow picture or an array.
+    """An upright image in mode RGB, from a path, bytes, a binary file, a Pillow image or an array.
 
     EXIF orientation is applied, transparency laid over the background, deep pixels scaled by their range (see
-    `to_rgb`), and of several frames or pages the first is taken (of a Pillow picture, the current one).
+    `to_rgb`), and of several frames or pages the first is taken (of a Pillow image, the current one).
 
     Args:
-        source: A binary file is read from its position to its end and stays open. A Pillow picture is neither
+        source: A binary file is read from its position to its end and stays open. A Pillow image is neither
             changed nor closed. Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 or float in 0..1.
         options: How to read it; the defaults of `DecodeOptions` if None.
-        short_edge: The short edge in pixels that the picture is going to be resized to. With decode="fast", a
+        short_edge: The short edge in pixels that the image is going to be resized to. With decode="fast", a
             JPEG is decoded to a short edge of at least twice that; None decodes exactly.
 
     Returns:
-        A new picture, in memory, with an empty `info`: decoding it again changes nothing.
+        A new image, in memory, with an empty `info`: decoding it again changes nothing.
 
     Raises:
         InputError: `source` has another type, or an array another shape, dtype or range.
         ImageError: The file cannot be read, or has no pixels that can be used.
-        BrokenImageError: Not a picture, cut off, or damaged.
+        BrokenImageError: Not an image, cut off, or damaged.
         ImageTooLargeError: More pixels than `max_megapixels`.
-        MissingExtraError: A HEIC picture, and the package pillow-heif is not installed.
+        MissingExtraError: A HEIC image, and the package pillow-heif is not installed.
     """
-    return decode_reduced(source, options or DecodeOptions(), short_edge).picture
+    return decode_reduced(source, options or DecodeOptions(), short_edge).image
 
 
 def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int | None) -> Decoded:
-    """The same as `decode_image`, with the size that the picture has in full."""
+    """The same as `decode_image`, with the size that the image has in full."""
     if short_edge is not None and (isinstance(short_edge, bool) or short_edge < 1):
         raise InputError(f"short_edge is {short_edge!r}, but has to be at least 1")
     if isinstance(source, np.ndarray):
@@ -107,7 +107,7 @@ def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int |
     with _failures_named(label):
         if isinstance(source, Image.Image):
             options.check_size(source.size)
-            return _decode_picture(source, options, label)
+            return _decode_image(source, options, label)
         with _opened(source) as stream:
             try:
                 return _decode_stream(stream, options, short_edge, label)
@@ -118,17 +118,17 @@ def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int |
                 return _decode_repaired(stream.read(), options, short_edge, label, error)
 
 
-def _decode_picture(picture: Image.Image, options: DecodeOptions, label: str) -> Decoded:
-    """Decode a Pillow picture, which reads its pixels from its file only now if it was just opened."""
+def _decode_image(image: Image.Image, options: DecodeOptions, label: str) -> Decoded:
+    """Decode a Pillow image, which reads its pixels from its file only now if it was just opened."""
     try:
-        return Decoded.whole(_upright_rgb(picture, options, label, ours=False)[0])
+        return Decoded.whole(_upright_rgb(image, options, label, ours=False)[0])
     except Exception as error:
-        file, size = getattr(picture, "fp", None), picture.size
+        file, size = getattr(image, "fp", None), image.size
         if file is None or not _may_be_repaired(error):
             raise
         file.seek(0)
         copy = Image.open(io.BytesIO(data := file.read()))
-        if copy.size != size or picture.tell():  # reduced with `draft`, or another frame
+        if copy.size != size or image.tell():  # reduced with `draft`, or another frame
             raise
         return _decode_repaired(data, options, None, label, error)
 
@@ -163,11 +163,11 @@ def _decode_repaired(
         return decoded
     if (copies := ended_jpegs(data)) is not None:
         decoded, others = attempt(copies[0]), [attempt(copy) for copy in copies[1]]
-        if decoded and others and all(other and other.picture == decoded.picture for other in others):
+        if decoded and others and all(other and other.image == decoded.image for other in others):
             return decoded
     else:
         decoded = attempt(data, cut_off=True)
-    if decoded is None or decoded.picture.getbbox() is None:  # nothing, or nothing but black
+    if decoded is None or decoded.image.getbbox() is None:  # nothing, or nothing but black
         raise error
     if not options.allow_truncated:
         advice = "allow_truncated (--allow-truncated) takes the pixels that are there"
@@ -180,27 +180,27 @@ def _decode_repaired(
 def _decode_stream(
     stream: IO[bytes], options: DecodeOptions, short_edge: int | None, label: str, *, cut_off: bool = False
 ) -> Decoded:
-    picture: Image.Image | None = open_tiff(stream, options) if is_tiff(stream) else None
-    picture = picture or identify(stream)
-    width, height = picture.size
-    options.check_size(picture.size)
-    is_jpeg = picture.format in ("JPEG", "MPO")
+    image: Image.Image | None = open_tiff(stream, options) if is_tiff(stream) else None
+    image = image or identify(stream)
+    width, height = image.size
+    options.check_size(image.size)
+    is_jpeg = image.format in ("JPEG", "MPO")
     if is_jpeg and ends_in_zeros(stream):  # which its decoder would take for pixels
         raise BrokenImageError("cut off or damaged (the file ends in zeros)")
     drafted = None
     if options.decode == "fast" and short_edge is not None and is_jpeg:
-        drafted = picture.draft("RGB", (2 * short_edge, 2 * short_edge))
-    if isinstance(picture, PngImageFile) and (bits := significant_bits(stream)) is not None:
-        picture.info["significant_bits"] = bits
-        if picture.mode in ("RGB", "RGBA"):
-            unscale_colors(picture, cast(PngImageFile, identify(stream)), bits)
-    if cut_off and isinstance(picture, ImageFile.ImageFile):
-        _load_what_is_there(picture)
-    rgb, orientation = _upright_rgb(picture, options, label, ours=True)
+        drafted = image.draft("RGB", (2 * short_edge, 2 * short_edge))
+    if isinstance(image, PngImageFile) and (bits := significant_bits(stream)) is not None:
+        image.info["significant_bits"] = bits
+        if image.mode in ("RGB", "RGBA"):
+            unscale_colors(image, cast(PngImageFile, identify(stream)), bits)
+    if cut_off and isinstance(image, ImageFile.ImageFile):
+        _load_what_is_there(image)
+    rgb, orientation = _upright_rgb(image, options, label, ours=True)
     if drafted is None:
         return Decoded.whole(rgb)
     _, _, right, bottom = drafted[1]
-    spare_x, spare_y = picture.width - right, picture.height - bottom  # less than a pixel each
+    spare_x, spare_y = image.width - right, image.height - bottom  # less than a pixel each
     if orientation in SIDEWAYS:
         width, height, spare_x, spare_y = height, width, spare_y, spare_x
     left, top = spare_x * (orientation in FLIPPED_X), spare_y * (orientation in FLIPPED_Y)
@@ -213,19 +213,19 @@ def _label(source: object) -> str:
     if isinstance(source, (str, os.PathLike)):
         return os.fsdecode(source)
     if isinstance(source, bytes):
-        return f"picture of {len(source)} bytes"
+        return f"image of {len(source)} bytes"
     if isinstance(source, Image.Image):
-        return f"{source.mode} picture of {source.width}x{source.height}"
+        return f"{source.mode} image of {source.width}x{source.height}"
     if hasattr(source, "read"):
         name = getattr(source, "name", None)
         return name if isinstance(name, str) else type(source).__name__
-    accepted = "a path, bytes, a binary file, a Pillow picture or a NumPy array"
-    raise InputError(f"got {type(source).__name__}, but a picture has to be {accepted}")
+    accepted = "a path, bytes, a binary file, a Pillow image or a NumPy array"
+    raise InputError(f"got {type(source).__name__}, but an image has to be {accepted}")
 
 
 @contextmanager
 def _failures_named(label: str) -> Iterator[None]:
-    """Turn whatever reading or decoding raises into an ImageError that names the picture."""
+    """Turn whatever reading or decoding raises into an ImageError that names the image."""
     try:
         yield
     except ImageError as error:
@@ -248,7 +248,7 @@ def _failures_named(label: str) -> Iterator[None]:
 
 @contextmanager
 def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[IO[bytes]]:
-    """A seekable stream that begins with the picture, closed afterwards; a file passed in stays open."""
+    """A seekable stream that begins with the image, closed afterwards; a file passed in stays open."""
     if isinstance(source, bytes):
         yield io.BytesIO(source)
     elif isinstance(source, (str, os.PathLike)):
@@ -269,32 +269,32 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[IO[by
 
 
 def _upright_rgb(
-    picture: Image.Image, options: DecodeOptions, label: str, *, ours: bool
+    image: Image.Image, options: DecodeOptions, label: str, *, ours: bool
 ) -> tuple[Image.Image, int]:
-    """The picture in RGB with its EXIF orientation applied, and that orientation.
+    """The image in RGB with its EXIF orientation applied, and that orientation.
 
-    The result is `picture` itself only if it is `ours` to give away.
+    The result is `image` itself only if it is `ours` to give away.
     """
-    if isinstance(picture, ImageFile.ImageFile) and picture.format == "TIFF" and picture.tile:
-        through_libtiff(picture)
-        lift_limit(picture)
-    picture.load()
+    if isinstance(image, ImageFile.ImageFile) and image.format == "TIFF" and image.tile:
+        through_libtiff(image)
+        lift_limit(image)
+    image.load()
     # asked for only now: PNG may keep EXIF behind the pixels, and Pillow turns TIFF upright while it loads
-    orientation = _orientation(picture)
-    colors = to_srgb(picture, label) if options.manages_colors else picture
+    orientation = _orientation(image)
+    colors = to_srgb(image, label) if options.manages_colors else image
     rgb = to_rgb(colors, options.background_color)
     if orientation in UPRIGHT:
         rgb = rgb.transpose(UPRIGHT[orientation])
-    elif rgb is picture and (not ours or getattr(picture, "is_animated", False)):
+    elif rgb is image and (not ours or getattr(image, "is_animated", False)):
         rgb = rgb.copy()
     rgb.info = {}
     return rgb, orientation
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) if there is none or if it cannot be read."""
     try:
-        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001 - damaged EXIF raises anything, and the pixels are good without it
         return 1
     return value if isinstance(value, int) else 1

@@ -15,14 +15,14 @@ from .rgb import Color
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How pictures are read.
+    """How images are read.
 
     Attributes:
         decode: "exact" decodes every pixel; "fast" lets the JPEG decoder shrink by 2, 4 or 8 meanwhile, to no
             less than twice the size the model needs. Other formats are always exact.
         background: Colour under transparent pixels, a Pillow colour name or "#rrggbb"; "drop" ignores
             transparency and shows whatever colour is stored there, as Pillow's `convert("RGB")` does.
-        max_megapixels: Pictures with more pixels, in millions, are refused before they are decoded.
+        max_megapixels: Images with more pixels, in millions, are refused before they are decoded.
         allow_truncated: Take what is there of a file that is cut off, with a warning; what is missing is grey or
             black. Otherwise it is refused. A file of which only the end marker or metadata is missing is
             taken in any case: all of its pixels are there.

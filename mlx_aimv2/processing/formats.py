@@ -4,7 +4,7 @@ Pillow's plugins are called by name, from a list, instead of through `Image.open
 away: formats that start other programs (EPS), formats that claim almost any bytes (TGA, PCX), and Pillow's
 process-wide pixel limit, which would warn from 89 megapixels on and refuse from 179. The cap of
 `DecodeOptions` is checked instead, between the header and the pixels. Some plugins ask for Pillow's limit by
-themselves: a WebP picture, a TIFF tile or a GIF frame beyond 179 megapixels is an `ImageTooLargeError`
+themselves: a WebP image, a TIFF tile or a GIF frame beyond 179 megapixels is an `ImageTooLargeError`
 whatever the cap.
 """
 
@@ -39,7 +39,7 @@ FORMATS = (
 )
 AVIF_BRANDS = frozenset({b"avif", b"avis"})
 HEIF_BRANDS = frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())
-NOT_PICTURES = {  # beginnings that explain themselves
+NOT_IMAGES = {  # beginnings that explain themselves
     b"%PDF": "a PDF document",
     b"%!PS": "a PostScript file",
     b"\xc5\xd0\xd3\xc6": "an EPS file",
@@ -49,12 +49,12 @@ NOT_PICTURES = {  # beginnings that explain themselves
 
 
 def identify(stream: IO[bytes]) -> ImageFile.ImageFile:
-    """The picture behind a seekable stream, its header read and its pixels not.
+    """The image behind a seekable stream, its header read and its pixels not.
 
     Raises:
-        BrokenImageError: Empty, not a picture, or with a damaged header.
+        BrokenImageError: Empty, not an image, or with a damaged header.
         ImageError: Pillow was built without the codec.
-        MissingExtraError: A HEIC picture, and the package pillow-heif is not installed.
+        MissingExtraError: A HEIC image, and the package pillow-heif is not installed.
     """
     stream.seek(0)
     head = stream.read(256)
@@ -69,9 +69,9 @@ def identify(stream: IO[bytes]) -> ImageFile.ImageFile:
             failure = error  # how plugins say "not mine" after a look beyond the signature
     if failure is not None:
         raise BrokenImageError(f"cut off or damaged ({reason(failure)})") from failure
-    named = (what for start, what in NOT_PICTURES.items() if head.lstrip().startswith(start))
+    named = (what for start, what in NOT_IMAGES.items() if head.lstrip().startswith(start))
     found = stand_in(head) or next(named, None)
-    raise BrokenImageError("not a picture that can be read" + (f", but {found}" if found else ""))
+    raise BrokenImageError("not an image that can be read" + (f", but {found}" if found else ""))
 
 
 def _factories(head: bytes) -> Iterator[_Factory]:
@@ -81,12 +81,12 @@ def _factories(head: bytes) -> Iterator[_Factory]:
         try:
             from pillow_heif import HeifImageFile
         except ImportError as error:
-            raise MissingExtraError("Reading HEIC pictures", "pillow-heif", "heif") from error
+            raise MissingExtraError("Reading HEIC images", "pillow-heif", "heif") from error
         yield HeifImageFile
         return
     Image.init()
     if brands & AVIF_BRANDS and "AVIF" not in Image.OPEN:
-        raise ImageError("reading AVIF pictures needs Pillow 11.3 or newer")
+        raise ImageError("reading AVIF images needs Pillow 11.3 or newer")
     for name in ("AVIF",) if brands & AVIF_BRANDS else FORMATS:
         factory, accept = Image.OPEN.get(name, (None, None))
         accepted = accept is not None and accept(head[:16])

@@ -1,7 +1,7 @@
-"""A picture -> the pixels a vision tower takes, (H, W, 3) float32.
+"""An image -> the pixels a vision tower takes, (H, W, 3) float32.
 
 The arithmetic is that of transformers' `CLIPImageProcessor` on its Pillow path
-(`models/clip/image_processing_pil_clip.py`, `image_transforms.py`), to the last bit. Pictures at native
+(`models/clip/image_processing_pil_clip.py`, `image_transforms.py`), to the last bit. Images at native
 resolution follow the published behaviour within the range the model was trained on, and are brought into it
 otherwise.
 """
@@ -31,13 +31,13 @@ MAX_RESIZED_PIXELS = 2**25  # 128 MiB in Pillow; beyond it only the part that th
 
 @dataclass(frozen=True)
 class NativeOptions:
-    """How many patches a picture at native resolution may have.
+    """How many patches an image at native resolution may have.
 
     Attributes:
-        min_patches: Smaller pictures are enlarged to at least this many, where a patch grid near the shape of
-            the picture fits between the two bounds. 112 is the least that the published model was trained on;
+        min_patches: Smaller images are enlarged to at least this many, where a patch grid near the shape of
+            the image fits between the two bounds. 112 is the least that the published model was trained on;
             1 enlarges nothing.
-        max_patches: Larger pictures are reduced to at most this many. 4096 is the most that the published
+        max_patches: Larger images are reduced to at most this many. 4096 is the most that the published
             model was trained on; time and memory of attention grow with its square.
 
     Raises:
@@ -56,10 +56,10 @@ class NativeOptions:
 
 
 class ImageProcessor:
-    """Turns pictures into the pixels a vision tower takes.
+    """Turns images into the pixels a vision tower takes.
 
     Args:
-        config: What is done to every picture.
+        config: What is done to every image.
         patch_size: Edge of a patch in pixels; only native resolution depends on it.
         decode: How files are read; the defaults of `DecodeOptions` if None.
         native: Bounds at native resolution; the defaults of `NativeOptions` if None.
@@ -85,11 +85,11 @@ class ImageProcessor:
 
     @property
     def is_native(self) -> bool:
-        """Whether pictures keep their own resolution, so that their shapes differ."""
+        """Whether images keep their own resolution, so that their shapes differ."""
         return not self.config.do_resize and not self.config.do_center_crop
 
     def settings(self) -> dict[str, Any]:
-        """Everything that decides what pixels come out, as plain values; not which pictures are refused."""
+        """Everything that decides what pixels come out, as plain values; not which images are refused."""
         settings = asdict(self.config) | asdict(self.decode) | {"patch_size": self.patch_size}
         settings["color_managed"] = self.decode.manages_colors
         usual = TRANSFORMERS_DOES.keys() - self.config.unusual.keys()
@@ -99,40 +99,38 @@ class ImageProcessor:
         return settings | asdict(self.native) if self.is_native else settings
 
     def __call__(self, image: ImageInput) -> Pixels:
-        """Pixels of one picture: (H, W, 3) float32, contiguous and writable.
+        """Pixels of one image: (H, W, 3) float32, contiguous and writable.
 
         Raises:
-            ImageError: The picture cannot be read or used; see `decode_image` for this and the other errors.
+            ImageError: The image cannot be read or used; see `decode_image` for this and the other errors.
         """
         return self._pixels(decode_reduced(image, self.decode, self._short_edge()))
 
     def from_rgb(self, image: Image.Image) -> Pixels:
-        """Pixels of a picture that is upright and in mode RGB already: (H, W, 3) float32.
+        """Pixels of an image that is upright and in mode RGB already: (H, W, 3) float32.
 
         Raises:
-            InputError: The picture has another mode.
+            InputError: The image has another mode.
             ImageError: Its shape cannot be used; see `output_size`.
         """
         if image.mode != "RGB":
-            raise InputError(
-                f"from_rgb takes a picture in mode RGB, not {image.mode}: use decode_image first"
-            )
+            raise InputError(f"from_rgb takes an image in mode RGB, not {image.mode}: use decode_image first")
         return self._pixels(Decoded.whole(image))
 
     def normalize(self, image: Image.Image) -> Pixels:
-        """A picture in mode RGB rescaled and normalised as the config says, (H, W, 3) float32, its size kept.
+        """An image in mode RGB rescaled and normalised as the config says, (H, W, 3) float32, its size kept.
 
         Raises:
-            InputError: The picture has another mode.
+            InputError: The image has another mode.
         """
         if image.mode != "RGB":
             raise InputError(
-                f"normalize takes a picture in mode RGB, not {image.mode}: use decode_image first"
+                f"normalize takes an image in mode RGB, not {image.mode}: use decode_image first"
             )
         return self._normalized(np.asarray(image))
 
     def at_size(self, height: int, width: int) -> ImageProcessor:
-        """The same processor with every picture resized and cropped to one size, as native resolution is not.
+        """The same processor with every image resized and cropped to one size, as native resolution is not.
 
         Raises:
             InputError: An edge is no multiple of the patch size, or beyond `MAX_EDGE`.
@@ -140,8 +138,8 @@ class ImageProcessor:
         for edge in (height, width):
             if not 1 <= edge <= MAX_EDGE or edge % self.patch_size:
                 rule = f"a multiple of the patch size {self.patch_size}, at most {MAX_EDGE}"
-                raise InputError(f"pictures of {height}x{width} pixels: both edges have to be {rule}")
-        # as the published files of fixed size do it; of another shape than square, the whole picture is squeezed
+                raise InputError(f"images of {height}x{width} pixels: both edges have to be {rule}")
+        # as the published files of fixed size do it; of another shape than square, the whole image is squeezed
         size = height if height == width else (height, width)
         config = replace(
             self.config,
@@ -163,14 +161,14 @@ class ImageProcessor:
         return pixels
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """(H', W') in pixels of what comes out for an upright picture of `height` by `width`.
+        """(H', W') in pixels of what comes out for an upright image of `height` by `width`.
 
         Raises:
-            ImageError: The picture has no pixels, is smaller than a patch where nothing is enlarged, or is so
+            ImageError: The image has no pixels, is smaller than a patch where nothing is enlarged, or is so
                 elongated that it would not fit into memory.
         """
         if height < 1 or width < 1:
-            raise ImageError(f"a picture of {width}x{height} has no pixels")
+            raise ImageError(f"an image of {width}x{height} has no pixels")
         if self.is_native:
             h, w = self._native_grid(height, width)
             return h * self.patch_size, w * self.patch_size
@@ -201,28 +199,28 @@ class ImageProcessor:
             raise ImageError(f"{width}x{height} is smaller than one patch ({edge}x{edge}); raise min_patches")
         return nearest_grid(height / self.patch_size, width / self.patch_size, least, most)
 
-    def _native_pixels(self, image: Decoded) -> NDArray[np.uint8]:
-        """The picture in whole patches: cut at the right and bottom, or resized."""
-        full_width, full_height = image.size
+    def _native_pixels(self, decoded: Decoded) -> NDArray[np.uint8]:
+        """The image in whole patches: cut at the right and bottom, or resized."""
+        full_width, full_height = decoded.size
         height, width = self.output_size(full_height, full_width)
-        picture, edge = image.picture, self.patch_size
+        image, edge = decoded.image, self.patch_size
         if (full_height // edge * edge, full_width // edge * edge) != (height, width):
-            picture = picture.resize((width, height), Image.Resampling(self.config.resample), image.box)
-        return np.asarray(picture)[:height, :width]
+            image = image.resize((width, height), Image.Resampling(self.config.resample), decoded.box)
+        return np.asarray(image)[:height, :width]
 
-    def _fixed_pixels(self, image: Decoded) -> NDArray[np.uint8]:
-        """The picture resized and cropped as the config says."""
-        config, picture = self.config, image.picture
-        full_width, full_height = image.size
+    def _fixed_pixels(self, decoded: Decoded) -> NDArray[np.uint8]:
+        """The image resized and cropped as the config says."""
+        config, image = self.config, decoded.image
+        full_width, full_height = decoded.size
         self.output_size(full_height, full_width)
         if config.do_resize:
             height, width = resized_size(full_height, full_width, config)
             resample = Image.Resampling(config.resample)
             if height * width > MAX_RESIZED_PIXELS:
-                picture = _resized_middle(image, (height, width), config, resample)
+                image = _resized_middle(decoded, (height, width), config, resample)
             else:
-                picture = picture.resize((width, height), resample, image.box)
-        pixels = np.asarray(picture)
+                image = image.resize((width, height), resample, decoded.box)
+        pixels = np.asarray(image)
         return center_crop(pixels, config) if config.do_center_crop else pixels
 
 
@@ -241,16 +239,16 @@ def resized_size(height: int, width: int, config: ImageProcessorConfig) -> tuple
 
 
 def nearest_grid(rows: float, columns: float, least: int, most: int) -> tuple[int, int]:
-    """The patch grid (h, w) nearest in shape to a picture, with `least` to `most` patches.
+    """The patch grid (h, w) nearest in shape to an image, with `least` to `most` patches.
 
     Args:
-        rows: Height of the picture in patches, not rounded.
+        rows: Height of the image in patches, not rounded.
         columns: Width, likewise.
-        least: Lower bound for h * w; given up where no grid next to the picture's shape fits both bounds.
+        least: Lower bound for h * w; given up where no grid next to the image's shape fits both bounds.
         most: Upper bound for h * w, always kept.
 
     Returns:
-        (h, w), each at least 1. The area is the picture's own where that lies within the bounds.
+        (h, w), each at least 1. The area is the image's own where that lies within the bounds.
     """
     area = min(max(rows * columns, least), most)
     h, w = math.sqrt(area * (rows / columns)), math.sqrt(area * (columns / rows))
@@ -293,4 +291,4 @@ def _resized_middle(
         left + middle_start(resized[1], width, config) * x,
     )
     box = (left, top, min(left + width * x, right), min(top + height * y, bottom))
-    return image.picture.resize((width, height), resample, box)
+    return image.image.resize((width, height), resample, box)

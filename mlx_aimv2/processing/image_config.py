@@ -13,7 +13,7 @@ from ..storage.json_files import read_json
 
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR_TYPE = "CLIPImageProcessor"  # the class that transformers makes of the file
-MAX_EDGE = 4096  # pixels; a model for larger pictures is a mistake in the file
+MAX_EDGE = 4096  # pixels; a model for larger images is a mistake in the file
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 RESAMPLE_NAMES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers 0 to 5
@@ -31,19 +31,19 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class ImageProcessorConfig:
-    """What is done to an 8-bit RGB picture before it reaches the model, in this order.
+    """What is done to an 8-bit RGB image before it reaches the model, in this order.
 
     The defaults are those of transformers' `CLIPImageProcessor`, which every published checkpoint names.
 
     Attributes:
         do_convert_rgb: Whether other modes are converted to RGB. Kept for the file's sake: the model takes
-            three channels, so pictures are always converted.
+            three channels, so images are always converted.
         do_resize: Whether to resize to `size`. Together with `do_center_crop` false: native resolution.
         size: An integer is the short edge in pixels, and the long edge follows in proportion; (height, width)
             is exact.
         longest: Whether an integer `size` is the long edge instead, as timm's crop mode "border" has it.
         resample: Pillow's number of a filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming.
-        do_center_crop: Whether to cut `crop_size` out of the middle, with borders where the picture is smaller.
+        do_center_crop: Whether to cut `crop_size` out of the middle, with borders where the image is smaller.
         crop_size: (height, width) in pixels.
         crop_fill: Colour of the borders, (red, green, blue) in 0..255.
         crop_rounding: Where the middle is, if it falls between two pixels: "down", as in transformers, or "even",
@@ -78,7 +78,7 @@ class ImageProcessorConfig:
 
         Args:
             image_size: Edge of the square input in pixels; with `native`, only written down.
-            native: Whether pictures keep their own resolution.
+            native: Whether images keep their own resolution.
 
         Raises:
             ConfigError: `image_size` is no sensible number of pixels.

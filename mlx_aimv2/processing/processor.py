@@ -1,4 +1,4 @@
-"""Pictures and texts to a model's inputs: the facade over image processor and tokenizer."""
+"""Images and texts to a model's inputs: the facade over image processor and tokenizer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Processor:
     """What `load` returns beside the model.
 
     Attributes:
-        image_processor: one picture to (H, W, 3) float32.
+        image_processor: one image to (H, W, 3) float32.
         tokenizer: texts to ids; None for checkpoints without a text encoder.
     """
 
@@ -76,7 +76,7 @@ class Processor:
         """A model's inputs.
 
         Args:
-            images: one picture or several: paths, bytes, file objects, PIL images, numpy arrays (uint8, or
+            images: one image or several: paths, bytes, file objects, PIL images, numpy arrays (uint8, or
                 floats in 0..1).
             text: one text or several; longer ones are cut to the model's length, keeping the end token.
 
@@ -86,8 +86,8 @@ class Processor:
 
         Raises:
             InputError: neither is given, a checkpoint without tokenizer is given text, or native-resolution
-                pictures differ in size (embed those one by one, or with `Embedder`).
-            ImageError: a picture cannot be read.
+                images differ in size (embed those one by one, or with `Embedder`).
+            ImageError: an image cannot be read.
         """
         import mlx.core as mx
 
@@ -120,7 +120,7 @@ class Processor:
         sizes = sorted({array.shape[:2] for array in pixels})
         if len(sizes) > 1:
             shown = ", ".join(f"{height} x {width}" for height, width in sizes[:4])
-            raise InputError(f"pictures of different sizes ({shown}) cannot share a batch: use Embedder")
+            raise InputError(f"images of different sizes ({shown}) cannot share a batch: use Embedder")
         return np.stack(pixels)
 
 

@@ -26,30 +26,30 @@ ARRAY_RULE = (
 )
 
 
-def to_rgb(picture: Image.Image, background: Color | None) -> Image.Image:
-    """The picture in mode RGB, 8 bits a channel.
+def to_rgb(image: Image.Image, background: Color | None) -> Image.Image:
+    """The image in mode RGB, 8 bits a channel.
 
     Deep modes go by the rule of `scaling`: 16-bit grey is divided by 65535; 32-bit integers and floats are stretched
     from their least to their greatest value, but floats within 0..1 are taken as they are. Every other mode goes
     through Pillow's conversion.
 
     Args:
-        picture: A loaded picture in any mode.
+        image: A loaded image in any mode.
         background: Colour under transparent pixels, 0..255 a channel; None drops the transparency.
 
     Returns:
-        The picture itself where it is RGB without transparency already, otherwise a new one of the same size.
+        The image itself where it is RGB without transparency already, otherwise a new one of the same size.
 
     Raises:
         ImageError: No float pixel holds a number.
     """
-    if picture.mode in DEEP_MODES:
-        picture = deep_to_gray(picture)
-    if not picture.has_transparency_data:
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
-    if picture.mode == "La":  # Pillow has no direct way from premultiplied grey to RGBA
-        picture = picture.convert("LA")
-    rgba = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+    if image.mode in DEEP_MODES:
+        image = deep_to_gray(image)
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    if image.mode == "La":  # Pillow has no direct way from premultiplied grey to RGBA
+        image = image.convert("LA")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     if background is None:
         return rgba.convert("RGB")
     canvas = Image.new("RGBA", rgba.size, (*background, 255))
@@ -57,7 +57,7 @@ def to_rgb(picture: Image.Image, background: Color | None) -> Image.Image:
 
 
 def array_to_rgb(array: NDArray[Any], background: Color | None) -> Image.Image:
-    """An array of pixels as a picture in mode RGB.
+    """An array of pixels as an image in mode RGB.
 
     Args:
         array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8 in 0..255, or float16/32/64 in 0..1.
@@ -89,18 +89,18 @@ def _check_array_shape(array: NDArray[Any]) -> None:
     if array.ndim == 3 and shape[0] in (1, 3, 4):
         hint = "; channels seem to come first, use array.transpose(1, 2, 0)"
     elif array.ndim == 4:
-        hint = "; pass the pictures of a batch one by one"
+        hint = "; pass the images of a batch one by one"
     raise InputError(f"got an array of shape {shape}: {ARRAY_RULE}{hint}")
 
 
-def deep_to_gray(picture: Image.Image) -> Image.Image:
-    """A picture of 16-bit, 32-bit or float grey as L, or as LA where pixels are transparent or hold nothing."""
-    values = np.asarray(picture)
+def deep_to_gray(image: Image.Image) -> Image.Image:
+    """An image of 16-bit, 32-bit or float grey as L, or as LA where pixels are transparent or hold nothing."""
+    values = np.asarray(image)
     # what Pillow reads from 16-bit PGM comes as wide integers that have been scaled to 16 bits
-    is_light = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PPM", "PNG"))
-    most = whole_value(values, picture.info.get("significant_bits")) if is_light else None
+    is_light = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG"))
+    most = whole_value(values, image.info.get("significant_bits")) if is_light else None
     gray = Image.fromarray(scaled(values, most))
-    key = picture.info.get("transparency")
+    key = image.info.get("transparency")
     opaque = values != key if isinstance(key, int) else valid(values[..., None])
     if not opaque.all():
         gray.putalpha(Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import __version__
+from .._version import __version__
 from ..checkpoints.checkpoint_names import is_repo_name
 from ..checkpoints.download import no_bars
 from ..checkpoints.file_names import is_written_name, small_files

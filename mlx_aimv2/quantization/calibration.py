@@ -1,7 +1,7 @@
-"""Quantizing the vision encoder with pictures: layer after layer, each weight for what it really multiplies.
+"""Quantizing the vision encoder with images: layer after layer, each weight for what it really multiplies.
 
-The pictures run through the layers that are quantized already, so that a layer also makes up for what was lost
-before it. What is held at a time: the tokens of all pictures, one layer in float32, and one matrix as large as the
+The images run through the layers that are quantized already, so that a layer also makes up for what was lost
+before it. What is held at a time: the tokens of all images, one layer in float32, and one matrix as large as the
 widest input on a side, several times over.
 """
 
@@ -30,8 +30,8 @@ from ..processing.processor import Processor
 from .gptq import Inputs, Packed, quantize
 from .scheme import Scheme, unpacked
 
-PICTURES = 32  # enough: the tokens of each count as samples
-MAX_PATCHES = 1024  # of a picture of native resolution: all pictures' tokens are held at once
+IMAGES = 32  # enough: the tokens of each count as samples
+MAX_PATCHES = 1024  # of an image of native resolution: all images' tokens are held at once
 Tensors = Mapping[str, mx.array]
 Rounding = Callable[[nn.Module, str, Sequence[str], list[mx.array]], None]
 """Called with a module, its path, the names of projections in it, and the inputs they share."""
@@ -45,7 +45,7 @@ class Calibration:
         config: the model.
         schemes: how to quantize each weight, by its canonical name, in affine mode; the others stay.
         dtype: of scales and biases.
-        pixels: pictures, each (1, H, W, 3), normalized.
+        pixels: images, each (1, H, W, 3), normalized.
     """
 
     config: AnyConfig
@@ -54,14 +54,14 @@ class Calibration:
     pixels: Sequence[mx.array]
 
 
-def prepare_pictures(
+def prepare_images(
     images: Sequence[ImageInput],
     folder: Path,
     config: AnyConfig,
     on_event: OnEvent,
     resampled: bool = False,
 ) -> list[mx.array]:
-    """Pictures as the checkpoint in ``folder`` takes them, each (1, H, W, 3).
+    """Images as the checkpoint in ``folder`` takes them, each (1, H, W, 3).
 
     Args:
         images: of any size.
@@ -76,24 +76,24 @@ def prepare_pictures(
         TokenizerError: an image-text pair without usable tokenizer files.
     """
     options = LoadOptions(native=NativeOptions(max_patches=MAX_PATCHES), interpolate_positions=resampled)
-    return read_pictures(images, build_processor(folder, config, options), on_event)
+    return read_images(images, build_processor(folder, config, options), on_event)
 
 
-def read_pictures(images: Sequence[ImageInput], processor: Processor, on_event: OnEvent) -> list[mx.array]:
-    """Up to `PICTURES` pictures, spread evenly over ``images``, each (1, H, W, 3); broken ones are reported.
+def read_images(images: Sequence[ImageInput], processor: Processor, on_event: OnEvent) -> list[mx.array]:
+    """Up to `IMAGES` images, spread evenly over ``images``, each (1, H, W, 3); broken ones are reported.
 
     Raises:
         InputError: none can be read.
     """
     pixels: list[mx.array] = []
-    count = min(len(images), PICTURES)
+    count = min(len(images), IMAGES)
     for index in (number * len(images) // count for number in range(count)):
         try:
             pixels.append(processor(images=[images[index]])["pixel_values"])
         except Aimv2Error as error:
             on_event(Skipped(str(images[index]), str(error)))
     if not pixels:
-        raise InputError("none of the pictures to calibrate with can be read")
+        raise InputError("none of the images to calibrate with can be read")
     return pixels
 
 
@@ -111,7 +111,7 @@ def calibrated_layers(
         For each layer, packed weight, scales and biases by the name of the weight.
 
     Raises:
-        NonFiniteError: a weight, or what the pictures give, holds NaN or infinity.
+        NonFiniteError: a weight, or what the images give, holds NaN or infinity.
     """
     start = vision_prefix(calibration.config)
     config = calibration.config
@@ -154,7 +154,7 @@ def _rounding(calibration: Calibration, start: str, packed: dict[str, Packed]) -
 
 
 def _statistics(inputs: list[mx.array], where: str) -> Inputs:
-    """What projections multiply, over the tokens of all pictures.
+    """What projections multiply, over the tokens of all images.
 
     Raises:
         NonFiniteError: it holds NaN or infinity, or is too large to compute with.
@@ -170,9 +170,7 @@ def _statistics(inputs: list[mx.array], where: str) -> Inputs:
             return Inputs.of(gram)
     except np.linalg.LinAlgError:  # as ill-conditioned as only damaged weights make it
         pass
-    raise NonFiniteError(
-        f"{where}: the pictures to calibrate with give NaN or infinity there; is it damaged?"
-    )
+    raise NonFiniteError(f"{where}: the images to calibrate with give NaN or infinity there; is it damaged?")
 
 
 def _below(tensors: Tensors, start: str) -> list[tuple[str, mx.array]]:
@@ -183,7 +181,7 @@ def _below(tensors: Tensors, start: str) -> list[tuple[str, mx.array]]:
 
 
 def through_layer(layer: EncoderLayer, tokens: list[mx.array], rounded: Rounding) -> list[mx.array]:
-    """A layer over pictures' tokens, each (1, N, D), where every projection is rounded before it is used.
+    """A layer over images' tokens, each (1, N, D), where every projection is rounded before it is used.
 
     The same as calling ``layer``, in steps: ``rounded`` is called with projections and all of their inputs.
     """
@@ -203,7 +201,7 @@ def through_layer(layer: EncoderLayer, tokens: list[mx.array], rounded: Rounding
 
 
 def _each(function: Callable[[mx.array], mx.array], inputs: Sequence[mx.array]) -> list[mx.array]:
-    """A function of every picture, evaluated one by one."""
+    """A function of every image, evaluated one by one."""
     outputs = []
     for x in inputs:
         outputs.append(function(x))

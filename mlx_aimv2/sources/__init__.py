@@ -1,1 +1,1 @@
-"""Where pictures come from: files and folders, read ahead in order."""
+"""Where images come from: files and folders, read ahead in order."""

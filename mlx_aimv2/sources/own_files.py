@@ -23,7 +23,7 @@ WEIGHTS = (
     ".safetensors.index.json",
     ".npz",
 )  # endings of the files that make it a checkpoint
-TOUR = {"contact-sheet.png", "labels.txt", "vectors.npz", "pictures"}
+TOUR = {"contact-sheet.png", "labels.txt", "vectors.npz", "images"}
 REPORT, ACCOUNT, PLOTS = (
     "evaluation.json",
     "data.json",

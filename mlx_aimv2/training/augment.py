@@ -1,4 +1,4 @@
-"""Pictures changed at random, so that training sees more of them; never used outside of training."""
+"""Images changed at random, so that training sees more of them; never used outside of training."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from ..errors import InputError
 
-GROUND = (122, 116, 104)  # the mean colour of CLIP's training pictures, shown where a picture was moved away
+GROUND = (122, 116, 104)  # the mean colour of CLIP's training images, shown where an image was moved away
 RESAMPLE = Image.Resampling.BICUBIC  # as the published preprocessing resizes
-ATTEMPTS = 10  # at a crop of random shape that fits into the picture
+ATTEMPTS = 10  # at a crop of random shape that fits into the image
 HIGHEST = 30  # magnitude of RandAugment
 
 Rng = np.random.Generator
@@ -23,10 +23,10 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done at random to every training picture, in this order; by default nothing.
+    """What is done at random to every training image, in this order; by default nothing.
 
     Attributes:
-        random_resized_crop: (least, most) part of the picture's area that is cut out and resized (Szegedy et al.
+        random_resized_crop: (least, most) part of the image's area that is cut out and resized (Szegedy et al.
             2015, "Going Deeper with Convolutions"); None for the largest part of the right shape in the middle.
         ratio: (least, most) width over height of such a crop, before it is resized.
         flip: Chance that left and right are exchanged, 0 to 1.
@@ -67,7 +67,7 @@ class Augmentation:
             )
 
     def apply(self, image: Image.Image, rng: Rng, size: Size) -> Image.Image:
-        """A changed copy of a picture.
+        """A changed copy of an image.
 
         Args:
             image: Upright, in mode RGB; it is left as it is.
@@ -75,11 +75,11 @@ class Augmentation:
             size: (height, width) in pixels of what comes out.
 
         Raises:
-            InputError: The picture has another mode.
+            InputError: The image has another mode.
         """
         if image.mode != "RGB":
             raise InputError(
-                f"only pictures in mode RGB are augmented, not {image.mode}: use decode_image first"
+                f"only images in mode RGB are augmented, not {image.mode}: use decode_image first"
             )
         height, width = size
         box = self._crop_box(image.size, rng, width / height)
@@ -97,7 +97,7 @@ class Augmentation:
         return max(*size, math.ceil(max(size) / math.sqrt(least) / 2))
 
     def _crop_box(self, size: Size, rng: Rng, shape: float) -> tuple[float, float, float, float]:
-        """What is cut out of a picture of (width, height): (left, top, right, bottom)."""
+        """What is cut out of an image of (width, height): (left, top, right, bottom)."""
         width, height = size
         if self.random_resized_crop is None:
             return _middle(size, shape, shape)
@@ -131,7 +131,7 @@ def _middle(size: Size, least: float, most: float) -> tuple[float, float, float,
 
 
 def _enhanced(enhancer: Callable[[Image.Image], Any]) -> Callable[[Image.Image, float], Image.Image]:
-    """A change of ``1 + amount`` times what the picture has of something."""
+    """A change of ``1 + amount`` times what the image has of something."""
     return lambda image, amount: enhancer(image).enhance(max(0.0, 1 + amount))
 
 

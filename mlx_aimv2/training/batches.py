@@ -1,4 +1,4 @@
-"""Batches of pictures and targets, decoded ahead in threads; what is in them follows from seed and epoch alone."""
+"""Batches of images and targets, decoded ahead in threads; what is in them follows from seed and epoch alone."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .augment import Augmentation
 from .mixing import Mixing, check_smoothing, label_smoothing, multi_hot
 from .order import shuffled
 
-NATIVE_EDGE = 224  # pixels, near which pictures of native resolution are trained unless told otherwise
-AHEAD_BYTES = 2**27  # of decoded pictures that may wait
-PICTURE, MIXING = (
+NATIVE_EDGE = 224  # pixels, near which images of native resolution are trained unless told otherwise
+AHEAD_BYTES = 2**27  # of decoded images that may wait
+IMAGE, MIXING = (
     2,
     3,
 )  # the first number of every seed, so that no two uses share their randomness; see `order`
@@ -31,12 +31,12 @@ PICTURE, MIXING = (
 
 @dataclass(frozen=True)
 class Batch:
-    """Some pictures and what a model should say of them.
+    """Some images and what a model should say of them.
 
     Attributes:
         pixels: (B, H, W, 3) float32.
         targets: (B, C) float32; rows sum to 1, or with several labels each is between 0 and 1.
-        weights: (B,) float32, how much each picture counts.
+        weights: (B,) float32, how much each image counts.
         indices: (B,) which examples of the split these are.
     """
 
@@ -51,12 +51,12 @@ class Batch:
         return (self.pixels,)
 
 
-class Pictured(Protocol):
-    """An example: a picture and whatever is known of it."""
+class Imaged(Protocol):
+    """An example: an image and whatever is known of it."""
 
     @property
     def path(self) -> str:
-        """Where the picture lies."""
+        """Where the image lies."""
 
 
 Made = TypeVar("Made")  # a batch
@@ -67,14 +67,14 @@ class BatchOptions:
     """How batches are made.
 
     Attributes:
-        batch_size: Pictures in a batch; the last one of an epoch may have fewer.
+        batch_size: Images in a batch; the last one of an epoch may have fewer.
         seed: Of order, augmentation and mixing.
-        augmentation: What is done to training pictures; None for what is done to all others.
+        augmentation: What is done to training images; None for what is done to all others.
         mixing: How training batches are mixed; None for not at all.
         label_smoothing: Part of every training target that is spread over all classes.
         size: (height, width) in pixels. A model of fixed size takes no other; at native resolution, None is a
-            square of about 224, since pictures of a batch have to be of one shape.
-        threads: Pictures decoded at once.
+            square of about 224, since images of a batch have to be of one shape.
+        threads: Images decoded at once.
 
     Raises:
         InputError: A field has a value that makes no sense.
@@ -97,11 +97,11 @@ class BatchOptions:
         check_smoothing(self.label_smoothing)
 
 
-class PictureBatches(Generic[Made]):
-    """The batches of one split, whatever is known of its pictures.
+class ImageBatches(Generic[Made]):
+    """The batches of one split, whatever is known of its images.
 
     For training: in another order each epoch, augmented as the options say. For everything else: in the order of
-    the examples, each picture as the checkpoint's own preprocessing makes it.
+    the examples, each image as the checkpoint's own preprocessing makes it.
 
     Attributes:
         image_processor: The one whose pixels these are; at native resolution, that of the size trained at.
@@ -109,13 +109,13 @@ class PictureBatches(Generic[Made]):
 
     def __init__(
         self,
-        examples: Sequence[Pictured],
+        examples: Sequence[Imaged],
         image_processor: ImageProcessor,
         options: BatchOptions | None = None,
         *,
         training: bool = True,
     ) -> None:
-        """Get ready; no picture is opened yet.
+        """Get ready; no image is opened yet.
 
         Args:
             examples: The split.
@@ -143,40 +143,40 @@ class PictureBatches(Generic[Made]):
         return shuffled(len(self._paths), self.options.seed, epoch)
 
     def epoch(self, number: int = 0, start_batch: int = 0) -> Iterator[Made]:
-        """The batches of an epoch; training pictures differ from one to the next.
+        """The batches of an epoch; training images differ from one to the next.
 
         Args:
             number: The epoch, from 0.
             start_batch: The batch to begin with; it and those after it are the same as if all had been taken.
 
         Raises:
-            ImageError: A picture cannot be read any more.
+            ImageError: An image cannot be read any more.
         """
         order = self.order(number)
         decode = self._augmenting(number) if self._augments else self._plain
-        with closing(self._pictures(order[self._start(start_batch) :], decode)) as remaining:
+        with closing(self._images(order[self._start(start_batch) :], decode)) as remaining:
             for batch in range(start_batch, len(self)):
                 chosen = order[self._start(batch) : self._start(batch + 1)]
                 # a CPU that computes has no time to decode meanwhile
-                pictures = self._pictures(chosen, decode) if on_cpu() else islice(remaining, len(chosen))
-                yield self._batch(np.stack(list(pictures)), chosen, number, batch)
+                images = self._images(chosen, decode) if on_cpu() else islice(remaining, len(chosen))
+                yield self._batch(np.stack(list(images)), chosen, number, batch)
 
     def _start(self, batch: int) -> int:
         """How many examples are in the batches before this one."""
         return min(batch * self.options.batch_size, len(self._paths))
 
     def _batch(self, pixels: np.ndarray, indices: np.ndarray, epoch: int, number: int) -> Made:
-        """A batch of pictures (B, H, W, 3) with what is known of the examples (B,) ``indices``."""
+        """A batch of images (B, H, W, 3) with what is known of the examples (B,) ``indices``."""
         raise NotImplementedError
 
-    def _pictures(
+    def _images(
         self, indices: np.ndarray, decode: Callable[[int], np.ndarray]
     ) -> Generator[np.ndarray, None, None]:
         """The pixels of some examples, decoded ahead in threads; those have ended when this has."""
         with closing(read_ahead(indices.tolist(), decode, self.options.threads, self._ahead())) as results:
             for result in results:
                 if result.pixels is None:
-                    raise result.error or InputError(f"picture {result.index} has no pixels")
+                    raise result.error or InputError(f"image {result.index} has no pixels")
                 yield result.pixels
 
     @property
@@ -193,19 +193,19 @@ class PictureBatches(Generic[Made]):
 
         def augmented(index: int) -> np.ndarray:
             image = decode_image(self._paths[index], processor.decode, short_edge)
-            rng = np.random.default_rng([PICTURE, self.options.seed, epoch, index])
+            rng = np.random.default_rng([IMAGE, self.options.seed, epoch, index])
             return processor.normalize(augmentation.apply(image, rng, self._size))
 
         return augmented
 
     def _ahead(self) -> int:
-        """Pictures that may wait: two batches, but no more than memory takes easily."""
+        """Images that may wait: two batches, but no more than memory takes easily."""
         height, width = self._size
         return max(1, min(2 * self.options.batch_size, AHEAD_BYTES // (height * width * 3 * 4)))
 
 
-class Batches(PictureBatches[Batch]):
-    """The batches of one split of labelled pictures; those for training also mixed, smoothed and weighted."""
+class Batches(ImageBatches[Batch]):
+    """The batches of one split of labelled images; those for training also mixed, smoothed and weighted."""
 
     def __init__(
         self,
@@ -217,7 +217,7 @@ class Batches(PictureBatches[Batch]):
         training: bool = True,
         weights: np.ndarray | None = None,
     ) -> None:
-        """Get ready; no picture is opened yet.
+        """Get ready; no image is opened yet.
 
         Args:
             dataset: Where the examples are from.
@@ -253,7 +253,7 @@ class Batches(PictureBatches[Batch]):
         return Batch(pixels, targets, weights, indices)
 
     def _weigh(self, targets: np.ndarray) -> np.ndarray:
-        """(B,) the mean weight of the labels of each picture, by their parts; 1 without labels."""
+        """(B,) the mean weight of the labels of each image, by their parts; 1 without labels."""
         if self._weights is None:
             return np.ones(len(targets), dtype=np.float32)
         parts = targets.sum(axis=1)
@@ -261,7 +261,7 @@ class Batches(PictureBatches[Batch]):
 
 
 def sized(image_processor: ImageProcessor, size: tuple[int, int] | None = None) -> ImageProcessor:
-    """The processor that training uses: the checkpoint's own, with one size for all pictures.
+    """The processor that training uses: the checkpoint's own, with one size for all images.
 
     Args:
         image_processor: From `load`.
@@ -269,7 +269,7 @@ def sized(image_processor: ImageProcessor, size: tuple[int, int] | None = None) 
             224 pixels: 16x16 patches of 14.
 
     Raises:
-        InputError: The model takes pictures of another size only, or ``size`` is not made of whole patches.
+        InputError: The model takes images of another size only, or ``size`` is not made of whole patches.
     """
     if image_processor.is_native:
         patch = image_processor.patch_size
@@ -280,7 +280,7 @@ def sized(image_processor: ImageProcessor, size: tuple[int, int] | None = None) 
     height, width = (own, own) if isinstance(own, int) else own
     if size is not None and size != (height, width):
         raise InputError(
-            f"this checkpoint takes pictures of {height}x{width} pixels, not {size[0]}x{size[1]}: leave the size"
+            f"this checkpoint takes images of {height}x{width} pixels, not {size[0]}x{size[1]}: leave the size"
             " out, or use a checkpoint of native resolution"
         )
     if config.do_center_crop or not isinstance(config.size, int):
@@ -291,7 +291,7 @@ def sized(image_processor: ImageProcessor, size: tuple[int, int] | None = None) 
 def class_weights(dataset: Dataset) -> np.ndarray:
     """(C,) float32: N / (C * n_c), so that every class counts as much in training, however rare it is.
 
-    N is how many labels the training pictures have together, n_c how many of them are of class c.
+    N is how many labels the training images have together, n_c how many of them are of class c.
     """
     counts = np.array(dataset.counts("train"), dtype=np.float64)
     return (counts.sum() / (len(counts) * np.maximum(counts, 1))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Batches of pictures with a caption each; captions become token ids once, before the first epoch."""
+"""Batches of images with a caption each; captions become token ids once, before the first epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..events import Notice, OnEvent, ignore
 from ..messages import counted
 from ..processing.processor import Processor
-from .batches import BatchOptions, PictureBatches
+from .batches import BatchOptions, ImageBatches
 
 CAPTION = 4  # the first number of the seed of which caption an epoch takes; see `batches`
 BUCKET = 8  # tokens: on a GPU every new length of a batch is compiled
@@ -21,12 +21,12 @@ CHUNK = 1024  # captions made token ids at once
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Some pictures with a caption each.
+    """Some images with a caption each.
 
     Attributes:
         pixels: (B, H, W, 3) float32.
         input_ids: (B, T) int32, padded on the right.
-        targets: (B, B) float32, which captions belong to which pictures, in parts that sum to 1.
+        targets: (B, B) float32, which captions belong to which images, in parts that sum to 1.
         weights: (B,) float32, 1 for each.
         indices: (B,) which examples of the split these are.
     """
@@ -92,12 +92,12 @@ class TokenTable:
         return ids
 
 
-class PairBatches(PictureBatches[PairBatch]):
-    """The batches of one split of pictures with captions.
+class PairBatches(ImageBatches[PairBatch]):
+    """The batches of one split of images with captions.
 
-    An epoch takes every picture once, with one of its captions: the next one in every epoch, from a first one that
+    An epoch takes every image once, with one of its captions: the next one in every epoch, from a first one that
     chance has chosen. Outside of training it is the first. Batches of an epoch are equally large, to within one
-    picture: a last batch of a few pictures would have next to nothing to be told apart.
+    image: a last batch of a few images would have next to nothing to be told apart.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class PairBatches(PictureBatches[PairBatch]):
         training: bool = True,
         on_event: OnEvent = ignore,
     ) -> None:
-        """Get ready; no picture is opened yet, but all captions are made token ids.
+        """Get ready; no image is opened yet, but all captions are made token ids.
 
         Args:
             dataset: where the examples are from.
@@ -128,7 +128,7 @@ class PairBatches(PictureBatches[PairBatch]):
         super().__init__(examples, processor.image_processor, options, training=training)
         self.table = TokenTable([caption for one in examples for caption in one.captions], processor)
         counts = np.array([len(one.captions) for one in examples])
-        self._counts, self._first = counts, np.cumsum(counts) - counts  # where each picture's captions begin
+        self._counts, self._first = counts, np.cumsum(counts) - counts  # where each image's captions begin
         bits = np.random.PCG64([CAPTION, self.options.seed]).random_raw(len(counts))
         self._offsets = (bits % counts.astype(np.uint64)).astype(np.int64)
         if count := self.table.truncated:
@@ -138,18 +138,18 @@ class PairBatches(PictureBatches[PairBatch]):
             )
 
     def captions(self, indices: np.ndarray, epoch: int) -> np.ndarray:
-        """(B,) the captions, as rows of the table, with which an epoch takes some pictures."""
+        """(B,) the captions, as rows of the table, with which an epoch takes some images."""
         turn = (self._offsets[indices] + epoch) % self._counts[indices] if self._training else 0
         numbers: np.ndarray = self.table.numbers[self._first[indices] + turn]
         return numbers
 
     def belonging(self) -> list[list[int]]:
-        """For each picture the rows of its captions in the table."""
+        """For each image the rows of its captions in the table."""
         ends = self._first + self._counts
         return [self.table.numbers[a:b].tolist() for a, b in zip(self._first, ends, strict=True)]
 
     def __len__(self) -> int:
-        """Batches of an epoch; none is of one picture alone, which has nothing to be told apart."""
+        """Batches of an epoch; none is of one image alone, which has nothing to be told apart."""
         return max(1, min(super().__len__(), len(self._paths) // 2))
 
     def _start(self, batch: int) -> int:
@@ -164,8 +164,8 @@ class PairBatches(PictureBatches[PairBatch]):
 def same_captions(numbers: np.ndarray) -> np.ndarray:
     """(B, B) float32: the identity where all captions (B,) differ.
 
-    Equal ones belong to all their pictures, in equal parts: else a picture would be taught that it does not match
-    its own words, because they stand beside another picture too.
+    Equal ones belong to all their images, in equal parts: else an image would be taught that it does not match
+    its own words, because they stand beside another image too.
     """
     same = (numbers[:, None] == numbers[None, :]).astype(np.float32)
     targets: np.ndarray = same / same.sum(axis=1, keepdims=True)

@@ -212,7 +212,7 @@ class Loop:
             values = {"loss": loss, "learning_rate": rate, "grad_norm": norm}
             self._folder.log(place, {"step": place.step, "epoch": place.epoch, **values})
             used = {
-                "pictures": sum(len(batch.targets) for batch in chunk),
+                "images": sum(len(batch.targets) for batch in chunk),
                 "memory_bytes": mx.get_peak_memory(),
             }
             self._report({**values, **used})

@@ -14,7 +14,7 @@ def cross_entropy(logits: mx.array, targets: mx.array, weights: mx.array) -> Sum
     Args:
         logits: (B, C) float32.
         targets: (B, C), rows that sum to 1.
-        weights: (B,), how much each picture counts.
+        weights: (B,), how much each image counts.
     """
     logits = logits.astype(mx.float32)
     losses = mx.logsumexp(logits, axis=-1) * targets.sum(axis=-1) - (logits * targets).sum(axis=-1)  # (B,)
@@ -22,12 +22,12 @@ def cross_entropy(logits: mx.array, targets: mx.array, weights: mx.array) -> Sum
 
 
 def binary_cross_entropy(logits: mx.array, targets: mx.array, weights: mx.array) -> Sums:
-    """The mean over classes of binary cross-entropies, for pictures with several labels.
+    """The mean over classes of binary cross-entropies, for images with several labels.
 
     Args:
         logits: (B, C) float32.
         targets: (B, C), each between 0 and 1.
-        weights: (B,), how much each picture counts.
+        weights: (B,), how much each image counts.
     """
     losses = nn.losses.binary_cross_entropy(
         logits.astype(mx.float32), targets, with_logits=True, reduction="none"
@@ -36,13 +36,13 @@ def binary_cross_entropy(logits: mx.array, targets: mx.array, weights: mx.array)
 
 
 def contrastive(logits: mx.array, targets: mx.array, weights: mx.array) -> Sums:
-    """Symmetric cross-entropy of pictures and captions (Radford et al. 2021, "CLIP", figure 3).
+    """Symmetric cross-entropy of images and captions (Radford et al. 2021, "CLIP", figure 3).
 
     Args:
-        logits: (B, B) float32, pictures by row and captions by column.
+        logits: (B, B) float32, images by row and captions by column.
         targets: (B, B), the same both ways: 1 on the diagonal, or where captions are the same, equal parts of 1.
         weights: (B,), how much each pair counts.
     """
-    by_picture, _ = cross_entropy(logits, targets, weights)
+    by_image, _ = cross_entropy(logits, targets, weights)
     by_caption, weight = cross_entropy(logits.T, targets, weights)
-    return 0.5 * (by_picture + by_caption), weight
+    return 0.5 * (by_image + by_caption), weight

@@ -1,4 +1,4 @@
-"""Targets of a batch, and batches whose pictures and targets are mixed."""
+"""Targets of a batch, and batches whose images and targets are mixed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Mixing:
 
     Attributes:
         mixup: alpha of the beta distribution that mixup takes its parts from; 0 for no mixup. 0.2 changes most
-            pictures a little, 0.8 much.
+            images a little, 0.8 much.
         cutmix: the same for cutmix, where 1 (any part is as likely as another) is usual. With both, each mixed
             batch has one of them, by chance.
         probability: chance that a batch is mixed at all, 0 to 1.
@@ -50,7 +50,7 @@ class Mixing:
 
 
 def mixup(pixels: np.ndarray, targets: np.ndarray, alpha: float, rng: Rng) -> Mixed:
-    """Every picture laid over another of its batch (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization").
+    """Every image laid over another of its batch (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization").
 
     Args:
         pixels: (B, H, W, 3) float32.
@@ -63,7 +63,7 @@ def mixup(pixels: np.ndarray, targets: np.ndarray, alpha: float, rng: Rng) -> Mi
 
 
 def cutmix(pixels: np.ndarray, targets: np.ndarray, alpha: float, rng: Rng) -> Mixed:
-    """A rectangle of every picture from another of its batch (Yun et al. 2019, "CutMix").
+    """A rectangle of every image from another of its batch (Yun et al. 2019, "CutMix").
 
     The rectangle is the same in the whole batch. Its middle may lie anywhere, so part of it may fall outside;
     targets are mixed by the area inside.
@@ -95,7 +95,7 @@ def _blend(first: np.ndarray, second: np.ndarray, part: np.float32) -> np.ndarra
 
 
 def multi_hot(labels: Sequence[tuple[int, ...]], classes: int) -> np.ndarray:
-    """Targets (B, C) float32: 1 for each label of a picture, so one-hot where each has a single one."""
+    """Targets (B, C) float32: 1 for each label of an image, so one-hot where each has a single one."""
     targets = np.zeros((len(labels), classes), dtype=np.float32)
     for row, numbers in enumerate(labels):
         targets[row, list(numbers)] = 1

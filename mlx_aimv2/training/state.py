@@ -1,6 +1,6 @@
 """What a run needs to go on as if nothing had happened: weights, optimizer, place in the data, what was best.
 
-Randomness needs no state: every step and every picture draws from the seed and its own number.
+Randomness needs no state: every step and every image draws from the seed and its own number.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Batch(Protocol):
 
     @property
     def inputs(self) -> tuple[np.ndarray, ...]:
-        """What the model is called with: pictures (B, H, W, 3), or features (B, ...); token ids."""
+        """What the model is called with: images (B, H, W, 3), or features (B, ...); token ids."""
 
     @property
     def targets(self) -> np.ndarray:

@@ -6,5 +6,5 @@ import pytest
 
 @pytest.fixture
 def pixels():
-    """Two random pictures of 56 x 56."""
+    """Two random images of 56 x 56."""
     return mx.random.normal((2, 56, 56, 3), key=mx.random.key(3))

@@ -164,14 +164,14 @@ def test_a_head_alone_makes_a_classifier(tiny_vision, tmp_path, pixels):
     assert not adapted(classifier) and classifier.origin == model.origin
 
 
-def test_pictures_are_prepared_as_in_training(tiny_vision, tmp_path):
+def test_images_are_prepared_as_in_training(tiny_vision, tmp_path):
     model, processor = load(tiny_vision)
     settings = replace(processor.image_processor.config, image_mean=(0.5, 0.5, 0.5), resample=2)
     write_head(tmp_path / "a", task(base=model.origin, preprocessing=settings.to_dict()))
     _, other = load(tiny_vision, adapter_path=tmp_path / "a")
     assert other.image_processor.config == settings
-    picture = np.full((80, 70, 3), 200, np.uint8)
-    assert not np.allclose(other(images=picture)["pixel_values"], processor(images=picture)["pixel_values"])
+    image = np.full((80, 70, 3), 200, np.uint8)
+    assert not np.allclose(other(images=image)["pixel_values"], processor(images=image)["pixel_values"])
 
 
 def test_a_head_of_another_base_is_refused_before_the_weights_are_read(tiny_vision, tmp_path, monkeypatch):

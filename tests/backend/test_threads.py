@@ -29,7 +29,7 @@ SETUP = """
     import mlx.core as mx
     import numpy as np
 
-    pictures = [np.random.default_rng(k).integers(0, 256, (64, 64, 3), dtype=np.uint8) for k in range(6)]
+    images = [np.random.default_rng(k).integers(0, 256, (64, 64, 3), dtype=np.uint8) for k in range(6)]
 """
 LOADED = """
     model, processor = load("demo")
@@ -63,27 +63,27 @@ def finished(process):
 CASES = {
     "a pool": """
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(embedder.images, pictures))
+            list(pool.map(embedder.images, images))
     """,
     "threads": """
-        threads = [threading.Thread(target=embedder.images, args=(picture,)) for picture in pictures]
+        threads = [threading.Thread(target=embedder.images, args=(image,)) for image in images]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
     """,
     "daemon threads": """
-        threads = [threading.Thread(target=embedder.images, args=(p,), daemon=True) for p in pictures]
+        threads = [threading.Thread(target=embedder.images, args=(p,), daemon=True) for p in images]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
     """,
     "threads that nobody waits for": """
-        for picture in pictures:
-            threading.Thread(target=embedder.images, args=(picture,)).start()
+        for image in images:
+            threading.Thread(target=embedder.images, args=(image,)).start()
     """,
     "daemon threads that still run": """
         begun = threading.Event()
         def work():
             while True:
-                embedder.images(pictures[0])
+                embedder.images(images[0])
                 embedder.texts(["a red circle"])
                 begun.set()
                 sum(range(10_000))
@@ -95,7 +95,7 @@ CASES = {
         begun = threading.Event()
         def work():
             while True:
-                Embedder(*load("demo")).images(pictures[0])
+                Embedder(*load("demo")).images(images[0])
                 begun.set()
         for _ in range(2):
             threading.Thread(target=work, daemon=True).start()
@@ -103,32 +103,32 @@ CASES = {
     """,
     "to_thread": """
         async def main():
-            await asyncio.gather(*(asyncio.to_thread(embedder.images, picture) for picture in pictures))
+            await asyncio.gather(*(asyncio.to_thread(embedder.images, image) for image in images))
         asyncio.run(main())
     """,
     "nested pools": """
-        def outer(picture):
+        def outer(image):
             with ThreadPoolExecutor(2) as pool:
-                return list(pool.map(embedder.images, [picture, picture]))
+                return list(pool.map(embedder.images, [image, image]))
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(outer, pictures))
+            list(pool.map(outer, images))
     """,
     "threads with models of their own": """
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(lambda picture: Embedder(*load("demo")).images(picture), pictures))
+            list(pool.map(lambda image: Embedder(*load("demo")).images(image), images))
     """,
     "classifiers": """
         classifier = ZeroShotClassifier(model, processor, labels=["a red circle", "a blue square"])
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(classifier, pictures))
+            list(pool.map(classifier, images))
             list(pool.map(lambda _: ZeroShotClassifier(model, processor, labels=["a", "b"]), range(3)))
     """,
     "the model itself": """
-        def work(picture):
-            output = model(**processor(images=[picture], text=["a red circle"]))
+        def work(image):
+            output = model(**processor(images=[image], text=["a red circle"]))
             mx.eval(output.logits_per_image)
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(work, pictures))
+            list(pool.map(work, images))
     """,
     "other activations": """
         from mlx_aimv2.models.kernels import ACTIVATIONS
@@ -140,7 +140,7 @@ CASES = {
     "threads that Python does not know": """
         done = []
         def work():
-            embedder.images(pictures[0])
+            embedder.images(images[0])
             done.append(1)
         for _ in range(3):
             _thread.start_new_thread(work, ())
@@ -150,7 +150,7 @@ CASES = {
     "streams left open": """
         small = Embedder(model, processor, batch_size=1)
         def work(_):
-            stream = small.stream(pictures * 2)
+            stream = small.stream(images * 2)
             next(stream)
             return stream
         with ThreadPoolExecutor(2) as pool:
@@ -171,9 +171,9 @@ def test_training_in_a_thread_ends_cleanly(tmp_path):
         from mlx_aimv2.finetuning.options import FinetuneOptions
         from mlx_aimv2.finetuning.run import finetune
         root = Path({str(tmp_path)!r}) / str(os.getpid())
-        for k, picture in enumerate(pictures):
+        for k, image in enumerate(images):
             (root / "data" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(root / "data" / "ab"[k % 2] / f"{{k}}.png")
+            Image.fromarray(image).save(root / "data" / "ab"[k % 2] / f"{{k}}.png")
         options = FinetuneOptions(data=str(root / "data"), model="demo", fine_tune_type="lora",
                                   epochs=1, batch_size=2, adapter_path=str(root / "adapter"))
         with ThreadPoolExecutor(1) as pool:
@@ -185,12 +185,12 @@ def test_training_in_a_thread_ends_cleanly(tmp_path):
 def test_many_threads_give_the_bits_of_one(tiny_pair):
     model, processor = load(tiny_pair)
     embedder = Embedder(model, processor)
-    pictures = [np.random.default_rng(k).integers(0, 256, (64, 80, 3), dtype=np.uint8) for k in range(16)]
+    images = [np.random.default_rng(k).integers(0, 256, (64, 80, 3), dtype=np.uint8) for k in range(16)]
     words = [f"a {k} b" for k in range(16)]
     classifier = ZeroShotClassifier(model, processor, labels=["a", "b"])
 
     def everything(k):
-        return embedder.images(pictures[k]), embedder.texts(words[k]), classifier(pictures[k])
+        return embedder.images(images[k]), embedder.texts(words[k]), classifier(images[k])
 
     expected = [everything(k) for k in range(16)]
     with ThreadPoolExecutor(8) as pool:
@@ -202,7 +202,7 @@ def test_many_threads_give_the_bits_of_one(tiny_pair):
 
 
 def test_a_model_loaded_in_a_thread_that_has_ended_gives_the_same_bits(tiny_pair):
-    picture = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
     loaded = []
 
     def work():
@@ -212,9 +212,9 @@ def test_a_model_loaded_in_a_thread_that_has_ended_gives_the_same_bits(tiny_pair
         thread = threading.Thread(target=work, daemon=daemon)
         thread.start()
         thread.join()
-    expected = Embedder(*load(tiny_pair)).images(picture)
+    expected = Embedder(*load(tiny_pair)).images(image)
     for embedder in loaded:
-        np.testing.assert_array_equal(embedder.images(picture), expected)
+        np.testing.assert_array_equal(embedder.images(image), expected)
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16], ids=str)
@@ -337,24 +337,24 @@ def forked(parent, child):
     ids=["imported", "inspected", "not-evaluated"],
 )
 def test_a_child_computes_where_the_parent_has_not(parent):
-    child = "print(Embedder(*load('demo')).images(pictures[:2]).shape)"
+    child = "print(Embedder(*load('demo')).images(images[:2]).shape)"
     assert forked(parent, child) == (0, "(2, 192)\nstatus 0\n", "")
 
 
 ENTRIES = {
     "load": "load('demo')",
-    "images": "embedder.images(pictures)",
-    "stream": "list(embedder.stream(pictures))",
+    "images": "embedder.images(images)",
+    "stream": "list(embedder.stream(images))",
     "a stream that was open": "list(opened)",
     "texts": "embedder.texts('a')",
-    "classifier": "classifier(pictures[0])",
+    "classifier": "classifier(images[0])",
     "new classifier": "ZeroShotClassifier(model, processor, labels=['a', 'b'])",
-    "model": "model(**processor(images=pictures[:1], text=['a']))",
-    "features": "model.get_image_features(processor(images=pictures[:1])['pixel_values'])",
+    "model": "model(**processor(images=images[:1], text=['a']))",
+    "features": "model.get_image_features(processor(images=images[:1])['pixel_values'])",
     "training": "finetune(FinetuneOptions(data='.', model='demo', adapter_path='nowhere'))",
     "convert": "mlx_aimv2.convert('demo', 'nowhere')",
     "export": "mlx_aimv2.export('demo', 'nowhere', 'timm')",
-    "a thread": "ThreadPoolExecutor(1).submit(embedder.images, pictures[0]).result()",
+    "a thread": "ThreadPoolExecutor(1).submit(embedder.images, images[0]).result()",
 }
 
 
@@ -365,7 +365,7 @@ def test_a_child_refuses_everything_that_would_wait_for_ever(tmp_path):
         from mlx_aimv2.finetuning.run import finetune
         os.chdir({str(tmp_path)!r})
         classifier = ZeroShotClassifier(model, processor, labels=["a", "b"])
-        opened = Embedder(model, processor, batch_size=1).stream(pictures)
+        opened = Embedder(model, processor, batch_size=1).stream(images)
         next(opened)
         entries = {ENTRIES!r}
     """)
@@ -376,7 +376,7 @@ def test_a_child_refuses_everything_that_would_wait_for_ever(tmp_path):
                 print(name, "passed")
             except Exception as error:
                 print(name, type(error).__name__, "load in each child" in str(error) and "'spawn'" in str(error))
-        print(processor.image_processor(pictures[0]).shape, len(processor(images=pictures, text=["a"])))
+        print(processor.image_processor(images[0]).shape, len(processor(images=images, text=["a"])))
     """
     status, out, err = forked(parent, child)
     refused = [f"{name} ForkedProcessError True" for name in ENTRIES]
@@ -424,8 +424,8 @@ import numpy as np
 from mlx_aimv2 import Embedder, load
 
 def embed(seed):
-    picture = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    return Embedder(*load("demo")).images(picture)
+    image = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    return Embedder(*load("demo")).images(image)
 
 if __name__ == "__main__":
     expected = embed(0)

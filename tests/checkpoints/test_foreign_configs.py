@@ -17,7 +17,7 @@ USUAL = ImageProcessorConfig.default(336)
 
 
 def told(**changes):
-    """What timm is told of the pictures."""
+    """What timm is told of the images."""
     return timm_config(LARGE, replace(USUAL, **changes))["pretrained_cfg"]
 
 
@@ -56,7 +56,7 @@ def test_timm_finds_what_it_reads():
     ],
     ids=str,
 )
-def test_timm_prepares_pictures_as_the_checkpoint_does(settings, words):
+def test_timm_prepares_images_as_the_checkpoint_does(settings, words):
     assert words.items() <= told(**settings).items()
 
 
@@ -71,7 +71,7 @@ def test_timm_prepares_pictures_as_the_checkpoint_does(settings, words):
     ],
     ids=str,
 )
-def test_what_timm_cannot_do_to_pictures_is_refused(settings):
+def test_what_timm_cannot_do_to_images_is_refused(settings):
     with pytest.raises(
         InputError, match=r"no place for this preprocessor_config\.json.* cuts 336 x 336 pixels"
     ):

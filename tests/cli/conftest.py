@@ -36,11 +36,11 @@ def pair(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """Three pictures of different sizes."""
+    """Three images of different sizes."""
     folder = tmp_path_factory.mktemp("photos")
     for number, size in enumerate([(90, 60), (60, 90), (200, 80)]):
-        picture = Image.effect_noise(size, 60 + 20 * number).convert("RGB")
-        picture.save(folder / f"{number}.png")
+        image = Image.effect_noise(size, 60 + 20 * number).convert("RGB")
+        image.save(folder / f"{number}.png")
     return folder
 
 
@@ -64,7 +64,7 @@ LEVELS = {"bright": 255, "dark": 0, "grey_ish": 128}
 
 @pytest.fixture(scope="session")
 def shades(tmp_path_factory):
-    """A folder for each of three classes, with ten pictures each."""
+    """A folder for each of three classes, with ten images each."""
     folder = tmp_path_factory.mktemp("shades")
     for name, level in LEVELS.items():
         (folder / name).mkdir()

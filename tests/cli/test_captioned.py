@@ -16,7 +16,7 @@ COLOURS = {"blue": (40, 60, 200), "red": (210, 50, 40), "green": (50, 190, 60)}
 
 @pytest.fixture(scope="module")
 def captions(tmp_path_factory):
-    """A table of nine coloured pictures with captions, in a folder whose name needs quotes."""
+    """A table of nine coloured images with captions, in a folder whose name needs quotes."""
     root, rng, rows = tmp_path_factory.mktemp("captions") / "my words", np.random.default_rng(0), []
     root.mkdir()
     for name, colour in COLOURS.items():
@@ -42,7 +42,7 @@ def test_a_run_says_how_it_went(trained):
     done, folder = trained
     assert done.returncode == 0, done.stderr
     rows = dict(line.split("\t") for line in done.stdout.splitlines())
-    assert rows["measure"] == "val" and rows["pictures"] == "4" and "text to image recall@5" in rows
+    assert rows["measure"] == "val" and rows["images"] == "4" and "text to image recall@5" in rows
     epochs = [line for line in done.stderr.splitlines() if "val_loss" in line]
     assert len(epochs) == 2 and "val_recall@1 " in epochs[0] and "image_to_text" not in epochs[0]
     assert "best was epoch " in done.stderr and ": recall@1 " in done.stderr
@@ -73,18 +73,18 @@ def test_the_next_commands_work(cli, trained, captions, tmp_path):
 def test_retrieval_is_measured_zero_shot_too(cli, pair, captions, tmp_path):
     arguments = ("evaluate", "--data", captions, "-m", pair, "--split", "all")
     found = json.loads(cli(*arguments, "--json").stdout)
-    assert (found["pictures"], found["captions"]) == (9, 9)
+    assert (found["images"], found["captions"]) == (9, 9)
     ways = ("image_to_text", "text_to_image")
     assert {f"{way}_recall@{k}" for way in ways for k in (1, 5, 10)} <= set(found)
     assert found["image_to_text_recall@10"] == 1 and found["text_to_image_median_rank"] >= 1
     done = cli(*arguments, "--output", tmp_path / "report")
-    assert done.stdout.splitlines()[0] == "what\tvalue" and "worst captions\tpicture" in done.stdout
+    assert done.stdout.splitlines()[0] == "what\tvalue" and "worst captions\timage" in done.stdout
     assert f"wrote evaluation.json to {tmp_path / 'report'}" in done.stderr
 
 
 def test_what_was_held_out_in_training_is_what_is_measured(cli, trained, pair, captions):
     found = cli("evaluate", "--data", captions, "-m", pair, "--adapter-path", trained[1], "--json")
-    assert json.loads(found.stdout)["pictures"] == 4
+    assert json.loads(found.stdout)["images"] == 4
 
 
 def test_vectors_of_the_trained_pair(cli, trained, pair, captions, probe):
@@ -106,7 +106,7 @@ def test_labels_among_many_more(cli, pair, shades, trained, tmp_path):
     found = json.loads(cli(*arguments).stdout)
     assert found["labels"] == ["dark", "purple", "bright", "grey ish", "green", "pink", "orange"]
     support = {each["label"]: each["support"] for each in found["per_class"]}
-    assert (support["grey ish"], support["purple"], found["pictures"]) == (10, 0, 30)
+    assert (support["grey ish"], support["purple"], found["images"]) == (10, 0, 30)
     adapted = json.loads(cli(*arguments, "--adapter-path", trained[1]).stdout)
     assert len(adapted["labels"]) == 7 and adapted["nll"] != found["nll"]
     with_template = cli(*arguments[:5], "--template", "a {} thing", "--adapter-path", trained[1])
@@ -135,16 +135,16 @@ def test_labels_that_do_not_fit(cli, pair, shades, tmp_path, lines, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--labels", "x"], "--labels is for labelled pictures, and {data} holds captions: leave it out"),
+        (["--labels", "x"], "--labels is for labelled images, and {data} holds captions: leave it out"),
         (
             ["--predictions", "x.csv"],
-            "--predictions is for labelled pictures, and {data} holds captions: leave it out",
+            "--predictions is for labelled images, and {data} holds captions: leave it out",
         ),
         (
             ["--template", "a {{}}"],
-            "--template is for labelled pictures, and {data} holds captions: leave it out",
+            "--template is for labelled images, and {data} holds captions: leave it out",
         ),
-        (["--split", "test"], "the data has no pictures in the split test, only in train 9"),
+        (["--split", "test"], "the data has no images in the split test, only in train 9"),
         (
             ["--adapter-path", "{probe}"],
             "holds a head for labels, and {data} holds captions: leave out --adapter-path",
@@ -198,8 +198,8 @@ def test_a_vision_encoder_is_refused_by_name(cli, captions, tiny_vision, tmp_pat
 
 
 def test_captions_in_text_files(cli, pair, captions, tmp_path):
-    for picture in captions.parent.glob("*.png"):
-        shutil.copy(picture, tmp_path / picture.name)
-        (tmp_path / picture.name).with_suffix(".txt").write_text(f"{picture.stem}\nanother {picture.stem}\n")
+    for image in captions.parent.glob("*.png"):
+        shutil.copy(image, tmp_path / image.name)
+        (tmp_path / image.name).with_suffix(".txt").write_text(f"{image.stem}\nanother {image.stem}\n")
     found = json.loads(cli("evaluate", "--data", tmp_path, "-m", pair, "--split", "all", "--json").stdout)
-    assert (found["pictures"], found["captions"]) == (9, 18)
+    assert (found["images"], found["captions"]) == (9, 18)

@@ -12,7 +12,7 @@ from mlx_aimv2.inference.zero_shot import Classified
 LABELS = "a dog,a cat,a rocket"
 
 
-def test_json_is_a_list_of_pictures_with_labels_best_first(cli, pair, photos):
+def test_json_is_a_list_of_images_with_labels_best_first(cli, pair, photos):
     done = cli("classify", photos, "--labels", LABELS, "--model", pair, "--json")
     assert done.returncode == 0
     entries = json.loads(done.stdout)
@@ -24,7 +24,7 @@ def test_json_is_a_list_of_pictures_with_labels_best_first(cli, pair, photos):
         assert {prediction["label"] for prediction in entry["predictions"]} == set(LABELS.split(","))
 
 
-def test_json_is_whole_with_broken_pictures(cli, pair, photos, tmp_path):
+def test_json_is_whole_with_broken_images(cli, pair, photos, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no")
     done = cli(
         "classify", tmp_path / "broken.png", photos / "0.png", "--labels", LABELS, "--model", pair, "--json"
@@ -83,7 +83,7 @@ def test_the_head_of_a_fused_checkpoint_is_pointed_out(cli, pair, photos, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--labels", "a dog"], 2, "a softmax over one label is 1 whatever the picture shows"),
+        (["--labels", "a dog"], 2, "a softmax over one label is 1 whatever the image shows"),
         ([], 2, "no labels"),
         (["--labels", "a,b,a"], 2, "the label 'a' is given twice"),
         (
@@ -110,11 +110,11 @@ def test_mistakes_get_one_clear_line(cli, pair, photos, arguments, status, messa
 
 
 def test_a_trained_head_brings_its_labels(cli, pair, probe, shades):
-    pictures = [shades / name / "0.png" for name in ("dark", "bright", "grey_ish")]
-    done = cli("classify", *pictures, "--model", pair, "--adapter-path", probe, "--json")
+    images = [shades / name / "0.png" for name in ("dark", "bright", "grey_ish")]
+    done = cli("classify", *images, "--model", pair, "--adapter-path", probe, "--json")
     assert done.returncode == 0, done.stderr
     entries = json.loads(done.stdout)
-    assert [entry["path"] for entry in entries] == list(map(str, pictures))
+    assert [entry["path"] for entry in entries] == list(map(str, images))
     for entry, label in zip(entries, ("dark", "bright", "grey_ish"), strict=True):
         assert entry["predictions"][0]["label"] == label
         assert len(entry["predictions"]) == 3
@@ -122,17 +122,17 @@ def test_a_trained_head_brings_its_labels(cli, pair, probe, shades):
 
 
 def test_a_head_for_several_labels_gives_each_a_probability_of_its_own(cli, pair, tagger, shades):
-    picture = shades / "dark" / "0.png"
-    done = cli("classify", picture, "--model", pair, "--adapter-path", tagger, "--json", "--batch-size", "1")
+    image = shades / "dark" / "0.png"
+    done = cli("classify", image, "--model", pair, "--adapter-path", tagger, "--json", "--batch-size", "1")
     first, *others = json.loads(done.stdout)[0]["predictions"]
     assert first == {"label": "dark", "score": pytest.approx(1 / (1 + 2.718281828**-10), abs=1e-4)}
     assert all(other["score"] < 0.01 for other in others)
 
 
-def test_a_trained_head_skips_broken_pictures_and_shows_a_few_labels(cli, pair, probe, shades, tmp_path):
+def test_a_trained_head_skips_broken_images_and_shows_a_few_labels(cli, pair, probe, shades, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no")
-    pictures = (tmp_path / "broken.png", shades / "dark" / "0.png")
-    done = cli("classify", *pictures, "--model", pair, "--adapter-path", probe, "--top-k", "1")
+    images = (tmp_path / "broken.png", shades / "dark" / "0.png")
+    done = cli("classify", *images, "--model", pair, "--adapter-path", probe, "--top-k", "1")
     assert done.returncode == 1
     assert done.stdout.splitlines()[1].split("\t")[:2] == [str(shades / "dark" / "0.png"), "dark"]
     assert len(done.stdout.splitlines()) == 2 and "skipped" in done.stderr

@@ -19,7 +19,7 @@ def test_a_checkpoint_is_converted_quantized_and_compared(cli, pair, photos, tmp
     out = tmp_path / "out"
     done = cli(
         "convert", "--hf-path", pair, "--mlx-path", out, "-q", "--q-bits", 8, "--q-group-size", 32,
-        "--report-pictures", photos,
+        "--report-images", photos,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = rows(done.stdout)
@@ -29,7 +29,7 @@ def test_a_checkpoint_is_converted_quantized_and_compared(cli, pair, photos, tmp
     assert "small or sensitive tensors are not quantized: the model card names them" in done.stderr
     assert f"wrote {out}: " in done.stderr and "bits per weight" in done.stderr
     card = (out / "README.md").read_text()
-    assert "## Fidelity" in card and "on 3 pictures" in card and "8-bit affine" in card
+    assert "## Fidelity" in card and "on 3 images" in card and "8-bit affine" in card
     assert card.count("## Fidelity") == 1
     assert "- norms are small and sensitive: `vision_model.embeddings.rms_norm.weight, " in card
     assert "vision_model.encoder.layers.{0-2}.rms_norm1.weight" in card
@@ -116,8 +116,8 @@ def test_what_cannot_be_is_one_line(cli, pair, tmp_path, arguments, message):
     assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
-def test_a_broken_picture_is_named_and_the_status_says_so(cli, pair, photos, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+def test_a_broken_image_is_named_and_the_status_says_so(cli, pair, photos, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
     done = cli(
         "convert", "--hf-path", pair, "--mlx-path", tmp_path / "out", "-q", "--q-group-size", 32,
         "--calibrate", tmp_path / "broken.png", "--calibrate", photos,
@@ -127,18 +127,18 @@ def test_a_broken_picture_is_named_and_the_status_says_so(cli, pair, photos, tmp
 
 
 def test_a_comparison_that_fails_costs_only_itself(cli, pair, photos, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     done = cli(
         "convert", "--hf-path", pair, "--mlx-path", tmp_path / "out",
-        "--report-pictures", tmp_path / "broken.png", "--report-pictures", photos / "0.png",
+        "--report-images", tmp_path / "broken.png", "--report-images", photos / "0.png",
     )  # fmt: skip
     assert done.returncode == 1
-    assert "result and source were not compared: a comparison needs at least two pictures" in done.stderr
+    assert "result and source were not compared: a comparison needs at least two images" in done.stderr
     assert (tmp_path / "out" / "model.safetensors").is_file()
     early = cli(
-        "convert", "--hf-path", pair, "--mlx-path", tmp_path / "b", "--report-pictures", photos / "0.png"
+        "convert", "--hf-path", pair, "--mlx-path", tmp_path / "b", "--report-images", photos / "0.png"
     )
-    assert early.returncode == 2 and "needs at least two pictures" in early.stderr
+    assert early.returncode == 2 and "needs at least two images" in early.stderr
     assert not (tmp_path / "b").exists()
 
 
@@ -159,9 +159,9 @@ def test_json_has_the_plan_and_the_comparison(cli, pair, photos, tmp_path):
     assert (
         plan["not_quantized"]["visual_projection.weight"] == "the projections make the embeddings themselves"
     )
-    done = json.loads(cli(*arguments, "--report-pictures", photos).stdout)
+    done = json.loads(cli(*arguments, "--report-images", photos).stdout)
     assert done["path"] == str(tmp_path / "out") and done["bytes"] == plan["bytes"]
-    assert done["fidelity"]["pictures"] == 3
+    assert done["fidelity"]["images"] == 3
 
 
 def test_an_upload_is_refused_before_the_work(cli, pair, tmp_path):

@@ -39,7 +39,7 @@ def test_metadata_in_splits_is_evaluated_and_a_missing_row_is_named(split_tables
     done = run("evaluate", "--data", split_tables, "-m", "demo", "--json")
     assert done.exit_code == 1, done.output  # it could not do one thing, and did the rest
     found = json.loads(done.stdout)
-    assert found["pictures"] == 4 and set(found["labels"]) == set(COLOURS)
+    assert found["images"] == 4 and set(found["labels"]) == set(COLOURS)
     gone = split_tables / "validation" / "images" / "gone.png"
     assert [each["path"] for each in found["skipped"]] == [str(gone)]
     assert f"skipped {gone}: cannot be read: No such file or directory" in done.stderr
@@ -49,14 +49,14 @@ def test_metadata_in_splits_is_trained_on(split_tables: Path, tmp_path: Path) ->
     given = ["--data", split_tables, "-m", "demo", "--fine-tune-type", "linear", "--epochs", 1, "--json"]
     done = run("finetune", *given, "--adapter-path", tmp_path / "out", "--label-column", "category")
     assert done.exit_code == 1, done.output
-    assert json.loads(done.stdout)["pictures"] == 4
+    assert json.loads(done.stdout)["images"] == 4
     record = json.loads((tmp_path / "out" / "splits.json").read_text())
     assert record["skipped"] == ["train/images/gone.png", "validation/images/gone.png"]
     assert len(record["train"]) == 8 and len(record["val"]) == 4
     again = run(
         "evaluate", "--data", split_tables, "-m", "demo", "--adapter-path", tmp_path / "out", "--json"
     )
-    assert json.loads(again.stdout)["pictures"] == 4
+    assert json.loads(again.stdout)["images"] == 4
 
 
 def test_the_options_of_tables(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_what_is_left_out_is_said_by_every_verb_that_takes_folders(
     for given in (
         ["evaluate", "--compare", "demo", "demo", folder],
         [*convert, "-q", "--calibrate", folder, "--q-bits", "4", "--q-group-size", "32"],
-        [*convert, "--report-pictures", folder],
+        [*convert, "--report-images", folder],
     ):
         done = run(*given)
         assert said in done.stderr, done.output

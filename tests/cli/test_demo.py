@@ -26,10 +26,10 @@ def test_tables_on_stdout_and_talk_on_stderr(cli, pair, work):
     done = cli("demo", "--model", pair, "--count", "4")
     assert done.returncode == 0, done.stderr
     tables = [block.splitlines() for block in done.stdout.split("\n\n")]
-    assert [rows[0].split("\t")[0] for rows in tables] == ["picture", "sentence", "picture"]
+    assert [rows[0].split("\t")[0] for rows in tables] == ["image", "sentence", "image"]
     assert [len(rows) for rows in tables] == [5, 4, 5]
-    assert "drew 4 pictures into demo-output/pictures" in done.stderr
-    assert f"mlx-aimv2 embed demo-output/pictures --model {pair} -o vectors.npz" in done.stderr
+    assert "drew 4 images into demo-output/images" in done.stderr
+    assert f"mlx-aimv2 embed demo-output/images --model {pair} -o vectors.npz" in done.stderr
     assert "--labels-file demo-output/labels.txt --template '{}' --template 'a {}'" in done.stderr
     assert "with Apple's" not in done.stderr  # the advice to those who used `demo`
     assert (work / "demo-output" / "contact-sheet.png").exists()
@@ -39,13 +39,13 @@ def test_json_holds_everything(cli, pair, work):
     done = cli("demo", "out", "--model", pair, "--count", "4", "--seed", "7", "--json")
     result = json.loads(done.stdout)
     assert result["model"] == str(pair)
-    assert len(result["pictures"]) == 4
-    assert set(result["pictures"][0]) == {
+    assert len(result["images"]) == 4
+    assert set(result["images"][0]) == {
         "path", "caption", "labels", "predictions", "right", "neighbours",
     }  # fmt: skip
-    assert set(result["sentences"][0]) == {"text", "path", "rank", "pictures"}
-    assert result["top1"] == sum(one["right"] for one in result["pictures"]) / 4
-    assert all((work / one["path"]).exists() for one in result["pictures"])
+    assert set(result["sentences"][0]) == {"text", "path", "rank", "images"}
+    assert result["top1"] == sum(one["right"] for one in result["images"]) / 4
+    assert all((work / one["path"]).exists() for one in result["images"])
     assert (work / result["contact_sheet"]).exists()
     assert sum(step["seconds"] for step in result["steps"]) > 0
 
@@ -54,7 +54,7 @@ def test_an_interruption_says_what_is_left(tmp_path):
     for left in (False, True):
         with pytest.raises(KeyboardInterrupt) as stop, _what_is_left(tmp_path / "out"):
             if left:
-                (tmp_path / "out" / "pictures").mkdir(parents=True)
+                (tmp_path / "out" / "images").mkdir(parents=True)
             raise KeyboardInterrupt
         message = f"{tmp_path / 'out'} is unfinished: --force draws it again"
         assert stop.value.args == ((message,) if left else ())
@@ -75,7 +75,7 @@ def test_a_folder_that_is_not_empty_is_refused_in_one_line(cli, pair, work):
 def test_a_wrong_count_is_wrong_usage(cli, work):
     done = cli("demo", "--count", "3")
     assert done.returncode == 2
-    assert "the count is 3, but has to be from 4 to 60 pictures" in done.stderr
+    assert "the count is 3, but has to be from 4 to 60 images" in done.stderr
     assert list(work.iterdir()) == []
 
 
@@ -84,7 +84,7 @@ def test_the_checkpoint_inside_the_package_shows_itself(cli, work):
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["model"] == "demo"
-    assert len(result["pictures"]) == 12
+    assert len(result["images"]) == 12
     assert "with Apple's apple/aimv2-large-patch14-224-lit (1.75 GB to download once" in done.stderr
 
 
@@ -98,7 +98,7 @@ def test_the_commands_at_its_end_run_as_they_are_printed(cli, work):
     assert json.loads(cli(*commands[1][1:]).stdout)["text"] == tour["sentences"][0]["text"]
     again = json.loads(cli(*commands[2][1:], "--json").stdout)
     assert [one["predictions"][0]["label"] for one in again] == [
-        one["predictions"][0]["label"] for one in tour["pictures"]
+        one["predictions"][0]["label"] for one in tour["images"]
     ]
 
 
@@ -149,7 +149,7 @@ def test_finetune_evaluate_and_fuse_take_it(cli, work, shades):
     done = cli("evaluate", "--data", shades, "--split", "all", *given, "--json")
     found = json.loads(done.stdout)
     right, shown = sum(row[k] for k, row in enumerate(found["confusion"])), len(list(shades.glob("*/*")))
-    assert found["pictures"] == shown > 0 and found["top1"] == pytest.approx(right / shown)
+    assert found["images"] == shown > 0 and found["top1"] == pytest.approx(right / shown)
     done = cli("fuse", *given, "--save-path", "fused")
     assert done.returncode == 0, done.stderr
 
@@ -181,7 +181,7 @@ def test_contrastive_training_retrieval_and_comparison_take_it(cli, work):
     done = cli("evaluate", "--data", retrieval, *given, "--json")
     found = json.loads(done.stdout)
     both = [found[f"{way}_recall@1"] for way in ("image_to_text", "text_to_image")]
-    assert found["recall@1"] == pytest.approx(sum(both) / 2) and found["pictures"] == 4
+    assert found["recall@1"] == pytest.approx(sum(both) / 2) and found["images"] == 4
     done = cli("embed", "--text", "a red circle", "--model", "demo")
     assert len(json.loads(done.stdout)["embedding"]) == 192
     assert cli("convert", "--hf-path", "demo", "--mlx-path", "four", "-q", "--q-bits", "4").returncode == 0

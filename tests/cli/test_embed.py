@@ -22,14 +22,14 @@ from mlx_aimv2.processing.decode import DecodeOptions
 from mlx_aimv2.vectors.reading import read_vectors
 
 
-def embed_here(model, pictures, **options):
-    """What the command should print, computed in this process, one picture at a time."""
+def embed_here(model, images, **options):
+    """What the command should print, computed in this process, one image at a time."""
     loaded, processor = load(model, options=LoadOptions(decode=DecodeOptions(decode="fast")))
     embedder = Embedder(loaded, processor, batch_size=1, **options)
-    return np.concatenate([embedder.images(str(picture)) for picture in pictures])
+    return np.concatenate([embedder.images(str(image)) for image in images])
 
 
-def test_a_pipe_gets_a_json_line_for_each_picture(cli, pair, photos):
+def test_a_pipe_gets_a_json_line_for_each_image(cli, pair, photos):
     done = cli("embed", photos, "--model", pair)
     assert done.returncode == 0
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -83,7 +83,7 @@ def test_shards_are_continued_and_not_mixed(cli, pair, photos, tmp_path):
 
 
 def draw_mixed(folder, count, broken_at):
-    """Pictures of many kinds and sizes; those at ``broken_at`` are broken in ten different ways."""
+    """Images of many kinds and sizes; those at ``broken_at`` are broken in ten different ways."""
     rng = np.random.default_rng(0)
     whole = io.BytesIO()
     Image.effect_noise((120, 90), 50).convert("RGB").save(whole, "jpeg")
@@ -99,7 +99,7 @@ def draw_mixed(folder, count, broken_at):
     ]
     damage = {
         "empty.jpg": b"",
-        "text.jpg": b"this is not a picture",
+        "text.jpg": b"this is not an image",
         "cut.jpg": jpeg[: len(jpeg) // 2],
         "header.png": b"\x89PNG\r\n\x1a\n",
         "pdf.png": b"%PDF-1.7 something",
@@ -121,7 +121,7 @@ def draw_mixed(folder, count, broken_at):
         Image.fromarray(pixels).convert(mode).save(folder / f"{number:03d}.{suffix}")
 
 
-def test_five_hundred_mixed_pictures_ten_of_them_broken(cli, pair, tmp_path):
+def test_five_hundred_mixed_images_ten_of_them_broken(cli, pair, tmp_path):
     broken_at = list(range(7, 500, 50))
     folder, target = tmp_path / "mixed", tmp_path / "vectors.npz"
     folder.mkdir()
@@ -225,7 +225,7 @@ def test_texts_go_into_shards_once(cli, pair, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--text", "a", "--pooling", "mean"], "--pooling mean is for pictures: texts have one embedding"),
+        (["--text", "a", "--pooling", "mean"], "--pooling mean is for images: texts have one embedding"),
         (
             ["a.png", "--json", "-o", "x.npz"],
             "--json prints to stdout and -o writes a file: give one of them",
@@ -240,7 +240,7 @@ def test_contradictions_are_found_before_a_model_is_loaded(cli, arguments, messa
     assert message in done.stderr
 
 
-def test_what_is_finished_is_saved_when_a_picture_cannot_join_it(cli, photos, tmp_path):
+def test_what_is_finished_is_saved_when_a_image_cannot_join_it(cli, photos, tmp_path):
     native = dataclasses.replace(TINY_VISION, use_head=False, is_native=True)
     tiny = write_checkpoint(tmp_path / "native", native)
     target = tmp_path / "grids.npz"

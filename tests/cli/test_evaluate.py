@@ -26,7 +26,7 @@ def test_without_a_mode_one_line_says_what_is_needed(cli):
     done = cli("evaluate")
     assert done.returncode == 2
     assert done.stderr == (
-        "mlx-aimv2: error: nothing to evaluate: give --data PATH (labelled pictures) or --compare ORIGINAL"
+        "mlx-aimv2: error: nothing to evaluate: give --data PATH (labelled images) or --compare ORIGINAL"
         " CONVERTED\n"
     )
 
@@ -41,7 +41,7 @@ def test_tables_in_a_pipe(cli, pair, converted, photos):
     layers = rows[rows.index(["layer", "relative error"]) + 1 :]
     assert len(layers) == 5 and layers[0][0] == "vision_model.encoder.layers.2"
     assert "weights were unpacked to float32" in done.stderr
-    assert "compared on 3 pictures, layer by layer" in done.stderr
+    assert "compared on 3 images, layer by layer" in done.stderr
     assert "these are the 5 of 7 layers with the largest error; --layers shows all" in done.stderr
 
 
@@ -57,7 +57,7 @@ def test_json_is_one_object_on_built_in_drawings(cli, pair):
     done = cli("evaluate", "--compare", pair, pair, "--json")
     assert done.returncode == 0
     found = json.loads(done.stdout)
-    assert (found["pictures"], found["drawn"], found["neighbours"]) == (64, True, 10)
+    assert (found["images"], found["drawn"], found["neighbours"]) == (64, True, 10)
     assert found["neighbour_recall"] == pytest.approx(1, abs=0.01)
     assert found["zero_shot"]["agreement"] == 1
     assert found["cosine_min"] == pytest.approx(1, abs=1e-6)
@@ -74,18 +74,18 @@ def test_options_reach_the_models(cli, pair, converted, photos):
     assert (other["converted"]["dtype"], other["converted"]["unpacked"]) == ("bfloat16", False)
 
 
-def test_a_broken_picture_is_named_and_the_rest_compared(cli, pair, converted, photos, tmp_path):
+def test_a_broken_image_is_named_and_the_rest_compared(cli, pair, converted, photos, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no")
     done = cli("evaluate", "--compare", pair, converted, tmp_path / "broken.png", photos, "--json")
     assert done.returncode == 1
-    assert json.loads(done.stdout)["pictures"] == 3
+    assert json.loads(done.stdout)["images"] == 3
     assert f"skipped {tmp_path / 'broken.png'}: " in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{photo}"], "a comparison needs at least two pictures, not 1"),
+        (["{photo}"], "a comparison needs at least two images, not 1"),
         (["{empty}"], "no images in the folder"),
         (["--dtype", "int8"], "dtype 'int8' is not one of"),
         (["--device", "tpu"], "device 'tpu' is neither cpu nor gpu"),
@@ -115,14 +115,14 @@ def test_what_cannot_be_compared(cli, pair, tmp_path, name, status, message):
     assert message.format(tmp_path / name) in done.stderr and not done.stdout
 
 
-# Labelled pictures.
+# Labelled images.
 
 
 def test_a_trained_head_is_measured_on_the_validation_split(cli, pair, probe, shades):
     done = cli("evaluate", "--data", shades, "--model", pair, "--adapter-path", probe, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert (found["pictures"], found["top1"], found["top5"], found["macro_f1"]) == (6, 1, 1, 1)
+    assert (found["images"], found["top1"], found["top5"], found["macro_f1"]) == (6, 1, 1, 1)
     assert found["labels"] == ["bright", "dark", "grey_ish"]
     assert found["confusion"] == [[2, 0, 0], [0, 2, 0], [0, 0, 2]]
     assert 0 <= found["ece"] < 0.01 and found["nll"] < 0.01
@@ -134,7 +134,7 @@ def test_splits(cli, pair, probe, shades, split, count):
     done = cli(
         "evaluate", "--data", shades, "--model", pair, "--adapter-path", probe, "--split", split, "--json"
     )
-    assert json.loads(done.stdout)["pictures"] == count
+    assert json.loads(done.stdout)["images"] == count
 
 
 def test_the_split_is_that_of_the_training(cli, pair, probe, shades, tmp_path):
@@ -144,9 +144,9 @@ def test_the_split_is_that_of_the_training(cli, pair, probe, shades, tmp_path):
         Image.new("RGB", (50, 50 + k)).save(data / "dark" / f"new-{k}.png")
     given = ("evaluate", "--data", data, "--model", pair, "--adapter-path", probe, "--json")
     done = cli(*given)
-    assert json.loads(done.stdout)["pictures"] == 6
-    assert "4 pictures that the training did not know: left out; --split all measures all" in done.stderr
-    assert json.loads(cli(*given, "--split", "all").stdout)["pictures"] == 34
+    assert json.loads(done.stdout)["images"] == 6
+    assert "4 images that the training did not know: left out; --split all measures all" in done.stderr
+    assert json.loads(cli(*given, "--split", "all").stdout)["images"] == 34
     done = cli(*given, "--val-fraction", "0.1")
     assert done.returncode == 2 and "would mix what was trained on in" in done.stderr
 
@@ -157,9 +157,9 @@ def test_other_data_is_measured_as_a_whole(cli, pair, probe, shades, tmp_path):
         Image.new("RGB", (50, 50 + k)).save(tmp_path / "data" / "dark" / f"{k}.png")
     done = cli("evaluate", "--data", tmp_path / "data", "--model", pair, "--adapter-path", probe, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["pictures"] == 3
-    assert f"no picture of {tmp_path / 'data'} was known to the training in {probe}" in done.stderr
-    assert json.loads(cli("evaluate", "--data", shades, "--model", pair, "--json").stdout)["pictures"] == 30
+    assert json.loads(done.stdout)["images"] == 3
+    assert f"no image of {tmp_path / 'data'} was known to the training in {probe}" in done.stderr
+    assert json.loads(cli("evaluate", "--data", shades, "--model", pair, "--json").stdout)["images"] == 30
 
 
 def test_tables_name_classes_and_mistakes(cli, pair, probe, shades, tmp_path):
@@ -169,7 +169,7 @@ def test_tables_name_classes_and_mistakes(cli, pair, probe, shades, tmp_path):
     done = cli("evaluate", *arguments)
     assert done.returncode == 0
     rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert rows[:2] == [["what", "value"], ["pictures", "30"]]
+    assert rows[:2] == [["what", "value"], ["images", "30"]]
     assert ["top-1", "96.67%"] in rows
     assert ["bright", "90.00%", "100.00%", "94.74%", "9"] in rows
     assert rows[-2] == ["surest mistakes", "truth", "prediction", "confidence"]
@@ -189,7 +189,7 @@ def test_a_report_is_written(cli, pair, probe, shades, tmp_path):
 def test_without_an_adapter_the_class_names_are_labels(cli, pair, shades):
     arguments = ("evaluate", "--data", shades, "--model", pair, "--split", "all", "--json")
     found = json.loads(cli(*arguments).stdout)
-    assert (found["pictures"], found["labels"]) == (30, ["bright", "dark", "grey_ish"])
+    assert (found["images"], found["labels"]) == (30, ["bright", "dark", "grey_ish"])
     other = json.loads(cli(*arguments, "--template", "this is {}!").stdout)
     assert found["nll"] != pytest.approx(other["nll"])
 
@@ -201,14 +201,14 @@ def test_several_labels(cli, pair, tagger, shades):
     assert "confusion" not in found and "top1" not in found
 
 
-def test_a_broken_picture_of_the_data_is_named(cli, pair, probe, shades, tmp_path):
+def test_a_broken_image_of_the_data_is_named(cli, pair, probe, shades, tmp_path):
     data = shutil.copytree(shades, tmp_path / "data")
     (data / "dark" / "broken.png").write_bytes(b"no")
     arguments = ("--data", data, "--model", pair, "--adapter-path", probe, "--split", "all", "--json")
     done = cli("evaluate", *arguments)
     assert done.returncode == 1
     found = json.loads(done.stdout)
-    assert (found["pictures"], found["top1"]) == (30, 1)
+    assert (found["images"], found["top1"]) == (30, 1)
     assert [each["path"] for each in found["skipped"]] == [str(data / "dark" / "broken.png")]
     assert f"skipped {data / 'dark' / 'broken.png'}: " in done.stderr
 
@@ -239,7 +239,7 @@ def test_the_head_of_a_fused_checkpoint_is_pointed_out_unless_labels_are_to_be_w
         assert done.returncode == 0 and "top1" in json.loads(done.stdout)
 
 
-def test_classes_with_pictures_are_shown_before_labels_without(cli, pair, shades, tmp_path):
+def test_classes_with_images_are_shown_before_labels_without(cli, pair, shades, tmp_path):
     others = [f"shade {number}" for number in range(40)]
     (tmp_path / "labels").write_text("\n".join([*others, "bright", "dark", "grey_ish"]))
     done = cli("evaluate", "--data", shades, "--model", pair, "--labels", tmp_path / "labels")
@@ -262,21 +262,21 @@ def test_an_adapter_without_a_head_has_nothing_to_measure(cli, pair, with_adapte
         assert f"{tmp_path / 'a'} holds no head" in done.stderr
     words = ("--template", "a {}", "--json")
     done = cli("evaluate", "--data", shades, "--model", pair, "--adapter-path", tmp_path / "a", *words)
-    assert done.returncode == 0 and json.loads(done.stdout)["pictures"] > 0
+    assert done.returncode == 0 and json.loads(done.stdout)["images"] > 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{photo}"], "the pictures come from --data {data}: leave out {photo}"),
+        (["{photo}"], "the images come from --data {data}: leave out {photo}"),
         (["--compare", "a", "b"], "--data and --compare are two questions: ask one at a time"),
         (["--layers"], "--layers is for --compare"),
         (["--split", "best"], "split 'best' is not one of val, test, train, all"),
         (
             ["--split", "test"],
-            "the data has no pictures in the split test, only in train 30: choose with --split",
+            "the data has no images in the split test, only in train 30: choose with --split",
         ),
-        (["--val-fraction", "0"], "the data has no pictures in the split val, only in train 30"),
+        (["--val-fraction", "0"], "the data has no images in the split val, only in train 30"),
         (["--any-base"], "--any-base is for --adapter-path: leave it out"),
         (["--template", "x"], "the template 'x' has no {} for the label to go into"),
         (["--batch-size", "0"], "--batch-size"),
@@ -296,7 +296,7 @@ def test_mistakes_with_data(cli, pair, photos, shades, arguments, message):
     "arguments",
     [["--adapter-path", "a"], ["--split", "val"], ["--output", "a"], ["--seed", "0"], ["--model", "a"]],
 )
-def test_options_of_labelled_pictures_are_refused_for_a_comparison(cli, pair, arguments):
+def test_options_of_labelled_images_are_refused_for_a_comparison(cli, pair, arguments):
     done = cli("evaluate", "--compare", pair, pair, *arguments)
     assert done.returncode == 2
     assert f"{arguments[0]} is for --data, not for --compare" in done.stderr

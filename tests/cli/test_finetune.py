@@ -148,7 +148,7 @@ def test_help_lists_every_option_with_its_default(cli):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Two colours with five pictures each, in a folder whose name needs quotes."""
+    """Two colours with five images each, in a folder whose name needs quotes."""
     root, rng = tmp_path_factory.mktemp("finetune") / "two colours", np.random.default_rng(0)
     for name, colour in {"blue": (40, 60, 200), "red": (210, 50, 40)}.items():
         (root / name).mkdir(parents=True)
@@ -181,14 +181,14 @@ def test_in_a_pipe_there_are_plain_lines_on_stderr_and_a_table_on_stdout(trained
     done, folder = trained
     assert done.returncode == 0, done.stderr
     rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert rows[0] == ["measure", "val"] and ["pictures", "2"] in rows
+    assert rows[0] == ["measure", "val"] and ["images", "2"] in rows
     assert "\x1b" not in done.stderr and "\r" not in done.stderr
     lines = done.stderr.splitlines()
     assert all(line.startswith("mlx-aimv2: ") for line in lines[:-3])
     assert all(line.startswith("  mlx-aimv2 ") for line in lines[-3:])  # commands, to be copied
     epochs = [line for line in lines if ": loss " in line and "val_loss" in line]
     assert [line.split(": ")[1] for line in epochs] == ["epoch 1 of 2", "epoch 2 of 2"]
-    for part in ("val_top1 ", "pictures/s, ", "MB, ", " left"):
+    for part in ("val_top1 ", "images/s, ", "MB, ", " left"):
         assert part in epochs[0]
     assert any("step 4 of 8: loss " in line and "learning rate " in line for line in lines)
     assert any(line.startswith("mlx-aimv2: best was epoch ") and ": top1 " in line for line in lines)
@@ -342,13 +342,13 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path, saved)
     monkeypatch.setattr("mlx_aimv2.finetuning.run.finetune", interrupted)
     monkeypatch.setattr(ui, "leave", leave)
     with pytest.raises(SystemExit) as caught:
-        finetune(context=Nothing(), data="pictures", adapter_path=str(tmp_path))
+        finetune(context=Nothing(), data="images", adapter_path=str(tmp_path))
     assert caught.value.code == 130
     how = f": --resume goes on with the run in {tmp_path}" if saved else ""
     assert capsys.readouterr().err == f"mlx-aimv2: interrupted{how}\n"
 
 
-def test_a_broken_picture_is_named_and_the_rest_trained_on(cli, pair, data, tmp_path):
+def test_a_broken_image_is_named_and_the_rest_trained_on(cli, pair, data, tmp_path):
     import shutil
 
     copy = shutil.copytree(data, tmp_path / "data")
@@ -369,7 +369,7 @@ def test_a_broken_picture_is_named_and_the_rest_trained_on(cli, pair, data, tmp_
         (["--data", "{data}", "-c", "{tmp}/tpu.yaml"], "device 'tpu' is neither cpu nor gpu"),
         (["--data", "{data}", "--device", "tpu"], "device 'tpu' is neither cpu nor gpu"),
         (["--data", "{data}/red"], "red holds no folder per class: put the images of each class into one"),
-        (["--data", "{data}", "--val-fraction", "0"], "there are no pictures for validation"),
+        (["--data", "{data}", "--val-fraction", "0"], "there are no images for validation"),
         (["--data", "{data}", "--num-layers", "99"], "--num-layers 99: this encoder has 3 layers"),
     ],
 )

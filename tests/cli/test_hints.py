@@ -25,7 +25,7 @@ REACHED = {  # which verbs meet the messages of a part; elsewhere a message is t
     "models/backend.py": VERBS - {"models", "info", "upload", "export", "fuse"},
     "processing/processor.py": {"embed", "classify", "evaluate", "demo", "finetune"},
     "processing/decode.py": {"embed", "classify", "evaluate", "convert", "finetune"},
-    "picture_stream.py": {"embed", "classify", "evaluate", "convert", "demo", "finetune"},
+    "image_stream.py": {"embed", "classify", "evaluate", "convert", "demo", "finetune"},
     "embedding.py": {"embed", "classify", "evaluate", "convert", "demo", "finetune"},
     "zeroshot.py": {"classify", "evaluate", "demo", "convert"},
     "retrieval.py": {"evaluate", "finetune"},

@@ -36,7 +36,7 @@ def training(epochs=EPOCHS, steps=STEPS):
                 "loss": 2.0 / step,
                 "learning_rate": 1e-3,
                 "grad_norm": 1.0,
-                "pictures": 8,
+                "images": 8,
                 "memory_bytes": 2e9,
             }
             yield 1, Metric(step, epoch, values, steps, epochs)
@@ -62,11 +62,11 @@ def test_a_line_for_every_epoch_and_every_tenth_of_the_steps():
     assert [int(line.split("step ")[1].split(" ")[0]) for line in steps] == list(range(4, 41, 4))
     assert len(lines) == 10 + EPOCHS
     assert steps[4].startswith("epoch 2 of 4, step 20 of 40: loss 0.1")
-    assert "learning rate 1.00e-03, 8.0 pictures/s, 2.00 GB, 23.0 s left" in steps[4]
+    assert "learning rate 1.00e-03, 8.0 images/s, 2.00 GB, 23.0 s left" in steps[4]
     first = next(line for line in lines if "val_loss" in line)
     mean = sum(2 / step for step in range(1, 11)) / 10
     assert first == (
-        f"epoch 1 of 4: loss {mean:.4f}, val_loss 0.5000, val_top1 0.8750, 8.0 pictures/s, 2.00 GB, 39.0 s left"
+        f"epoch 1 of 4: loss {mean:.4f}, val_loss 0.5000, val_top1 0.8750, 8.0 images/s, 2.00 GB, 39.0 s left"
     )
 
 
@@ -82,14 +82,14 @@ def test_what_went_before_the_first_step_does_not_count():
     known = Training(clock)
     clock.now = 1000.0
     lines = lines_of(known, clock, training())
-    assert "8.0 pictures/s" in lines[0]
+    assert "8.0 images/s" in lines[0]
 
 
 def test_a_run_that_goes_on_counts_from_where_it_was():
     clock = Clock()
     known = Training(clock)
     lines = lines_of(known, clock, list(training())[50:])
-    assert known.pictures_per_second == pytest.approx(8.0)
+    assert known.images_per_second == pytest.approx(8.0)
     assert "0.0 s left" in lines[-1]
 
 
@@ -99,13 +99,13 @@ def test_a_run_that_goes_on_with_a_validation_says_nothing_of_steps():
     assert known.add(event) == ["epoch 2 of 4: val_loss 0.5000, val_top1 0.8750"]
 
 
-def test_a_picture_that_is_left_out_is_named_once(capsys):
+def test_a_image_that_is_left_out_is_named_once(capsys):
     with screen() as shown:
         shown(Skipped("bad\nname.jpg", "bad name.jpg: cut off or damaged"))
     assert capsys.readouterr().err.rstrip().endswith("name.jpg: cut off or damaged")
     with screen() as shown:
-        shown(Skipped("a.jpg", "a.jpg: not a picture"))
-    assert capsys.readouterr().err == "mlx-aimv2: skipped a.jpg: not a picture\n"
+        shown(Skipped("a.jpg", "a.jpg: not an image"))
+    assert capsys.readouterr().err == "mlx-aimv2: skipped a.jpg: not an image\n"
 
 
 def test_the_live_line_has_everything():
@@ -142,7 +142,7 @@ def test_on_a_terminal_there_is_a_bar_and_epochs_stay_above_it(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     with screen() as shown:
-        shown(Progress("checking pictures", 5, 10))
+        shown(Progress("checking images", 5, 10))
         for _, event in training():
             shown(event)
             if isinstance(event, Metric) and event.step == 7:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_aimv2.cli.bulk import pictures
+from mlx_aimv2.cli.bulk import images
 from mlx_aimv2.cli.stdin import with_names, with_texts
 from mlx_aimv2.errors import InputError
 
@@ -36,7 +36,7 @@ def test_an_empty_stdin_is_refused(monkeypatch: pytest.MonkeyPatch, data: bytes)
         with_texts(["-"])
     piped(monkeypatch, data.replace(b" ", b""))
     with pytest.raises(InputError, match=r"^no images: name files, folders or patterns$"):
-        pictures(["-"])
+        images(["-"])
 
 
 def test_a_dash_needs_something_piped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 
 from mlx_aimv2.cli.tables import shortened, table
 
-PHOTOS = [f"/home/somebody/Pictures/2024/summer/{name}" for name in ("astronaut.png", "cat.jpg", "x.jpg")]
+PHOTOS = [f"/home/somebody/Images/2024/summer/{name}" for name in ("astronaut.png", "cat.jpg", "x.jpg")]
 
 
 @pytest.fixture
@@ -58,14 +58,14 @@ def test_long_texts_wrap_at_words(shown):
 
 
 def test_too_narrow_for_a_table_every_row_is_a_paragraph(shown):
-    headers = ("picture", "truth", "prediction", "confidence")
+    headers = ("image", "truth", "prediction", "confidence")
     rows = [(PHOTOS[0], "animals", "other_things", "99.95%"), (PHOTOS[1], "a dog, a cat", "", "7.10%")]
-    assert shown(30, headers, rows, paths=("picture",)) == [
+    assert shown(30, headers, rows, paths=("image",)) == [
         "…/2024/summer/astronaut.png",
         "  truth animals",
         "  prediction other_things",
         "  confidence 99.95%",
-        "…/Pictures/2024/summer/cat.jpg",
+        "…/Images/2024/summer/cat.jpg",
         "  truth a dog, a cat",
         "  confidence 7.10%",
     ]

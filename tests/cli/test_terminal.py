@@ -40,7 +40,7 @@ TABLES = {  # by a name: a verb, and what stands in its first column
     ),
     "demo": (
         ["demo", "DEMO", "--model", "PAIR", "--count", "4", "--force"],
-        ["picture", "sentence"],
+        ["image", "sentence"],
     ),
 }
 JSON = {

@@ -139,7 +139,7 @@ def test_a_preprocessor_of_the_source_stays_as_it_is(checkpoint, tmp_path):
     assert before == after
 
 
-def test_timm_is_told_how_pictures_are_prepared(tmp_path):
+def test_timm_is_told_how_images_are_prepared(tmp_path):
     source = write_checkpoint(tmp_path / "source", PUBLISHED, "mlx")
     path = source / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"image_mean": [0.1, 0.2, 0.3], "size": 32}))

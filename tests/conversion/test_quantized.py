@@ -99,7 +99,7 @@ def test_what_stays_has_its_reason(source):
     assert all(reasons.values())
     vision = "vision_model."
     assert reasons[f"{vision}embeddings.patch_embed.weight"] == "the patch convolution sees raw pixels"
-    assert reasons[f"{vision}head.k_proj.weight"] == "the pooling head makes the one vector of a picture"
+    assert reasons[f"{vision}head.k_proj.weight"] == "the pooling head makes the one vector of an image"
     assert reasons["visual_projection.weight"] == "the projections make the embeddings themselves"
     assert not any("encoder.layers" in name and "norm" not in name for name in reasons)
     assert "text_model.embeddings.token_embedding.weight" not in reasons
@@ -236,10 +236,10 @@ def test_a_weight_of_nan_is_not_rounded_away(source, tmp_path, calibrated):
     tensors[name][3, 5] = float("nan")
     mx.eval(tensors)
     mx.save_safetensors(str(broken / "model.safetensors"), tensors, metadata={"format": "pt"})
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for number, drawing in enumerate(draw(2)):
-        drawing.picture.save(tmp_path / "pictures" / f"{number}.png")
-    options = ConvertOptions(scheme=Scheme(), calibrate=(str(tmp_path / "pictures"),) if calibrated else ())
+        drawing.image.save(tmp_path / "images" / f"{number}.png")
+    options = ConvertOptions(scheme=Scheme(), calibrate=(str(tmp_path / "images"),) if calibrated else ())
     with pytest.raises(NonFiniteError, match=f"{name} holds NaN or infinity"):
         convert(broken, tmp_path / "out", options=options)
     assert not (tmp_path / "out").exists()

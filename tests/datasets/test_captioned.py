@@ -21,7 +21,7 @@ def table(file: Path, text: str) -> Path:
 
 
 def folder(root: Path, **captions: str) -> Path:
-    """Pictures with text files beside them; `__` in a name stands for a folder."""
+    """Images with text files beside them; `__` in a name stands for a folder."""
     for name, text in captions.items():
         path = root / name.replace("__", "/")
         touched(root, f"{name.replace('__', '/')}.png")
@@ -36,7 +36,7 @@ def shown(examples: tuple[Captioned, ...]) -> dict[str, tuple[str, ...]]:
 @pytest.mark.parametrize(
     "header", ["path,caption", "image,text", "File_Name,SENTENCE", "filename\tDescription"]
 )
-def test_a_table_with_several_rows_for_a_picture(tmp_path: Path, header: str) -> None:
+def test_a_table_with_several_rows_for_a_image(tmp_path: Path, header: str) -> None:
     tab = "\t" if "\t" in header else ","
     rows = [
         header,
@@ -56,7 +56,7 @@ def test_json_lines_with_lists(tmp_path: Path) -> None:
     assert shown(dataset.train) == {"b.jpg": ("[not] a list",), "c.jpg": ("ein Hündchen",)}
 
 
-def test_text_files_beside_pictures(tmp_path: Path) -> None:
+def test_text_files_beside_images(tmp_path: Path) -> None:
     data = folder(tmp_path, a="a dog\n\n  one   dog \n", b="a cat", deep__c="a cow")
     dataset = read_captions(data, val_fraction=0)
     assert shown(dataset.train) == {"a.png": ("a dog", "one dog"), "b.png": ("a cat",), "c.png": ("a cow",)}
@@ -77,7 +77,7 @@ def test_tables_of_splits(tmp_path: Path) -> None:
     assert (len(dataset.train), len(dataset.val)) == (2, 1) and has_captions(tmp_path)
 
 
-def test_what_is_held_out_follows_from_the_seed_and_never_splits_a_picture(tmp_path: Path) -> None:
+def test_what_is_held_out_follows_from_the_seed_and_never_splits_a_image(tmp_path: Path) -> None:
     rows = ["path,caption"] + [f"{letter}.jpg,{letter} {k}" for letter in "abcdef" for k in range(3)]
     data = table(tmp_path / "c.csv", "\n".join(rows))
     first, again, other = (read_captions(data, val_fraction=0.3, seed=seed) for seed in (1, 1, 4))
@@ -115,7 +115,7 @@ def test_which_data_is_captions(tmp_path: Path) -> None:
         ("path,caption\nno.jpg,x", "the only image of"),
         ("path,caption,split\na.jpg,x,later", "c.csv, row 2: the split is 'later', but has to be train"),
         ("path,caption,split\na.jpg,x,val\na.jpg,y,train", "c.csv, row 3: a.jpg is in the split train, but in val"),
-        ("path,caption,split\na.jpg,x,val", "holds no pictures for training: none of its rows is in the split train"),
+        ("path,caption,split\na.jpg,x,val", "holds no images for training: none of its rows is in the split train"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_table_is_one_line(tmp_path: Path, text: str, message: str) -> None:

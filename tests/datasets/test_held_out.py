@@ -1,4 +1,4 @@
-"""Which pictures are measured."""
+"""Which images are measured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlx_aimv2.events import Notice, Skipped
 
 @pytest.fixture
 def data(tmp_path):
-    """Two classes of five pictures, and the folder of a training with its record."""
+    """Two classes of five images, and the folder of a training with its record."""
     for label, red in (("cat", 9), ("dog", 200)):
         (tmp_path / "data" / label).mkdir(parents=True)
         for number in range(5):
@@ -34,7 +34,7 @@ def write_record(folder, dataset, **more):
 
 
 def chosen(data, adapter_path=None, read=read_dataset, **asked):
-    """The pictures to measure by file name, and what was said of them."""
+    """The images to measure by file name, and what was said of them."""
     events = []
     dataset, splits = measured(read, data, adapter_path, Measure(**asked), events.append)
     paths = [each.path for split in splits for each in dataset.split(split)]
@@ -60,20 +60,20 @@ def test_a_row_whose_image_is_missing_is_no_new_image(data):
     ]
 
 
-def test_new_pictures_are_left_out_and_lost_ones_are_missed_by_nobody(data):
+def test_new_images_are_left_out_and_lost_ones_are_missed_by_nobody(data):
     before, _ = chosen(data, data.parent / "run")
     Image.new("RGB", (8, 8), "blue").save(data / "cat" / "new.png")
     gone = before.pop()
     Path(gone).unlink()
     paths, said = chosen(data, data.parent / "run")
     assert sorted(paths) == sorted(before)
-    assert said == ["1 picture that the training did not know: left out; --split all measures all"]
+    assert said == ["1 image that the training did not know: left out; --split all measures all"]
     paths, said = chosen(data, data.parent / "run", split="all")
-    assert (len(paths), said) == (10, ["6 of 10 pictures were trained on"])
+    assert (len(paths), said) == (10, ["6 of 10 images were trained on"])
 
 
-def test_pictures_that_training_could_not_read_are_not_new(data):
-    (data / "cat" / "broken.png").write_bytes(b"no picture")
+def test_images_that_training_could_not_read_are_not_new(data):
+    (data / "cat" / "broken.png").write_bytes(b"no image")
     dataset = read_dataset(data, val_fraction=0.4)
     marks = {**file_marks(dataset), "cat/broken.png": file_mark(data / "cat" / "broken.png")}
     record = split_record(dataset)
@@ -113,7 +113,7 @@ def test_other_data_as_a_whole(data, tmp_path):
     paths, said = chosen(tmp_path / "new", tmp_path / "run")
     assert (len(paths), said) == (
         3,
-        [f"no picture of {tmp_path / 'new'} was known to the training in {tmp_path / 'run'}"],
+        [f"no image of {tmp_path / 'new'} was known to the training in {tmp_path / 'run'}"],
     )
 
 
@@ -160,6 +160,6 @@ def test_a_part_is_held_out_when_asked(data):
 def test_nothing_to_measure_is_refused(data):
     with pytest.raises(
         InputError,
-        match="no pictures in the split test, only in train 10: choose with --split, or give a --val-fraction",
+        match="no images in the split test, only in train 10: choose with --split, or give a --val-fraction",
     ):
         chosen(data, split="test")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.labelled import PROCESSOR, class_folders, picture, table, touched
+from helpers.labelled import PROCESSOR, class_folders, image, table, touched
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -64,7 +64,7 @@ def test_folders_for_the_splits(tmp_path: Path, val: str) -> None:
     touched(
         tmp_path, "train/cat/a.jpg", "train/dog/b.jpg", f"{val}/cat/c.jpg", "test/dog/d.jpg", "notes/x.txt"
     )
-    (tmp_path / val / "unknown").mkdir()  # without pictures it does no harm
+    (tmp_path / val / "unknown").mkdir()  # without images it does no harm
     dataset = read_dataset(tmp_path)
     assert dataset.notices == ("left out 1 file: 1 other (.txt)",)
     touched(tmp_path, "extra/cat/e.jpg", "f.jpg")
@@ -159,8 +159,8 @@ def test_tables(tmp_path: Path, name: str) -> None:
 
 
 def test_absolute_paths_in_a_table(tmp_path: Path) -> None:
-    far, near = picture(tmp_path / "far" / "x.png"), tmp_path / "data" / "a.jpg"
-    rows = f"path,label\n{near},cat\n{far},dog\n../far/x.png,dog\n"  # the last two are one picture
+    far, near = image(tmp_path / "far" / "x.png"), tmp_path / "data" / "a.jpg"
+    rows = f"path,label\n{near},cat\n{far},dog\n../far/x.png,dog\n"  # the last two are one image
     dataset = read_dataset(table(tmp_path / "data" / "t.csv", rows))
     assert split_record(dataset)["train"] == {"a.jpg": ["cat"], str(far): ["dog"]}
 
@@ -177,7 +177,7 @@ def test_a_column_for_the_split(tmp_path: Path) -> None:
 def test_a_table_for_each_split(tmp_path: Path) -> None:
     table(tmp_path / "train.csv", "path,label\na.jpg,cat\nb.jpg,dog\n")
     table(tmp_path / "valid.jsonl", '{"path": "c.jpg", "label": "dog"}')
-    touched(tmp_path, "images/x.jpg", "train/y.jpg")  # places for pictures
+    touched(tmp_path, "images/x.jpg", "train/y.jpg")  # places for images
     dataset = read_dataset(tmp_path)
     assert named(dataset)["val"] == [("c.jpg", "dog")] and len(dataset.train) == 2
 
@@ -232,7 +232,7 @@ def test_splits_are_stratified(tmp_path: Path) -> None:
     st.floats(0, 0.999, exclude_max=True),
     st.integers(0, 2**70),
 )
-def test_every_class_keeps_a_training_picture_and_gets_a_validation_picture(
+def test_every_class_keeps_a_training_image_and_gets_a_validation_image(
     counts: list[int], fraction: float, seed: int
 ) -> None:
     labels = {f"{c}/{k}": (c,) for c, count in enumerate(counts) for k in range(count)}
@@ -244,9 +244,7 @@ def test_every_class_keeps_a_training_picture_and_gets_a_validation_picture(
 
 
 @given(st.lists(st.sets(st.integers(0, 4)), min_size=1, max_size=60), st.integers(0, 9))
-def test_classes_of_pictures_with_several_labels_keep_training_pictures(
-    sets: list[set[int]], seed: int
-) -> None:
+def test_classes_of_images_with_several_labels_keep_training_images(sets: list[set[int]], seed: int) -> None:
     labels = {str(k): tuple(sorted(each)) for k, each in enumerate(sets)}
     out = held_out(labels, 0.3, seed)
     everywhere = {label for each in sets for label in each}
@@ -269,7 +267,7 @@ def test_a_split_is_the_same_on_every_machine_and_in_every_version() -> None:
     assert held_out(labels, 0.4, seed=0) == {"dog/3.jpg", "cat/1.jpg", "dog/2.jpg", "cat/3.jpg"}
 
 
-def test_later_pictures_leave_most_of_a_split_where_it_was() -> None:
+def test_later_images_leave_most_of_a_split_where_it_was() -> None:
     labels: dict[str, tuple[int, ...]] = {f"{k}.jpg": (0,) for k in range(100)}
     before = held_out(labels, 0.2, seed=0)
     after = held_out(labels | {f"new{k}.jpg": (0,) for k in range(10)}, 0.2, seed=0)
@@ -290,7 +288,7 @@ def test_a_record_holds_labels_and_splits(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     moved = read_dataset(tmp_path / "there" / "t.csv", val_fraction=0.5, seed=7)
     assert split_record(moved) == record and file_marks(moved) == file_marks(dataset)
-    (tmp_path / "there" / "b.jpg").write_bytes(b"another picture")
+    (tmp_path / "there" / "b.jpg").write_bytes(b"another image")
     assert file_marks(moved)["b.jpg"] != file_marks(dataset)["b.jpg"]
     (tmp_path / "there" / "b.jpg").unlink()
     with pytest.raises(
@@ -307,7 +305,7 @@ def test_relative_data_has_the_same_record(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_class_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     for name in ("ok", "l\udcff"):
-        picture(tmp_path / name / "a.jpg")
+        image(tmp_path / name / "a.jpg")
     with pytest.raises(InputError, match=r"the class name 'l\\udcff' is no valid UTF-8: rename it"):
         read_dataset(tmp_path)
 
@@ -315,9 +313,9 @@ def test_a_class_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
 # --- the first pass
 
 
-def test_broken_pictures_are_named_and_left_out(tmp_path: Path) -> None:
+def test_broken_images_are_named_and_left_out(tmp_path: Path) -> None:
     class_folders(tmp_path, cat=6, dog=6)
-    (tmp_path / "cat" / "02.png").write_bytes(b"no picture")
+    (tmp_path / "cat" / "02.png").write_bytes(b"no image")
     whole = (tmp_path / "dog" / "03.png").read_bytes()
     (tmp_path / "dog" / "03.png").write_bytes(whole[: len(whole) // 2])
     dataset = read_dataset(tmp_path)
@@ -325,31 +323,29 @@ def test_broken_pictures_are_named_and_left_out(tmp_path: Path) -> None:
     scanned = scan(dataset, PROCESSOR, events.append)
     skipped = sorted(event.source for event in events if isinstance(event, Skipped))
     assert skipped == [str(tmp_path / "cat" / "02.png"), str(tmp_path / "dog" / "03.png")]
-    assert events[-1] == Progress("checking pictures", 12, 12)
+    assert events[-1] == Progress("checking images", 12, 12)
     for split in ("train", "val", "test"):
         assert scanned.split(split) == tuple(x for x in dataset.split(split) if x.path not in skipped)
 
 
-def test_a_class_whose_training_pictures_are_all_broken_is_refused(tmp_path: Path) -> None:
+def test_a_class_whose_training_images_are_all_broken_is_refused(tmp_path: Path) -> None:
     class_folders(tmp_path, cat=4, dog=1)
     (tmp_path / "dog" / "00.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"^3 training pictures left, but none of 'dog': add some, or leave"):
+    with pytest.raises(InputError, match=r"^3 training images left, but none of 'dog': add some, or leave"):
         scan(read_dataset(tmp_path), PROCESSOR)
 
 
-def test_a_split_whose_pictures_are_all_broken_is_refused(tmp_path: Path) -> None:
+def test_a_split_whose_images_are_all_broken_is_refused(tmp_path: Path) -> None:
     class_folders(tmp_path / "train", cat=1, dog=1)
     touched(tmp_path, "val/cat/a.jpg")
-    with pytest.raises(
-        InputError, match=r"no picture of the val split of .* can be read \(1 picture\): replace"
-    ):
+    with pytest.raises(InputError, match=r"no image of the val split of .* can be read \(1 image\): replace"):
         scan(read_dataset(tmp_path), PROCESSOR)
 
 
-def test_data_without_a_single_good_picture_is_refused(tmp_path: Path) -> None:
+def test_data_without_a_single_good_image_is_refused(tmp_path: Path) -> None:
     touched(tmp_path, "cat/a.jpg", "dog/b.jpg")
     with pytest.raises(
-        InputError, match=r"no picture of the train split of .* can be read \(2 pictures\): replace"
+        InputError, match=r"no image of the train split of .* can be read \(2 images\): replace"
     ):
         scan(read_dataset(tmp_path), PROCESSOR)
 
@@ -422,7 +418,7 @@ HEAD = "path,label\na.jpg,cat\nb.jpg,dog\n"
             "path,label,split\na.jpg,cat,dev\n",
             r"row 2: the split is 'dev', but has to be train, val or test",
         ),
-        ("t.csv", "path,label,split\na.jpg,cat,test\n", r"t\.csv holds no pictures for training"),
+        ("t.csv", "path,label,split\na.jpg,cat,test\n", r"t\.csv holds no images for training"),
         (
             "t.csv",
             "path,label,split\na.jpg,cat,train\nb.jpg,dog,train\na.jpg,cat,val\n",

@@ -32,7 +32,7 @@ def test_the_report_says_what_of_the_data_was_used(options: Any, own_data: Path)
     (own_data / "grey").mkdir()
     finished = finetune(options(data=str(own_data), epochs=1))
     account = json.loads((finished.folder / "report" / "data.json").read_text())
-    reason = "not a picture that can be read"
+    reason = "not an image that can be read"
     assert account == {
         "root": str(own_data),
         "images": {"train": 15, "val": 3, "test": 0},

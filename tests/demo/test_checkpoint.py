@@ -13,7 +13,7 @@ SIDE, GRID = 84, 6
 
 
 def covered(example):
-    """(36,) the share of each patch of a picture that lies in the circles around its things."""
+    """(36,) the share of each patch of an image that lies in the circles around its things."""
     rng = random.Random(f"paint/{example.seed}")
     ground_pixels(own_colors(example.scene).ground, example.scene.ground.finish, SIDE, rng)
     middles = (np.arange(SIDE) + 0.5) / SIDE
@@ -25,8 +25,8 @@ def covered(example):
 
 def test_the_main_direction_of_the_patches_tells_things_from_ground():
     examples = shown_examples(40)
-    pictures = [example.picture(SIDE) for example in examples]
-    tokens = Embedder(*load("demo"), pooling="tokens").images(pictures).reshape(len(pictures) * GRID**2, -1)
+    images = [example.image(SIDE) for example in examples]
+    tokens = Embedder(*load("demo"), pooling="tokens").images(images).reshape(len(images) * GRID**2, -1)
     centred = tokens - tokens.mean(axis=0)
     main = centred @ np.linalg.svd(centred, full_matrices=False)[2][0]
     shares = np.concatenate([covered(example) for example in examples])

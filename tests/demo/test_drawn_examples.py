@@ -34,7 +34,7 @@ from mlx_aimv2.errors import InputError
 def test_an_example_depends_on_seed_split_and_index_alone(seed, index):
     example = training_example(index, seed)
     again = training_example(index, seed)
-    assert example == again and example.picture(32).tobytes() == again.picture(32).tobytes()
+    assert example == again and example.image(32).tobytes() == again.image(32).tobytes()
     assert len({example, training_example(index, seed, "val"), training_example(index, seed + 1)}) == 3
 
 
@@ -57,7 +57,7 @@ def test_close_ups_show_one_kind_of_thing_and_hold_out_the_same():
     for example in found:
         assert example.scene.other is None and is_for_training(example.scene)
         assert example.scene.thing.shape in example.caption.split()
-    assert found[0].picture(84).size == (42, 42)
+    assert found[0].image(84).size == (42, 42)
 
 
 def test_dyed_examples_hold_out_the_same_and_tell_no_colour_that_is_not_there():
@@ -77,15 +77,14 @@ def test_dyed_examples_hold_out_the_same_and_tell_no_colour_that_is_not_there():
 
 
 @pytest.mark.parametrize("dyed", ["ground", "everything"])
-def test_a_dyed_picture_is_the_same_but_for_its_colours(dyed):
+def test_a_dyed_image_is_the_same_but_for_its_colours(dyed):
     example = next(one for one in dyed_examples(200) if one.scene.thing.count == 4)
     scene = replace(
         example.scene, thing=replace(example.scene.thing, texture="plain"), ground=Ground("grey", "even")
     )
     clear = Conditions(0, 0, 0, 0, 0)
     other, own = (
-        np.asarray(replace(example, scene=scene, dyed=how).picture(84, clear), int)
-        for how in (dyed, "nothing")
+        np.asarray(replace(example, scene=scene, dyed=how).image(84, clear), int) for how in (dyed, "nothing")
     )
     thing = np.abs(own - np.median(own, axis=(0, 1))).max(axis=2) > 20
     colors = dyes(scene, example.seed, keep_things=dyed == "ground")
@@ -157,7 +156,7 @@ def test_the_world_stays_the_one_that_the_checkpoint_was_trained_on():
         "three large striped squares",
         "a large checkered cyan triangle below a small plain cyan crescent on a speckled beige background",
     ]
-    means = np.array([np.asarray(example.picture(84), float).mean((0, 1)) for example in drawn])
+    means = np.array([np.asarray(example.image(84), float).mean((0, 1)) for example in drawn])
     expected = [
         (36.8, 52.0, 99.5),
         (222.4, 225.2, 182.9),

@@ -1,4 +1,4 @@
-"""Pictures show their scene, are the same for the same seed, and are covered only a little."""
+"""Images show their scene, are the same for the same seed, and are covered only a little."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_pixels(seed, side):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**64))
-def test_a_close_up_is_cut_out_of_the_picture_with_a_whole_thing_in_it(seed):
+def test_a_close_up_is_cut_out_of_the_image_with_a_whole_thing_in_it(seed):
     scene = one_kind_scene(random.Random(seed))
     whole, near = pixels(scene, seed=seed), np.asarray(close_up(scene, 84, seed, CLEAR), dtype=np.float32)
     assert near.shape == (42, 42, 3)
@@ -73,7 +73,7 @@ def test_shapes_textures_and_sizes_are_seen():
 
 
 @pytest.mark.parametrize("name", ["turn", "light", "blur", "noise", "occlusion"])
-def test_every_condition_changes_pictures(name):
+def test_every_condition_changes_images(name):
     harder = replace(CLEAR, **{name: 1.0 if name == "occlusion" else getattr(Conditions(), name)})
     changed = sum((pixels(SCENE, seed=s, conditions=harder) != pixels(SCENE, seed=s)).any() for s in range(8))
     assert changed >= 2

@@ -1,4 +1,4 @@
-"""Things lie whole in the picture, apart, and where the scene says."""
+"""Things lie whole in the image, apart, and where the scene says."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def tour(model, told, tmp_path_factory):
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 12, 40])
-def test_the_pictures_show_held_out_combinations_of_every_kind(count):
+def test_the_images_show_held_out_combinations_of_every_kind(count):
     examples = shown_examples(count)
     assert len(examples) == count
     assert all(is_held_out_pair(one.scene.thing) for one in examples)
@@ -62,28 +62,28 @@ def test_a_negative_count_is_refused():
         shown_examples(-1)
 
 
-def test_it_leaves_pictures_vectors_and_a_sheet(tour):
+def test_it_leaves_images_vectors_and_a_sheet(tour):
     names = sorted(path.name for path in tour.folder.iterdir())
-    assert names == ["contact-sheet.png", "labels.txt", "pictures", "vectors.npz"]
+    assert names == ["contact-sheet.png", "labels.txt", "images", "vectors.npz"]
     assert tuple((tour.folder / "labels.txt").read_text().splitlines()) == LABELS
-    assert sorted((tour.folder / "pictures").iterdir()) == [one.path for one in tour.pictures]
+    assert sorted((tour.folder / "images").iterdir()) == [one.path for one in tour.images]
     with np.load(tour.folder / "vectors.npz") as file:
         assert file["embeddings"].shape[0] == 6
-        assert list(file["paths"]) == [str(one.path) for one in tour.pictures]
+        assert list(file["paths"]) == [str(one.path) for one in tour.images]
 
 
-def test_every_picture_has_labels_and_neighbours(tour):
-    for number, one in enumerate(tour.pictures):
+def test_every_image_has_labels_and_neighbours(tour):
+    for number, one in enumerate(tour.images):
         assert len(one.predictions) == len(one.neighbours) == 5
         assert {label for label, _ in one.predictions} <= set(LABELS)
         assert number not in dict(one.neighbours)
         assert one.is_right == (one.predictions[0][0] in one.labels)
 
 
-def test_every_sentence_is_about_one_picture_and_ranks_all(tour):
+def test_every_sentence_is_about_one_image_and_ranks_all(tour):
     assert len({one.own for one in tour.sentences}) == 3
     for one in tour.sentences:
-        assert one.text == tour.pictures[one.own].example.caption
+        assert one.text == tour.images[one.own].example.caption
         assert sorted(number for number, _ in one.ranking) == list(range(6))
         assert one.ranking[one.rank - 1][0] == one.own
 
@@ -97,25 +97,25 @@ def test_every_step_is_told_with_its_time(tour, told):
 
 
 def test_the_sheet_shows_right_and_wrong(tour):
-    first = tour.pictures[0]
+    first = tour.images[0]
     right = replace(first, predictions=[(first.labels[0], 0.9)])
     wrong = replace(first, predictions=[("no such thing", 0.9)])
 
-    def colors(picture):
-        sheet = draw_contact_sheet(replace(tour, pictures=(picture, *[wrong] * 5), sentences=()))
+    def colors(image):
+        sheet = draw_contact_sheet(replace(tour, images=(image, *[wrong] * 5), sentences=()))
         return {color for _, color in sheet.getcolors(sheet.width * sheet.height)}
 
     assert {RIGHT, WRONG} <= colors(right)
     assert RIGHT not in colors(wrong)
 
 
-def test_the_sheet_is_a_picture(tour):
+def test_the_sheet_is_a_image(tour):
     with Image.open(tour.folder / "contact-sheet.png") as sheet:
         assert sheet.size[0] == 948
 
 
 def test_what_an_earlier_run_left_is_said_to_be_that(model, tmp_path):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     message = f"{tmp_path} holds what an earlier run drew: draw it again with --force, or name another folder"
     with pytest.raises(OutputError) as caught:
         take_tour(tmp_path, TourOptions(model))
@@ -136,10 +136,10 @@ def test_force_replaces_what_an_earlier_tour_left_and_nothing_else(model, tmp_pa
     take_tour(tmp_path, TourOptions(model, count=5, seed=1))
     own = {"mine.png", "01-holiday.png", "02-red-circle-and-i.png"}
     for name in own:
-        (tmp_path / "pictures" / name).touch()
+        (tmp_path / "images" / name).touch()
     tour = take_tour(tmp_path, TourOptions(model, count=4, force=True))
-    left = {path.name for path in (tmp_path / "pictures").iterdir()}
-    assert left == own | {one.path.name for one in tour.pictures}
+    left = {path.name for path in (tmp_path / "images").iterdir()}
+    assert left == own | {one.path.name for one in tour.images}
 
 
 def test_a_file_is_not_a_folder(model, tmp_path):
@@ -149,7 +149,7 @@ def test_a_file_is_not_a_folder(model, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written(model, tmp_path):
-    (tmp_path / "pictures").touch()
+    (tmp_path / "images").touch()
     with pytest.raises(OutputError, match=f"{tmp_path} cannot be written: File exists"):
         take_tour(tmp_path, TourOptions(model, force=True))
 
@@ -160,8 +160,8 @@ def test_a_name_that_no_folder_can_have(model, tmp_path):
 
 
 @pytest.mark.parametrize("count", [3, 61])
-def test_too_few_or_too_many_pictures(count):
-    with pytest.raises(InputError, match=f"the count is {count}, but has to be from 4 to 60 pictures"):
+def test_too_few_or_too_many_images(count):
+    with pytest.raises(InputError, match=f"the count is {count}, but has to be from 4 to 60 images"):
         TourOptions(count=count)
 
 

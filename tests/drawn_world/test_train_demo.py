@@ -17,7 +17,7 @@ from mlx_aimv2.errors import InputError
 from mlx_aimv2.storage.locks import locked
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, str(ROOT / "examples" / "train_demo.py"), "--work", "work", "--pictures", "7000"]
+COMMAND = [sys.executable, str(ROOT / "examples" / "train_demo.py"), "--work", "work", "--images", "7000"]
 ENVIRONMENT = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
 
 
@@ -98,7 +98,7 @@ def test_a_killed_training_goes_on_to_a_checkpoint_like_the_one_in_the_package(t
 
 def test_other_arguments_need_another_folder(tmp_path):
     (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "arguments.json").write_text('{"pictures": 7}')
+    (tmp_path / "work" / "arguments.json").write_text('{"images": 7}')
     done = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == (
@@ -128,7 +128,7 @@ def test_arguments_that_cannot_be_leave_nothing(tmp_path):
     none = [*COMMAND[:-1], "0"]
     done = subprocess.run(none, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.endswith("error: --pictures is 0, but has to be 1 or more\n")
+    assert done.stderr.endswith("error: --images is 0, but has to be 1 or more\n")
     assert not list(tmp_path.iterdir())
     (tmp_path / "work").touch()
     done = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)

@@ -35,14 +35,14 @@ def folder(tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("demo") / "world", SMALL, processes=1)
 
 
-def test_captions_name_the_pictures_of_training(folder):
+def test_captions_name_the_images_of_training(folder):
     rows = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
     assert [row["split"] for row in rows] == ["train"] * 12 + ["val"] * 3
     for index, row in enumerate(rows[:12]):
         example = training_example(index)
         assert row["caption"] == example.caption
-        with Image.open(folder / row["path"]) as picture:
-            assert picture.tobytes() == example.picture(28).tobytes()
+        with Image.open(folder / row["path"]) as image:
+            assert image.tobytes() == example.image(28).tobytes()
 
 
 def test_names_are_of_things_in_any_colour_and_as_many_others(folder):
@@ -53,8 +53,8 @@ def test_names_are_of_things_in_any_colour_and_as_many_others(folder):
     assert [row["split"] for row in named] == ["train"] * 16 + ["val"] * 3
     assert [row["caption"] for row in dyed] == [example.caption for example in dyed_examples(8)]
     assert [row["caption"] for row in shown] == [training_example(k).named().caption for k in range(8)]
-    with Image.open(folder / dyed[5]["path"]) as picture:
-        assert picture.tobytes() == dyed_examples(8)[5].picture(28).tobytes()
+    with Image.open(folder / dyed[5]["path"]) as image:
+        assert image.tobytes() == dyed_examples(8)[5].image(28).tobytes()
 
 
 def test_close_ups_have_a_shape_and_a_caption_each(folder):
@@ -67,17 +67,17 @@ def test_close_ups_have_a_shape_and_a_caption_each(folder):
     assert captions == [
         {"path": f"000/{k:06d}.png", "caption": one.caption} for k, one in enumerate(examples)
     ]
-    with Image.open(near / shapes[3][0]) as picture:
-        assert picture.size == (14, 14) and picture.tobytes() == examples[3].picture(28).tobytes()
+    with Image.open(near / shapes[3][0]) as image:
+        assert image.size == (14, 14) and image.tobytes() == examples[3].image(28).tobytes()
 
 
-def test_zero_shot_pictures_lie_in_folders_of_their_labels(folder):
+def test_zero_shot_images_lie_in_folders_of_their_labels(folder):
     assert tuple((folder / "labels.txt").read_text().splitlines()) == LABELS
     source = read_folders(read_tree(folder / "zeroshot", Reading()))
     assert sorted(row.labels[0] for row in source.rows) == sorted(HELD_OUT_LABELS)
 
 
-def test_retrieval_pictures_have_their_captions(folder):
+def test_retrieval_images_have_their_captions(folder):
     with (folder / "retrieval" / "captions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == ["path", "caption"]

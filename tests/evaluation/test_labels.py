@@ -21,7 +21,7 @@ LEVELS = (0, 255, 128)
 
 @pytest.fixture(scope="module")
 def shades(tmp_path_factory):
-    """Nine pictures of three shades, with the numbers of their labels."""
+    """Nine images of three shades, with the numbers of their labels."""
     folder = tmp_path_factory.mktemp("shades")
     examples = []
     for k in range(9):
@@ -71,7 +71,7 @@ def test_an_unknown_label_is_refused_by_name(learned, shades):
         evaluate_classifier(*learned, shades, ("dark", "red", "grey"))
 
 
-def test_broken_pictures_are_skipped_and_named(learned, shades, tmp_path):
+def test_broken_images_are_skipped_and_named(learned, shades, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no")
     events = []
     examples = [*shades[:2], (str(tmp_path / "broken.png"), (0,)), *shades[2:]]
@@ -112,11 +112,11 @@ def test_the_model_is_put_into_eval_mode(learned, shades):
 @pytest.mark.parametrize(
     ("examples", "message"),
     [
-        ([], "there are no pictures to evaluate"),
-        ([("a.png", (0, 1))], "a.png has 2 labels, and this model gives every picture exactly one"),
-        ([("a.png", ())], "a.png has 0 labels, and this model gives every picture exactly one"),
+        ([], "there are no images to evaluate"),
+        ([("a.png", (0, 1))], "a.png has 2 labels, and this model gives every image exactly one"),
+        ([("a.png", ())], "a.png has 0 labels, and this model gives every image exactly one"),
         ([("a.png", (3,))], "a.png has the label number 3, and there are 3 labels"),
-        ([("missing.png", (1,))], "none of 1 pictures can be read, the first because .*missing.png"),
+        ([("missing.png", (1,))], "none of 1 images can be read, the first because .*missing.png"),
     ],
 )
 def test_examples_that_are_refused(learned, examples, message):
@@ -257,15 +257,15 @@ def test_with_several_labels_each_has_a_probability_of_its_own(learned, shades):
     assert all(score < 0.01 for _, score in others)
 
 
-def test_a_stream_keeps_order_and_survives_broken_pictures(learned, shades):
+def test_a_stream_keeps_order_and_survives_broken_images(learned, shades):
     found = list(TrainedClassifier(*learned, batch_size=2).stream([shades[1][0], b"no", shades[0][0]]))
     assert [item.index for item in found] == [0, 1, 2]
     assert isinstance(found[1].error, BrokenImageError) and found[1].predictions is None
     assert [found[k].predictions[0][0] for k in (0, 2)] == ["bright", "dark"]
 
 
-def test_a_broken_picture_is_raised_with_its_number(learned, shades):
-    with pytest.raises(BrokenImageError, match=r"^picture 1: "):
+def test_a_broken_image_is_raised_with_its_number(learned, shades):
+    with pytest.raises(BrokenImageError, match=r"^image 1: "):
         TrainedClassifier(*learned)([shades[0][0], b"no"])
     with pytest.raises(BrokenImageError):
         TrainedClassifier(*learned)(b"no")

@@ -81,7 +81,7 @@ def test_extreme_logits_stay_finite():
 def test_dict_has_fractions_and_plain_values(found):
     plain = json.loads(json.dumps(found.to_dict()))
     assert {"top1", "top5", "macro_f1", "ece", "nll", "per_class", "confusion", "labels"} <= set(plain)
-    assert (plain["top1"], plain["pictures"], plain["multi_label"]) == (0.5, 4, False)
+    assert (plain["top1"], plain["images"], plain["multi_label"]) == (0.5, 4, False)
     assert plain["per_class"][0] == {
         "label": "cat",
         "precision": 1.0,
@@ -93,12 +93,12 @@ def test_dict_has_fractions_and_plain_values(found):
 
 
 def test_rows_are_words_and_percent(found):
-    assert found.rows()[:3] == [("pictures", "4"), ("classes", "3"), ("top-1", "50.00%")]
+    assert found.rows()[:3] == [("images", "4"), ("classes", "3"), ("top-1", "50.00%")]
     assert "top-5" not in dict(found.rows())  # of three classes it says nothing
     assert found.class_rows()[0] == ("cat", "100.00%", "50.00%", "66.67%", "2")
 
 
-# Three pictures, two labels; the second picture has both.
+# Three images, two labels; the second image has both.
 SEVERAL = np.array([[2.0, -2], [2, 3], [1, 2]])
 MANY_HOT = np.array([[1, 0], [1, 1], [0, 1]])
 
@@ -122,7 +122,7 @@ def test_average_precision_by_hand():
     assert average_precision(np.zeros(4), truth) == pytest.approx(0.5)  # equal scores are one step
 
 
-def test_pictures_without_any_label():
+def test_images_without_any_label():
     found = measure_multi_label(np.array([[-3.0, -3]]), np.array([[0, 0]]), ["a", "b"])
     assert (found.exact_match, found.map, found.macro_f1, found.micro_f1) == (1, 0, 0, 0)
 
@@ -165,7 +165,7 @@ def test_scikit_learn_agrees_with_several_labels():
     [
         (np.zeros((2, 2)), [0, 1], r"logits must be \(N, 3\), one for each label, not \(2, 2\)"),
         (np.zeros((0, 3)), [], "there are no predictions to measure"),
-        (np.full((1, 3), np.nan), [0], "the logits hold NaN: leave those pictures out"),
+        (np.full((1, 3), np.nan), [0], "the logits hold NaN: leave those images out"),
         (np.zeros((2, 3)), [0, 3], "a target is 3, and there are 3 classes"),
         (np.zeros((2, 3)), [0, -1], "a target is -1, and there are 3 classes"),
         (np.zeros((2, 3)), [0.0, 1.0], r"targets must be \(2,\) integers, not \(2,\) float64"),

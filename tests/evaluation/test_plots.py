@@ -20,28 +20,28 @@ WORDS = [
 ]
 
 
-def colors(picture):
-    """Every colour of a picture."""
-    return {color for _, color in picture.getcolors(2**24)}
+def colors(image):
+    """Every colour of an image."""
+    return {color for _, color in image.getcolors(2**24)}
 
 
-def has(picture, color, least=20):
+def has(image, color, least=20):
     """Whether so many pixels have nearly this colour."""
-    pixels = np.asarray(picture).astype(int)
+    pixels = np.asarray(image).astype(int)
     return (np.abs(pixels - color).max(axis=-1) < 12).sum() >= least
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 37, 100, 260, 1200])
 def test_confusion_of_any_number_of_classes(classes):
-    picture = draw_confusion(np.eye(classes, dtype=int) * 7, [f"class {k}" for k in range(classes)])
-    assert picture.mode == "RGB"
-    assert min(picture.size) >= 200 and max(picture.size) <= 2400
-    assert len(colors(picture)) > 2
+    image = draw_confusion(np.eye(classes, dtype=int) * 7, [f"class {k}" for k in range(classes)])
+    assert image.mode == "RGB"
+    assert min(image.size) >= 200 and max(image.size) <= 2400
+    assert len(colors(image)) > 2
 
 
 def test_labels_of_any_script_and_length():
-    picture = draw_confusion(np.ones((len(WORDS), len(WORDS))), WORDS)
-    assert max(picture.size) < 1200
+    image = draw_confusion(np.ones((len(WORDS), len(WORDS))), WORDS)
+    assert max(image.size) < 1200
 
 
 def test_right_is_blue_and_wrong_is_orange():
@@ -73,10 +73,10 @@ def training(steps, every=10):
 
 
 def test_curves_have_three_panels_and_two_colours():
-    picture = draw_curves(training(100))
+    image = draw_curves(training(100))
     one = draw_curves({"step": k, "loss": 1.0} for k in range(5))
-    assert picture.size[0] == one.size[0] and picture.size[1] > 2 * one.size[1]
-    assert has(picture, BLUE) and has(picture, ORANGE)
+    assert image.size[0] == one.size[0] and image.size[1] > 2 * one.size[1]
+    assert has(image, BLUE) and has(image, ORANGE)
     assert has(one, BLUE) and not has(one, ORANGE)
 
 
@@ -108,7 +108,7 @@ def test_a_gap_in_a_line_is_no_bridge():
 
 
 @pytest.mark.parametrize("confidence", [[], [0.3], [0.0, 1.0, 0.5]])
-def test_calibration_of_few_pictures(confidence):
+def test_calibration_of_few_images(confidence):
     bins = calibrate(np.array(confidence), np.array([True] * len(confidence)))
     assert draw_calibration(bins).size == (560, 640)
     assert draw_calibration([]).size == (560, 640)

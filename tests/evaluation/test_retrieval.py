@@ -1,4 +1,4 @@
-"""Retrieval: ranks by hand, several captions for a picture, equal captions, ties, and what is refused."""
+"""Retrieval: ranks by hand, several captions for an image, equal captions, ties, and what is refused."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ def unit(rows):
 
 def test_ranks_are_those_counted_by_hand():
     images = unit([[1, 0.1, 0], [0, 1, 0], [0, 0.2, 1]])
-    texts = unit(
-        [[1, 0, 0], [0.2, 1, 0], [0.9, 1, 0]]
-    )  # the last one is the third picture's, and far from it
+    texts = unit([[1, 0, 0], [0.2, 1, 0], [0.9, 1, 0]])  # the last one is the third image's, and far from it
     found = retrieve(images, texts, [[0], [1], [2]])
     assert found.metrics.image_to_text.ranks.tolist() == [1, 1, 2]
     assert found.metrics.text_to_image.ranks.tolist() == [1, 1, 3]
@@ -42,7 +40,7 @@ def brute_force(images, texts, belonging):
     return of_images, of_texts
 
 
-def test_many_pictures_with_several_captions_some_of_them_shared(monkeypatch):
+def test_many_images_with_several_captions_some_of_them_shared(monkeypatch):
     monkeypatch.setattr("mlx_aimv2.evaluation.retrieval.ROWS", 7)
     rng = np.random.default_rng(0)
     images, texts = unit(rng.normal(size=(40, 8))), unit(rng.normal(size=(50, 8)))
@@ -52,14 +50,14 @@ def test_many_pictures_with_several_captions_some_of_them_shared(monkeypatch):
     assert found.image_to_text.ranks.tolist() == of_images
     assert found.text_to_image.ranks.tolist() == of_texts
     numbers = found.to_dict()
-    assert (numbers["pictures"], numbers["captions"]) == (40, 50)
+    assert (numbers["images"], numbers["captions"]) == (40, 50)
     assert numbers["text_to_image_recall@5"] == np.mean(np.array(of_texts) <= 5)
     assert numbers["image_to_text_median_rank"] == np.median(of_images)
     assert numbers["recall@10"] == pytest.approx(
         (np.mean(np.array(of_texts) <= 10) + np.mean(np.array(of_images) <= 10)) / 2
     )
     assert [row[0] for row in found.rows()][:3] == [
-        "pictures",
+        "images",
         "different captions",
         "image to text recall@1",
     ]
@@ -79,17 +77,17 @@ def test_captions_that_are_the_same_are_one():
 def test_what_does_not_fit():
     x = np.ones((2, 3), np.float32)
     for belonging in ([[0]], [[0], []], []):
-        with pytest.raises(InputError, match="pictures need a caption each"):
+        with pytest.raises(InputError, match="images need a caption each"):
             retrieve(x, x, belonging)
-    with pytest.raises(InputError, match="the 2 texts have to belong to a picture each"):
+    with pytest.raises(InputError, match="the 2 texts have to belong to an image each"):
         retrieve(x, x, [[0], [0]])
     with pytest.raises(NonFiniteError, match="the embeddings hold NaN or infinity"):
         retrieve(x * np.nan, x, [[0], [1]])
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Six pictures with captions."""
+def images(tmp_path):
+    """Six images with captions."""
     examples = []
     for number in range(6):
         path = tmp_path / f"{number}.png"
@@ -98,25 +96,25 @@ def pictures(tmp_path):
     return examples
 
 
-def test_a_pair_is_measured_and_broken_pictures_are_named(tiny_pair, pictures, tmp_path):
+def test_a_pair_is_measured_and_broken_images_are_named(tiny_pair, images, tmp_path):
     (tmp_path / "3.png").write_bytes(b"no")
     events = []
-    found = evaluate_retrieval(*load(tiny_pair), pictures, batch_size=2, on_event=events.append)
+    found = evaluate_retrieval(*load(tiny_pair), images, batch_size=2, on_event=events.append)
     assert [one.source for one in found.skipped] == [str(tmp_path / "3.png")]
     values = found.to_dict()
-    assert (values["pictures"], values["captions"]) == (5, 10)
+    assert (values["images"], values["captions"]) == (5, 10)
     assert all(miss["rank"] > 1 and miss["found"] != miss["path"] for miss in values["mistakes"])
     ranks = [miss["rank"] for miss in values["mistakes"]]
     assert ranks == sorted(ranks, reverse=True) and len(ranks) <= 10
     assert found.drawn() == {}
 
 
-def test_what_cannot_be_measured(tiny_pair, tiny_vision, pictures, tmp_path):
+def test_what_cannot_be_measured(tiny_pair, tiny_vision, images, tmp_path):
     with pytest.raises(InputError, match="captions need the image-text pair"):
-        evaluate_retrieval(*load(tiny_vision), pictures)
-    with pytest.raises(InputError, match="there are no pictures to evaluate"):
+        evaluate_retrieval(*load(tiny_vision), images)
+    with pytest.raises(InputError, match="there are no images to evaluate"):
         evaluate_retrieval(*load(tiny_pair), [])
-    with pytest.raises(InputError, match="none of 1 pictures can be read, the first because "):
+    with pytest.raises(InputError, match="none of 1 images can be read, the first because "):
         evaluate_retrieval(*load(tiny_pair), [(str(tmp_path / "none.png"), ("x",))])
 
 

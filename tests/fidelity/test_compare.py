@@ -36,9 +36,9 @@ def quantized(tiny_pair, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """Eight files of noise, of two sizes."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     rng, paths = np.random.default_rng(0), []
     for number in range(8):
         size = (70, 84) if number % 2 else (112, 60)
@@ -80,7 +80,7 @@ def test_a_checkpoint_is_its_own_faithful_copy(checkpoint, variant):
     assert found.cosine_mean == pytest.approx(1, abs=1e-6)
     assert max(error for _, error in found.layers) < 1e-6  # a BLAS may sum in another order the next time
     assert found.neighbour_recall == pytest.approx(1, abs=0.01) and found.neighbours == 10
-    assert (found.pictures, found.drawn, found.layer_pictures) == (64, True, 16)
+    assert (found.images, found.drawn, found.layer_images) == (64, True, 16)
     assert (found.zero_shot is not None) == (variant == "lit")
     if found.zero_shot is not None:
         assert found.zero_shot.agreement == 1
@@ -109,10 +109,10 @@ def test_fewer_bits_do_more_harm(tiny_pair, quantized):
     assert two.worst_layers[0][1] == max(error for _, error in two.layers)
 
 
-def test_every_number_is_what_numpy_makes_of_the_models(tiny_pair, quantized, pictures):
-    found = compare(tiny_pair, quantized(4), pictures)
+def test_every_number_is_what_numpy_makes_of_the_models(tiny_pair, quantized, images):
+    found = compare(tiny_pair, quantized(4), images)
     (one, processor), (two, _) = load(tiny_pair), load(quantized(4), on_event=lambda event: None)
-    pixels = processor(images=pictures)["pixel_values"]
+    pixels = processor(images=images)["pixel_values"]
     a, b = (np.array(model.get_image_features(pixels)) for model in (one, two))
     a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
     cosines = (a * b).sum(axis=1)
@@ -156,13 +156,13 @@ def test_every_number_is_what_numpy_makes_of_the_models(tiny_pair, quantized, pi
 
 
 def worst_error(expected, found):
-    """Of states (B, N, D): the largest relative error of one picture."""
+    """Of states (B, N, D): the largest relative error of one image."""
     norms = np.sqrt((expected.astype(np.float64) ** 2).sum(axis=(1, 2)))
     return (np.sqrt(((found - expected).astype(np.float64) ** 2).sum(axis=(1, 2))) / norms).max()
 
 
-def test_both_sides_are_described(tiny_pair, quantized, pictures):
-    found = compare(tiny_pair, quantized(4), pictures)
+def test_both_sides_are_described(tiny_pair, quantized, images):
+    found = compare(tiny_pair, quantized(4), images)
     one, two = found.original, found.converted
     assert (one.name, two.name) == (str(tiny_pair), str(quantized(4)))
     assert (one.layout, two.layout) == ("apple", "mlx")
@@ -170,34 +170,34 @@ def test_both_sides_are_described(tiny_pair, quantized, pictures):
     assert (one.stored, one.dtype, two.dtype) == ("float32", "float32", "float32")
     assert (one.unpacked, two.unpacked) == (False, True)
     assert one.nbytes > two.nbytes > 0
-    assert one.pictures_per_second > 0 and two.pictures_per_second > 0
+    assert one.images_per_second > 0 and two.images_per_second > 0
 
 
-def test_packed_weights_give_the_same_numbers(tiny_pair, quantized, pictures):
-    packed = compare(tiny_pair, quantized(4), pictures, options=LoadOptions(keep_quantized=True))
-    unpacked = compare(tiny_pair, quantized(4), pictures)
+def test_packed_weights_give_the_same_numbers(tiny_pair, quantized, images):
+    packed = compare(tiny_pair, quantized(4), images, options=LoadOptions(keep_quantized=True))
+    unpacked = compare(tiny_pair, quantized(4), images)
     assert packed.converted.unpacked is False
     assert packed.cosine_min == pytest.approx(unpacked.cosine_min, abs=1e-4)
 
 
-def test_native_pictures_keep_their_sizes(tiny_native, tmp_path, pictures):
+def test_native_images_keep_their_sizes(tiny_native, tmp_path, images):
     quantized = convert(tiny_native, tmp_path / "q", options=ConvertOptions(scheme=Scheme(32, 4)))
-    found = compare(tiny_native, quantized, pictures)
+    found = compare(tiny_native, quantized, images)
     assert 0.5 < found.cosine_min < 1
     assert [name for name, _ in found.layers] == ["embeddings", "encoder.layers.0", "encoder.layers.1"]
     assert found.zero_shot is None
 
 
-def test_half_precision_is_compared_in_what_was_asked_for(checkpoint, pictures):
+def test_half_precision_is_compared_in_what_was_asked_for(checkpoint, images):
     options = LoadOptions(dtype="bfloat16")
-    found = compare(checkpoint("fixed"), checkpoint("fixed", dtype="bfloat16"), pictures, options=options)
+    found = compare(checkpoint("fixed"), checkpoint("fixed", dtype="bfloat16"), images, options=options)
     assert (found.original.dtype, found.converted.stored) == ("bfloat16", "bfloat16")
     assert found.cosine_min == pytest.approx(1, abs=1e-4)  # the stored position table is rounded too
 
 
-def test_hidden_states_of_few_pictures_are_kept_where_they_are_large(tiny_vision, pictures, monkeypatch):
+def test_hidden_states_of_few_images_are_kept_where_they_are_large(tiny_vision, images, monkeypatch):
     monkeypatch.setattr("mlx_aimv2.fidelity.trial_run.LAYER_BYTES", 1)
-    assert compare(tiny_vision, tiny_vision, pictures).layer_pictures == 1
+    assert compare(tiny_vision, tiny_vision, images).layer_images == 1
 
 
 def test_neighbours_are_the_others_nearest_first_over_blocks_of_rows(monkeypatch):
@@ -218,15 +218,15 @@ def test_cosines_of_rows():
 def test_the_drawings_differ_and_have_a_label_each():
     sample = make_sample(None)
     assert len(sample.images) == 64 and len(sample.labels) == 15
-    assert len({picture.tobytes() for picture in sample.images}) == 64
-    assert len({picture.size for picture in sample.images}) == 4
+    assert len({image.tobytes() for image in sample.images}) == 64
+    assert len({image.size for image in sample.images}) == 4
 
 
 # --- how it reads
 
 
-def test_as_json_as_rows_and_as_markdown(tiny_pair, quantized, pictures):
-    found = compare(tiny_pair, quantized(2), pictures)
+def test_as_json_as_rows_and_as_markdown(tiny_pair, quantized, images):
+    found = compare(tiny_pair, quantized(2), images)
     plain = json.loads(json.dumps(found.to_dict()))
     assert plain == found.to_dict()
     name, error = found.layers[0]
@@ -234,7 +234,7 @@ def test_as_json_as_rows_and_as_markdown(tiny_pair, quantized, pictures):
     assert (plain["neighbour_recall"], plain["neighbours"]) == (found.neighbour_recall, 3)
     assert plain["zero_shot"]["agreement"] == found.zero_shot.agreement
     text = found.markdown()
-    assert "on 8 pictures, on a CPU" in text
+    assert "on 8 images, on a CPU" in text
     assert "| stored as | float32 | 2-bit affine, groups of 32 |" in text
     assert f"| image cosine, least |  | {found.cosine_min:.6f} |" in text
     assert f"| {found.worst_layers[0][0]} | " in text
@@ -242,51 +242,51 @@ def test_as_json_as_rows_and_as_markdown(tiny_pair, quantized, pictures):
     assert [row[0] for row in found.rows()][:2] == ["layout", "stored as"]
     drawn = replace(found, drawn=True, zero_shot=None, neighbour_recall=None, differing=("image_mean",))
     assert "on 8 built-in drawings" in drawn.markdown()
-    assert "prepare pictures or texts differently (image_mean)" in drawn.markdown()
+    assert "prepare images or texts differently (image_mean)" in drawn.markdown()
     assert not any("zero-shot" in row[0] or "neighbours" in row[0] for row in drawn.rows())
     assert drawn.to_dict()["zero_shot"] is None
 
 
-def test_two_pictures_have_no_choice_of_neighbours(tiny_vision, pictures):
-    assert compare(tiny_vision, tiny_vision, pictures[:2]).neighbour_recall is None
-    assert compare(tiny_vision, tiny_vision, pictures[:3]).neighbours == 1
+def test_two_images_have_no_choice_of_neighbours(tiny_vision, images):
+    assert compare(tiny_vision, tiny_vision, images[:2]).neighbour_recall is None
+    assert compare(tiny_vision, tiny_vision, images[:3]).neighbours == 1
 
 
 # --- what happens on the way
 
 
-def test_broken_pictures_are_named_once_and_left_out(tiny_pair, quantized, pictures, tmp_path):
+def test_broken_images_are_named_once_and_left_out(tiny_pair, quantized, images, tmp_path):
     broken, events = tmp_path / "broken.png", []
-    broken.write_bytes(b"no picture")
-    found = compare(tiny_pair, quantized(4), [pictures[0], broken, *pictures[1:]], on_event=events.append)
-    assert found.pictures == 8
+    broken.write_bytes(b"no image")
+    found = compare(tiny_pair, quantized(4), [images[0], broken, *images[1:]], on_event=events.append)
+    assert found.images == 8
     (skipped,) = (event for event in events if isinstance(event, Skipped))
     assert skipped.source == str(broken)
-    assert found.cosine_mean == pytest.approx(compare(tiny_pair, quantized(4), pictures).cosine_mean)
+    assert found.cosine_mean == pytest.approx(compare(tiny_pair, quantized(4), images).cosine_mean)
     stages = {(event.stage, event.total) for event in events if isinstance(event, Progress)}
     assert stages == {("original", 9), ("converted", 8)}
     assert any("weights were unpacked" in event.message for event in events if isinstance(event, Notice))
 
 
-def test_other_preprocessing_is_told_and_the_originals_is_used(tiny_pair, changed, pictures):
+def test_other_preprocessing_is_told_and_the_originals_is_used(tiny_pair, changed, images):
     other = changed(
         tiny_pair,
         file="preprocessor_config.json",
         change=lambda data: data.update(image_mean=[0.1, 0.2, 0.3]),
     )
     events = []
-    found = compare(tiny_pair, other, pictures, on_event=events.append)
+    found = compare(tiny_pair, other, images, on_event=events.append)
     assert found.differing == ("image_mean",)
     assert found.cosine_min == pytest.approx(1, abs=1e-6)
     notices = [event.message for event in events if isinstance(event, Notice)]
     assert "they prepare inputs differently (image_mean): both get the original's" in notices
 
 
-def test_another_tokenizer_is_told(tiny_pair, changed, pictures):
+def test_another_tokenizer_is_told(tiny_pair, changed, images):
     def swap(vocabulary):
         vocabulary["a</w>"], vocabulary["b</w>"] = vocabulary["b</w>"], vocabulary["a</w>"]
 
-    assert compare(tiny_pair, changed(tiny_pair, file="vocab.json", change=swap), pictures).differing == (
+    assert compare(tiny_pair, changed(tiny_pair, file="vocab.json", change=swap), images).differing == (
         "tokenizer",
     )
 
@@ -324,38 +324,36 @@ def test_another_depth_of_the_text_tower_is_refused(tiny_pair, tmp_path, variant
         compare(tiny_pair, write_checkpoint(tmp_path / "deeper", deeper))
 
 
-def test_too_few_pictures_are_refused(tiny_vision, pictures, tmp_path):
-    with pytest.raises(
-        InputError, match="needs at least two pictures, not 1: name more, or none for built-in"
-    ):
-        compare(tiny_vision, tiny_vision, pictures[:1])
-    with pytest.raises(InputError, match="needs at least two pictures, not 0"):
+def test_too_few_images_are_refused(tiny_vision, images, tmp_path):
+    with pytest.raises(InputError, match="needs at least two images, not 1: name more, or none for built-in"):
+        compare(tiny_vision, tiny_vision, images[:1])
+    with pytest.raises(InputError, match="needs at least two images, not 0"):
         compare(tiny_vision, tiny_vision, [])
-    missing = [pictures[0], tmp_path / "a.png", tmp_path / "b.png"]
-    with pytest.raises(InputError, match="needs at least two pictures, only 1 of 3 could be read"):
+    missing = [images[0], tmp_path / "a.png", tmp_path / "b.png"]
+    with pytest.raises(InputError, match="needs at least two images, only 1 of 3 could be read"):
         compare(tiny_vision, tiny_vision, missing)
 
 
-def test_a_picture_that_goes_away_in_between_is_noticed(tiny_vision, pictures, tmp_path):
-    fleeting = shutil.copy(pictures[0], tmp_path / "fleeting.png")
+def test_a_image_that_goes_away_in_between_is_noticed(tiny_vision, images, tmp_path):
+    fleeting = shutil.copy(images[0], tmp_path / "fleeting.png")
 
     def remove(event):
         if isinstance(event, Progress) and (event.stage, event.done) == ("converted", 0):
             (tmp_path / "fleeting.png").unlink(missing_ok=True)
 
     with pytest.raises(InputError, match="could be read at first cannot be any more"):
-        compare(tiny_vision, tiny_vision, [fleeting, *pictures[1:]], on_event=remove)
+        compare(tiny_vision, tiny_vision, [fleeting, *images[1:]], on_event=remove)
 
 
 @pytest.mark.parametrize("broken", ["original", "converted"])
-def test_nothing_finite_is_an_error_that_says_whose(tiny_vision, changed, pictures, broken):
+def test_nothing_finite_is_an_error_that_says_whose(tiny_vision, changed, images, broken):
     def poison(tensors):
         tensors["encoder.layers.1.rms_norm2.weight"] = mx.full((64,), mx.nan)
 
     other = changed(tiny_vision, tensors=poison)
     pair = (other, tiny_vision) if broken == "original" else (tiny_vision, other)
     with pytest.raises(NonFiniteError, match=r"changed: the model's output holds NaN or infinity"):
-        compare(*pair, pictures)
+        compare(*pair, images)
 
 
 def test_a_layer_that_gives_nothing_finite_is_named():

@@ -26,13 +26,13 @@ RATES = {"lora": 1e-2, "dora": 1e-2, "full": 2e-3}
 
 @pytest.fixture(scope="session")
 def words(tmp_path_factory):
-    """24 pictures with captions; tests must not change them."""
+    """24 images with captions; tests must not change them."""
     return captioned(tmp_path_factory.mktemp("words") / "data")
 
 
 @pytest.fixture
 def options(words, tiny_pair, tmp_path):
-    """Gives options for a short run on the pictures with captions."""
+    """Gives options for a short run on the images with captions."""
 
     def make(**given):
         defaults = {
@@ -58,7 +58,7 @@ def sentences(model, processor):
     return Embedder(model, processor).texts(["red at the top", "white at the bottom"])
 
 
-def pictures(model, processor, words):
+def images(model, processor, words):
     return Embedder(model, processor).images(sorted(map(str, words.parent.glob("*.png")))[:5])
 
 
@@ -118,7 +118,7 @@ def test_what_a_frozen_tower_gives_stays_what_it_was(options, words):
     finished = finetune(given)
     model, processor = load(given.model, adapter_path=finished.folder)
     plain, _ = load(given.model)
-    np.testing.assert_array_equal(pictures(model, processor, words), pictures(plain, processor, words))
+    np.testing.assert_array_equal(images(model, processor, words), images(plain, processor, words))
     assert not np.allclose(sentences(model, processor), sentences(plain, processor), atol=1e-4)
     assert set(mx.load(str(finished.folder / "trained.safetensors"))) == {
         "logit_scale",
@@ -134,13 +134,13 @@ def test_it_is_fused_into_a_plain_checkpoint(options, words, method, tmp_path):
     fused, other = load(fuse(given.model, finished.folder, tmp_path / "fused"), dtype="float32")
     assert not (tmp_path / "fused" / "task.json").exists() and not adapted(fused)
     np.testing.assert_allclose(sentences(fused, other), sentences(model, processor), atol=2e-5)
-    np.testing.assert_allclose(pictures(fused, other, words), pictures(model, processor, words), atol=2e-5)
+    np.testing.assert_allclose(images(fused, other, words), images(model, processor, words), atol=2e-5)
     assert fused.logit_scale.item() == model.logit_scale.item()
     card = (tmp_path / "fused" / "README.md").read_text()
     assert (
         ("was merged" in card)
         if method != "full"
-        else ("trained further on pictures and their captions" in card)
+        else ("trained further on images and their captions" in card)
     )
 
 
@@ -161,7 +161,7 @@ def test_a_quantized_base_is_trained_and_fused_too(
     target = fuse(given.model, finished.folder, tmp_path / "f", options=FuseOptions(dequantize=dequantize))
     fused, other = load(target, dtype="float32", on_event=ignore)
     assert (fused.origin.quantization is None) == dequantize
-    found, expected = pictures(fused, other, words), pictures(model, processor, words)
+    found, expected = images(fused, other, words), images(model, processor, words)
     assert (found * expected).sum(axis=1).min() > (0.9999 if dequantize else 0.99)
 
 
@@ -172,9 +172,7 @@ def test_a_packed_copy_takes_what_was_trained(options, words, tmp_path, tiny_pai
     plain, processor = load(given.model, adapter_path=finished.folder, dtype="float32")
     keep = LoadOptions(dtype="float32", keep_quantized=True, any_base=True)
     model, _ = load(tmp_path / "q", adapter_path=finished.folder, options=keep)
-    np.testing.assert_allclose(
-        pictures(model, processor, words), pictures(plain, processor, words), atol=1e-5
-    )
+    np.testing.assert_allclose(images(model, processor, words), images(plain, processor, words), atol=1e-5)
 
 
 def test_another_base_is_refused_by_name(options, tmp_path, variants, tiny_vision):
@@ -232,9 +230,9 @@ def test_a_folder_that_is_damaged(options, tmp_path):
             load(given.model, adapter_path=broken(name, change))
 
 
-def test_broken_pictures_are_named_and_left_out(options, words, tmp_path):
+def test_broken_images_are_named_and_left_out(options, words, tmp_path):
     data = shutil.copytree(words.parent, tmp_path / "data")
-    (data / "red-top-0.png").write_bytes(b"no picture")
+    (data / "red-top-0.png").write_bytes(b"no image")
     events = []
     finished = finetune(options(data=str(data / "captions.csv"), epochs=1), events.append)
     assert [event.source for event in events if isinstance(event, Skipped)] == [str(data / "red-top-0.png")]
@@ -249,7 +247,7 @@ def test_mirrors_and_sides_do_not_go_together(options, words, tmp_path):
     finetune(options(data=str(data), flip=0.5, epochs=1), events.append)
     notices = [event.message for event in events if isinstance(event, Notice)]
     assert any(
-        x.startswith("--flip mirrors pictures, and captions of ") and "left or right" in x for x in notices
+        x.startswith("--flip mirrors images, and captions of ") and "left or right" in x for x in notices
     )
     events = []
     finetune(options(adapter_path=str(tmp_path / "b"), flip=0.5, epochs=1), events.append)
@@ -282,7 +280,7 @@ def test_a_huge_learning_rate_ends_with_advice(options):
     ("given", "message"),
     [
         ({"data": ""}, "there is no data: give --data FILE, a .csv or .jsonl file with path and caption, or"),
-        ({"val_fraction": 0.0}, "there are no pictures for validation: give a --val-fraction"),
+        ({"val_fraction": 0.0}, "there are no images for validation: give a --val-fraction"),
         ({"num_layers": 9}, "--num-layers 9: the vision encoder has 2 layers"),
         ({"data": "{labels}"}, "no caption for 18 images in"),
     ],
@@ -294,12 +292,12 @@ def test_mistakes_are_one_line_and_leave_nothing(options, given, message, data, 
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_one_picture_alone(options, words, tmp_path):
+def test_one_image_alone(options, words, tmp_path):
     shutil.copy(words.parent / "red-top-0.png", tmp_path / "a.png")
     shutil.copy(words.parent / "red-top-1.png", tmp_path / "b.png")
     (tmp_path / "c.csv").write_text("path,caption\na.png,x\nb.png,y")
     with pytest.raises(
-        InputError, match="there is only one training picture, and nothing to tell it apart from"
+        InputError, match="there is only one training image, and nothing to tell it apart from"
     ):
         finetune(options(data=str(tmp_path / "c.csv")))
 
@@ -308,5 +306,5 @@ def test_other_captions_are_another_run(options, words, tmp_path):
     data = shutil.copytree(words.parent, tmp_path / "data") / "captions.csv"
     finetune(options(data=str(data), epochs=1))
     data.write_text(data.read_text().replace("red at", "pink at"))
-    with pytest.raises(InputError, match="--resume: the pictures are not those that"):
+    with pytest.raises(InputError, match="--resume: the images are not those that"):
         finetune(options(data=str(data), epochs=1, resume=True))

@@ -22,7 +22,7 @@ from mlx_aimv2.training.order import shuffled
 
 
 class Split:
-    """A split of the coloured pictures with an encoder that counts what it is asked."""
+    """A split of the coloured images with an encoder that counts what it is asked."""
 
     def __init__(self, data, checkpoint, folder, pooling="mean", batch_size=4):
         trunk, processor = load(checkpoint, dtype="float32")
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_computed_again(split, damage):
     assert split.asked == 15
 
 
-def test_a_file_that_lost_pictures_is_computed_again(split):
+def test_a_file_that_lost_images_is_computed_again(split):
     first = split.compute()
     for file in split.folder.iterdir():
         np.save(file, np.load(file)[:-1])
@@ -110,7 +110,7 @@ def test_a_file_with_a_pickle_in_it_is_not_run(split):
     assert split.asked == 15
 
 
-def test_a_picture_that_changed_is_seen_again(split):
+def test_a_image_that_changed_is_seen_again(split):
     first = split.compute()
     path = Path(split.dataset.train[0].path)
     path.write_bytes(Path(split.dataset.train[-1].path).read_bytes())
@@ -145,7 +145,7 @@ def test_another_base_pooling_or_order_has_files_of_its_own(split):
     assert split.asked == 15
 
 
-def test_all_tokens_of_a_picture_are_kept_in_half_the_room(own_data, tiny_vision, tmp_path):
+def test_all_tokens_of_a_image_are_kept_in_half_the_room(own_data, tiny_vision, tmp_path):
     split = Split(own_data, tiny_vision, tmp_path / "features", pooling="attentive")
     found = split.compute()
     assert found.shape == (15, 16, 64) and len(found) == 15
@@ -186,7 +186,7 @@ def test_features_that_are_all_zero_name_their_image(split):
         split.compute()
 
 
-def test_a_feature_that_is_not_finite_names_its_picture(split):
+def test_a_feature_that_is_not_finite_names_its_image(split):
     weight = split.classifier.trunk.embeddings.patch_embed.weight
     split.classifier.trunk.embeddings.patch_embed.weight = weight * mx.inf
     with pytest.raises(
@@ -202,7 +202,7 @@ def test_a_folder_that_cannot_be_made(split, tmp_path):
         split.compute()
 
 
-def test_epochs_of_features_are_like_those_of_pictures():
+def test_epochs_of_features_are_like_those_of_images():
     features, targets = np.arange(10)[:, None].astype(np.float16), np.eye(10, dtype=np.float32)
     epochs = FeatureEpochs(features, targets, np.arange(10, dtype=np.float32), 4, seed=1)
     whole = list(epochs.epoch(2))

@@ -76,7 +76,7 @@ def given(
         "classify": {"data": str(data), "model": str(tiny_vision), "batch_size": 2, "mixup": 0.3},
         "contrastive": {
             "task": "contrastive",
-            "data": str(captioned(tmp_path / "pictures")),
+            "data": str(captioned(tmp_path / "images")),
             "model": str(tiny_pair),
             "batch_size": 4,
             "text_tower": "trained",

@@ -115,7 +115,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({**FULL, "dtype": "bfloat16"}, "--dtype bfloat16: full changes weights by less than that can hold"),
     *(
-        ({"fine_tune_type": method, name: 0.5}, f"{method} computes features once, so pictures cannot be augmented")
+        ({"fine_tune_type": method, name: 0.5}, f"{method} computes features once, so images cannot be augmented")
         for method in ("linear", "attentive", "knn")
         for name in ("flip", "random_resized_crop", "color_jitter", "mixup", "cutmix")
     ),
@@ -123,7 +123,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-FOREIGN = {  # what each method has no use for, but pictures that are changed
+FOREIGN = {  # what each method has no use for, but images that are changed
     "linear": "rank alpha dropout target_modules num_layers grad_checkpoint layer_decay neighbours",
     "attentive": "rank alpha dropout target_modules num_layers grad_checkpoint layer_decay neighbours batch_norm"
     " pooling",

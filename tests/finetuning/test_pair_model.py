@@ -219,7 +219,7 @@ def test_compiled_steps_are_the_same_steps(tiny_pair, monkeypatch):
 
 
 class Pairs:
-    """A batch of so many pictures and captions."""
+    """A batch of so many images and captions."""
 
     def __init__(self, count):
         self.inputs = tuple(map(np.array, inputs(count)))

@@ -204,7 +204,7 @@ def test_a_probe_goes_on_too(options, tmp_path, monkeypatch, resume_at):
 
 @pytest.fixture
 def several(tmp_path, data):
-    """A table of the coloured pictures with two labels each."""
+    """A table of the coloured images with two labels each."""
     lines = ["path,label"]
     lines += [
         f"{data}/{c}/{n:02}.png,{c};{'warm' if c == 'red' else 'cold'}"
@@ -236,11 +236,9 @@ def test_a_sweep_over_several_labels_goes_by_map(options, several, tmp_path):
 
 
 def test_what_several_labels_are_not_for(options, several, tmp_path):
-    with pytest.raises(InputError, match="knn votes for one label, and these pictures have several"):
+    with pytest.raises(InputError, match="knn votes for one label, and these images have several"):
         finetune(options(data=several, fine_tune_type="knn"))
-    with pytest.raises(
-        InputError, match="--metric top1 is for pictures with one label: use map, exact_match"
-    ):
+    with pytest.raises(InputError, match="--metric top1 is for images with one label: use map, exact_match"):
         finetune(options(data=several, metric="top1"))
     assert not (tmp_path / "adapter").exists()
 

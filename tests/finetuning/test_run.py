@@ -282,8 +282,8 @@ def test_a_run_goes_on_in_this_process_too(options, tmp_path):
     assert again.trained.steps == whole.trained.steps
 
 
-def test_broken_pictures_are_named_and_left_out(options, own_data):
-    (own_data / "red" / "bad.png").write_bytes(b"no picture")
+def test_broken_images_are_named_and_left_out(options, own_data):
+    (own_data / "red" / "bad.png").write_bytes(b"no image")
     events = []
     finished = finetune(options(data=str(own_data), epochs=1), events.append)
     skipped = [event for event in events if isinstance(event, Skipped)]
@@ -302,18 +302,18 @@ def test_without_data(options):
         finetune(options(data=""))
 
 
-def test_without_pictures_for_validation(options):
+def test_without_images_for_validation(options):
     with pytest.raises(
-        InputError, match="there are no pictures for validation: give a --val-fraction, or a folder val/"
+        InputError, match="there are no images for validation: give a --val-fraction, or a folder val/"
     ):
         finetune(options(val_fraction=0.0))
 
 
-@pytest.mark.parametrize("mistake", ["one class", "no pictures", "nothing there"])
+@pytest.mark.parametrize("mistake", ["one class", "no images", "nothing there"])
 def test_mistakes_in_the_data_are_one_line_and_leave_nothing(options, own_data, tmp_path, mistake):
     message = {
         "one class": "there is only one class, 'blue'",
-        "no pictures": "holds images: it holds nothing",
+        "no images": "holds images: it holds nothing",
         "nothing there": "No such file or directory: name a folder of images",
     }[mistake]
     if mistake == "one class":
@@ -389,16 +389,16 @@ def test_a_name_that_is_too_long(options):
         finetune(options(adapter_path="x" * 300))
 
 
-def test_classes_of_one_picture_have_nothing_to_hold_out(options, own_data):
+def test_classes_of_one_image_have_nothing_to_hold_out(options, own_data):
     for folder in own_data.iterdir():
         for path in sorted(folder.iterdir())[1:]:
             path.unlink()
-    with pytest.raises(InputError, match="no class has two pictures, so none can be held out: add some"):
+    with pytest.raises(InputError, match="no class has two images, so none can be held out: add some"):
         finetune(options(data=str(own_data)))
 
 
-def test_pictures_that_cannot_be_read_are_recorded(options, own_data, tmp_path):
-    (own_data / "red" / "broken.png").write_bytes(b"no picture")
+def test_images_that_cannot_be_read_are_recorded(options, own_data, tmp_path):
+    (own_data / "red" / "broken.png").write_bytes(b"no image")
     finetune(options(data=str(own_data), epochs=1), ignore)
     record = json.loads((tmp_path / "adapter" / "splits.json").read_text())
     assert record["skipped"] == ["red/broken.png"]
@@ -413,7 +413,7 @@ def test_a_run_that_was_killed_at_once_can_be_gone_on_with(options, tmp_path):
     assert any("nothing was saved in" in message for message in notices)
 
 
-def test_other_options_or_pictures_or_weights_are_refused(options, own_data, tmp_path, variants):
+def test_other_options_or_images_or_weights_are_refused(options, own_data, tmp_path, variants):
     given = {"data": str(own_data), "epochs": 1}
     finetune(options(**given))
     with pytest.raises(InputError, match=r"--resume: batch_size was 4 in .*adapter and is 2 now"):
@@ -430,7 +430,7 @@ def test_other_options_or_pictures_or_weights_are_refused(options, own_data, tmp
     with pytest.raises(InputError, match="--resume: checkpoint was "):
         finetune(options(**given, model=str(model), resume=True))
     (own_data / "red" / "05.png").unlink()
-    with pytest.raises(InputError, match=r"--resume: the pictures are not those that .*splits\.json names"):
+    with pytest.raises(InputError, match=r"--resume: the images are not those that .*splits\.json names"):
         finetune(options(data=str(own_data), epochs=1, resume=True))
 
 
@@ -464,12 +464,12 @@ def test_a_folder_without_permission(options, tmp_path, monkeypatch, exists):
 # going on with data that was moved
 
 
-def moved(kind, pictures, root, target):
-    """The same pictures in another folder; what to give as --data before and after."""
+def moved(kind, images, root, target):
+    """The same images in another folder; what to give as --data before and after."""
     if kind == "captions":
         captioned(root / "data")
     else:
-        shutil.copytree(pictures, root / "data")
+        shutil.copytree(images, root / "data")
     if kind == "table":
         rows = sorted(path.relative_to(root / "data") for path in (root / "data").rglob("*.png"))
         lines = ["path,label", *(f"{row.as_posix()},{row.parent}" for row in rows)]
@@ -483,22 +483,22 @@ def moved(kind, pictures, root, target):
 def test_a_run_goes_on_with_data_that_was_moved_but_not_with_other_data(
     options, data, tmp_path, tiny_pair, kind, monkeypatch
 ):
-    first, second = moved(kind, data, tmp_path, tmp_path / "elsewhere" / "pictures")
+    first, second = moved(kind, data, tmp_path, tmp_path / "elsewhere" / "images")
     task = {"task": "contrastive", "model": str(tiny_pair)} if kind == "captions" else {}
     done = finetune(options(data=str(first), epochs=1, **task))
     monkeypatch.chdir(tmp_path)
     for place in (f"./data/../data/{first.name if first.is_file() else ''}", str(second)):
         again = finetune(options(data=place, epochs=1, resume=True, **task))
         assert again.trained == done.trained
-    picture = sorted(second.parent.rglob("*.png") if second.is_file() else second.rglob("*.png"))[0]
-    pixels = np.array(Image.open(picture))
-    Image.fromarray(255 - pixels).save(picture)
-    refused = r"--resume: the pictures are not those that .*splits\.json names"
+    image = sorted(second.parent.rglob("*.png") if second.is_file() else second.rglob("*.png"))[0]
+    pixels = np.array(Image.open(image))
+    Image.fromarray(255 - pixels).save(image)
+    refused = r"--resume: the images are not those that .*splits\.json names"
     with pytest.raises(InputError, match=refused):
         finetune(options(data=str(second), epochs=1, resume=True, **task))
-    Image.fromarray(pixels).save(picture)
+    Image.fromarray(pixels).save(image)
     finetune(options(data=str(second), epochs=1, resume=True, **task))
-    if second.is_file():  # other words, the same pictures
+    if second.is_file():  # other words, the same images
         text = second.read_text()
         second.write_text(
             text.replace("red at the top, number 0", "a car").replace("00.png,red", "00.png,green")
@@ -512,8 +512,8 @@ def test_a_run_goes_on_with_data_that_was_moved_but_not_with_other_data(
     [
         ({"num_layers": 9}, "--num-layers 9: this encoder has 2 layers"),
         ({"pooling": "head"}, "pooling head: this checkpoint has no pooling head"),
-        ({"metric": "map"}, "--metric map is for pictures with several labels: use top1 or macro_f1"),
-        ({"metric": "exact_match"}, "--metric exact_match is for pictures with several labels: use top1 or"),
+        ({"metric": "map"}, "--metric map is for images with several labels: use top1 or macro_f1"),
+        ({"metric": "exact_match"}, "--metric exact_match is for images with several labels: use top1 or"),
     ],
 )
 def test_what_the_encoder_cannot_do(options, given, message):

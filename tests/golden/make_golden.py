@@ -2,7 +2,7 @@
 
     python tests/golden/make_golden.py          # needs torch and transformers
 
-Each file holds the tensors `checkpoint.*` (in transformers' layout), `input.*` (pictures channels last) and
+Each file holds the tensors `checkpoint.*` (in transformers' layout), `input.*` (images channels last) and
 `expected.*`, and in its metadata the checkpoint's config.json and what made it.
 """
 
@@ -61,7 +61,7 @@ def encoder(out: object, prefix: str = "") -> dict[str, torch.Tensor]:
     return {**states, **weights, **pooled, f"{prefix}last_hidden_state": out.last_hidden_state}
 
 
-def pictures(height: int, width: int) -> torch.Tensor:
+def images(height: int, width: int) -> torch.Tensor:
     return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(7))
 
 
@@ -82,7 +82,7 @@ def save(name: str, model: torch.nn.Module, inputs: dict, expected: dict) -> Non
 
 def make_vision(name: str, seed: int, height: int, width: int, **changes: object) -> None:
     config = transformers.Aimv2VisionConfig(**{**VISION, **changes}, attn_implementation="eager")
-    model, pixels = randomize(transformers.Aimv2VisionModel(config), seed), pictures(height, width)
+    model, pixels = randomize(transformers.Aimv2VisionModel(config), seed), images(height, width)
     out = model(pixels, output_hidden_states=True, output_attentions=True)
     save(name, model, {"pixel_values": pixels.permute(0, 2, 3, 1)}, encoder(out))
 
@@ -94,7 +94,7 @@ def make_pair(name: str, seed: int) -> None:
         projection_dim=20,
         attn_implementation="eager",  # with the other one the text encoder would not be causal
     )
-    model, pixels = randomize(transformers.Aimv2Model(config), seed), pictures(28, 28)
+    model, pixels = randomize(transformers.Aimv2Model(config), seed), images(28, 28)
     ids, mask = torch.from_numpy(np.array(TEXTS)), torch.from_numpy(np.array(MASK))
     assert model.text_model.config._attn_implementation == "eager"
     kinds = {"output_hidden_states": True, "output_attentions": True}

@@ -1,4 +1,4 @@
-"""Small pictures with captions on disk, which a small pair can learn to tell apart."""
+"""Small images with captions on disk, which a small pair can learn to tell apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIDES = ("top", "bottom")
 
 
 def captioned(root: Path, each: int = 3, edge: int = 56) -> Path:
-    """A table of noisy pictures, one half of each in a colour; the red ones have two captions each."""
+    """A table of noisy images, one half of each in a colour; the red ones have two captions each."""
     rng, rows = np.random.default_rng(0), []
     root.mkdir(parents=True)
     for colour, rgb in COLOURS.items():

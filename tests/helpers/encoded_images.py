@@ -1,4 +1,4 @@
-"""Small pictures for the tests, in memory and encoded."""
+"""Small images for the tests, in memory and encoded."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def smooth(height: int = 48, width: int = 64) -> Image.Image:
     return Image.fromarray(np.stack([x * 3, y * 4, 255 - x - y], -1).astype(np.uint8))
 
 
-def encoded(picture: Image.Image, form: str, **options: Any) -> bytes:
+def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, form, **options)
+    image.save(stream, form, **options)
     return stream.getvalue()
 
 
@@ -40,6 +40,6 @@ def png(
 
 
 def pixels(source: Any, options: DecodeOptions | None = None) -> np.ndarray:
-    picture = decode_image(source, options)
-    assert picture.mode == "RGB"
-    return np.asarray(picture)
+    image = decode_image(source, options)
+    assert image.mode == "RGB"
+    return np.asarray(image)

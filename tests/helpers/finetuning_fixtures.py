@@ -1,4 +1,4 @@
-"""What the tests of fine-tuning share: coloured pictures, and bases to train on."""
+"""What the tests of fine-tuning share: coloured images, and bases to train on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
 
 
 def colours(root: Path, each: int = 6, edge: int = 40) -> Path:
-    """A folder per colour with noisy pictures of it, which any method can learn to tell apart."""
+    """A folder per colour with noisy images of it, which any method can learn to tell apart."""
     rng = np.random.default_rng(0)
     for name, colour in COLOURS.items():
         (root / name).mkdir(parents=True)
@@ -26,7 +26,7 @@ def colours(root: Path, each: int = 6, edge: int = 40) -> Path:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three colours with six pictures each: 15 to train on and 3 to validate with; tests must not change it."""
+    """Three colours with six images each: 15 to train on and 3 to validate with; tests must not change it."""
     return colours(tmp_path_factory.mktemp("colours") / "data")
 
 
@@ -56,7 +56,7 @@ def packed(tiny_vision: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def options(data: Path, tiny_vision: Path, tmp_path: Path) -> Any:
-    """Gives options for a short run on the coloured pictures."""
+    """Gives options for a short run on the coloured images."""
     from mlx_aimv2.finetuning.methods import METHODS
     from mlx_aimv2.finetuning.options import FinetuneOptions
 

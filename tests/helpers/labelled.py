@@ -14,8 +14,8 @@ PROCESSOR = ImageProcessor(ImageProcessorConfig.default(EDGE))
 NATIVE = ImageProcessor(ImageProcessorConfig.default(224, native=True))
 
 
-def picture(path: Path, seed: int = 0, height: int = 40, width: int = 52) -> Path:
-    """A picture of noise, the same for the same seed."""
+def image(path: Path, seed: int = 0, height: int = 40, width: int = 52) -> Path:
+    """An image of noise, the same for the same seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
@@ -23,7 +23,7 @@ def picture(path: Path, seed: int = 0, height: int = 40, width: int = 52) -> Pat
 
 
 def touched(root: Path, *names: str) -> Path:
-    """Empty files: what is only listed need not be a picture."""
+    """Empty files: what is only listed need not be an image."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -31,10 +31,10 @@ def touched(root: Path, *names: str) -> Path:
 
 
 def class_folders(root: Path, **counts: int) -> Path:
-    """A folder per class with so many pictures."""
+    """A folder per class with so many images."""
     for number, (name, count) in enumerate(counts.items()):
         for k in range(count):
-            picture(root / name / f"{k:02}.png", 100 * number + k)
+            image(root / name / f"{k:02}.png", 100 * number + k)
     return root
 
 

@@ -1,4 +1,4 @@
-"""Tiny models, loaded anew for every test, and noise for pictures."""
+"""Tiny models, loaded anew for every test, and noise for images."""
 
 from __future__ import annotations
 

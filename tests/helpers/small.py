@@ -1,4 +1,4 @@
-"""A small model, its data and its loop, without pictures."""
+"""A small model, its data and its loop, without images."""
 
 from __future__ import annotations
 

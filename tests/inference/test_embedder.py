@@ -1,4 +1,4 @@
-"""Pictures and texts to vectors: row k is item k, whatever the batches and whatever breaks."""
+"""Images and texts to vectors: row k is item k, whatever the batches and whatever breaks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mlx_aimv2.errors import BrokenImageError, ImageError, InputError, NonFinite
 from mlx_aimv2.events import ignore
 from mlx_aimv2.inference.embedder import TEXTS
 from mlx_aimv2.inference.pooling import pool
-from mlx_aimv2.inference.stream import PictureStream
+from mlx_aimv2.inference.stream import ImageStream
 from mlx_aimv2.models.lit import Aimv2Model
 from mlx_aimv2.processing.decode import DecodeOptions
 
 SIZES = [(168, 168), (210, 140), (168, 168), (140, 224), (210, 140), (168, 168), (224, 140)]
 
 
-def one_by_one(model, processor, pictures, pooled) -> np.ndarray:
+def one_by_one(model, processor, images, pooled) -> np.ndarray:
     """Vectors by plain calls of the model, a batch of one each."""
-    rows = [np.array(pooled(model, processor(images=picture)["pixel_values"]))[0] for picture in pictures]
+    rows = [np.array(pooled(model, processor(images=image)["pixel_values"]))[0] for image in images]
     return np.stack(rows)
 
 
@@ -38,23 +38,23 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 3, 7, 9, 10, 100])
 def test_any_batch_size_gives_the_same_rows(pair, draw, batch_size):
     model, processor = pair
-    pictures = [draw(seed) for seed in range(9)]
-    expected = unit(one_by_one(model, processor, pictures, Aimv2Model.get_image_features))
-    found = Embedder(model, processor, batch_size=batch_size).images(pictures)
+    images = [draw(seed) for seed in range(9)]
+    expected = unit(one_by_one(model, processor, images, Aimv2Model.get_image_features))
+    found = Embedder(model, processor, batch_size=batch_size).images(images)
     assert found.shape == (9, 32) and found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 3, 50])
-def test_native_pictures_of_mixed_sizes_come_back_in_order(native, draw, batch_size):
+def test_native_images_of_mixed_sizes_come_back_in_order(native, draw, batch_size):
     model, processor = native
-    pictures = [draw(seed, *size) for seed, size in enumerate(SIZES)]
-    expected = one_by_one(model, processor, pictures, lambda m, x: m(x).last_hidden_state.mean(axis=1))
-    found = Embedder(model, processor, normalize=False, batch_size=batch_size).images(pictures)
+    images = [draw(seed, *size) for seed, size in enumerate(SIZES)]
+    expected = one_by_one(model, processor, images, lambda m, x: m(x).last_hidden_state.mean(axis=1))
+    found = Embedder(model, processor, normalize=False, batch_size=batch_size).images(images)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_native_pictures_of_one_size_share_a_batch(native, draw, monkeypatch):
+def test_native_images_of_one_size_share_a_batch(native, draw, monkeypatch):
     embedder, shapes = Embedder(*native, batch_size=2), []
     monkeypatch.setattr(
         "mlx_aimv2.inference.embedder.pool",
@@ -66,14 +66,14 @@ def test_native_pictures_of_one_size_share_a_batch(native, draw, monkeypatch):
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 4])
 @pytest.mark.parametrize("kind", ["pair", "native"])
-def test_broken_pictures_leave_the_others_in_their_places(request, draw, tmp_path, kind, batch_size):
+def test_broken_images_leave_the_others_in_their_places(request, draw, tmp_path, kind, batch_size):
     embedder = Embedder(*request.getfixturevalue(kind), batch_size=batch_size)
-    broken = {0: b"", 3: b"no picture", 4: tmp_path / "missing.jpg", 8: b"\xff\xd8\xff"}
-    pictures = [broken.get(k, draw(k, *SIZES[k % len(SIZES)])) for k in range(9)]
+    broken = {0: b"", 3: b"no image", 4: tmp_path / "missing.jpg", 8: b"\xff\xd8\xff"}
+    images = [broken.get(k, draw(k, *SIZES[k % len(SIZES)])) for k in range(9)]
     whole = [k for k in range(9) if k not in broken]
-    expected = embedder.images([pictures[k] for k in whole])
+    expected = embedder.images([images[k] for k in whole])
 
-    results = list(embedder.stream(pictures))
+    results = list(embedder.stream(images))
     assert [result.index for result in results] == list(range(9))
     assert [k for k in range(9) if results[k].vector is None] == sorted(broken)
     assert all(isinstance(results[k].error, ImageError) for k in broken)
@@ -81,15 +81,15 @@ def test_broken_pictures_leave_the_others_in_their_places(request, draw, tmp_pat
     np.testing.assert_allclose(np.stack([results[k].vector for k in whole]), expected, atol=1e-5)
 
 
-def test_nothing_but_broken_pictures(pair):
+def test_nothing_but_broken_images(pair):
     results = list(Embedder(*pair, batch_size=2).stream([b"x"] * 5))
     assert [(result.index, result.vector) for result in results] == [(k, None) for k in range(5)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_memory_holds_a_few_batches_however_many_pictures_there_are(pair, draw, batch_size):
+def test_memory_holds_a_few_batches_however_many_images_there_are(pair, draw, batch_size):
     class Endless:
-        """As many pictures as nobody could hold."""
+        """As many images as nobody could hold."""
 
         def __len__(self) -> int:
             return 50_000
@@ -123,10 +123,10 @@ def test_memory_holds_a_few_batches_however_many_pictures_there_are(pair, draw, 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_vectors_are_the_models_pooled_outputs(pair, draw, pooling, by_hand, normalize):
     model, processor = pair
-    pictures = [draw(seed) for seed in range(3)]
-    expected = one_by_one(model, processor, pictures, by_hand)
+    images = [draw(seed) for seed in range(3)]
+    expected = one_by_one(model, processor, images, by_hand)
     embedder = Embedder(model, processor, pooling=pooling, normalize=normalize)
-    found = embedder.images(pictures)
+    found = embedder.images(images)
     np.testing.assert_allclose(found, unit(expected) if normalize else expected, atol=1e-5)
     assert found.shape[-1] == embedder.dimension
 
@@ -137,37 +137,37 @@ def test_unit_length_is_the_default(pair, draw, pooling):
     np.testing.assert_allclose(norms, 1.0, atol=1e-6)
 
 
-def test_the_grid_of_a_native_picture_has_its_shape(native, draw):
+def test_the_grid_of_a_native_image_has_its_shape(native, draw):
     grids = Embedder(*native, pooling="tokens").images([draw(0, 140, 224)])
     assert grids.shape == (1, 10, 16, 64)
 
 
 @pytest.mark.parametrize("kind", ["pair", "vision", "native"])
-def test_no_pictures_are_no_rows(request, kind):
+def test_no_images_are_no_rows(request, kind):
     embedder = Embedder(*request.getfixturevalue(kind))
     assert embedder.images([]).shape == (0, 32 if kind == "pair" else 64)
     assert list(embedder.stream([])) == []
 
 
-# --- what a picture may be
+# --- what an image may be
 
 
-def test_one_picture_is_a_list_of_one(pair, draw):
+def test_one_image_is_a_list_of_one(pair, draw):
     embedder = Embedder(*pair)
     np.testing.assert_array_equal(embedder.images(draw(0)), embedder.images([draw(0)]))
 
 
 def test_every_kind_of_input_gives_the_same_vector(pair, draw, tmp_path):
-    picture, encoded = Image.fromarray(draw(0)), io.BytesIO()
-    picture.save(encoded, "PNG")
-    (tmp_path / "picture.png").write_bytes(encoded.getvalue())
+    image, encoded = Image.fromarray(draw(0)), io.BytesIO()
+    image.save(encoded, "PNG")
+    (tmp_path / "image.png").write_bytes(encoded.getvalue())
     encoded.seek(0)
     kinds = {
-        "path": tmp_path / "picture.png",
-        "str": str(tmp_path / "picture.png"),
+        "path": tmp_path / "image.png",
+        "str": str(tmp_path / "image.png"),
         "bytes": encoded.getvalue(),
         "file": encoded,
-        "pil": picture,
+        "pil": image,
         "uint8": draw(0),
         "float32": draw(0).astype(np.float32) / 255,
         "float64": draw(0) / 255,
@@ -177,11 +177,11 @@ def test_every_kind_of_input_gives_the_same_vector(pair, draw, tmp_path):
         np.testing.assert_allclose(row, rows[0], atol=1e-6, err_msg=name)
 
 
-def test_a_tuple_is_several_pictures(pair, draw):
+def test_a_tuple_is_several_images(pair, draw):
     assert Embedder(*pair).images((draw(0), draw(1))).shape == (2, 32)
 
 
-def test_batches_come_in_the_order_of_their_first_picture(native, draw):
+def test_batches_come_in_the_order_of_their_first_image(native, draw):
     computed = []
     _, processor = native
     heights = [140, 168, 140, 140, 168, 196, 140]
@@ -190,7 +190,7 @@ def test_batches_come_in_the_order_of_their_first_picture(native, draw):
         computed.append(pixels.shape[1])
         return mx.ones((len(pixels), 2))
 
-    stream = PictureStream(compute, processor, mx.float32, batch_size=2)
+    stream = ImageStream(compute, processor, mx.float32, batch_size=2)
     given = [draw(k, height, 168) for k, height in enumerate(heights)]
     taken = []
     for item in stream(given):
@@ -206,7 +206,7 @@ def test_batches_come_in_the_order_of_their_first_picture(native, draw):
 @pytest.mark.parametrize("count", [1, 2, TEXTS, TEXTS + 1, 3 * TEXTS + 5])
 def test_row_k_is_text_k(pair, count):
     model, processor = pair
-    texts = [f"{'very ' * (k % 5)}small picture {k}" for k in range(count)]
+    texts = [f"{'very ' * (k % 5)}small image {k}" for k in range(count)]
     found = Embedder(model, processor).texts(texts)
     assert found.shape == (count, 32) and found.dtype == np.float32
     for k in {0, count // 2, count - 1}:
@@ -289,7 +289,7 @@ def test_texts_are_not_scaled_when_nothing_is(pair):
     assert not np.allclose(plain, scaled)
 
 
-def test_a_text_meets_its_picture_as_in_the_model(pair, draw):
+def test_a_text_meets_its_image_as_in_the_model(pair, draw):
     model, processor = pair
     output = model(**processor(images=[draw(0), draw(1)], text=["a dog", "a cat"]))
     embedder = Embedder(model, processor)
@@ -321,27 +321,27 @@ def test_a_pooling_that_cannot_be_is_refused_before_any_work(request, kind, pool
         Embedder(*request.getfixturevalue(kind), pooling=pooling)
 
 
-def test_a_broken_picture_is_named_by_its_number(pair, draw):
-    with pytest.raises(BrokenImageError, match=r"^picture 2: picture of 10 bytes: not a picture"):
-        Embedder(*pair).images([draw(0), draw(1), b"no picture", draw(3)])
+def test_a_broken_image_is_named_by_its_number(pair, draw):
+    with pytest.raises(BrokenImageError, match=r"^image 2: image of 10 bytes: not an image"):
+        Embedder(*pair).images([draw(0), draw(1), b"no image", draw(3)])
 
 
-def test_a_lone_broken_picture_needs_no_number(pair):
-    with pytest.raises(BrokenImageError, match=r"^picture of 10 bytes: not a picture"):
-        Embedder(*pair).images(b"no picture")
+def test_a_lone_broken_image_needs_no_number(pair):
+    with pytest.raises(BrokenImageError, match=r"^image of 10 bytes: not an image"):
+        Embedder(*pair).images(b"no image")
 
 
-def test_what_is_no_picture_at_all_is_refused(pair, draw):
-    with pytest.raises(InputError, match="got int, but a picture has to be a path, bytes"):
+def test_what_is_no_image_at_all_is_refused(pair, draw):
+    with pytest.raises(InputError, match="got int, but an image has to be a path, bytes"):
         Embedder(*pair).images([draw(0), 7])
 
 
 def test_grids_of_different_sizes_do_not_stack(native, draw):
     embedder = Embedder(*native, pooling="tokens")
-    pictures = [draw(0, 168, 168), draw(1, 140, 224)]
+    images = [draw(0, 168, 168), draw(1, 140, 224)]
     with pytest.raises(InputError, match="different sizes have different token grids"):
-        embedder.images(pictures)
-    assert [result.vector.shape for result in embedder.stream(pictures)] == [(12, 12, 64), (10, 16, 64)]
+        embedder.images(images)
+    assert [result.vector.shape for result in embedder.stream(images)] == [(12, 12, 64), (10, 16, 64)]
 
 
 @pytest.mark.parametrize("kind", ["vision", "native"])
@@ -372,7 +372,7 @@ def test_an_output_that_is_not_finite_is_refused(tiny_pair, draw, dtype, value, 
         Embedder(model, processor, normalize=normalize).images(draw(0))
 
 
-def test_a_picture_without_a_finite_vector_does_not_stop_the_others(pair, draw, monkeypatch):
+def test_a_image_without_a_finite_vector_does_not_stop_the_others(pair, draw, monkeypatch):
     embedder = Embedder(*pair, batch_size=2)
     spoil = mx.array([1.0, float("nan")])[:, None]
     calls = iter(range(9))
@@ -384,15 +384,15 @@ def test_a_picture_without_a_finite_vector_does_not_stop_the_others(pair, draw, 
     assert isinstance(results[3].error, NonFiniteError)
 
 
-def test_the_picture_without_a_finite_vector_is_numbered(pair, draw, monkeypatch):
+def test_the_image_without_a_finite_vector_is_numbered(pair, draw, monkeypatch):
     monkeypatch.setattr("mlx_aimv2.inference.embedder.pool", lambda *given: pool(*given) * float("inf"))
-    with pytest.raises(NonFiniteError, match="picture 0: the model's output holds NaN or infinity"):
+    with pytest.raises(NonFiniteError, match="image 0: the model's output holds NaN or infinity"):
         Embedder(*pair).images([draw(0), draw(1)])
 
 
 @pytest.mark.parametrize(("batch_size", "ahead"), [(None, 128), (3, 6), (500, 256)])
 def test_two_batches_are_decoded_ahead(tiny_vision, monkeypatch, batch_size, ahead):
-    monkeypatch.setattr("mlx_aimv2.inference.stream.GPU_TOKENS", 1024)  # 64 pictures of 4 x 4 patches
+    monkeypatch.setattr("mlx_aimv2.inference.stream.GPU_TOKENS", 1024)  # 64 images of 4 x 4 patches
     monkeypatch.setattr("mlx_aimv2.inference.stream.on_cpu", lambda: False)
     asked = {}
     monkeypatch.setattr(
@@ -571,22 +571,22 @@ def test_a_model_made_by_hand_has_a_fingerprint_too(pair):
 
 @pytest.mark.parametrize("batch_size", [None, 1, 3])
 def test_a_generator_gives_the_rows_of_a_list(pair, draw, batch_size):
-    embedder, pictures = Embedder(*pair, batch_size=batch_size), [draw(seed) for seed in range(7)]
+    embedder, images = Embedder(*pair, batch_size=batch_size), [draw(seed) for seed in range(7)]
     words = [f"word {k}" for k in range(2 * TEXTS + 3)]
-    np.testing.assert_array_equal(embedder.images(x for x in pictures), embedder.images(pictures))
-    np.testing.assert_array_equal(embedder.images(iter(pictures)), embedder.images(pictures))
+    np.testing.assert_array_equal(embedder.images(x for x in images), embedder.images(images))
+    np.testing.assert_array_equal(embedder.images(iter(images)), embedder.images(images))
     np.testing.assert_array_equal(embedder.texts(x for x in words), embedder.texts(words))
     assert [x.index for x in embedder.stream_texts(x for x in words)] == list(range(len(words)))
     assert embedder.images(x for x in ()).shape == (0, 32)
 
 
 def test_a_generator_is_read_two_batches_ahead_at_most_and_in_the_callers_thread(pair, draw):
-    embedder, taken, picture = Embedder(*pair, batch_size=2), [], draw(0)
+    embedder, taken, image = Embedder(*pair, batch_size=2), [], draw(0)
 
     def endless():
         while True:
             taken.append(threading.get_ident())
-            yield picture
+            yield image
 
     stream = embedder.stream(endless())
     for count in range(1, 8):
@@ -613,9 +613,9 @@ def test_what_a_generator_raises_comes_behind_the_vectors_before_it(pair, draw, 
     assert seen == [0, 1, 2]
 
 
-def test_a_broken_picture_of_a_generator_is_named(pair, draw):
-    with pytest.raises(ImageError, match="picture 1: "):
-        Embedder(*pair).images(x for x in (draw(0), b"no picture"))
+def test_a_broken_image_of_a_generator_is_named(pair, draw):
+    with pytest.raises(ImageError, match="image 1: "):
+        Embedder(*pair).images(x for x in (draw(0), b"no image"))
 
 
 @pytest.mark.parametrize("items", [{"a.jpg"}, frozenset({"a.jpg"}), {"a.jpg": 1}], ids=type)
@@ -629,7 +629,7 @@ def test_a_text_in_a_generator_that_is_none_is_named(pair):
         Embedder(*pair).texts(x for x in ["a"] * 65 + [1])
 
 
-def test_one_path_is_one_picture_not_its_letters(tiny_vision):
+def test_one_path_is_one_image_not_its_letters(tiny_vision):
     embedder = Embedder(*load(tiny_vision))
     (result,) = embedder.stream("missing.jpg")
     assert "missing.jpg: cannot be read" in str(result.error)

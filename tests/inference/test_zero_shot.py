@@ -1,4 +1,4 @@
-"""Labels for pictures: the scores, the templates, what is refused."""
+"""Labels for images: the scores, the templates, what is refused."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def test_the_logit_scale_sharpens_probabilities_and_leaves_cosines(pair, draw):
 
 
 def test_a_cosine_is_the_dot_product_of_the_embeddings(pair, draw):
-    pictures, embedder = [draw(0), draw(1)], Embedder(*pair)
-    expected = embedder.images(pictures) @ embedder.texts(LABELS).T
-    found = ZeroShotClassifier(*pair, LABELS, templates=["{}"], score="cosine")(pictures)
+    images, embedder = [draw(0), draw(1)], Embedder(*pair)
+    expected = embedder.images(images) @ embedder.texts(LABELS).T
+    found = ZeroShotClassifier(*pair, LABELS, templates=["{}"], score="cosine")(images)
     for row, predictions in zip(expected, found, strict=True):
         np.testing.assert_allclose([dict(predictions)[label] for label in LABELS], row, atol=1e-6)
         assert [label for label, _ in predictions] == [LABELS[k] for k in np.argsort(-row)]
@@ -140,14 +140,14 @@ def test_many_labels_take_several_batches_of_texts(pair):
     np.testing.assert_allclose(found[-2:], alone, atol=1e-6)
 
 
-# --- many pictures
+# --- many images
 
 
-def test_a_stream_keeps_the_order_and_goes_on_after_broken_pictures(pair, draw):
+def test_a_stream_keeps_the_order_and_goes_on_after_broken_images(pair, draw):
     classifier = ZeroShotClassifier(*pair, LABELS)
-    pictures = [draw(0), b"no picture", draw(2), b"", draw(4)]
+    images = [draw(0), b"no image", draw(2), b"", draw(4)]
     expected = classifier([draw(0), draw(2), draw(4)])
-    results = list(classifier.stream(pictures))
+    results = list(classifier.stream(images))
     assert [result.index for result in results] == [0, 1, 2, 3, 4]
     assert [isinstance(result.error, ImageError) for result in results] == [False, True, False, True, False]
     assert results[1].predictions is None
@@ -156,13 +156,13 @@ def test_a_stream_keeps_the_order_and_goes_on_after_broken_pictures(pair, draw):
         np.testing.assert_allclose([s for _, s in found.predictions], [s for _, s in predictions], atol=1e-5)
 
 
-def test_no_pictures_have_no_predictions(pair):
+def test_no_images_have_no_predictions(pair):
     assert ZeroShotClassifier(*pair, LABELS)([]) == []
 
 
-def test_a_broken_picture_in_a_call_is_an_error(pair, draw):
-    with pytest.raises(BrokenImageError, match="picture 1: picture of 10 bytes: not a picture"):
-        ZeroShotClassifier(*pair, LABELS)([draw(0), b"no picture"])
+def test_a_broken_image_in_a_call_is_an_error(pair, draw):
+    with pytest.raises(BrokenImageError, match="image 1: image of 10 bytes: not an image"):
+        ZeroShotClassifier(*pair, LABELS)([draw(0), b"no image"])
 
 
 # --- templates
@@ -220,7 +220,7 @@ def test_any_template_is_checked(template):
     ("arguments", "message"),
     [
         ({"labels": []}, "no labels: give at least two"),
-        ({"labels": ["dog"]}, "a softmax over one label is 1 whatever the picture shows: give another label"),
+        ({"labels": ["dog"]}, "a softmax over one label is 1 whatever the image shows: give another label"),
         ({"labels": "dog"}, "a softmax over one label is 1"),  # not the letters d, o, g
         ({"labels": [], "background": "none"}, "a softmax over one label is 1"),
         ({"labels": ["dog", "cat", "dog"]}, "the label 'dog' is given twice"),

@@ -105,10 +105,8 @@ def test_loss_of_a_perfect_match_is_nothing_and_of_chance_the_logarithm_of_the_c
     assert contrastive_loss(mx.zeros((4, 4))).item() == pytest.approx(math.log(4), rel=1e-6)
 
 
-def test_loss_needs_a_text_for_each_picture(model, pixels, ids):
-    with pytest.raises(
-        InputError, match="return_loss needs a text for each picture, not 2 texts for 3 pictures"
-    ):
+def test_loss_needs_a_text_for_each_image(model, pixels, ids):
+    with pytest.raises(InputError, match="return_loss needs a text for each image, not 2 texts for 3 images"):
         model(ids, pixels, return_loss=True)
 
 

@@ -131,7 +131,7 @@ def test_inside_is_the_models_dtype_and_outside_float32(config, dtype):
     assert not config.use_head or out.pooler_output.dtype == mx.float32
 
 
-def test_pictures_of_a_batch_do_not_mix():
+def test_images_of_a_batch_do_not_mix():
     model, x = make(FIXED), pixels(3)
     np.testing.assert_allclose(
         np.array(model(x).last_hidden_state[1:2]), np.array(model(x[1:2]).last_hidden_state), atol=1e-5

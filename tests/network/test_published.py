@@ -1,6 +1,6 @@
 """The published checkpoints against numbers published for them; `make golden` runs these, and needs the Hub.
 
-The picture is COCO val2017 000000039769. Sources of the numbers: the tests and pages of transformers for AIMv2.
+The image is COCO val2017 000000039769. Sources of the numbers: the tests and pages of transformers for AIMv2.
 The causal text logits differ from transformers' own, whose text tower looks in both directions by default.
 """
 
@@ -53,7 +53,7 @@ ERAS = {  # how a published checkpoint can be had -> its revision (None: pinned 
 
 @pytest.fixture(scope="session")
 def cats(tmp_path_factory):
-    """The picture, downloaded once and checked."""
+    """The image, downloaded once and checked."""
     path = tmp_path_factory.mktemp("coco") / "cats.jpg"
     with urllib.request.urlopen(URL, timeout=60) as answer:
         path.write_bytes(answer.read())

@@ -76,11 +76,11 @@ def pair(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Coloured noise with captions of different lengths, two of which are the same."""
-    root, rng, rows = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0), ["path,caption"]
+    root, rng, rows = tmp_path_factory.mktemp("images"), np.random.default_rng(0), ["path,caption"]
     for number in range(14):
         pixels = rng.integers(0, 255, 3) + rng.normal(0, 40, (60, 60, 3))
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"{number}.png")
-        rows.append(f"{number}.png,{'a picture ' * (number % 3)}of number {number % 13}")
+        rows.append(f"{number}.png,{'an image ' * (number % 3)}of number {number % 13}")
     (root / "captions.csv").write_text("\n".join(rows))
     return root / "captions.csv"
 

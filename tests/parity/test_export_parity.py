@@ -28,9 +28,9 @@ from parity.test_models_parity import (  # noqa: E402
     apple_vision_config,
     assert_close,
     assert_same_encoder,
+    images,
     loaded,
     pair_model,
-    pictures,
     run_vision,
     timm_vision,
     vision_model,
@@ -82,17 +82,17 @@ def test_what_is_written_here_opens_there(variant, written, variants, tmp_path):
         folder = export(tmp_path / "mlx", tmp_path / "exported")
     ours, theirs = loaded(folder), opened(folder, kind_of(variant))
     if variant != "lit":
-        pixels, x = pictures(theirs.config)
+        pixels, x = images(theirs.config)
         assert_same_encoder(ours(x, True, True), run_vision(theirs, pixels))
         return
     for part in (theirs, theirs.vision_model, theirs.text_model):
         assert part.config._attn_implementation == "eager"
-    (pixels, x), (ids, mask) = pictures(theirs.config.vision_config, 2), padded_texts()
+    (pixels, x), (ids, mask) = images(theirs.config.vision_config, 2), padded_texts()
     assert_same_encoder(ours.vision_model(x, True, True), run_vision(theirs.vision_model, pixels))
     with torch.no_grad():
         expected = theirs(torch.tensor(ids), pixels, torch.tensor(mask))
     out = ours(mx.array(ids), x, mx.array(mask))
-    assert expected.logits_per_image.std() > 1e-3  # they tell pictures and texts apart
+    assert expected.logits_per_image.std() > 1e-3  # they tell images and texts apart
     assert_close(out.logits_per_image, expected.logits_per_image)
     assert_close(out.logits_per_text, expected.logits_per_text)
     assert_close(out.image_embeds, expected.image_embeds)
@@ -114,11 +114,11 @@ def test_it_opens_in_the_dtype_of_the_export(variant, stored, dtype, variants, t
     assert {config.dtype for config in configs} == {expected}
 
 
-# --- pictures ---
+# --- images ---
 
 
 def assert_same_pixels(folder, backend="pil"):
-    """The pixels of a picture that needs resizing and cropping, or none of it at native resolution."""
+    """The pixels of an image that needs resizing and cropping, or none of it at native resolution."""
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend=backend)
     options = LoadOptions(dtype="float32", native=NativeOptions(min_patches=1))
     ours = load(folder, options=options)[1].image_processor
@@ -150,7 +150,7 @@ def test_timms_files_become_a_folder_that_transformers_opens(tmp_path):
     assert_same_pixels(folder)
     theirs = opened(folder, transformers.AutoModel)
     assert type(theirs) is transformers.Aimv2VisionModel
-    pixels, x = pictures(theirs.config)
+    pixels, x = images(theirs.config)
     assert_close(loaded(folder)(x).last_hidden_state, run_vision(theirs, pixels).last_hidden_state)
 
 

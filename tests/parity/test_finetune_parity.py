@@ -61,7 +61,7 @@ def vision(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Three colours with seven pictures each: 18 to train on, so that an epoch ends with half a batch."""
+    """Three colours with seven images each: 18 to train on, so that an epoch ends with half a batch."""
     root, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
     for name, colour in {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}.items():
         (root / name).mkdir()

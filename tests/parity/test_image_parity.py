@@ -25,7 +25,7 @@ pytestmark = pytest.mark.parity
 SIZES = [(640, 480), (333, 501), (1, 1), (7, 300), (224, 224), (225, 223), (97, 1000), (30, 41)]
 
 
-def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
+def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
     pixels = np.random.default_rng(width * height).integers(0, 256, (height, width, 4), dtype=np.uint8)
     pixels[: height // 2] //= 3  # some structure, so that a shift would show
     image = Image.fromarray(pixels)
@@ -41,20 +41,20 @@ def reference(config: ImageProcessorConfig, image: Any) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES)
 def test_fixed_sizes_are_bit_identical(size: tuple[int, int], edge: int) -> None:
     config = ImageProcessorConfig.default(edge)
-    image = picture(*size)
+    image = noise(*size)
     assert np.array_equal(ImageProcessor(config)(image), reference(config, image))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "YCbCr", "1", "RGBA"])
 def test_modes_are_bit_identical(mode: str) -> None:
     config = ImageProcessorConfig.default(224)
-    image = picture(333, 250, mode)
+    image = noise(333, 250, mode)
     assert np.array_equal(ImageProcessor(config)(image), reference(config, image))
 
 
 def test_dropped_transparency_is_bit_identical_to_the_older_reference() -> None:
     config = ImageProcessorConfig.default(224)
-    image = picture(333, 250, "RGBA")
+    image = noise(333, 250, "RGBA")
     dropped = ImageProcessor(config, decode=DecodeOptions(background="drop"))(image)
     assert np.array_equal(dropped, reference(config, image.convert("RGB")))
 
@@ -77,14 +77,14 @@ def test_dropped_transparency_is_bit_identical_to_the_older_reference() -> None:
 )
 def test_every_field_is_honoured(fields: dict[str, Any]) -> None:
     config = ImageProcessorConfig(**fields)
-    image = picture(333, 250)
+    image = noise(333, 250)
     assert np.array_equal(ImageProcessor(config)(image), reference(config, image).astype(np.float32))
 
 
 @pytest.mark.parametrize("size", [(640, 480), (333, 501), (28, 28), (896, 896)])
-def test_native_pictures_are_the_reference_without_the_rest_strip(size: tuple[int, int]) -> None:
+def test_native_images_are_the_reference_without_the_rest_strip(size: tuple[int, int]) -> None:
     config = ImageProcessorConfig.default(224, native=True)
-    image = picture(*size)
+    image = noise(*size)
     result = ImageProcessor(config, native=NativeOptions(min_patches=1))(image)
     assert result.shape == (size[1] // 14 * 14, size[0] // 14 * 14, 3)
     assert np.array_equal(result, reference(config, image)[: result.shape[0], : result.shape[1]])
@@ -99,7 +99,7 @@ def test_a_config_written_by_transformers_is_read(tmp_path: Path) -> None:
 
 
 def test_fast_decoding_stays_near_the_exact_one() -> None:
-    small = picture(40, 30).resize((2000, 1503), Image.Resampling.BICUBIC)
+    small = noise(40, 30).resize((2000, 1503), Image.Resampling.BICUBIC)
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=90)
     config = ImageProcessorConfig(do_rescale=False, do_normalize=False)

@@ -99,7 +99,7 @@ def pair_model():
     return model
 
 
-def pictures(config, batch=2, height=None, width=None):
+def images(config, batch=2, height=None, width=None):
     """The same random pixels as (B, C, H, W) in torch and (B, H, W, C) here."""
     shape = (batch, config.num_channels, height or config.image_size, width or config.image_size)
     pixels = torch.randn(shape, generator=torch.Generator().manual_seed(5))
@@ -153,7 +153,7 @@ def test_vision_encoder(variant, tmp_path):
     theirs.save_pretrained(tmp_path)
     ours = loaded(tmp_path)
     assert ours.origin.layout == "transformers"
-    pixels, x = pictures(theirs.config)
+    pixels, x = images(theirs.config)
     assert_same_encoder(ours(x, True, True), run_vision(theirs, pixels))
 
 
@@ -162,7 +162,7 @@ def test_vision_encoder(variant, tmp_path):
 def test_native_resolutions(variant, height, width, tmp_path):
     theirs = vision_model(variant)
     theirs.save_pretrained(tmp_path)
-    pixels, x = pictures(theirs.config, 1, height, width)
+    pixels, x = images(theirs.config, 1, height, width)
     assert_same_encoder(loaded(tmp_path)(x, True, True), run_vision(theirs, pixels))
 
 
@@ -204,13 +204,13 @@ def test_text_encoder_without_our_mask(pair):
 
 def test_vision_encoder_of_the_pair(pair):
     theirs, ours, _ = pair
-    pixels, x = pictures(theirs.config.vision_config)
+    pixels, x = images(theirs.config.vision_config)
     assert_same_encoder(ours.vision_model(x, True, True), run_vision(theirs.vision_model, pixels))
 
 
 def test_features_of_the_pair(pair):
     theirs, ours, _ = pair
-    (pixels, x), (ids, mask) = pictures(theirs.config.vision_config), texts()
+    (pixels, x), (ids, mask) = images(theirs.config.vision_config), texts()
     with torch.no_grad():
         image = theirs.visual_projection(theirs.vision_model(pixels).pooler_output)
         text = theirs.text_projection(theirs.text_model(torch.tensor(ids), torch.tensor(mask)).pooler_output)
@@ -228,7 +228,7 @@ def test_logits_and_loss(pair, scale, tmp_path):
         with torch.no_grad():
             theirs.logit_scale.fill_(scale)
             ours.logit_scale = mx.array(scale)
-            (pixels, x), (ids, mask) = pictures(theirs.config.vision_config, 3), texts()
+            (pixels, x), (ids, mask) = images(theirs.config.vision_config, 3), texts()
             expected = theirs(torch.tensor(ids), pixels, torch.tensor(mask))
         out = ours(mx.array(ids), x, mx.array(mask), return_loss=True)
     finally:
@@ -402,7 +402,7 @@ def test_vision_encoder_in_another_layout(layout, variant, tmp_path):
     write(tmp_path, tensors, config)
     ours = loaded(tmp_path)
     assert ours.origin.layout == layout
-    pixels, x = pictures(theirs.config)
+    pixels, x = images(theirs.config)
     assert_same_encoder(ours(x, True, True), run_vision(theirs, pixels))
 
 
@@ -414,7 +414,7 @@ def test_pair_in_another_layout(pair, layout, tmp_path):
     write_vocabulary(tmp_path, Vocabulary(), TEXT["max_position_embeddings"])
     ours = loaded(tmp_path)
     assert ours.origin.layout == layout
-    (pixels, x), (ids, mask) = pictures(theirs.config.vision_config), texts()
+    (pixels, x), (ids, mask) = images(theirs.config.vision_config), texts()
     with torch.no_grad():
         expected = theirs(torch.tensor(ids), pixels, torch.tensor(mask))
     out = ours(mx.array(ids), x, mx.array(mask))
@@ -431,7 +431,7 @@ def test_pair_in_another_layout(pair, layout, tmp_path):
 def test_half_precision_files(variant, dtype, tmp_path):
     theirs = vision_model(variant).to(dtype)
     theirs.save_pretrained(tmp_path)
-    pixels, x = pictures(theirs.config)
+    pixels, x = images(theirs.config)
     assert_same_encoder(loaded(tmp_path)(x, True, True), run_vision(theirs.float(), pixels))
 
 
@@ -439,7 +439,7 @@ def test_half_precision_files(variant, dtype, tmp_path):
 def test_computing_in_half_precision(pair, dtype, tolerance):
     theirs, _, folder = pair
     ours, _ = load(folder, dtype=dtype, on_event=ignore)
-    pixels, x = pictures(theirs.config.vision_config)
+    pixels, x = images(theirs.config.vision_config)
     with torch.no_grad():
         expected = theirs.vision_model(pixels)
     assert_close(ours.vision_model(x).last_hidden_state, expected.last_hidden_state, tolerance)
@@ -450,5 +450,5 @@ def test_shards(tmp_path):
     theirs = vision_model("head")
     theirs.save_pretrained(tmp_path, max_shard_size="100KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
-    pixels, x = pictures(theirs.config)
+    pixels, x = images(theirs.config)
     assert_same_encoder(loaded(tmp_path)(x, True, True), run_vision(theirs, pixels))

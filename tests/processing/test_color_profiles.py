@@ -177,7 +177,7 @@ def test_a_profile_without_sense_is_ignored_with_a_warning(profile: bytes, reaso
 @pytest.mark.parametrize("profile", [b"nonsense" * 40, PROFILES["swapped"][:200], gray_profile(1.8)])
 def test_a_profile_that_cannot_be_used_is_ignored_with_a_warning(profile: bytes) -> None:
     data = with_profile(muted(), profile)
-    with pytest.warns(UserWarning, match=r"picture of \d+ bytes: its colour profile is ignored \("):
+    with pytest.warns(UserWarning, match=r"image of \d+ bytes: its colour profile is ignored \("):
         assert np.array_equal(pixels(data, MANAGED), muted())
     with warnings.catch_warnings():
         warnings.simplefilter("error")

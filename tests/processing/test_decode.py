@@ -62,14 +62,14 @@ def test_files_are_closed_on_success_and_on_failure(tmp_path: Path, monkeypatch:
     assert len(streams) == 2 and all(stream.closed for stream in streams)
 
 
-def test_a_pillow_picture_is_neither_changed_nor_closed() -> None:
-    picture = smooth()
-    picture.getexif()[0x0112] = 6
-    picture.info["note"] = "kept"
-    before = picture.copy()
-    result = decode_image(picture)
+def test_a_pillow_image_is_neither_changed_nor_closed() -> None:
+    image = smooth()
+    image.getexif()[0x0112] = 6
+    image.info["note"] = "kept"
+    before = image.copy()
+    result = decode_image(image)
     assert result.size == (48, 64)
-    assert picture == before and picture.info == before.info and picture.getexif()[0x0112] == 6
+    assert image == before and image.info == before.info and image.getexif()[0x0112] == 6
     plain = smooth()
     result = decode_image(plain)
     result.putpixel((0, 0), (9, 9, 9))
@@ -117,7 +117,7 @@ def test_heic_and_avif_are_read() -> None:
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevc", b"mif1", b"msf1"])
 def test_heic_without_its_package_names_the_extra(brand: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
-    with pytest.raises(MissingExtraError, match=r"Reading HEIC pictures needs .*mlx-aimv2\[heif\]"):
+    with pytest.raises(MissingExtraError, match=r"Reading HEIC images needs .*mlx-aimv2\[heif\]"):
         decode_image(struct.pack(">I", 20) + b"ftyp" + brand + b"\0\0\0\0heic" + bytes(40))
 
 
@@ -144,7 +144,7 @@ def test_exif_orientation_is_applied(form: str, orientation: int) -> None:
     "exif", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"]
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own, about EXIF and TIFF tags
-def test_broken_exif_does_not_fail_the_picture(exif: bytes) -> None:
+def test_broken_exif_does_not_fail_the_image(exif: bytes) -> None:
     assert decode_image(encoded(smooth(), "JPEG", exif=exif)).size == (64, 48)
 
 

@@ -28,15 +28,15 @@ BOMB_SIZE = 14_000  # 196 megapixels: Pillow refuses them from 179 on, this pack
 # --- refusals
 
 
-def test_what_is_no_picture_says_so(tmp_path: Path) -> None:
+def test_what_is_no_image_says_so(tmp_path: Path) -> None:
     beginnings = {
-        b"just some text": "not a picture that can be read$",
+        b"just some text": "not an image that can be read$",
         b"%PDF-1.7": "a PDF document",
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n": "a PostScript file",
         b"<svg xmlns='x'/>": "an SVG drawing",
         b"<!DOCTYPE html>": "a web page",
         b"version https://git-lfs.github.com/spec/v1": "git lfs pull",
-        bytes(500): "not a picture that can be read$",
+        bytes(500): "not an image that can be read$",
     }
     path = tmp_path / "photo.jpg"
     for data, message in beginnings.items():
@@ -83,14 +83,14 @@ def test_truncated_files_are_refused(form: str) -> None:
             decode_image(data[: int(len(data) * keep)])
 
 
-def test_a_picture_closed_by_its_owner_is_refused() -> None:
-    picture = Image.open(io.BytesIO(encoded(smooth(), "PNG")))
-    picture.close()
-    with pytest.raises(ImageError, match="RGB picture of 64x48"):
-        decode_image(picture)
+def test_a_image_closed_by_its_owner_is_refused() -> None:
+    image = Image.open(io.BytesIO(encoded(smooth(), "PNG")))
+    image.close()
+    with pytest.raises(ImageError, match="RGB image of 64x48"):
+        decode_image(image)
 
 
-def test_pictures_without_pixels_are_refused() -> None:
+def test_images_without_pixels_are_refused() -> None:
     with pytest.raises(ImageError, match="5x0 has no pixels"):
         decode_image(Image.new("RGB", (5, 0)))
     with pytest.raises(BrokenImageError):
@@ -119,9 +119,7 @@ def test_what_pillow_raises_becomes_an_image_error(error: Exception, monkeypatch
 
 def test_other_types_are_refused() -> None:
     for source in (3, None, [b"x"], {"bytes": b""}):
-        with pytest.raises(
-            InputError, match="a path, bytes, a binary file, a Pillow picture or a NumPy array"
-        ):
+        with pytest.raises(InputError, match="a path, bytes, a binary file, a Pillow image or a NumPy array"):
             decode_image(source)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="StringIO gives str when read: open it in binary mode"):
         decode_image(io.StringIO("text"))  # type: ignore[arg-type]
@@ -156,14 +154,14 @@ def test_short_edge_is_checked() -> None:
 def test_avif_without_its_plugin_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     Image.init()
     monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
-    with pytest.raises(ImageError, match=r"reading AVIF pictures needs Pillow 11\.3 or newer"):
+    with pytest.raises(ImageError, match=r"reading AVIF images needs Pillow 11\.3 or newer"):
         decode_image(struct.pack(">I", 20) + b"ftypavif" + bytes(40))
 
 
 # --- size
 
 
-def test_large_pictures_are_refused_before_decoding() -> None:
+def test_large_images_are_refused_before_decoding() -> None:
     message = r"1000x500 is 0\.5 megapixels, more than the 0\.4 allowed \(max_megapixels, --max-megapixels\)"
     for source in (png(1000, 500), Image.new("L", (1000, 500))):
         with pytest.raises(ImageTooLargeError, match=message):
@@ -201,13 +199,13 @@ def only_image_errors(data: bytes) -> None:
     try:
         assert decode_image(data, SMALL).mode == "RGB"
     except ImageError as error:
-        assert "\n" not in str(error) and str(error).startswith(f"picture of {len(data)} bytes: ")
+        assert "\n" not in str(error) and str(error).startswith(f"image of {len(data)} bytes: ")
 
 
 @FUZZ
 @given(st.binary(max_size=200), st.sampled_from([b"", *(seed[:16] for seed in SEEDS)]))
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own, about EXIF and TIFF tags
-def test_any_bytes_are_a_picture_or_an_image_error(data: bytes, signature: bytes) -> None:
+def test_any_bytes_are_a_image_or_an_image_error(data: bytes, signature: bytes) -> None:
     only_image_errors(signature + data)
 
 
@@ -218,7 +216,7 @@ def test_any_bytes_are_a_picture_or_an_image_error(data: bytes, signature: bytes
     st.data(),
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own, about EXIF and TIFF tags
-def test_mutated_pictures_are_pictures_or_image_errors(
+def test_mutated_images_are_images_or_image_errors(
     seed: bytes, changes: list[tuple[int, int]], data: st.DataObject
 ) -> None:
     mutated = bytearray(seed)

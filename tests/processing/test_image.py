@@ -106,7 +106,7 @@ def test_each_of_256_levels_is_the_float32_nearest_to_its_product() -> None:
     assert np.count_nonzero(single != expected) == 126  # which is what the test is for
 
 
-def test_a_crop_larger_than_the_picture_is_padded_before_normalizing() -> None:
+def test_a_crop_larger_than_the_image_is_padded_before_normalizing() -> None:
     config = ImageProcessorConfig(do_resize=False, crop_size=(5, 4))
     result = ImageProcessor(config)(np.full((2, 7, 3), 255, np.uint8))
     black, white = ImageProcessor(config)._levels[:, [0, 255]].T
@@ -114,7 +114,7 @@ def test_a_crop_larger_than_the_picture_is_padded_before_normalizing() -> None:
     assert [bool((row == white).all()) for row in result] == [False, False, True, True, False]
 
 
-def test_elongated_pictures_are_cropped_without_computing_the_rest() -> None:
+def test_elongated_images_are_cropped_without_computing_the_rest() -> None:
     processor = ImageProcessor(ImageProcessorConfig(**PLAIN))
     for shape in ((1, 200_000), (200_000, 1)):
         line = np.zeros((*shape, 3), np.uint8)
@@ -150,33 +150,33 @@ def test_output_size_is_the_size_of_the_output(height: int, width: int, resize: 
 
 
 def test_from_rgb_takes_nothing_but_rgb() -> None:
-    with pytest.raises(InputError, match="takes a picture in mode RGB, not L"):
+    with pytest.raises(InputError, match="takes an image in mode RGB, not L"):
         ImageProcessor(NATIVE).from_rgb(Image.new("L", (9, 9)))
 
 
 def test_normalize_does_the_arithmetic_and_nothing_else() -> None:
-    picture, config = gradient(30, 45), ImageProcessorConfig.default(28)
-    expected = (np.asarray(picture) / 255 - config.image_mean) / config.image_std
-    pixels = ImageProcessor(config).normalize(picture)
+    image, config = gradient(30, 45), ImageProcessorConfig.default(28)
+    expected = (np.asarray(image) / 255 - config.image_mean) / config.image_std
+    pixels = ImageProcessor(config).normalize(image)
     assert pixels.dtype == np.float32 and pixels.flags.writeable
     np.testing.assert_allclose(pixels, expected, atol=1e-6)
 
 
 def test_normalize_takes_nothing_but_rgb() -> None:
     with pytest.raises(
-        InputError, match="normalize takes a picture in mode RGB, not L: use decode_image first"
+        InputError, match="normalize takes an image in mode RGB, not L: use decode_image first"
     ):
         ImageProcessor(NATIVE).normalize(Image.new("L", (9, 9)))
 
 
 def test_native_resolution_at_one_size_is_a_processor_of_that_size() -> None:
-    picture = gradient(90, 130)
-    expected = ImageProcessor(ImageProcessorConfig.default(56))(picture)
-    np.testing.assert_array_equal(native().at_size(56, 56)(picture), expected)
+    image = gradient(90, 130)
+    expected = ImageProcessor(ImageProcessorConfig.default(56))(image)
+    np.testing.assert_array_equal(native().at_size(56, 56)(image), expected)
     wide = native().at_size(28, 56)
-    assert wide(picture).shape == (28, 56, 3)
+    assert wide(image).shape == (28, 56, 3)
     np.testing.assert_array_equal(
-        wide(picture), wide.normalize(picture.resize((56, 28), Image.Resampling.BICUBIC))
+        wide(image), wide.normalize(image.resize((56, 28), Image.Resampling.BICUBIC))
     )
 
 
@@ -189,7 +189,7 @@ def test_sizes_that_are_not_made_of_patches_are_refused(size: tuple[int, int]) -
 
 
 def test_output_size_refuses_no_pixels() -> None:
-    with pytest.raises(ImageError, match="a picture of 0x5 has no pixels"):
+    with pytest.raises(ImageError, match="an image of 0x5 has no pixels"):
         ImageProcessor(NATIVE).output_size(5, 0)
 
 
@@ -246,7 +246,7 @@ def test_min_patches_of_one_keeps_the_published_behaviour() -> None:
         native(min_patches=1)(gradient(50, 13))
 
 
-def test_native_pictures_are_resized_when_outside() -> None:
+def test_native_images_are_resized_when_outside() -> None:
     assert native()(gradient(20, 30)).shape == (*native().output_size(20, 30), 3)
     assert native(max_patches=120)(gradient(300, 200)).shape == (
         *native(max_patches=120).output_size(300, 200),

@@ -1,4 +1,4 @@
-"""The processor that `load` returns: pictures and texts to a model's inputs."""
+"""The processor that `load` returns: images and texts to a model's inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlx_aimv2.errors import BrokenImageError, InputError
 from mlx_aimv2.processing.processor import Processor, as_list
 
 NOISE = np.random.default_rng(0).integers(0, 256, (170, 230, 3), dtype=np.uint8)
-PICTURE = Image.fromarray(NOISE)
+IMAGE = Image.fromarray(NOISE)
 
 
 @pytest.fixture
@@ -37,15 +37,15 @@ def described(inputs: dict[str, mx.array]) -> dict[str, tuple[tuple[int, ...], m
 PIXELS = ((2, 56, 56, 3), mx.float32)
 
 
-def test_pictures_and_texts_together(processor):
-    inputs = processor(images=[PICTURE, NOISE], text=["a dog", "a", "many cats"])
+def test_images_and_texts_together(processor):
+    inputs = processor(images=[IMAGE, NOISE], text=["a dog", "a", "many cats"])
     longest = len("manycats") + 2  # one token for every byte but spaces, and the two special ones
     ids = ((3, longest), mx.int32)
     assert described(inputs) == {"pixel_values": PIXELS, "input_ids": ids, "attention_mask": ids}
 
 
-def test_pictures_alone(processor):
-    assert described(processor(images=[PICTURE, NOISE])) == {"pixel_values": PIXELS}
+def test_images_alone(processor):
+    assert described(processor(images=[IMAGE, NOISE])) == {"pixel_values": PIXELS}
 
 
 def test_texts_alone(processor):
@@ -53,11 +53,11 @@ def test_texts_alone(processor):
     assert described(processor(text="a dog")) == {"input_ids": ids, "attention_mask": ids}
 
 
-def test_one_picture_is_a_batch_of_one(processor):
+def test_one_image_is_a_batch_of_one(processor):
     assert processor(images=NOISE)["pixel_values"].shape == (1, 56, 56, 3)
 
 
-def test_row_k_is_picture_k(processor):
+def test_row_k_is_image_k(processor):
     other = NOISE[::-1]
     pixels = np.array(processor(images=[NOISE, other])["pixel_values"])
     np.testing.assert_array_equal(pixels[0], processor.image_processor(NOISE))
@@ -86,18 +86,18 @@ def test_the_model_may_take_less_than_the_tokenizer(processor):
 
 def test_the_model_takes_what_comes_out(pair):
     model, processor = pair
-    output = model(**processor(images=[PICTURE, NOISE], text=["a", "b", "c"]))
+    output = model(**processor(images=[IMAGE, NOISE], text=["a", "b", "c"]))
     assert output.logits_per_image.shape == (2, 3)
 
 
-def test_native_pictures_of_one_size_share_a_batch(native):
-    assert native(images=[NOISE, PICTURE])["pixel_values"].shape == (2, 168, 224, 3)
+def test_native_images_of_one_size_share_a_batch(native):
+    assert native(images=[NOISE, IMAGE])["pixel_values"].shape == (2, 168, 224, 3)
 
 
 @pytest.mark.parametrize(
     ("images", "count"), [([1, 2], 2), ((1, 2), 2), ([], 0), ("photo.jpg", 1), (b"bytes", 1), (NOISE, 1)]
 )
-def test_what_counts_as_several_pictures(images, count):
+def test_what_counts_as_several_images(images, count):
     assert len(as_list(images)) == count
 
 
@@ -111,11 +111,11 @@ def test_what_counts_as_several_pictures(images, count):
         ({"images": []}, InputError, "images is empty: give at least one"),
         ({"text": []}, InputError, "texts is empty; give at least one text"),
         ({"text": ["a", 7]}, InputError, r"texts\[1\] must be a str, not int"),
-        ({"images": [NOISE, b"no picture"]}, BrokenImageError, "picture of 10 bytes: not a picture"),
-        ({"images": 7}, InputError, "got int, but a picture has to be a path, bytes"),
-        ({"images": NOISE[None]}, InputError, "pass the pictures of a batch one by one"),
+        ({"images": [NOISE, b"no image"]}, BrokenImageError, "image of 10 bytes: not an image"),
+        ({"images": 7}, InputError, "got int, but an image has to be a path, bytes"),
+        ({"images": NOISE[None]}, InputError, "pass the images of a batch one by one"),
     ],
-    ids=["nothing", "no pictures", "no texts", "no text", "broken", "a number", "a batch"],
+    ids=["nothing", "no images", "no texts", "no text", "broken", "a number", "a batch"],
 )
 def test_what_makes_no_input_is_refused(processor, arguments, error, message):
     with pytest.raises(error, match=message):
@@ -127,7 +127,7 @@ def test_text_is_refused_without_a_text_encoder(native):
         native(images=NOISE, text="a dog")
 
 
-def test_native_pictures_of_different_sizes_do_not_share_a_batch(native):
-    message = r"pictures of different sizes \(168 x 224, 224 x 154\) cannot share a batch: use Embedder"
+def test_native_images_of_different_sizes_do_not_share_a_batch(native):
+    message = r"images of different sizes \(168 x 224, 224 x 154\) cannot share a batch: use Embedder"
     with pytest.raises(InputError, match=message):
         native(images=[NOISE, NOISE.transpose(1, 0, 2)[:, :160]])

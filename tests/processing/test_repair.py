@@ -49,7 +49,7 @@ def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-def test_a_pillow_picture_that_was_only_opened_is_repaired_as_its_file_is() -> None:
+def test_a_pillow_image_that_was_only_opened_is_repaired_as_its_file_is() -> None:
     data = encoded(photo(), "JPEG")
     assert np.array_equal(pixels(opened(data[:-2])), pixels(data))
     with pytest.raises(BrokenImageError, match=HINT):
@@ -211,10 +211,10 @@ def test_metadata_of_a_png_costs_no_pixels(name: str, behind: bool) -> None:
 
 
 def test_what_has_to_do_with_pixels_stays() -> None:
-    picture = smooth().convert("P")
+    image = smooth().convert("P")
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = encoded(picture, "PNG", transparency=3, exif=exif)
+    data = encoded(image, "PNG", transparency=3, exif=exif)
     odd = data[:33] + CHUNKS["text"] + data[33:]
     assert np.array_equal(pixels(odd), pixels(data))
     assert pixels(data).shape == (64, 48, 3)  # turned
@@ -238,8 +238,8 @@ SEGMENTS = {
 
 @pytest.mark.parametrize("name", SEGMENTS)
 def test_metadata_of_a_jpeg_costs_no_pixels(name: str) -> None:
-    for picture in (smooth(), smooth().convert("CMYK")):
-        data = encoded(picture, "JPEG")
+    for image in (smooth(), smooth().convert("CMYK")):
+        data = encoded(image, "JPEG")
         assert np.array_equal(pixels(data[:2] + SEGMENTS[name] + data[2:]), pixels(data))
 
 

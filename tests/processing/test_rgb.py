@@ -25,25 +25,25 @@ DROP = DecodeOptions(background="drop")
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "LAB", "RGBX"])
 def test_modes_without_alpha_go_through_pillow(mode: str) -> None:
     # Pillow has no conversion to LAB without colour profiles
-    picture = Image.merge("LAB", smooth().split()) if mode == "LAB" else smooth().convert(mode)
-    assert np.array_equal(pixels(picture), np.asarray(picture.convert("RGB")))
-    assert np.array_equal(pixels(picture, DROP), np.asarray(picture.convert("RGB")))
+    image = Image.merge("LAB", smooth().split()) if mode == "LAB" else smooth().convert(mode)
+    assert np.array_equal(pixels(image), np.asarray(image.convert("RGB")))
+    assert np.array_equal(pixels(image, DROP), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "RGBa", "La"])
 def test_alpha_is_composited_or_dropped(mode: str) -> None:
-    picture = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
-    picture.putpixel((1, 0), (0, 0, 0, 255))
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (0, 0, 0, 255))
     if mode == "La":
-        picture = picture.convert("LA").convert("La")
+        image = image.convert("LA").convert("La")
     elif mode == "PA":
-        picture = Image.merge("PA", [picture.getchannel("R"), picture.getchannel("A")])
-        picture.putpalette([0, 0, 0] * 256)
+        image = Image.merge("PA", [image.getchannel("R"), image.getchannel("A")])
+        image.putpalette([0, 0, 0] * 256)
     else:
-        picture = picture.convert(mode)
-    assert pixels(picture).tolist() == [[[255] * 3, [0] * 3]]
-    assert pixels(picture, DecodeOptions(background="#102030")).tolist() == [[[16, 32, 48], [0, 0, 0]]]
-    assert pixels(picture, DROP).tolist() == [[[0] * 3, [0] * 3]]
+        image = image.convert(mode)
+    assert pixels(image).tolist() == [[[255] * 3, [0] * 3]]
+    assert pixels(image, DecodeOptions(background="#102030")).tolist() == [[[16, 32, 48], [0, 0, 0]]]
+    assert pixels(image, DROP).tolist() == [[[0] * 3, [0] * 3]]
 
 
 def test_half_transparent_pixels_mix() -> None:
@@ -52,13 +52,13 @@ def test_half_transparent_pixels_mix() -> None:
 
 @pytest.mark.parametrize("transparency", [0, b"\x00\xff"])
 def test_palette_transparency_is_composited(transparency: int | bytes) -> None:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([10, 20, 30, 40, 50, 60])
-    picture.putpixel((1, 0), 1)
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((1, 0), 1)
     for form in ("PNG", "GIF"):
         if form == "GIF" and isinstance(transparency, bytes):
             continue
-        data = encoded(picture, form, transparency=transparency)
+        data = encoded(image, form, transparency=transparency)
         assert pixels(data).tolist() == [[[255] * 3, [40, 50, 60]]]
         assert pixels(data, DROP).tolist() == [[[10, 20, 30], [40, 50, 60]]]
 
@@ -77,10 +77,10 @@ def test_color_key_transparency_is_composited() -> None:
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L", "I;16N", "I"])
 def test_sixteen_bits_are_scaled_by_their_range(mode: str) -> None:
     values = [0, 128, 129, 257, 32768, 65535]
-    picture = Image.new(mode, (len(values), 1))
+    image = Image.new(mode, (len(values), 1))
     for x, value in enumerate(values):
-        picture.putpixel((x, 0), value)
-    assert pixels(picture)[0, :, 0].tolist() == [round(value / 65535 * 255) for value in values]
+        image.putpixel((x, 0), value)
+    assert pixels(image)[0, :, 0].tolist() == [round(value / 65535 * 255) for value in values]
 
 
 def test_sixteen_bit_files_are_scaled() -> None:
@@ -107,14 +107,14 @@ def test_wide_integers_and_floats_are_stretched() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_are_transparent_and_do_not_count(value: float) -> None:
-    picture = Image.fromarray(np.array([[3.0, value, 5.0, 7.0]], dtype=np.float32))
-    assert pixels(picture)[0, :, 0].tolist() == [0, 255, 128, 255]
-    assert pixels(picture, DROP)[0, :, 0].tolist() == [0, 0, 128, 255]
-    with pytest.raises(ImageError, match="F picture of 1x1: no pixel holds a number"):
+    image = Image.fromarray(np.array([[3.0, value, 5.0, 7.0]], dtype=np.float32))
+    assert pixels(image)[0, :, 0].tolist() == [0, 255, 128, 255]
+    assert pixels(image, DROP)[0, :, 0].tolist() == [0, 0, 128, 255]
+    with pytest.raises(ImageError, match="F image of 1x1: no pixel holds a number"):
         decode_image(Image.fromarray(np.array([[value]], dtype=np.float32)))
 
 
-def test_wide_integers_are_the_same_picture_whatever_is_added() -> None:
+def test_wide_integers_are_the_same_image_whatever_is_added() -> None:
     values = np.array([[200, 700, 1200]], dtype=np.int32)
     for offset in (0, -500, 10_000, 100_000):
         assert pixels(Image.fromarray(values + offset))[0, :, 0].tolist() == [0, 128, 255]
@@ -187,7 +187,7 @@ def test_other_arrays_are_refused(array: np.ndarray, message: str) -> None:
     st.floats(width=32),
 )
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_any_array_is_a_picture_or_an_input_error(dtype: Any, shape: tuple[int, ...], value: float) -> None:
+def test_any_array_is_a_image_or_an_input_error(dtype: Any, shape: tuple[int, ...], value: float) -> None:
     array = np.full(shape, value, np.float32).astype(dtype)
     try:
         result = decode_image(array)

@@ -24,7 +24,7 @@ from mlx_aimv2.processing.tokenizer import Tokenizer
 
 WORDS = re.findall(
     r"\w+",
-    "cat photo dog the of on in with and is are this that picture image drawing sketch painting person "
+    "cat photo dog the of on in with and is are this that image image drawing sketch painting person "
     "people woman man child street tree water ocean beach mountain forest flower grass yellow green orange "
     "purple black white brown large small young little running sitting standing holding looking wearing "
     "playing riding train airplane bicycle motorcycle elephant giraffe zebra horse sheep bird table chair "

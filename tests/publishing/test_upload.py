@@ -129,14 +129,14 @@ def test_a_second_upload_replaces_the_first_and_what_would_be_read_in_its_place(
     stale = {
         "model-00001-of-00002.safetensors": b"",
         "tokenizer.json": b"",
-        "pictures.png": b"",
+        "images.png": b"",
         "LICENSE": b"",
     }
     hub.repos[REPO] = Repo({".gitattributes": b"", **stale}, card=OURS)
     events = []
     upload(pair, REPO, on_event=events.append)
     sent = hub.repos[REPO].files
-    assert set(sent) == {path.name for path in pair.iterdir()} | {".gitattributes", "pictures.png"}
+    assert set(sent) == {path.name for path in pair.iterdir()} | {".gitattributes", "images.png"}
     assert hub.commits[0]["parentCommit"] == COMMIT
     assert (
         Notice(

@@ -1,4 +1,4 @@
-"""Quantizing with pictures: layer by layer, in the ordinary format, closer to the original."""
+"""Quantizing with images: layer by layer, in the ordinary format, closer to the original."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from mlx_aimv2.errors import InputError, NonFiniteError
 from mlx_aimv2.events import Notice, Progress, Skipped, ignore
 from mlx_aimv2.fidelity.sample_drawings import draw
 from mlx_aimv2.models.layers import EncoderLayer
-from mlx_aimv2.quantization.calibration import PICTURES, _mix, read_pictures, through_layer
+from mlx_aimv2.quantization.calibration import IMAGES, _mix, read_images, through_layer
 from mlx_aimv2.quantization.scheme import Scheme
 
 WIDE = replace(TINY_VISION, hidden_size=128, intermediate_size=192, num_hidden_layers=3)
@@ -27,10 +27,10 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
     for number, drawing in enumerate(draw(24, seed=1)):
-        drawing.picture.save(folder / f"{number:02d}.png")
+        drawing.image.save(folder / f"{number:02d}.png")
     return folder
 
 
@@ -43,7 +43,7 @@ def sources(tmp_path_factory):
 
 def vectors(folder):
     model, processor = load(folder, dtype="float32", on_event=ignore)
-    return Embedder(model, processor, pooling="mean").images([d.picture for d in draw(12, seed=9)])
+    return Embedder(model, processor, pooling="mean").images([d.image for d in draw(12, seed=9)])
 
 
 def least_cosine(a, b):
@@ -52,22 +52,20 @@ def least_cosine(a, b):
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_calibrated_checkpoint_is_closer_to_the_original(sources, pictures, tmp_path, kind, bits):
+def test_a_calibrated_checkpoint_is_closer_to_the_original(sources, images, tmp_path, kind, bits):
     source, options = sources[kind], ConvertOptions(scheme=Scheme(64, bits), dtype="float16")
     plain = convert(source, tmp_path / "plain", options=options)
-    calibrated = convert(
-        source, tmp_path / "calibrated", options=replace(options, calibrate=(str(pictures),))
-    )
+    calibrated = convert(source, tmp_path / "calibrated", options=replace(options, calibrate=(str(images),)))
     expected = vectors(source)
     lost = [1 - least_cosine(vectors(folder), expected) for folder in (plain, calibrated)]
     assert lost[1] < 0.7 * lost[0]
 
 
-def test_only_the_vision_layers_weights_differ_from_plain_rounding(sources, pictures, tmp_path):
+def test_only_the_vision_layers_weights_differ_from_plain_rounding(sources, images, tmp_path):
     options = ConvertOptions(scheme=Scheme(64, 4))
     folders = [
         convert(sources["lit"], tmp_path / "plain", options=options),
-        convert(sources["lit"], tmp_path / "out", options=replace(options, calibrate=(str(pictures),))),
+        convert(sources["lit"], tmp_path / "out", options=replace(options, calibrate=(str(images),))),
     ]
     plain, out = (mx.load(str(folder / "model.safetensors")) for folder in folders)
     assert {name: (x.shape, x.dtype) for name, x in plain.items()} == {
@@ -81,8 +79,8 @@ def test_only_the_vision_layers_weights_differ_from_plain_rounding(sources, pict
     assert folders[0].joinpath("config.json").read_text() == folders[1].joinpath("config.json").read_text()
 
 
-def test_the_same_pictures_give_the_same_checkpoint(sources, pictures, tmp_path):
-    options = ConvertOptions(scheme=Scheme(64, 3), calibrate=(str(pictures),))
+def test_the_same_images_give_the_same_checkpoint(sources, images, tmp_path):
+    options = ConvertOptions(scheme=Scheme(64, 3), calibrate=(str(images),))
     first, second = (
         mx.load(str(convert(sources["vision"], tmp_path / name, options=options) / "model.safetensors"))
         for name in "ab"
@@ -90,8 +88,8 @@ def test_the_same_pictures_give_the_same_checkpoint(sources, pictures, tmp_path)
     assert all(mx.array_equal(x, second[name]) for name, x in first.items())
 
 
-def test_a_recipe_is_calibrated_too(sources, pictures, tmp_path):
-    options = ConvertOptions(quant_predicate="mixed_2_6", calibrate=(str(pictures),))
+def test_a_recipe_is_calibrated_too(sources, images, tmp_path):
+    options = ConvertOptions(quant_predicate="mixed_2_6", calibrate=(str(images),))
     folder = convert(sources["vision"], tmp_path / "out", options=options)
     load(folder, options=LoadOptions(keep_quantized=True), on_event=ignore)
     plain = convert(sources["vision"], tmp_path / "plain", options=replace(options, calibrate=()))
@@ -120,40 +118,40 @@ def test_a_layer_in_steps_is_the_layer():
     assert mixed.shape == (1, 5, 128)
 
 
-def test_what_happens_is_told(sources, pictures, tmp_path):
+def test_what_happens_is_told(sources, images, tmp_path):
     (tmp_path / "mixed").mkdir()
-    for path in sorted(pictures.iterdir())[:3]:
+    for path in sorted(images.iterdir())[:3]:
         (tmp_path / "mixed" / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "mixed" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "mixed" / "broken.png").write_bytes(b"no image")
     events = []
     options = ConvertOptions(scheme=Scheme(), calibrate=(str(tmp_path / "mixed"),))
     convert(sources["lit"], tmp_path / "out", options=options, on_event=events.append)
     assert [e.source.rpartition("/")[2] for e in events if isinstance(e, Skipped)] == ["broken.png"]
     notices = [e.message for e in events if isinstance(e, Notice)]
-    assert "15 weights of the text encoder are rounded plainly: pictures do not reach them" in notices
+    assert "15 weights of the text encoder are rounded plainly: images do not reach them" in notices
     layers = [e for e in events if isinstance(e, Progress) and e.stage == "calibrating"]
     assert [(e.done, e.total) for e in layers] == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_of_many_pictures_some_are_taken_evenly(sources):
+def test_of_many_images_some_are_taken_evenly(sources):
     _, processor = load(sources["vision"])
-    drawings = [d.picture for d in draw(PICTURES * 3)]
-    pixels = read_pictures(drawings, processor, ignore)
-    assert len(pixels) == PICTURES
+    drawings = [d.image for d in draw(IMAGES * 3)]
+    pixels = read_images(drawings, processor, ignore)
+    assert len(pixels) == IMAGES
     expected = processor(images=[drawings[3]])["pixel_values"]
     assert mx.array_equal(pixels[1], expected)
 
 
-def test_pictures_none_of_which_can_be_read_are_refused(sources, tmp_path):
+def test_images_none_of_which_can_be_read_are_refused(sources, tmp_path):
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "broken.png").write_bytes(b"no image")
     options = ConvertOptions(scheme=Scheme(), calibrate=(str(tmp_path / "in"),))
-    with pytest.raises(InputError, match="none of the pictures to calibrate with can be read"):
+    with pytest.raises(InputError, match="none of the images to calibrate with can be read"):
         convert(sources["vision"], tmp_path / "out", options=options)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_without_pictures_is_found_before_the_checkpoint(tmp_path):
+def test_a_folder_without_images_is_found_before_the_checkpoint(tmp_path):
     (tmp_path / "empty").mkdir()
     options = ConvertOptions(scheme=Scheme(), calibrate=(str(tmp_path / "empty"),))
     with pytest.raises(InputError, match=r"no images in the folder .*empty"):
@@ -169,21 +167,21 @@ def test_a_folder_without_pictures_is_found_before_the_checkpoint(tmp_path):
 )
 def test_what_cannot_be_calibrated_is_refused(options, message):
     with pytest.raises(InputError, match=message):
-        ConvertOptions(calibrate=("pictures",), **options)
+        ConvertOptions(calibrate=("images",), **options)
 
 
 def test_calibration_without_quantization_is_refused(tmp_path):
     with pytest.raises(InputError, match="--calibrate is a way to quantize: ask for that too, with -q"):
-        prepare(tmp_path / "no-checkpoint", ConvertOptions(calibrate=("pictures",)))
+        prepare(tmp_path / "no-checkpoint", ConvertOptions(calibrate=("images",)))
 
 
-def test_a_checkpoint_that_gives_nan_is_refused(pictures, tmp_path):
+def test_a_checkpoint_that_gives_nan_is_refused(images, tmp_path):
     source = write_checkpoint(tmp_path / "source", WIDE, "mlx")
     tensors = mx.load(str(source / "model.safetensors"))
     tensors["encoder.layers.1.rms_norm1.weight"] = mx.full((128,), float("nan"))
     mx.save_safetensors(str(source / "model.safetensors"), tensors, metadata={"format": "mlx"})
-    options = ConvertOptions(scheme=Scheme(), calibrate=(str(pictures),))
-    with pytest.raises(NonFiniteError, match="the pictures to calibrate with give NaN or infinity"):
+    options = ConvertOptions(scheme=Scheme(), calibrate=(str(images),))
+    with pytest.raises(NonFiniteError, match="the images to calibrate with give NaN or infinity"):
         convert(source, tmp_path / "out", options=options)
     assert not (tmp_path / "out").exists()
 

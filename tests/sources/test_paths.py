@@ -1,4 +1,4 @@
-"""From names to pictures: files, folders, patterns."""
+"""From names to images: files, folders, patterns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TREE = (
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of pictures and other things, which is also the working directory."""
+    """A folder of images and other things, which is also the working directory."""
     for name in TREE:
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
     ids=str,
 )
-def test_names_stand_for_these_pictures(tree: Path, names: list[str], found: list[str]) -> None:
+def test_names_stand_for_these_images(tree: Path, names: list[str], found: list[str]) -> None:
     assert expand(names) == found
 
 
@@ -88,8 +88,8 @@ def test_the_order_is_the_names_and_not_the_disks(tmp_path: Path) -> None:
     names = [f"{k:02}" for k in (7, 3, 11, 0, 9, 5, 1, 10, 4, 8, 2, 6)]
     for name in names:
         (tmp_path / name).mkdir()
-        for picture in ("c.jpg", "a.jpg", "b.jpg"):
-            (tmp_path / name / picture).touch()
+        for image in ("c.jpg", "a.jpg", "b.jpg"):
+            (tmp_path / name / image).touch()
     expected = [str(tmp_path / name / f"{x}.jpg") for name in sorted(names) for x in "abc"]
     assert expand([str(tmp_path)]) == expected
 
@@ -118,7 +118,7 @@ def test_links_to_folders_are_followed_and_never_in_circles(tree: Path) -> None:
     assert sorted(expand(["sub/**"])) == sorted(expand(["sub/**/*.*"])) == sorted(expected)
 
 
-def test_links_to_pictures_are_pictures(tree: Path) -> None:
+def test_links_to_images_are_images(tree: Path) -> None:
     (tree / "sub" / "a-link.jpg").symlink_to(tree / "b.jpg")
     assert "sub/a-link.jpg" in expand(["sub"])
 
@@ -128,7 +128,7 @@ def test_a_link_to_a_folder_that_is_named_itself_is_searched(tree: Path) -> None
     assert expand(["album"]) == ["album/z.heic", "album/deep/y.webp"]
 
 
-def test_a_folder_called_like_a_picture_is_no_match_of_a_pattern(tree: Path) -> None:
+def test_a_folder_called_like_a_image_is_no_match_of_a_pattern(tree: Path) -> None:
     (tree / "folder.jpg").mkdir()
     assert expand(["*.jpg"]) == ["b.jpg"]
 
@@ -176,7 +176,7 @@ def test_what_is_excluded_is_left_out_but_not_where_it_is_named_itself(tree: Pat
         ("", "an empty name is no image"),
     ],
 )
-def test_what_stands_for_no_picture_is_refused(tree: Path, name: str, message: str) -> None:
+def test_what_stands_for_no_image_is_refused(tree: Path, name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         expand([name])
 

@@ -66,18 +66,18 @@ def test_few_items(count: int) -> None:
 
 
 def test_pixels_keep_shape_dtype_and_bits() -> None:
-    pictures = [np.random.default_rng(k).random((k + 1, 2 * k + 3, 3), dtype=np.float32) for k in range(5)]
-    results = read_ahead(pictures, lambda item: item)
-    for picture, result in zip(pictures, results, strict=True):
+    images = [np.random.default_rng(k).random((k + 1, 2 * k + 3, 3), dtype=np.float32) for k in range(5)]
+    results = read_ahead(images, lambda item: item)
+    for image, result in zip(images, results, strict=True):
         assert result.pixels is not None and result.pixels.dtype == np.float32
-        np.testing.assert_array_equal(result.pixels, picture)
+        np.testing.assert_array_equal(result.pixels, image)
 
 
 def test_a_read_only_result_will_do() -> None:
     def frozen(item: int) -> np.ndarray:
-        picture = plain(item)
-        picture.flags.writeable = False
-        return picture
+        image = plain(item)
+        image.flags.writeable = False
+        return image
 
     assert values(range(3), frozen) == [(0, 0), (1, 1), (2, 2)]
 

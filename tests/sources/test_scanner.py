@@ -224,7 +224,7 @@ def test_what_this_program_wrote_is_left_out(tmp_path: Path, name: str) -> None:
 
 def test_a_checkpoint_and_a_tour_are_left_out(tmp_path: Path) -> None:
     touched(tmp_path, "cat/a.jpg", "mlx_model/model.safetensors", "mlx_model/assets/x.png", "web/config.json")
-    touched(tmp_path, "web/x.png", "demo-output/contact-sheet.png", "demo-output/pictures/00-dog.png")
+    touched(tmp_path, "web/x.png", "demo-output/contact-sheet.png", "demo-output/images/00-dog.png")
     touched(tmp_path, "demo-output/labels.txt", "demo-output/vectors.npz")
     for name in ("mlx_model", "web"):
         (tmp_path / name / "config.json").write_text('{"model_type": "aimv2"}')

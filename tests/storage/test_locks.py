@@ -30,7 +30,7 @@ REFUSED = r"another run is training in .*: wait until it ends, or name another -
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("kind", [Progress, Metric])
 def test_a_second_run_in_the_same_folder_is_refused(options, tmp_path, kind, resume):
-    """While the first one still looks at its pictures, and while it trains."""
+    """While the first one still looks at its images, and while it trains."""
     refused = []
 
     def also(event):

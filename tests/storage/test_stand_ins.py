@@ -170,7 +170,7 @@ def test_a_file_that_a_conversion_only_copies(tiny_vision, tmp_path, name):
 @pytest.mark.parametrize(("content", "what"), [(POINTER, LFS), (PAGE, WEB)], ids=["pointer", "page"])
 def test_an_image(tmp_path, content, what):
     (tmp_path / "x.jpg").write_text(content)
-    with pytest.raises(BrokenImageError, match=f"x.jpg: not a picture that can be read, but {what}"):
+    with pytest.raises(BrokenImageError, match=f"x.jpg: not an image that can be read, but {what}"):
         decode_image(tmp_path / "x.jpg")
 
 

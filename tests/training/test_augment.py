@@ -18,16 +18,16 @@ EVERYTHING = Augmentation((0.2, 1.0), (0.5, 2.0), 0.5, 3, 15.0, 0.4, 0.4, 0.4, 0
 
 
 def applied(
-    augmentation: Augmentation, picture: Image.Image, seed: int = 0, size: Any = (28, 42)
+    augmentation: Augmentation, image: Image.Image, seed: int = 0, size: Any = (28, 42)
 ) -> np.ndarray:
-    result = augmentation.apply(picture, np.random.default_rng(seed), size)
+    result = augmentation.apply(image, np.random.default_rng(seed), size)
     assert result.mode == "RGB"
     return np.asarray(result)
 
 
 def test_nothing_is_the_default() -> None:
-    picture = smooth(28, 42)
-    np.testing.assert_array_equal(applied(Augmentation(), picture), np.asarray(picture))
+    image = smooth(28, 42)
+    np.testing.assert_array_equal(applied(Augmentation(), image), np.asarray(image))
 
 
 def test_without_a_random_crop_the_middle_is_taken() -> None:
@@ -38,29 +38,29 @@ def test_without_a_random_crop_the_middle_is_taken() -> None:
 
 @settings(max_examples=60)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32))
-def test_any_picture_gets_exactly_the_size(height: int, width: int, h: int, w: int, seed: int) -> None:
+def test_any_image_gets_exactly_the_size(height: int, width: int, h: int, w: int, seed: int) -> None:
     assert applied(EVERYTHING, smooth(height, width), seed, (h, w)).shape == (h, w, 3)
 
 
-def test_the_picture_is_left_as_it_is() -> None:
-    picture = smooth()
-    before = np.asarray(picture).copy()
+def test_the_image_is_left_as_it_is() -> None:
+    image = smooth()
+    before = np.asarray(image).copy()
     for seed in range(20):
-        applied(EVERYTHING, picture, seed, (48, 64))
-    np.testing.assert_array_equal(np.asarray(picture), before)
+        applied(EVERYTHING, image, seed, (48, 64))
+    np.testing.assert_array_equal(np.asarray(image), before)
 
 
-def test_the_same_seed_gives_the_same_picture_and_another_one_another() -> None:
+def test_the_same_seed_gives_the_same_image_and_another_one_another() -> None:
     first, again, other = (applied(EVERYTHING, smooth(), seed) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
 def test_flips_are_as_frequent_as_they_should_be() -> None:
-    picture = smooth(28, 42)
-    plain, flipped = np.asarray(picture), np.asarray(picture)[:, ::-1]
-    assert (applied(Augmentation(flip=1.0), picture) == flipped).all()
-    results = [applied(Augmentation(flip=0.3), picture, seed) for seed in range(200)]
+    image = smooth(28, 42)
+    plain, flipped = np.asarray(image), np.asarray(image)[:, ::-1]
+    assert (applied(Augmentation(flip=1.0), image) == flipped).all()
+    results = [applied(Augmentation(flip=0.3), image, seed) for seed in range(200)]
     assert all((x == plain).all() or (x == flipped).all() for x in results)
     assert 40 <= sum((x == flipped).all() for x in results) <= 80
 
@@ -90,14 +90,14 @@ def test_enough_is_decoded_for_the_smallest_crop(crop: Any, size: tuple[int, int
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
 def test_jitter_changes_what_it_is_called_after(name: str) -> None:
-    picture = Image.fromarray(np.full((28, 42, 3), (150, 100, 50), np.uint8))
-    picture.paste((60, 90, 120), (0, 0, 20, 28))
-    results = {applied(Augmentation(**{name: 0.4}), picture, seed).tobytes() for seed in range(8)}
+    image = Image.fromarray(np.full((28, 42, 3), (150, 100, 50), np.uint8))
+    image.paste((60, 90, 120), (0, 0, 20, 28))
+    results = {applied(Augmentation(**{name: 0.4}), image, seed).tobytes() for seed in range(8)}
     assert len(results) == 8
     for seed in range(8):
-        result = applied(Augmentation(**{name: 0.4}), picture, seed).astype(float)
+        result = applied(Augmentation(**{name: 0.4}), image, seed).astype(float)
         if name == "hue":
-            np.testing.assert_allclose(result.max(-1), np.asarray(picture).max(-1), atol=1)
+            np.testing.assert_allclose(result.max(-1), np.asarray(image).max(-1), atol=1)
         if name == "brightness":
             factor = result[0, -1] / (150, 100, 50)
             np.testing.assert_allclose(factor, factor[0], atol=0.02)
@@ -130,11 +130,11 @@ def test_half_a_turn_of_hue_exchanges_red_and_cyan() -> None:
 
 @pytest.mark.parametrize("number", range(len(OPERATIONS)))
 def test_operations_of_randaugment_keep_the_size_and_do_more_the_stronger_they_are(number: int) -> None:
-    picture = Image.blend(smooth(56, 56), Image.fromarray(noise(56, 56)), 0.3)
-    before = np.asarray(picture).astype(float)
+    image = Image.blend(smooth(56, 56), Image.fromarray(noise(56, 56)), 0.3)
+    before = np.asarray(image).astype(float)
     change = []
     for strength in (0.1, 0.4, 1.0):
-        result = OPERATIONS[number](picture, strength)
+        result = OPERATIONS[number](image, strength)
         assert (result.size, result.mode) == ((56, 56), "RGB")
         change.append(np.abs(np.asarray(result) - before).mean())
     if number > 2:  # those before have no strength
@@ -143,9 +143,9 @@ def test_operations_of_randaugment_keep_the_size_and_do_more_the_stronger_they_a
 
 def test_there_are_fourteen_operations_and_all_of_them_are_used() -> None:
     assert len(OPERATIONS) == 14
-    picture = Image.fromarray(noise(28, 42))
+    image = Image.fromarray(noise(28, 42))
     results = {
-        applied(Augmentation(randaugment=1, magnitude=20.0), picture, seed).tobytes() for seed in range(200)
+        applied(Augmentation(randaugment=1, magnitude=20.0), image, seed).tobytes() for seed in range(200)
     }
     assert 20 <= len(results) <= 28  # most have two directions
 
@@ -177,6 +177,6 @@ def test_values_that_make_no_sense_are_refused(fields: dict[str, Any], message: 
 
 def test_other_modes_are_refused() -> None:
     with pytest.raises(
-        InputError, match="only pictures in mode RGB are augmented, not L: use decode_image first"
+        InputError, match="only images in mode RGB are augmented, not L: use decode_image first"
     ):
         Augmentation().apply(Image.new("L", (9, 9)), np.random.default_rng(0), (9, 9))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.labelled import EDGE, NATIVE, PROCESSOR, class_folders, picture
+from helpers.labelled import EDGE, NATIVE, PROCESSOR, class_folders, image
 
 from mlx_aimv2.datasets.labelled import Dataset, Example, read_dataset
 from mlx_aimv2.errors import ImageError, InputError
@@ -26,7 +26,7 @@ EVERYTHING = BatchOptions(4, 1, STRONG, Mixing(mixup=0.4, cutmix=1.0), 0.1)
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """15 training pictures of three classes, and 4 for validation."""
+    """15 training images of three classes, and 4 for validation."""
     return read_dataset(class_folders(tmp_path_factory.mktemp("data"), cat=9, dog=6, owl=4))
 
 
@@ -40,7 +40,7 @@ def same(first: Iterable[Batch], second: Iterable[Batch]) -> bool:
     )
 
 
-def test_an_epoch_holds_every_training_picture_once(dataset: Dataset) -> None:
+def test_an_epoch_holds_every_training_image_once(dataset: Dataset) -> None:
     batches = Batches(dataset, PROCESSOR, BatchOptions(4))
     epoch = list(batches.epoch(0))
     assert [len(batch.indices) for batch in epoch] == [4, 4, 4, 3] and len(batches) == 4
@@ -91,7 +91,7 @@ def test_an_epoch_that_is_given_up_leaves_nothing_behind(dataset: Dataset) -> No
     assert same([first], [next(batches.epoch(0))])
 
 
-def test_training_pictures_differ_from_epoch_to_epoch_and_from_seed_to_seed(dataset: Dataset) -> None:
+def test_training_images_differ_from_epoch_to_epoch_and_from_seed_to_seed(dataset: Dataset) -> None:
     def of_first_example(seed: int, epoch: int) -> bytes:
         options = BatchOptions(15, seed, STRONG)
         (batch,) = Batches(dataset, PROCESSOR, options).epoch(epoch)
@@ -100,18 +100,18 @@ def test_training_pictures_differ_from_epoch_to_epoch_and_from_seed_to_seed(data
     assert len({of_first_example(seed, epoch) for seed in (0, 1) for epoch in (0, 1)}) == 4
 
 
-def test_what_happens_to_a_picture_does_not_depend_on_its_batch(dataset: Dataset) -> None:
-    def pictures(batch_size: int) -> dict[int, bytes]:
+def test_what_happens_to_a_image_does_not_depend_on_its_batch(dataset: Dataset) -> None:
+    def images(batch_size: int) -> dict[int, bytes]:
         epoch = Batches(dataset, PROCESSOR, BatchOptions(batch_size, 0, STRONG)).epoch(3)
         return {
             int(i): x.tobytes() for batch in epoch for i, x in zip(batch.indices, batch.pixels, strict=True)
         }
 
-    assert pictures(2) == pictures(15)
+    assert images(2) == images(15)
 
 
 @pytest.mark.parametrize("how", [{"split": "val"}, {"split": "val", "training": False}, {"training": False}])
-def test_only_training_pictures_are_changed(dataset: Dataset, how: dict[str, Any]) -> None:
+def test_only_training_images_are_changed(dataset: Dataset, how: dict[str, Any]) -> None:
     batches = Batches(dataset, PROCESSOR, EVERYTHING, weights=class_weights(dataset), **how)
     examples = dataset.split(how.get("split", "train"))
     for epoch in (0, 1):
@@ -125,7 +125,7 @@ def test_only_training_pictures_are_changed(dataset: Dataset, how: dict[str, Any
 
 
 def test_an_augmentation_without_a_crop_shows_what_validation_sees(dataset: Dataset, tmp_path: Path) -> None:
-    square = Example(str(picture(tmp_path / "x.png", 0, 64, 64)), (0,))
+    square = Example(str(image(tmp_path / "x.png", 0, 64, 64)), (0,))
     one = replace(dataset, train=(square,))
     (batch,) = Batches(one, PROCESSOR, BatchOptions(augmentation=Augmentation())).epoch(0)
     np.testing.assert_array_equal(batch.pixels[0], PROCESSOR(square.path))
@@ -161,7 +161,7 @@ def test_each_part_of_a_mixture_counts_as_its_class_does(dataset: Dataset) -> No
 
 def test_several_labels(tmp_path: Path) -> None:
     labels: list[tuple[int, ...]] = [(0, 1), (1,), ()]
-    examples = [Example(str(picture(tmp_path / f"{k}.png", k)), each) for k, each in enumerate(labels)]
+    examples = [Example(str(image(tmp_path / f"{k}.png", k)), each) for k, each in enumerate(labels)]
     dataset = Dataset(("red", "round"), True, tuple(examples))
     weights = class_weights(dataset)
     np.testing.assert_allclose(weights, [3 / 2, 3 / 4])
@@ -171,7 +171,7 @@ def test_several_labels(tmp_path: Path) -> None:
     np.testing.assert_allclose(batch.weights[rows], [9 / 8, 3 / 4, 1])
 
 
-def test_a_picture_that_is_gone_is_named(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_image_that_is_gone_is_named(dataset: Dataset, tmp_path: Path) -> None:
     gone = replace(dataset, train=(*dataset.train, Example(str(tmp_path / "gone.jpg"), (0,))))
     for augmentation in (None, STRONG):
         with pytest.raises(ImageError, match=r"gone\.jpg"):
@@ -217,14 +217,14 @@ def test_a_processor_that_keeps_the_long_edge_is_cropped_to_one_shape() -> None:
         (
             PROCESSOR,
             (56, 56),
-            "this checkpoint takes pictures of 28x28 pixels, not 56x56: leave the size out",
+            "this checkpoint takes images of 28x28 pixels, not 56x56: leave the size out",
         ),
         (
             NATIVE,
             (100, 224),
-            "pictures of 100x224 pixels: both edges have to be a multiple of the patch size 14",
+            "images of 100x224 pixels: both edges have to be a multiple of the patch size 14",
         ),
-        (NATIVE, (0, 14), "pictures of 0x14 pixels"),
+        (NATIVE, (0, 14), "images of 0x14 pixels"),
         (NATIVE, (14, 14000), "at most 4096"),
     ],
 )

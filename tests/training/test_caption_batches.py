@@ -1,4 +1,4 @@
-"""Batches of captions: each picture once an epoch, its captions in turn, equal ones known as equal."""
+"""Batches of captions: each image once an epoch, its captions in turn, equal ones known as equal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mlx_aimv2.training.caption_batches import PairBatches, TokenTable, same_cap
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> CaptionDataset:
-    """19 training pictures of which some have two captions, and 5 for validation."""
+    """19 training images of which some have two captions, and 5 for validation."""
     return read_captions(captioned(tmp_path_factory.mktemp("captions") / "data"))
 
 
@@ -36,7 +36,7 @@ def epochs(batches: PairBatches, *numbers: int) -> list[Any]:
     return [batch for number in numbers for batch in batches.epoch(number)]
 
 
-def test_an_epoch_takes_each_picture_once_in_batches_of_equal_size(
+def test_an_epoch_takes_each_image_once_in_batches_of_equal_size(
     dataset: CaptionDataset, processor: Processor
 ) -> None:
     batches = PairBatches(dataset, processor, BatchOptions(6))
@@ -56,7 +56,7 @@ def test_it_begins_anywhere(dataset: CaptionDataset, processor: Processor) -> No
             np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
 
-def test_captions_of_a_picture_take_turns(dataset: CaptionDataset, processor: Processor) -> None:
+def test_captions_of_a_image_take_turns(dataset: CaptionDataset, processor: Processor) -> None:
     batches, indices = PairBatches(dataset, processor), np.arange(19)
     taken = [batches.captions(indices, epoch) for epoch in range(4)]
     several = np.array([len(example.captions) == 2 for example in dataset.train])
@@ -68,7 +68,7 @@ def test_captions_of_a_picture_take_turns(dataset: CaptionDataset, processor: Pr
 
 
 def test_one_two_or_three_captions_take_turns_each_by_itself(tmp_path: Path, processor: Processor) -> None:
-    """In k epochs a picture with k captions shows each of them once, from its own first one on, and again."""
+    """In k epochs an image with k captions shows each of them once, from its own first one on, and again."""
     counts = [1, 2, 3] * 4
     rows = ["path,caption"]
     for number, count in enumerate(counts):
@@ -94,9 +94,9 @@ def test_validation_is_the_first_caption_in_the_order_of_the_examples(
     assert np.concatenate([batch.indices for batch in epochs(batches, 7)]).tolist() == list(
         range(len(dataset.val))
     )
-    for picture, captions in enumerate(batches.belonging()):
-        assert len(captions) == len(dataset.val[picture].captions)
-        assert batches.captions(np.array([picture]), 5).tolist() == captions[:1]
+    for image, captions in enumerate(batches.belonging()):
+        assert len(captions) == len(dataset.val[image].captions)
+        assert batches.captions(np.array([image]), 5).tolist() == captions[:1]
 
 
 def test_token_ids_are_those_of_the_tokenizer(processor: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_a_checkpoint_without_words(dataset: CaptionDataset, tiny_vision: Path) 
         PairBatches(dataset, load(tiny_vision)[1])
 
 
-def test_equal_captions_belong_to_all_their_pictures() -> None:
+def test_equal_captions_belong_to_all_their_images() -> None:
     np.testing.assert_array_equal(same_captions(np.array([4, 2, 9])), np.eye(3, dtype=np.float32))
     expected = [[0.5, 0, 0.5], [0, 1, 0], [0.5, 0, 0.5]]
     np.testing.assert_array_equal(same_captions(np.array([4, 2, 4])), np.array(expected, dtype=np.float32))

@@ -49,7 +49,7 @@ def test_what_is_reported_adds_up(tmp_path):
     run.loop.run()
     metrics = [event for event in run.events if isinstance(event, Metric)]
     steps = [event for event in metrics if "loss" in event.values]
-    assert [event.values["pictures"] for event in steps] == [8, 2] * 3  # of ten in batches of four
+    assert [event.values["images"] for event in steps] == [8, 2] * 3  # of ten in batches of four
     assert {(event.steps, event.epochs) for event in metrics} == {(6, 3)}
     assert all(event.values["memory_bytes"] > 0 for event in steps)
     assert [set(event.values) for event in metrics if event not in steps] == [{"val_top1", "val_loss"}] * 3

@@ -32,7 +32,7 @@ class Dice:
 
 
 def batch(count: int = 3, height: int = 8, width: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures that are all 0, all 1, all 2 ..., and one-hot targets."""
+    """Images that are all 0, all 1, all 2 ..., and one-hot targets."""
     pixels = (
         np.zeros((count, height, width, 3), np.float32)
         + np.arange(count, dtype=np.float32)[:, None, None, None]
@@ -67,7 +67,7 @@ def test_cutmix_by_hand(row: int, column: int, inside: tuple[slice, slice]) -> N
     expected = before.copy()
     expected[(slice(None), *inside)] = before[[1, 2, 0]][(slice(None), *inside)]
     np.testing.assert_array_equal(pixels, expected)
-    part = float((pixels[0, ..., 0] == 1).mean())  # of the second picture in the first
+    part = float((pixels[0, ..., 0] == 1).mean())  # of the second image in the first
     np.testing.assert_allclose(
         targets, [[1 - part, part, 0], [0, 1 - part, part], [part, 0, 1 - part]], atol=1e-6
     )

@@ -81,7 +81,7 @@ def test_batches_of_any_size_make_the_step_of_one_large_batch(rows, cuts):
         np.testing.assert_allclose(parameters(parts.model)[name], x, atol=1e-6)
 
 
-def test_a_picture_of_weight_two_counts_as_two(rows):
+def test_a_image_of_weight_two_counts_as_two(rows):
     double = Rows(*(np.concatenate([x, x[:1]]) for x in (rows.pixels, rows.targets)), np.ones(19, np.float32))
     weighted = Rows(rows.pixels, rows.targets, np.array([2.0, *[1.0] * 17], dtype=np.float32))
     assert stepper().step([double], 0.1) == pytest.approx(stepper().step([weighted], 0.1), rel=1e-5)
