@@ -12,6 +12,7 @@ from PIL import Image
 from ..errors import InputError, NonFiniteError
 from ..events import OnEvent, Progress, Skipped, ignore, warn
 from ..inference.class_names import label_texts, reading_notices
+from ..inference.probabilities import log_softmax, sigmoid
 from ..inference.stream import Embedded
 from ..inference.trained_head import check_count, logit_stream
 from ..inference.zero_shot import Labels, ZeroShotClassifier
@@ -19,7 +20,7 @@ from ..loading import AnyModel
 from ..messages import quoted
 from ..models.classifier import Classifier
 from ..processing.processor import Processor
-from .metrics import THRESHOLD, Metrics, log_softmax, measure, measure_multi_label, sigmoid
+from .metrics import THRESHOLD, Metrics, measure, measure_multi_label
 from .plots import draw_calibration, draw_confusion
 from .predictions import Labelled, Predictions
 

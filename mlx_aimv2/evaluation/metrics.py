@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..inference.probabilities import log_softmax, sigmoid
 
 BINS = 15  # of the reliability diagram, as Guo et al. 2017 have it
 TOP = 5
@@ -211,19 +212,6 @@ def measure_multi_label(logits: np.ndarray, targets: np.ndarray, labels: Sequenc
         micro_f1=_ratio(2 * hits.sum(), called.sum() + support.sum()),
         exact_match=float((predicted == truth).all(axis=1).mean()),
     )
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithms of the probabilities (N, C) float64 of logits (N, C)."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    logarithms: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return logarithms
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """The probability of every label by itself, float64."""
-    probabilities: np.ndarray = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
-    return probabilities
 
 
 def calibrate(confidence: np.ndarray, right: np.ndarray) -> tuple[CalibrationBin, ...]:

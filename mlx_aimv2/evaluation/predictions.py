@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import THRESHOLD, TOP, log_softmax, sigmoid
+from ..inference.probabilities import log_softmax, sigmoid
+from .metrics import THRESHOLD, TOP
 
 Labelled = tuple[str, tuple[int, ...]]  # an image's path, and the numbers of its labels
 SEPARATOR = ";"  # of several labels in a cell, as in tables of labelled images

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from ..errors import ImageError, InputError, NonFiniteError
-from ..evaluation.metrics import log_softmax, sigmoid
 from ..models.classifier import Classifier
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items
+from .probabilities import log_softmax, sigmoid
 from .stream import Embedded, ImageStream
 from .zero_shot import Classified, Prediction
 
