@@ -14,6 +14,7 @@ from typing import Any
 from ..adapters.targets import TARGETS
 from ..datasets.options import Columns, Reading
 from ..errors import InputError
+from ..options.fields import option
 from ..presets import DEFAULT_MODEL
 from ..storage.text_files import read_text
 from ..training.schedule import SCHEDULES
@@ -24,11 +25,6 @@ from .tasks import TASKS, TOWER_STATES, check_task
 WEIGHT_DECAY = 0.01  # of every optimizer that has one
 MAX_CONFIG = 2**20  # bytes of a YAML file
 DATA, METHOD, TRAINING, AUGMENTATION, RUN = "Data", "Method", "Training", "Augmentation", "Run"
-
-
-def option(default: Any, help: str, panel: str) -> Any:
-    """A field with what the command line says of it."""
-    return dataclasses.field(default=default, metadata={"help": help, "panel": panel})
 
 
 @dataclass(frozen=True)

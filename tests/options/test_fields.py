@@ -1,0 +1,60 @@
+"""Option fields and their checks."""
+
+import math
+from dataclasses import dataclass, fields
+
+import pytest
+
+from mlx_aimv2.errors import InputError
+from mlx_aimv2.options.fields import (
+    at_least,
+    between,
+    check_fields,
+    choices_of,
+    fraction,
+    more_than,
+    one_of,
+    option,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    count: int = option(3, "How many.", None, at_least(1))
+    rate: float | None = option(None, "How fast.", None, more_than(0))
+    warmth: float = option(0.5, "How warm.", "Panel", between(0, 1))
+    share: float = option(0.2, "How much.", None, fraction())
+    decay: float = option(1.0, "How fast it falls.", None, fraction(zero=False, whole=True))
+    colour: str = option("red", "Which colour.", None, one_of(["red", "blue"]))
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"count": 0}, "--count must be at least 1, not 0"),
+        ({"count": math.nan}, "--count must be at least 1, not nan"),
+        ({"rate": 0.0}, "--rate must be more than 0, not 0.0"),
+        ({"rate": math.inf}, "--rate must be more than 0, not inf"),
+        ({"warmth": 1.5}, "--warmth must be between 0 and 1, not 1.5"),
+        ({"share": 1}, "--share must be at least 0 and less than 1, not 1"),
+        ({"decay": 0}, "--decay must be more than 0 and at most 1, not 0"),
+        ({"colour": "green"}, "--colour 'green' is not one of red, blue"),
+    ],
+)
+def test_refusals_name_option_rule_and_value(values, message):
+    with pytest.raises(InputError) as refusal:
+        Options(**values)
+    assert str(refusal.value) == message
+
+
+def test_limits_are_valid():
+    Options(count=1, rate=1e-9, warmth=1, share=0, decay=1, colour="blue")
+
+
+def test_choices():
+    assert {field.name: choices_of(field) for field in fields(Options) if choices_of(field)} == {
+        "colour": ("red", "blue")
+    }
