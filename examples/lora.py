@@ -5,11 +5,8 @@ import random
 import tempfile
 from pathlib import Path
 
-from mlx_aimv2 import load
+from mlx_aimv2 import FinetuneOptions, TrainedClassifier, finetune, load
 from mlx_aimv2.demo.examples import training_example
-from mlx_aimv2.finetuning.options import FinetuneOptions
-from mlx_aimv2.finetuning.run import finetune
-from mlx_aimv2.inference.trained_head import TrainedClassifier
 
 EACH = 24  # images of each class
 

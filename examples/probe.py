@@ -7,10 +7,9 @@ import csv
 import tempfile
 from pathlib import Path
 
+from mlx_aimv2 import FinetuneOptions, finetune
 from mlx_aimv2.demo.captions import NUMBERS
 from mlx_aimv2.demo.examples import training_examples
-from mlx_aimv2.finetuning.options import FinetuneOptions
-from mlx_aimv2.finetuning.run import finetune
 
 with tempfile.TemporaryDirectory() as work:
     folder = Path(work)

@@ -1,12 +1,13 @@
-"""See with Apple's AIMv2 in MLX: embeddings, zero-shot labels and more, on Apple silicon and Linux.
+"""Apple's AIMv2 vision encoders in MLX: embeddings, labels, conversion and fine-tuning.
 
     from mlx_aimv2 import load, Embedder
 
     model, processor = load("apple/aimv2-large-patch14-224")
     vectors = Embedder(model, processor).images(["photo.jpg"])  # (1, 1024) float32
 
-Importing this package imports neither MLX nor Pillow; the names below do so when they are first used. On Linux
-it loads a fast BLAS, if there is one, so that MLX finds it (`mlx_aimv2.backend.device.load_blas`).
+This module holds the public names. Importing it imports neither MLX nor Pillow: each name imports its module when
+it is first used. On Linux the import loads a fast BLAS library, if there is one, so that MLX finds it
+(`mlx_aimv2.backend.device.load_blas`).
 """
 
 from __future__ import annotations
@@ -15,20 +16,53 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__ as __version__
-from .backend import threads as threads  # before anything is computed: it has to learn of forks
+from .backend import threads as threads  # first: it registers the handlers that run at a fork
 from .backend.device import load_blas, require_mlx
+from .errors import (
+    AccessTokenError,
+    Aimv2Error,
+    BackendError,
+    BrokenImageError,
+    CheckpointError,
+    ConfigError,
+    DamagedFileError,
+    ExistsError,
+    ForkedProcessError,
+    GatedRepositoryError,
+    HubError,
+    ImageError,
+    ImageTooLargeError,
+    InputError,
+    LayoutError,
+    MismatchError,
+    MissingExtraError,
+    NonFiniteError,
+    NotACheckpointError,
+    OfflineError,
+    OutputError,
+    PickleRefusedError,
+    RepositoryNotFoundError,
+    TokenizerError,
+    TrainingError,
+)
 
 if TYPE_CHECKING:
     from .config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
     from .conversion.convert import convert
     from .conversion.export import export
+    from .conversion.fuse import FuseOptions, fuse
     from .conversion.options import ConvertOptions
+    from .evaluation.retrieval import evaluate_retrieval
+    from .finetuning.options import FinetuneOptions
+    from .finetuning.run import finetune
     from .inference.embedder import Embedder
+    from .inference.trained_head import TrainedClassifier
     from .inference.zero_shot import ZeroShotClassifier
     from .loading import LoadOptions, load
     from .models.lit import Aimv2Model
     from .models.text import Aimv2TextModel
     from .models.vision import Aimv2VisionModel
+    from .quantization.scheme import Scheme
     from .vectors.reading import Vectors, read_vectors
 
 _WITHOUT_MLX = {"Aimv2Config": "config", "Aimv2TextConfig": "config", "Aimv2VisionConfig": "config"}
@@ -38,29 +72,68 @@ _WITH_MLX = {
     "Aimv2VisionModel": "models.vision",
     "ConvertOptions": "conversion.options",
     "Embedder": "inference.embedder",
+    "FinetuneOptions": "finetuning.options",
+    "FuseOptions": "conversion.fuse",
     "LoadOptions": "loading",
+    "Scheme": "quantization.scheme",
+    "TrainedClassifier": "inference.trained_head",
     "Vectors": "vectors.reading",
     "ZeroShotClassifier": "inference.zero_shot",
     "convert": "conversion.convert",
+    "evaluate_retrieval": "evaluation.retrieval",
     "export": "conversion.export",
+    "finetune": "finetuning.run",
+    "fuse": "conversion.fuse",
     "load": "loading",
     "read_vectors": "vectors.reading",
 }
 
 __all__ = [
+    "AccessTokenError",
     "Aimv2Config",
+    "Aimv2Error",
     "Aimv2Model",
     "Aimv2TextConfig",
     "Aimv2TextModel",
     "Aimv2VisionConfig",
     "Aimv2VisionModel",
+    "BackendError",
+    "BrokenImageError",
+    "CheckpointError",
+    "ConfigError",
     "ConvertOptions",
+    "DamagedFileError",
     "Embedder",
+    "ExistsError",
+    "FinetuneOptions",
+    "ForkedProcessError",
+    "FuseOptions",
+    "GatedRepositoryError",
+    "HubError",
+    "ImageError",
+    "ImageTooLargeError",
+    "InputError",
+    "LayoutError",
     "LoadOptions",
+    "MismatchError",
+    "MissingExtraError",
+    "NonFiniteError",
+    "NotACheckpointError",
+    "OfflineError",
+    "OutputError",
+    "PickleRefusedError",
+    "RepositoryNotFoundError",
+    "Scheme",
+    "TokenizerError",
+    "TrainedClassifier",
+    "TrainingError",
     "Vectors",
     "ZeroShotClassifier",
     "convert",
+    "evaluate_retrieval",
     "export",
+    "finetune",
+    "fuse",
     "load",
     "read_vectors",
 ]

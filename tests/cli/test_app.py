@@ -24,29 +24,6 @@ def test_the_command_line_loads_only_what_parses_it():
     assert not loaded_by("import mlx_aimv2.cli.app") & (HEAVY - {"typer"})
 
 
-def test_the_public_names_are_these():
-    assert mlx_aimv2.__all__ == [
-        "Aimv2Config",
-        "Aimv2Model",
-        "Aimv2TextConfig",
-        "Aimv2TextModel",
-        "Aimv2VisionConfig",
-        "Aimv2VisionModel",
-        "ConvertOptions",
-        "Embedder",
-        "LoadOptions",
-        "Vectors",
-        "ZeroShotClassifier",
-        "convert",
-        "export",
-        "load",
-        "read_vectors",
-    ]
-    assert all(getattr(mlx_aimv2, name).__name__ == name for name in mlx_aimv2.__all__)
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        mlx_aimv2.nothing  # noqa: B018
-
-
 @pytest.mark.parametrize(
     "verb", ["embed", "classify", "demo", "models", "info", "convert", "export", "evaluate", "fuse", "upload"]
 )

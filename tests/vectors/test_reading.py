@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import mlx_aimv2
 from mlx_aimv2.errors import InputError, MissingExtraError
 from mlx_aimv2.vectors.files import NOTE, PATHS, WRITERS, json_line, write
 from mlx_aimv2.vectors.reading import READERS, Vectors, read_vectors
@@ -35,11 +34,6 @@ def same(found: Vectors, rows=ROWS) -> None:
     assert found.paths == NAMES and found.fingerprint == MADE_BY
     assert found.embeddings.dtype == np.float32
     np.testing.assert_array_equal(found.embeddings, rows)
-
-
-def test_it_is_public():
-    assert mlx_aimv2.read_vectors is read_vectors and "read_vectors" in mlx_aimv2.__all__
-    assert mlx_aimv2.Vectors is Vectors
 
 
 def test_every_format_is_read():

@@ -1,0 +1,62 @@
+"""The public names of the package: which there are, that each is documented, and what importing them costs."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import mlx_aimv2
+from mlx_aimv2 import errors
+
+ROOT = Path(__file__).parents[1]
+NAMES = {
+    "Aimv2Config", "Aimv2Model", "Aimv2TextConfig", "Aimv2TextModel", "Aimv2VisionConfig", "Aimv2VisionModel",
+    "ConvertOptions", "Embedder", "FinetuneOptions", "FuseOptions", "LoadOptions", "Scheme", "TrainedClassifier",
+    "Vectors", "ZeroShotClassifier", "convert", "evaluate_retrieval", "export", "finetune", "fuse", "load",
+    "read_vectors",
+}  # fmt: skip
+ERRORS = {
+    name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)
+}
+
+
+def test_the_public_names_are_these_and_all_errors():
+    assert set(mlx_aimv2.__all__) == NAMES | ERRORS
+    assert mlx_aimv2.__all__ == sorted(mlx_aimv2.__all__)
+    assert set(dir(mlx_aimv2)) == {*mlx_aimv2.__all__, "__version__"}
+    assert all(getattr(mlx_aimv2, name).__name__ == name for name in mlx_aimv2.__all__)
+    with pytest.raises(AttributeError, match="module 'mlx_aimv2' has no attribute 'nothing'"):
+        mlx_aimv2.nothing  # noqa: B018
+
+
+def test_type_checkers_see_the_same_modules_as_python():
+    tree = ast.parse(Path(mlx_aimv2.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    static = {alias.name: node.module for node in block.body for alias in node.names}
+    assert static == mlx_aimv2._WITHOUT_MLX | mlx_aimv2._WITH_MLX
+
+
+@pytest.mark.parametrize("name", sorted(NAMES | ERRORS))
+def test_a_public_name_has_a_docstring(name):
+    value = getattr(mlx_aimv2, name)
+    text = inspect.getdoc(value)
+    assert text and not text.startswith(f"{name}(")  # which a dataclass writes for itself
+    if inspect.isclass(value):
+        methods = [
+            (key, inspect.unwrap(member.fget if isinstance(member, property) else member))
+            for key, member in vars(value).items()
+            if not key.startswith("_") and (inspect.isfunction(member) or isinstance(member, property))
+        ]
+        assert [key for key, method in methods if not method.__doc__] == []
+
+
+def test_examples_import_public_names_only():
+    deeper = {
+        (path.name, name)
+        for path in [*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("*.ipynb")]
+        for name in re.findall(r"from (mlx_aimv2\.[\w.]+) import", path.read_text(encoding="utf-8"))
+    }
+    modules = {name for path, name in deeper if path != "train_demo.py"}
+    assert modules <= {f"mlx_aimv2.demo.{name}" for name in ("captions", "examples", "scenes", "images")}
