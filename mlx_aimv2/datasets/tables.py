@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..messages import counted
-from ..sources.scanner import Rules
+from ..sources.folder_scan import Rules
 from .columns import ABSENT, CAPTION, IMAGE, LABEL, SPLIT, NoColumnError
 from .options import Reading
 from .rows import SPLIT_NAMES, Row, Rows, label_name

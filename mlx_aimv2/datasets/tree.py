@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..sources.endings import ending_of, kind_of
-from ..sources.left_out import LeftOut
-from ..sources.scanner import Rules, identity, scan_folder
+from ..sources.extensions import ending_of, kind_of
+from ..sources.folder_scan import Rules, identity, scan_folder
+from ..sources.ignored import LeftOut
 from .options import Reading
 from .rows import SPLIT_NAMES, natural
 

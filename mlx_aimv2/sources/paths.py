@@ -11,9 +11,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import InputError
-from .endings import ending_of, is_image, kind_of
-from .left_out import EXCLUDED, HIDDEN, SYSTEM, LeftOut
-from .scanner import Rules, Scan, is_system, scan_folder
+from .extensions import ending_of, is_image, kind_of
+from .folder_scan import Rules, Scan, is_system, scan_folder
+from .ignored import EXCLUDED, HIDDEN, SYSTEM, LeftOut
 
 ANY_DEPTH = "**"
 

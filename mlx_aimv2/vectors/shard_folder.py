@@ -21,9 +21,9 @@ import numpy as np
 from ..errors import InputError, OutputError
 from .file_marks import FileMark
 from .files import Fingerprint, Rows, check_grid
-from .shard_files import map_vectors, read_shard, write_shard
-from .shard_index import Row, RowIndex
-from .shard_manifest import Manifest, check_replaceable, check_same, lock_folder, read_manifest, shard_number
+from .manifest import Manifest, check_replaceable, check_same, lock_folder, read_manifest, shard_number
+from .shard_rows import Row, RowIndex
+from .shards import map_vectors, read_shard, write_shard
 
 # A shard is full at so many rows, bytes, or seconds of work.
 SHARD_ROWS, SHARD_BYTES, SHARD_S = 10_000, 256 * 2**20, 300

@@ -21,8 +21,8 @@ from ..events import Notice, OnEvent, ignore
 from ..messages import counted, size
 from ..storage.atomic import followed, replace_folder
 from .files import Fingerprint, check_grid, check_note, check_target, write
+from .manifest import check_replaceable, part_folder, read_manifest
 from .shard_folder import LockedShards, ShardFolder
-from .shard_manifest import check_replaceable, part_folder, read_manifest
 
 PART_S = 30  # seconds of work that a file may lose when its run is killed
 SIZE_ON_DISK = {".jsonl": 3.5}  # of a file, compared with its values in memory

@@ -12,9 +12,9 @@ import pytest
 
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.vectors.files import write
+from mlx_aimv2.vectors.manifest import MANIFEST, differences, lock_folder
 from mlx_aimv2.vectors.reading import read_vectors
 from mlx_aimv2.vectors.shard_folder import ShardFolder
-from mlx_aimv2.vectors.shard_manifest import MANIFEST, differences, lock_folder
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True, "revision": None}
 
@@ -232,7 +232,7 @@ def test_grids_of_two_sizes_do_not_fit_one_shard(tmp_path):
 
 LOCKER = """
 import sys, pathlib
-from mlx_aimv2.vectors.shard_manifest import lock_folder
+from mlx_aimv2.vectors.manifest import lock_folder
 lock_folder(pathlib.Path(sys.argv[1]))
 """
 

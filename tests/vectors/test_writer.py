@@ -11,8 +11,8 @@ import pytest
 
 from mlx_aimv2.errors import ExistsError, InputError, OutputError
 from mlx_aimv2.vectors.files import WRITERS, write
+from mlx_aimv2.vectors.manifest import MANIFEST, lock_folder
 from mlx_aimv2.vectors.reading import read_vectors
-from mlx_aimv2.vectors.shard_manifest import MANIFEST, lock_folder
 from mlx_aimv2.vectors.writer import WriterOptions, check_output, check_room, open_writer
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True}

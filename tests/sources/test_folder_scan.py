@@ -16,10 +16,10 @@ from PIL import Image
 
 from mlx_aimv2.processing.decode import DecodeOptions, decode_image
 from mlx_aimv2.processing.formats import FORMATS
-from mlx_aimv2.sources.endings import IMAGE_ENDINGS, KINDS, ending_of, is_image
-from mlx_aimv2.sources.left_out import LeftOut
+from mlx_aimv2.sources.extensions import IMAGE_ENDINGS, KINDS, ending_of, is_image
+from mlx_aimv2.sources.folder_scan import Rules, Scan, identity, scan_folder
+from mlx_aimv2.sources.ignored import LeftOut
 from mlx_aimv2.sources.own_files import own_files
-from mlx_aimv2.sources.scanner import Rules, Scan, identity, scan_folder
 
 
 def touched(folder: Path, *names: str) -> Path:
@@ -127,7 +127,7 @@ def test_folders_of_file_systems_without_numbers_are_all_searched(
     monkeypatch.setattr(Path, "stat", lambda self: SimpleNamespace(st_dev=stat(self).st_dev, st_ino=0))
     assert found(tmp_path)[0] == ["a/b.jpg", "c/d/e.jpg"]
     assert identity(tmp_path / "a") == identity(tmp_path / "link") != identity(tmp_path / "c")
-    monkeypatch.setattr("mlx_aimv2.sources.scanner.identity", lambda path: 1)  # or with the same for all
+    monkeypatch.setattr("mlx_aimv2.sources.folder_scan.identity", lambda path: 1)  # or with the same for all
     assert found(tmp_path)[0] == ["a/b.jpg", "c/d/e.jpg"]
 
 

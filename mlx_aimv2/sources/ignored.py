@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .endings import OTHER
+from .extensions import OTHER
 
 HIDDEN, EXCLUDED, SPECIAL, BROKEN_LINK = "hidden", "excluded", "special file", "broken link"
 OWN = "written by mlx-aimv2"

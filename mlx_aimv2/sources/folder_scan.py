@@ -11,8 +11,8 @@ from heapq import heappop, heappush
 from pathlib import Path
 
 from ..errors import InputError
-from .endings import ending_of, is_image, kind_of
-from .left_out import BROKEN_LINK, EXCLUDED, HIDDEN, OWN, REPEATED, SPECIAL, SYSTEM, LeftOut
+from .extensions import ending_of, is_image, kind_of
+from .ignored import BROKEN_LINK, EXCLUDED, HIDDEN, OWN, REPEATED, SPECIAL, SYSTEM, LeftOut
 from .own_files import own_files
 
 SYSTEM_FOLDERS = frozenset(  # of thumbnails, deleted files and programs, in small letters
