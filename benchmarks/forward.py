@@ -33,7 +33,8 @@ def measure_mlx(batch, repeats):
 
     import mlx.core as mx  # isort: skip
 
-    from mlx_aimv2.backend.device import compute_dtype, load_blas
+    from mlx_aimv2.backend.blas import load_blas
+    from mlx_aimv2.backend.device import compute_dtype
 
     config = Aimv2VisionConfig(use_head=False)
     model = Aimv2VisionModel(config)

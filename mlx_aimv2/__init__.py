@@ -7,7 +7,7 @@
 
 This module holds the public names. Importing it imports neither MLX nor Pillow: each name imports its module when
 it is first used. On Linux the import loads a fast BLAS library, if there is one, so that MLX finds it
-(`mlx_aimv2.backend.device.load_blas`).
+(`mlx_aimv2.backend.blas.load_blas`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__ as __version__
 from .backend import threads as threads  # first: it registers the handlers that run at a fork
-from .backend.device import load_blas, require_mlx
+from .backend.blas import load_blas
+from .backend.device import require_mlx
 from .errors import (
     AccessTokenError,
     Aimv2Error,

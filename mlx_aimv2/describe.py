@@ -15,7 +15,8 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from ._version import __version__
-from .backend.device import compute_dtype, gpu_available, load_blas
+from .backend.blas import load_blas
+from .backend.device import compute_dtype, gpu_available
 from .checkpoints.matching import check_fit, dtype_name
 from .config import Aimv2Config
 from .errors import Aimv2Error, ConfigError

@@ -12,7 +12,8 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from .adapters.restore import adapter_folder, check_folder, restore
-from .backend.device import blas_problem, compute_dtype, on_cpu, without_cache
+from .backend.blas import blas_problem
+from .backend.device import compute_dtype, on_cpu, without_cache
 from .backend.threads import aside, computing
 from .checkpoints.checkpoint import KEPT_FLOAT32
 from .checkpoints.checkpoint import Checkpoint as Checkpoint

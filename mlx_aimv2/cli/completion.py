@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ..backend.device import DEVICES as DEVICES
+from ..backend.device import DTYPES as DTYPES
 from ..finetuning.bounds import OPTIMIZERS
 from ..finetuning.methods import METHODS
 from ..finetuning.tasks import TASKS, TOWER_STATES
@@ -14,8 +16,6 @@ from ..training.schedule import SCHEDULES
 Complete = Callable[[str], list[str]]
 
 # As MLX need not be loaded to complete a word, what its modules know is written here again; a test compares.
-DTYPES = ("float32", "float16", "bfloat16")
-DEVICES = ("cpu", "gpu")
 DECODING = ("fast", "exact")
 BACKGROUNDS = ("white", "black", "drop")
 POOLINGS = ("auto", "mean", "max", "head", "tokens")

@@ -14,7 +14,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..backend.device import blas_problem, compute_dtype, on_cpu
+from ..backend.blas import blas_problem
+from ..backend.device import compute_dtype, on_cpu
 from ..backend.threads import computing
 from ..config import Aimv2Config, AnyConfig
 from ..errors import InputError

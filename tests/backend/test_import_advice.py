@@ -3,10 +3,11 @@
 import importlib
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
-from mlx_aimv2.backend import device as backend
+from mlx_aimv2.backend.device import require_mlx
 from mlx_aimv2.backend.import_advice import import_problem
 from mlx_aimv2.errors import BackendError
 
@@ -58,7 +59,7 @@ def test_it_is_raised_where_mlx_is_asked_for(monkeypatch):
     with pytest.raises(
         BackendError, match=r"\(libcuda\.so\.1: .*\): the driver of the NVIDIA GPU is missing"
     ):
-        backend.require_mlx()
+        require_mlx()
 
 
 def test_a_file_that_hides_mlx_is_named(tmp_path):
@@ -70,3 +71,30 @@ def test_a_file_that_hides_mlx_is_named(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert f"a file or module called mlx hides it: rename that, it is {tmp_path / 'mlx.py'}" in done.stdout
+
+
+BLOCKED = """
+    import sys
+    class Block:
+        def find_spec(self, name, path=None, target=None):
+            if name == "mlx.core":
+                raise ImportError("libmlx.so: cannot open shared object file")
+    sys.meta_path.insert(0, Block())
+    import mlx_aimv2
+    from mlx_aimv2.errors import BackendError
+    for platform in ("linux", "darwin"):
+        sys.platform = platform
+        try:
+            mlx_aimv2.load
+        except BackendError as error:
+            print(error)
+"""
+
+
+def test_without_mlx_the_public_names_say_what_to_install():
+    code = textwrap.dedent(BLOCKED)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    reason = "MLX cannot be imported (libmlx.so: cannot open shared object file): "
+    on_linux, on_mac = done.stdout.splitlines()
+    missing = f"{reason}MLX has no backend on this machine: pip install"
+    assert on_linux.startswith(f"{missing} 'mlx-aimv2[cpu]' for a CPU,") and on_mac == f"{missing} mlx"

@@ -8,7 +8,6 @@ import typing
 import pytest
 import typer.main
 
-from mlx_aimv2.backend.device import DTYPES
 from mlx_aimv2.cli import completion
 from mlx_aimv2.cli.app import NAME, app
 from mlx_aimv2.conversion import export as exporting
@@ -120,7 +119,6 @@ def test_nothing_that_computes_is_loaded(cli):
 def test_choices_are_those_of_the_modules_that_know_them():
     assert completion.POOLINGS == pooling.CHOICES
     assert completion.SCORES == zeroshot.SCORES
-    assert set(completion.DTYPES) == set(DTYPES)
     assert set(completion.DECODING) == set(typing.get_args(typing.get_type_hints(DecodeOptions)["decode"]))
     groups, bits = VALID["affine"]
     assert tuple(VALID) == completion.Q_MODES

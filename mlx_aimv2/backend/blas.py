@@ -1,0 +1,96 @@
+"""Loading a fast BLAS on Linux, before MLX is imported."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import site
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .device import on_cpu
+
+BLAS_VARIABLE = "MLX_AIMV2_BLAS"
+OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblaso.so.0", "libopenblas.so")
+BLIS = ("libblis.so.4", "libblis.so.3", "libblis.so")
+MKL = ("libmkl_rt.so.3", "libmkl_rt.so.2", "libmkl_rt.so.1", "libmkl_rt.so")
+NO_BLAS = (
+    "no fast BLAS was found, so MLX runs about forty times slower on this CPU: "
+    "apt-get install libopenblas0-pthread, or pip install mkl (x86-64)"
+)
+
+
+@dataclass(frozen=True)
+class Blas:
+    """The BLAS that MLX's CPU backend uses.
+
+    Attributes:
+        library: what this package has loaded; None where it has loaded none.
+        problem: one line on what to do, where the BLAS is slow.
+    """
+
+    library: str | None = None
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        """The library, or why there is none."""
+        return self.library or self.problem or "the one MLX was built with"
+
+
+@functools.lru_cache(maxsize=1)
+def load_blas() -> Blas:
+    """Load an optimized BLAS for the whole process, on Linux, before MLX is imported.
+
+    MLX's Linux wheel links the reference BLAS. A library that is loaded globally before MLX replaces its symbols.
+    OpenBLAS, BLIS and MKL are tried in turn, in the environment's own folder first. The variable `MLX_AIMV2_BLAS`
+    names another library, or turns this off with "off".
+
+    Returns:
+        The library, or the problem. Nothing is raised: a slow BLAS still computes.
+    """
+    choice = os.environ.get(BLAS_VARIABLE, "")
+    if not sys.platform.startswith("linux") or choice.lower() in ("off", "0", "none"):
+        return Blas()
+    if "mlx.core" in sys.modules:
+        problem = "mlx was imported before mlx_aimv2, too late for a fast BLAS: import mlx_aimv2 first"
+        return Blas(problem=None if _already_linked() else problem)
+    for name in (choice,) if choice else _candidates():
+        if _load(name):
+            return Blas(library=name)
+    return Blas(
+        problem=f"{BLAS_VARIABLE}={choice} is no BLAS library that can be loaded" if choice else NO_BLAS
+    )
+
+
+def blas_problem() -> str | None:
+    """One line on a slow BLAS, where MLX computes on a CPU with it; else None."""
+    return load_blas().problem if on_cpu() else None
+
+
+def _candidates() -> list[str]:
+    folders = [Path(sys.prefix) / "lib"]
+    if site.ENABLE_USER_SITE:
+        folders.append(Path(site.getuserbase()) / "lib")
+    names = []
+    for family in (OPENBLAS, BLIS, MKL):
+        names += [str(folder / name) for folder in folders for name in family if (folder / name).is_file()]
+        names += family
+    return names
+
+
+def _load(name: str) -> bool:
+    try:
+        return hasattr(ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL), "cblas_sgemm")
+    except OSError:
+        return False
+
+
+def _already_linked() -> bool:
+    """Whether something else has loaded a fast BLAS globally, such as `LD_PRELOAD`."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return False
+    return any(f"/{name}" in maps for name in ("libopenblas.so", "libopenblasp", "libblis", "libmkl_rt"))
