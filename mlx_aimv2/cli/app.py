@@ -7,15 +7,16 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from .._version import __version__
 from . import classify, convert, demo, embed, evaluate, export, finetune, fuse, info, models, upload
 from .help import GroupHelp, VerbHelp
-from .ui import DEBUG_VARIABLE, NAME, leave, report, show_warning
+from .ui import DEBUG_VARIABLE, NAME, RUNNING, leave, report, show_warning
 
 app = typer.Typer(
     name=NAME,
@@ -61,18 +62,49 @@ def options(
 
 
 def main() -> None:
-    """Run the command line."""
-    arguments = sys.argv[1:]
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    if "--debug" in arguments[:end]:
-        os.environ[DEBUG_VARIABLE] = "1"
-        arguments.remove("--debug")
-    warnings.showwarning = show_warning
+    """Run the command line of this process, and end the process."""
+    try:
+        _run(sys.argv[1:])
+    except SystemExit as end:
+        leave(_status(end))  # inside `except`: the traceback keeps alive what else would wait for its threads
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line as `main` does, in a process that goes on.
+
+    Args:
+        arguments: what follows the name of the program.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        _run(arguments)
+    except SystemExit as end:
+        return _status(end)
+
+
+def _run(arguments: Sequence[str]) -> NoReturn:
+    """Run a command line; `SystemExit` carries its exit status."""
+    words = list(arguments)
+    end = words.index("--") if "--" in words else len(words)
+    RUNNING.debug = "--debug" in words[:end] or bool(os.environ.get(DEBUG_VARIABLE))
+    if "--debug" in words[:end]:
+        words.remove("--debug")
+    former, warnings.showwarning = warnings.showwarning, show_warning
     _prepare_streams()
     try:
-        app(args=arguments, prog_name=NAME)
+        app(args=words, prog_name=NAME)
     except OSError as error:  # help or version onto a full disk; verbs report for themselves
-        leave(report(error))
+        raise SystemExit(report(error)) from error
+    finally:
+        warnings.showwarning = former
+        RUNNING.verb, RUNNING.debug = "", False
+    raise AssertionError("typer ends with SystemExit")
+
+
+def _status(end: SystemExit) -> int:
+    return end.code if isinstance(end.code, int) else int(end.code is not None)
 
 
 def _prepare_streams() -> None:

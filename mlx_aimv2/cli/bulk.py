@@ -76,7 +76,7 @@ def run(
     verb: str,
     unit: str = "image",
 ) -> NoReturn:
-    """Bring every result of ``stream`` to ``sink``, name what failed, and end the process.
+    """Bring every result of ``stream`` to ``sink``, name what failed, and end the verb.
 
     Whatever ends the run early (Ctrl-C, a full disk, a model that gives nonsense), what is finished is saved.
 
@@ -107,7 +107,7 @@ def run(
                     sink.add(names[item.index], item)
                     count += 1
                 shown(Progress(verb, item.index + 1, len(names), f"{unit}s"))
-    leave(NOT_ALL_DONE if shown.skipped else ALL_DONE)
+    raise SystemExit(NOT_ALL_DONE if shown.skipped else ALL_DONE)
 
 
 @contextlib.contextmanager

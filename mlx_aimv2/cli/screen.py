@@ -37,12 +37,12 @@ class Screen:
     def __call__(self, event: Event) -> None:
         """Show one event."""
         if isinstance(event, Notice):
-            say(fitted(event.message, RUNNING.get()))
+            say(fitted(event.message, RUNNING.verb))
         elif isinstance(event, Skipped):
             self.skipped += event.count
             named = f"{' '.join(str(event.source).split())}: "
             reason = " ".join(self._reasons.get(str(event.source), event.reason).split()).removeprefix(named)
-            say(f"skipped {event.source}: {fitted(reason, RUNNING.get())}")
+            say(f"skipped {event.source}: {fitted(reason, RUNNING.verb)}")
         elif isinstance(event, Metric):
             self._metric(event)
         elif event.unit == TRAINING:

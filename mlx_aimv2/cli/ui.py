@@ -9,7 +9,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable
-from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import NoReturn, ParamSpec, TypeVar
 
 from ..errors import Aimv2Error, InputError, OutputError
@@ -26,8 +26,23 @@ USUAL_COLUMNS = 80
 COMMAND = re.compile(rf"`[^`]*`|try: {NAME} .*")  # not to be broken
 HELD_SPACE = "\x1f"  # a control character, which no visible text holds
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-RUNNING: ContextVar[str] = ContextVar("verb", default="")  # the verb at work
 DEBUG_VARIABLE = "MLX_AIMV2_DEBUG"
+
+
+@dataclass
+class Running:
+    """What runs now.
+
+    Attributes:
+        verb: its name; empty between runs.
+        debug: whether errors come with their traceback.
+    """
+
+    verb: str = ""
+    debug: bool = False
+
+
+RUNNING = Running()
 
 
 def say(message: str) -> None:
@@ -111,7 +126,7 @@ def put(line: str) -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process at once, with what was printed delivered; threads that still decode are not waited for."""
+    """End the process at once, after flushing its output; threads that still decode are not waited for."""
     LIVE.abandon()
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -125,40 +140,29 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        RUNNING.set(function.__name__)
+        RUNNING.verb = function.__name__
         try:
             with interrupting():
                 return function(*args, **kwargs)
         except KeyboardInterrupt as stop:  # may say what to do about it
             say(f"interrupted: {stop}" if stop.args else "interrupted")
-            leave(status_of(stop))
-        except BrokenPipeError:  # the reader of our output has enough: `mlx-aimv2 embed … | head`
-            _drop_output()
-            leave(NOT_ALL_DONE)
+            raise SystemExit(status_of(stop)) from stop
+        except BrokenPipeError as error:  # the reader of our output has enough: `mlx-aimv2 embed … | head`
+            raise SystemExit(NOT_ALL_DONE) from error
         except Exception as error:
-            status = report(error)
-            try:
-                sys.stdout.flush()
-            except (OSError, ValueError):  # Python would try again at its end, complain, and leave with 120
-                _drop_output()
-            raise SystemExit(status) from error
+            raise SystemExit(report(error)) from error
 
     return guarded
 
 
-def _drop_output() -> None:
-    """Send what is still to be printed nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def report(error: Exception) -> int:
     """Say what went wrong; the exit status for it. With --debug, the traceback too."""
-    if os.environ.get(DEBUG_VARIABLE):
+    if RUNNING.debug:
         import traceback
 
         traceback.print_exception(error)
     if isinstance(error, Aimv2Error):
-        say(f"error: {fitted(_one_line(error), RUNNING.get())}")
+        say(f"error: {fitted(_one_line(error), RUNNING.verb)}")
         return WRONG_USAGE if isinstance(error, InputError) else NOT_ALL_DONE
     say(f"unexpected error: {type(error).__name__}: {_one_line(error)} (run again with --debug to see where)")
     return NOT_ALL_DONE

@@ -1,10 +1,15 @@
 import json
+import os
+import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 
 import mlx_aimv2
+from mlx_aimv2.cli import app, signals, ui
+from mlx_aimv2.cli.live import LIVE
 
 HEAVY = {"mlx", "mlx.core", "PIL", "numpy", "typer", "torch", "transformers", "huggingface_hub", "tokenizers"}
 
@@ -145,3 +150,23 @@ def test_without_a_backend_one_line_says_what_to_install(tmp_path, pair, photos)
     if sys.platform == "linux":
         assert "pip install 'mlx-aimv2[cpu]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_process_runs_many_verbs_and_keeps_nothing_of_them(capsys, pair, photos):
+    before = warnings.showwarning, dict(os.environ), [signal.getsignal(one) for one in signals.ENDING]
+    for _ in range(2):
+        assert app.run(["embed", str(photos), "--model", str(pair), "--device", "cpu"]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 3
+        assert app.run(["--debug", "info", "no/such"]) == 1
+        assert "Traceback" in capsys.readouterr().err
+        assert app.run(["info", "no/such"]) == 1
+        assert "Traceback" not in capsys.readouterr().err
+        assert app.run(["embed", "--txt"]) == 2
+        assert app.run(["--version"]) == 0
+        capsys.readouterr()
+    assert before == (
+        warnings.showwarning,
+        dict(os.environ),
+        [signal.getsignal(one) for one in signals.ENDING],
+    )
+    assert (ui.RUNNING.verb, ui.RUNNING.debug, LIVE.bars) == ("", False, None)
