@@ -18,14 +18,14 @@ import tempfile
 from pathlib import Path
 from statistics import mean
 
+from drawn_world.combinations import HELD_OUT_PAIRS
+from drawn_world.grammar import zero_shot_scene
+from drawn_world.painting import Conditions, paint
+from drawn_world.scenes import COLORS, SHAPES
 from drawn_world.world import WorldOptions, write_world
 
 from mlx_aimv2 import ZeroShotClassifier, convert, load
 from mlx_aimv2.checkpoints.resolve import resolve
-from mlx_aimv2.demo.combinations import HELD_OUT_PAIRS
-from mlx_aimv2.demo.grammar import zero_shot_scene
-from mlx_aimv2.demo.painting import Conditions, paint
-from mlx_aimv2.demo.scenes import COLORS, SHAPES
 from mlx_aimv2.demo.tour import TEMPLATES
 from mlx_aimv2.presets import DEMO_MODEL
 

@@ -1,10 +1,10 @@
-"""An image to a vector, in three lines."""
+"""Embed images: the vectors have unit length, so the product of two is their cosine."""
 
 from mlx_aimv2 import Embedder, load
-from mlx_aimv2.demo.examples import shown_examples
+from mlx_aimv2.demo.images import sample_images
 
-images = [example.image(224) for example in shown_examples(3)]  # or paths: ["photo.jpg"]
+images = [sample.path for sample in sample_images()[:3]]  # or your own: ["photo.jpg"]
 
-model, processor = load("demo")  # "lit" is Apple's, after a download
+model, processor = load("demo")  # for photos: load("lit"), Apple's checkpoint (a download)
 vectors = Embedder(model, processor).images(images)
 print(vectors.shape, vectors.dtype, "cosines with the first:", (vectors @ vectors[0]).round(2))

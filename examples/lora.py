@@ -1,28 +1,29 @@
-"""LoRA on a folder of images, one subfolder for each class: a small adapter, and a classifier that uses it."""
+"""Fine-tune with LoRA on a folder with one subfolder of images per class, and classify with the adapter."""
 
 import itertools
 import random
 import tempfile
 from pathlib import Path
 
-from mlx_aimv2 import FinetuneOptions, TrainedClassifier, finetune, load
-from mlx_aimv2.demo.examples import training_example
+from drawn_world.examples import training_example
 
-EACH = 24  # images of each class
+from mlx_aimv2 import FinetuneOptions, TrainedClassifier, finetune, load
+
+EACH = 24  # images per class
 
 
 def draw(folder):
-    """A folder for each of four shapes, with images of it."""
+    """Draw a folder of images for each of four shapes."""
     examples = (training_example(index, split="shapes") for index in itertools.count())
-    alone = (one for one in examples if one.scene.other is None)
-    left = dict.fromkeys(("ring", "star", "heart", "arrow"), EACH)
-    while any(left.values()):
-        example = next(alone)
+    single = (example for example in examples if example.scene.other is None)
+    missing = dict.fromkeys(("ring", "star", "heart", "arrow"), EACH)
+    while any(missing.values()):
+        example = next(single)
         shape = example.scene.thing.shape
-        if left.get(shape):
-            left[shape] -= 1
+        if missing.get(shape):
+            missing[shape] -= 1
             (folder / shape).mkdir(parents=True, exist_ok=True)
-            example.image(112).save(folder / shape / f"{left[shape]}.png")
+            example.image(112).save(folder / shape / f"{missing[shape]}.png")
 
 
 with tempfile.TemporaryDirectory() as work:
@@ -32,12 +33,12 @@ with tempfile.TemporaryDirectory() as work:
         data=str(images), model="demo", adapter_path=str(adapter), fine_tune_type="lora", epochs=8,
         learning_rate=2e-3,
     )  # fmt: skip
-    finished = finetune(options)
-    print(f"trained {finished.trainable:,} of {finished.parameters:,} numbers in {finished.seconds:.1f} s")
-    print(f"right on images it was not trained on: {finished.evaluation.metrics.top1:.0%}")
+    result = finetune(options)
+    print(f"trained {result.trainable:,} of {result.parameters:,} numbers in {result.seconds:.1f} s")
+    print(f"correct on held-out images: {result.evaluation.metrics.top1:.0%}")
 
     classifier = TrainedClassifier(*load("demo", adapter_path=adapter))
-    some = random.Random(0).sample(sorted(images.rglob("*.png")), 4)
-    for path, item in zip(some, classifier.stream([str(path) for path in some]), strict=True):
+    paths = random.Random(0).sample(sorted(images.rglob("*.png")), 4)
+    for path, item in zip(paths, classifier.stream([str(path) for path in paths]), strict=True):
         label, probability = item.predictions[0]
         print(f"{path.parent.name}: {label} {probability:.0%}")

@@ -1,14 +1,14 @@
-"""What each patch of an image is like: the grid of features, its three main directions as red, green and blue."""
+"""Show patch features as colours: the three principal components of all patches as red, green and blue."""
 
 import numpy as np
 from PIL import Image
 
 from mlx_aimv2 import Embedder, load
-from mlx_aimv2.demo.examples import shown_examples
+from mlx_aimv2.demo.images import sample_images
 
 SIDE, COUNT = 224, 6
 
-images = [example.image(SIDE) for example in shown_examples(COUNT)]
+images = [sample.open() for sample in sample_images()[:COUNT]]
 grids = Embedder(*load("demo"), pooling="tokens").images(images)  # (N, h, w, D)
 count, h, w, width = grids.shape
 

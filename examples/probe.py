@@ -1,15 +1,16 @@
-"""A linear probe: features of the frozen encoder, computed once, and one layer trained on them in a moment.
+"""Train a linear probe: one layer on features that the frozen encoder computes once.
 
-The question is how many things there are.
+The label is the number of shapes on an image.
 """
 
 import csv
 import tempfile
 from pathlib import Path
 
+from drawn_world.captions import NUMBERS
+from drawn_world.examples import training_examples
+
 from mlx_aimv2 import FinetuneOptions, finetune
-from mlx_aimv2.demo.captions import NUMBERS
-from mlx_aimv2.demo.examples import training_examples
 
 with tempfile.TemporaryDirectory() as work:
     folder = Path(work)
@@ -25,11 +26,11 @@ with tempfile.TemporaryDirectory() as work:
         data=str(folder / "labels.csv"), model="demo", adapter_path=str(folder / "probe"),
         fine_tune_type="linear", epochs=40, learning_rate=1e-2, batch_size=64,
     )  # fmt: skip
-    finished = finetune(options)
-    metrics = finished.evaluation.metrics
+    result = finetune(options)
+    metrics = result.evaluation.metrics
     for measure, value in metrics.rows():
         print(f"{measure}: {value}")
-    share = max(one.support for one in metrics.per_class) / metrics.count
+    share = max(row.support for row in metrics.per_class) / metrics.count
     macro_f1 = 2 * share / (1 + share) / len(metrics.labels)
-    print(f"the commonest number for every image: top-1 {share:.2%}, macro F1 {macro_f1:.2%}")
-    print(f"{finished.trainable:,} numbers trained in {finished.seconds:.1f} s")
+    print(f"always the most frequent number: top-1 {share:.2%}, macro F1 {macro_f1:.2%}")
+    print(f"{result.trainable:,} numbers trained in {result.seconds:.1f} s")

@@ -1,24 +1,24 @@
-"""Convert a checkpoint to fewer bits, and see what that changed: `demo` itself comes with 8."""
+"""Quantize a checkpoint, and compare its embeddings with the original's; `demo` itself has 8 bits."""
 
 import tempfile
 from pathlib import Path
 
 from mlx_aimv2 import Embedder, convert, load
-from mlx_aimv2.demo.examples import shown_examples
+from mlx_aimv2.demo.images import sample_images
 
-images = [example.image(224) for example in shown_examples(24)]
+images = [sample.path for sample in sample_images()]
 
 
-def look(name):
-    """The vectors of the images."""
-    model, processor = load(name, on_event=lambda event: None)  # do not warn that a CPU unpacks the weights
+def embed(name):
+    """Embed the sample images with a checkpoint."""
+    model, processor = load(name, on_event=lambda _: None)  # without the notices about packed weights
     return Embedder(model, processor).images(images)
 
 
 with tempfile.TemporaryDirectory() as work:
-    original = look("demo")
+    original = embed("demo")
     for bits in (8, 6, 4, 3):
         folder = convert("demo", Path(work, f"{bits}-bit"), quantize=True, q_bits=bits)
         size = (folder / "model.safetensors").stat().st_size
-        cosines = (original * look(folder)).sum(axis=1)
+        cosines = (original * embed(folder)).sum(axis=1)
         print(f"{bits} bits: {size / 1e6:.1f} MB, cosine with the original {cosines.mean():.4f}")

@@ -1,18 +1,18 @@
-"""Vectors for an app with many threads: one of them computes, and takes what waits as one batch."""
+"""Embed images in an app with many threads: one thread owns the model and computes in batches."""
 
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from mlx_aimv2 import Embedder, load
-from mlx_aimv2.demo.examples import shown_examples
+from mlx_aimv2.demo.images import sample_images
 
 
 class EmbeddingService:
-    """Inside its `with`, give it images from any thread; it gives futures of vectors, computed in batches."""
+    """A context manager whose ``embed`` any thread may call; all images that wait become one batch."""
 
-    def __init__(self, model="demo", most=16):
-        self.model, self.most, self.waiting = model, most, queue.Queue()
+    def __init__(self, model="demo", batch_size=16):
+        self.model, self.batch_size, self.waiting = model, batch_size, queue.Queue()
         self.owner, self.lock = ThreadPoolExecutor(1), threading.Lock()
 
     def __enter__(self):
@@ -24,32 +24,32 @@ class EmbeddingService:
 
     def __exit__(self, *_):
         with self.lock:
-            self.owner.shutdown(wait=False)  # from here on nothing is taken
+            self.owner.shutdown(wait=False)  # from here on embed() raises
         self.owner.shutdown()
 
     def embed(self, image):
-        """The future of an image's vector, or of the reason why there is none; raises when the `with` has ended."""
+        """The future of an image's vector or error; raises RuntimeError after the `with` block."""
         with self.lock:
             self.waiting.put((image, future := Future()))
             self.owner.submit(self._compute)
         return future
 
     def _compute(self):
-        """What waits, as one batch; often an earlier call has taken it all."""
-        jobs = [self.waiting.get() for _ in range(min(self.most, self.waiting.qsize()))]
+        """Compute all images that wait as one batch; there are none if an earlier call took them all."""
+        jobs = [self.waiting.get() for _ in range(min(self.batch_size, self.waiting.qsize()))]
         jobs = [job for job in jobs if job[1].set_running_or_notify_cancel()]
         try:
             for item in self.embedder.stream([image for image, _ in jobs]):
                 future = jobs[item.index][1]
                 future.set_exception(item.error) if item.error else future.set_result(item.vector)
-        except Exception as error:  # noqa: BLE001 - that of the batch, and the next may be fine
+        except Exception as error:  # noqa: BLE001 - the batch failed, the next may not
             for _, future in jobs:
                 if not future.done():
                     future.set_exception(error)
 
 
-images = [example.image(224) for example in shown_examples(40)]
+images = [sample.open() for sample in sample_images()] * 4
 with EmbeddingService() as service, ThreadPoolExecutor(8) as clients:
     vectors = list(clients.map(lambda image: service.embed(image).result(), images))
-    print(f"{len(vectors)} vectors of {len(vectors[0])} numbers, asked for by 8 threads")
+    print(f"{len(vectors)} vectors of {len(vectors[0])} numbers, for 8 threads")
     print("a broken image:", service.embed(b"no image").exception())

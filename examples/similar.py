@@ -1,21 +1,21 @@
-"""Images that are like an image, and images that a sentence is about: both are a product of vectors."""
+"""Search images by image and by text: both are a product of embeddings."""
 
 from mlx_aimv2 import Embedder, load
-from mlx_aimv2.demo.examples import shown_examples
+from mlx_aimv2.demo.images import sample_images
 
-examples = shown_examples(40)
+samples = sample_images()
 embedder = Embedder(*load("demo"))
-vectors = embedder.images([example.image(224) for example in examples])  # (40, P), unit length
+vectors = embedder.images([sample.path for sample in samples])  # (N, P), unit length
 
 
 def best(scores, count):
-    """The captions of the best images."""
-    return [f"    {scores[k]:+.2f}  {examples[k].caption}" for k in (-scores).argsort()[:count]]
+    """The cosines and captions of the best images."""
+    return [f"    {scores[k]:+.2f}  {samples[k].caption}" for k in (-scores).argsort()[:count]]
 
 
-print(f"like the image of {examples[0].caption}:")
+print(f"images like the image of {samples[0].caption}:")
 print("\n".join(best(vectors @ vectors[0], 4)[1:]))  # the first is the image itself
 
-for sentence in ("a red circle", "stars on a navy background", "three brown arrows"):
-    print(f"{sentence}:")
+for sentence in ("a red circle", "something on a navy background", "four brown arrows"):
+    print(f"images for {sentence!r}:")
     print("\n".join(best(vectors @ embedder.texts(sentence)[0], 3)))

@@ -1,13 +1,12 @@
-"""Labels for images without training: the labels are words, and the likeliest comes first."""
+"""Classify images without training (zero-shot): each label is a text, the most probable comes first."""
 
 from mlx_aimv2 import ZeroShotClassifier, load
-from mlx_aimv2.demo.examples import shown_examples
-from mlx_aimv2.demo.scenes import LABELS
+from mlx_aimv2.demo.images import LABELS, sample_images
 
-model, processor = load("demo")  # knows drawings; for photos: load("lit") and labels such as "a dog"
+model, processor = load("demo")  # for photos: load("lit") and labels such as "dog"
 classifier = ZeroShotClassifier(model, processor, LABELS, templates=["{}", "a {}"])
 
-examples = shown_examples(8)
-for example, predictions in zip(examples, classifier([one.image(224) for one in examples]), strict=True):
+samples = sample_images()[:8]
+for sample, predictions in zip(samples, classifier([sample.path for sample in samples]), strict=True):
     best = ", ".join(f"{label} {probability:.0%}" for label, probability in predictions[:3])
-    print(f"{example.caption}\n    {best}")
+    print(f"{sample.caption}\n    {best}")

@@ -10,6 +10,8 @@ from pathlib import Path
 import hatchling.build
 import pytest
 
+from mlx_aimv2.demo.images import sample_images
+
 ROOT = Path(__file__).parent.parent
 LARGEST = 8_000_000  # bytes that the checkpoint may add, and that the whole wheel may have
 NEEDED = {
@@ -45,7 +47,10 @@ def test_the_wheel_holds_the_checkpoint(backend, tmp_path):
         entries = {
             one.filename.removeprefix(inside): one for one in wheel.infolist() if inside in one.filename
         }
+        names = set(wheel.namelist())
     assert set(entries) >= NEEDED
+    images = {f"mlx_aimv2/demo/images/{sample.path.name}" for sample in sample_images()}
+    assert len(images) == 12 and {"mlx_aimv2/demo/captions.json", *images} <= names
     assert sum(one.compress_size for one in entries.values()) <= LARGEST
     assert built.stat().st_size <= LARGEST
 

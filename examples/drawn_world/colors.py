@@ -21,7 +21,7 @@ TRIES = 40  # to find a colour on a ground, before another ground is taken
 APART = min(distance(*two) for two in combinations(PAINTS.values(), 2))  # of the paints least apart
 
 
-def dyes(scene: Scene, seed: int | str, *, keep_things: bool = False) -> Colors:
+def any_colors(scene: Scene, seed: int | str, *, keep_things: bool = False) -> Colors:
     """Any colours for the ground of a scene, and for the things on it unless these keep their own.
 
     Things can just be told from the ground; the ink of a texture may come near to it. Neither a colour without a name

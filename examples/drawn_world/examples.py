@@ -10,9 +10,10 @@ from typing import Literal
 
 from PIL import Image
 
-from ..errors import InputError
+from mlx_aimv2.errors import InputError
+
 from .captions import Said, caption, naming_caption, near_caption, varied_caption
-from .dyes import dyes
+from .colors import any_colors
 from .grammar import SORTED_PAIRS, held_out_scene, one_kind_scene, training_scene, zero_shot_scene
 from .painting import Conditions, close_up, paint
 from .ranges import check_range
@@ -56,7 +57,7 @@ class Example:
             return close_up(self.scene, side, self.seed, conditions)
         colors = None
         if self.dyed != "nothing":
-            colors = dyes(self.scene, self.seed, keep_things=self.dyed == "ground")
+            colors = any_colors(self.scene, self.seed, keep_things=self.dyed == "ground")
         return paint(self.scene, side, self.seed, conditions, colors)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..errors import InputError
+from mlx_aimv2.errors import InputError
 
 
 def check_range(what: str, value: float, least: float, most: float = math.inf) -> None:

@@ -5,23 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..errors import InputError
+from mlx_aimv2.demo.images import COLORS, LABELS, SHAPES
+from mlx_aimv2.errors import InputError
 
-SHAPES = (
-    "circle",
-    "square",
-    "triangle",
-    "star",
-    "heart",
-    "cross",
-    "ring",
-    "crescent",
-    "diamond",
-    "arrow",
-    "semicircle",
-    "hourglass",
-)
-COLORS = ("red", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black", "white")
+__all__ = ["COLORS", "LABELS", "SHAPES", "Ground", "Scene", "Thing"]
+
 TEXTURES = ("plain", "striped", "dotted", "checkered")
 SIZES = ("small", "medium", "large")
 COUNTS = (1, 2, 3, 4)
@@ -38,8 +26,6 @@ RELATIONS = {
 }  # and the reverse
 GROUND_COLORS = ("white", "grey", "black", "beige", "navy", "mint")
 FINISHES = ("even", "fading", "speckled")
-
-LABELS = tuple(f"{color} {shape}" for shape in SHAPES for color in COLORS)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ images, logs, curves, the checkpoint of every stage, `mean-1` and `mean-2`, the 
 of `names-3` and `names-4`, and `demo`, which is `mean-2` in 8 bits, as it lies in mlx_aimv2/demo/checkpoint (with a
 card and a licence of its own). benchmarks/demo.py measures it.
 
-    python examples/train_demo.py [--work demo-training] [--images 200000] [--seed 0]
+    python examples/drawn_world/train_demo.py [--work demo-training] [--images 200000] [--seed 0]
 """
 
 import argparse
@@ -17,15 +17,16 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))  # for drawn_world
+
 from drawn_world.derived import enlarged_tensors, mean_tensors
-from drawn_world.orphans import end_with_parent
+from drawn_world.examples import training_examples
+from drawn_world.parent_process import end_with_parent
 from drawn_world.untrained import initial_tensors, write_checkpoint
 from drawn_world.vocabulary import learn_vocabulary
 from drawn_world.world import WorldOptions, processor_count, write_world
-
 from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, convert, load
 from mlx_aimv2.conversion.fuse import fuse
-from mlx_aimv2.demo.examples import training_examples
 from mlx_aimv2.errors import Aimv2Error
 from mlx_aimv2.events import Metric
 from mlx_aimv2.finetuning.options import make_options

@@ -14,7 +14,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from mlx_aimv2.demo.examples import (
+from mlx_aimv2.errors import OutputError
+from mlx_aimv2.events import OnEvent, Progress, ignore
+from mlx_aimv2.storage.atomic import new_folder
+
+from .examples import (
     Example,
     close_up_examples,
     dyed_examples,
@@ -22,14 +26,10 @@ from mlx_aimv2.demo.examples import (
     training_examples,
     zero_shot_examples,
 )
-from mlx_aimv2.demo.painting import LARGEST, SMALLEST, Conditions
-from mlx_aimv2.demo.ranges import check_range
-from mlx_aimv2.demo.scenes import LABELS
-from mlx_aimv2.errors import OutputError
-from mlx_aimv2.events import OnEvent, Progress, ignore
-from mlx_aimv2.storage.atomic import new_folder
-
-from .orphans import end_with_parent
+from .painting import LARGEST, SMALLEST, Conditions
+from .parent_process import end_with_parent
+from .ranges import check_range
+from .scenes import LABELS
 
 STAGE = "drawing"
 CHUNK = 250  # images that a process draws before it reports

@@ -1,4 +1,4 @@
-"""`mlx-aimv2 demo`: everything once, on drawn images, with the checkpoint inside the package."""
+"""`mlx-aimv2 demo`: embed, label and rank the sample images with the checkpoint inside the package."""
 
 from __future__ import annotations
 
@@ -29,21 +29,20 @@ SHOWN = 3  # neighbours, and images found for a sentence
 def demo(
     output: Annotated[Path, typer.Argument(help="The folder to write.")] = Path("demo-output"),
     model: Model = DEMO_MODEL,
-    seed: Annotated[int, typer.Option(help="Of the images.")] = 0,
-    count: Annotated[int, typer.Option(help="How many images.")] = 12,
+    count: Annotated[int, typer.Option(help="Number of images, 4 to 12.")] = 12,
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that holds something already.")
     ] = False,
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Draw a dozen images, embed them, label them, find them by sentences; all on one contact sheet. Offline."""
+    """Embed and label a dozen sample images, and rank them for sentences: one contact sheet. Offline."""
     from ..backend.device import require_mlx, use_device
 
     require_mlx()
     from ..demo.tour import TourOptions, take_tour
 
-    options = TourOptions(model, seed, count, force)
+    options = TourOptions(model, count, force)
     if device:
         use_device(device)
     with screen() as shown, _what_is_left(output.expanduser()):
@@ -60,14 +59,14 @@ def demo(
 
 @contextlib.contextmanager
 def _what_is_left(folder: Path) -> Iterator[None]:
-    """An interruption says what is left in the folder, and how to draw again."""
+    """Add to an interruption that the folder is incomplete, and how to repeat."""
     try:
         yield
     except KeyboardInterrupt as stop:
         from ..demo.findings import IMAGES
 
         if (folder / IMAGES).is_dir():
-            stop.args = (f"{folder} is unfinished: --force draws it again",)
+            stop.args = (f"{folder} is incomplete: --force replaces it",)
         raise
 
 

@@ -1,1 +1,1 @@
-"""Things to try the package on without a network: a world of drawn images, a checkpoint, a tour."""
+"""The demo: a checkpoint and sample images inside the package, and a tour of what a model does with them."""

@@ -1,4 +1,4 @@
-"""What came of a tour: images with what a model says of them, sentences with what it finds."""
+"""Results of the demo's tour: images with predictions and neighbours, sentences with ranked images."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from pathlib import Path
 from typing import Any
 
 from ..inference.zero_shot import Prediction
-from .examples import Example
+from .images import SampleImage
 
 IMAGES, LABELS_FILE, VECTORS, SHEET = "images", "labels.txt", "vectors.npz", "contact-sheet.png"
-KEPT = 5  # images that are told of each sentence
+TOP = 5  # predictions, neighbours and ranked images that are reported
 
 
 @dataclass(frozen=True)
 class TourImage:
-    """A drawn image, and what the model says of it.
+    """An image with the model's predictions.
 
     Attributes:
         path: its file.
-        example: what is on it.
-        predictions: the likeliest labels, best first.
-        neighbours: the numbers of the images most like it and their cosines, best first.
+        sample: the sample image that the file is a copy of.
+        predictions: the most probable labels, best first.
+        neighbours: the indices of the most similar images and their cosines, best first.
     """
 
     path: Path
-    example: Example
+    sample: SampleImage
     predictions: list[Prediction]
     neighbours: list[tuple[int, float]]
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels that are true of it, one for each kind of thing."""
-        return tuple(thing.label for thing in self.example.scene.things)
+        """The correct labels, one for each kind of shape on the image."""
+        return self.sample.labels
 
     @property
     def is_right(self) -> bool:
-        """Whether the best prediction names a thing that is there."""
+        """Whether the best prediction is a correct label."""
         return self.predictions[0][0] in self.labels
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence about one image, and the images that the model finds with it.
+    """The caption of an image, and all images ranked for it.
 
     Attributes:
         text: the sentence.
-        own: the number of the image that it is about.
-        ranking: the numbers of all images and their cosines, best first.
+        own: the index of the image that it describes.
+        ranking: the indices of all images and their cosines, best first.
     """
 
     text: str
@@ -56,13 +56,13 @@ class Sentence:
 
     @property
     def rank(self) -> int:
-        """Where its own image stands, from 1."""
+        """The rank of its own image, from 1."""
         return [number for number, _ in self.ranking].index(self.own) + 1
 
 
 @dataclass(frozen=True)
 class Step:
-    """A part of the work and how long it took."""
+    """A step of the tour and its duration."""
 
     name: str
     seconds: float
@@ -70,13 +70,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Tour:
-    """What was done, and what came of it.
+    """The results of a tour.
 
     Attributes:
-        folder: with the images, their vectors and the contact sheet.
+        folder: contains the images, their vectors and the contact sheet.
         model: the name of the checkpoint.
         images: in the order of their files.
-        sentences: about some of them.
+        sentences: the captions of some images.
         steps: in order.
     """
 
@@ -88,11 +88,11 @@ class Tour:
 
     @property
     def right(self) -> int:
-        """Of how many images the best prediction names a thing that is there."""
+        """The number of images whose best prediction is correct."""
         return sum(image.is_right for image in self.images)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values for JSON."""
+        """All results as JSON values."""
         return {
             "folder": str(self.folder),
             "model": self.model,
@@ -107,7 +107,7 @@ class Tour:
     def _image_entry(self, image: TourImage) -> dict[str, Any]:
         return {
             "path": str(image.path),
-            "caption": image.example.caption,
+            "caption": image.sample.caption,
             "labels": list(image.labels),
             "predictions": [{"label": label, "score": score} for label, score in image.predictions],
             "right": image.is_right,
@@ -116,8 +116,8 @@ class Tour:
 
     def _sentence_entry(self, sentence: Sentence) -> dict[str, Any]:
         own = str(self.images[sentence.own].path)
-        found = self._scored(sentence.ranking[:KEPT])
-        return {"text": sentence.text, "path": own, "rank": sentence.rank, "images": found}
+        ranked = self._scored(sentence.ranking[:TOP])
+        return {"text": sentence.text, "path": own, "rank": sentence.rank, "images": ranked}
 
-    def _scored(self, numbers: list[tuple[int, float]]) -> list[dict[str, Any]]:
-        return [{"path": str(self.images[k].path), "score": score} for k, score in numbers]
+    def _scored(self, scores: list[tuple[int, float]]) -> list[dict[str, Any]]:
+        return [{"path": str(self.images[k].path), "score": score} for k, score in scores]

@@ -3,11 +3,11 @@
 import random
 
 import numpy as np
+from drawn_world.examples import shown_examples
+from drawn_world.placement import places
+from drawn_world.surfaces import ground_pixels, own_colors
 
 from mlx_aimv2 import Embedder, load
-from mlx_aimv2.demo.examples import shown_examples
-from mlx_aimv2.demo.placement import places
-from mlx_aimv2.demo.surfaces import ground_pixels, own_colors
 
 SIDE, GRID = 84, 6
 

@@ -6,11 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from helpers.caption_reading import read_caption
-from hypothesis import given
-from hypothesis import strategies as st
-
-from mlx_aimv2.demo.captions import (
+from drawn_world.captions import (
     ALTERNATIVES,
     NUMBERS,
     Said,
@@ -20,8 +16,11 @@ from mlx_aimv2.demo.captions import (
     varied_caption,
     words_of_things,
 )
-from mlx_aimv2.demo.grammar import held_out_scene, one_kind_scene, training_scene
-from mlx_aimv2.demo.scenes import COLORS, SHAPES, TEXTURES, Ground, Scene, Thing
+from drawn_world.grammar import held_out_scene, one_kind_scene, training_scene
+from drawn_world.scenes import COLORS, SHAPES, TEXTURES, Ground, Scene, Thing
+from helpers.caption_reading import read_caption
+from hypothesis import given
+from hypothesis import strategies as st
 
 SEEDS = st.integers(0, 2**64)
 GROUND = Ground("grey")

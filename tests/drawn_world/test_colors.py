@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from mlx_aimv2.demo.combinations import HELD_OUT_PAIRS
-from mlx_aimv2.demo.dyes import dyes
-from mlx_aimv2.demo.examples import dyed_examples
-from mlx_aimv2.demo.scenes import COLORS, SHAPES, Ground, Scene, Thing
-from mlx_aimv2.demo.surfaces import PAINTS, distance, ink_for, own_colors
+from drawn_world.colors import any_colors
+from drawn_world.combinations import HELD_OUT_PAIRS
+from drawn_world.examples import dyed_examples
+from drawn_world.scenes import COLORS, SHAPES, Ground, Scene, Thing
+from drawn_world.surfaces import PAINTS, distance, ink_for, own_colors
 
 
 def nearest(color):
@@ -25,14 +24,14 @@ def alone(shape, color="red", finish="even"):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_things_can_be_told_from_their_ground_and_their_texture(shape, finish):
     for seed in range(20):
-        colors = dyes(alone(shape, finish=finish), seed)
+        colors = any_colors(alone(shape, finish=finish), seed)
         for fill, ink in colors.things.values():
             assert min(distance(fill, side) for side in colors.ground) >= 90
             assert distance(fill, ink) >= 50
 
 
 def test_they_are_of_all_kinds_on_grounds_of_all_kinds_near_and_far():
-    every = [dyes(alone("square"), seed) for seed in range(600)]
+    every = [any_colors(alone("square"), seed) for seed in range(600)]
     fills = np.array([fill for colors in every for fill, _ in colors.things.values()])
     grounds = np.array([colors.ground[0] for colors in every])
     for found in (fills, grounds):
@@ -50,7 +49,7 @@ def test_neither_fill_nor_ink_looks_like_a_held_out_pair():
     every = [one for one in dyed_examples(6000, 7) if one.dyed == "everything"]
     assert len(every) == 3000
     for example in every:
-        for thing, both in dyes(example.scene, example.seed).things.items():
+        for thing, both in any_colors(example.scene, example.seed).things.items():
             never = [name for shape, name in HELD_OUT_PAIRS if shape == thing.shape]
             for one in both:
                 assert nearest(one) not in never
@@ -61,7 +60,7 @@ def test_neither_fill_nor_ink_looks_like_a_held_out_pair():
 def test_things_may_keep_their_own_colours_on_any_ground(color):
     for seed in range(20):
         scene = alone("ring", color, "fading")
-        colors = dyes(scene, seed, keep_things=True)
+        colors = any_colors(scene, seed, keep_things=True)
         fill, ink = colors.things[scene.thing]
         assert (fill, ink) == (PAINTS[color], ink_for(PAINTS[color], colors.ground))
         assert min(distance(fill, side) for side in colors.ground) >= 90
@@ -70,11 +69,11 @@ def test_things_may_keep_their_own_colours_on_any_ground(color):
 
 def test_each_kind_of_thing_has_its_own_and_a_seed_always_the_same():
     example = next(one for one in dyed_examples(50) if one.scene.other is not None)
-    found = dyes(example.scene, "seed")
-    assert found == dyes(example.scene, "seed") != dyes(example.scene, "another")
+    found = any_colors(example.scene, "seed")
+    assert found == any_colors(example.scene, "seed") != any_colors(example.scene, "another")
     assert found.things[example.scene.thing] != found.things[example.scene.other]
 
 
 def test_a_fading_ground_fades_and_an_even_one_does_not():
-    assert len(set(dyes(alone("star", finish="fading"), 1).ground)) == 2
-    assert len(set(dyes(alone("star"), 1).ground)) == 1
+    assert len(set(any_colors(alone("star", finish="fading"), 1).ground)) == 2
+    assert len(set(any_colors(alone("star"), 1).ground)) == 1

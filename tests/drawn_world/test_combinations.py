@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from drawn_world.combinations import HELD_OUT_PAIRS, HELD_OUT_TEXTURES, is_held_out
+from drawn_world.scenes import COLORS, LABELS, SHAPES, TEXTURES, Thing
 from helpers.held_out import HELD_OUT_LABELS
-
-from mlx_aimv2.demo.combinations import HELD_OUT_PAIRS, HELD_OUT_TEXTURES, is_held_out
-from mlx_aimv2.demo.scenes import COLORS, LABELS, SHAPES, TEXTURES, Thing
 
 
 def test_about_an_eighth_of_the_pairs_is_held_out():

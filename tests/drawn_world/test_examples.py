@@ -6,26 +6,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn_world import examples
+from drawn_world.captions import caption
+from drawn_world.colors import any_colors
+from drawn_world.combinations import HELD_OUT_TEXTURES, is_held_out_pair
+from drawn_world.examples import (
+    close_up_examples,
+    dyed_examples,
+    retrieval_examples,
+    shown_examples,
+    training_example,
+    training_examples,
+    zero_shot_examples,
+)
+from drawn_world.painting import Conditions
+from drawn_world.scenes import COLORS, LABELS, SHAPES, Ground
+from drawn_world.surfaces import PAINTS
 from helpers.caption_reading import read_caption
 from helpers.held_out import HELD_OUT_LABELS, is_for_training
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_aimv2.demo import examples
-from mlx_aimv2.demo.captions import caption
-from mlx_aimv2.demo.combinations import HELD_OUT_TEXTURES, is_held_out_pair
-from mlx_aimv2.demo.dyes import dyes
-from mlx_aimv2.demo.examples import (
-    close_up_examples,
-    dyed_examples,
-    retrieval_examples,
-    training_example,
-    training_examples,
-    zero_shot_examples,
-)
-from mlx_aimv2.demo.painting import Conditions
-from mlx_aimv2.demo.scenes import COLORS, LABELS, SHAPES, Ground
-from mlx_aimv2.demo.surfaces import PAINTS
 from mlx_aimv2.errors import InputError
 
 
@@ -87,7 +88,7 @@ def test_a_dyed_image_is_the_same_but_for_its_colours(dyed):
         np.asarray(replace(example, scene=scene, dyed=how).image(84, clear), int) for how in (dyed, "nothing")
     )
     thing = np.abs(own - np.median(own, axis=(0, 1))).max(axis=2) > 20
-    colors = dyes(scene, example.seed, keep_things=dyed == "ground")
+    colors = any_colors(scene, example.seed, keep_things=dyed == "ground")
     ((fill, _),) = colors.things.values()
     for where, expected in ((thing, fill), (~thing, colors.ground[0])):
         assert np.abs(np.median(other[where], axis=0) - expected).max() < 15
@@ -116,8 +117,36 @@ def test_retrieval_examples_are_of_different_held_out_scenes():
         assert is_held_out_pair(example.scene.thing)
 
 
+@pytest.mark.parametrize("count", [0, 1, 4, 12, 40])
+def test_the_images_show_held_out_combinations_of_every_kind(count):
+    examples = shown_examples(count)
+    assert len(examples) == count
+    assert all(is_held_out_pair(one.scene.thing) for one in examples)
+    assert sum(one.scene.other is not None for one in examples) == count - round(2 / 3 * count)
+    assert len({one.seed for one in examples}) == count
+    assert shown_examples(count) == examples
+
+
+def test_shapes_and_colours_come_twice_only_when_all_have_come():
+    alone = [one.scene.thing.label for one in shown_examples(18) if one.scene.other is None]
+    assert len(set(alone)) == len(alone) == 12
+    alone = [one.scene.thing.label for one in shown_examples(45) if one.scene.other is None]
+    assert sorted({alone.count(label) for label in alone}) == [2]
+
+
+def test_another_seed_shows_others():
+    assert shown_examples(6, 1) != shown_examples(6, 0)
+
+
 def test_refuses_counts_that_cannot_be():
-    for make in (training_examples, close_up_examples, dyed_examples, zero_shot_examples, retrieval_examples):
+    for make in (
+        training_examples,
+        close_up_examples,
+        dyed_examples,
+        zero_shot_examples,
+        retrieval_examples,
+        shown_examples,
+    ):
         with pytest.raises(InputError, match="the count is -1, but has to be 0 or more"):
             make(-1)
 

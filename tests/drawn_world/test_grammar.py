@@ -5,11 +5,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from helpers.held_out import is_for_training
-
-from mlx_aimv2.demo.combinations import HELD_OUT_PAIRS, is_held_out_pair
-from mlx_aimv2.demo.grammar import held_out_scene, one_kind_scene, training_scene, zero_shot_scene
-from mlx_aimv2.demo.scenes import (
+from drawn_world.combinations import HELD_OUT_PAIRS, is_held_out_pair
+from drawn_world.grammar import held_out_scene, one_kind_scene, training_scene, zero_shot_scene
+from drawn_world.scenes import (
     COLORS,
     COUNTS,
     FINISHES,
@@ -20,7 +18,8 @@ from mlx_aimv2.demo.scenes import (
     SIZES,
     TEXTURES,
 )
-from mlx_aimv2.demo.surfaces import goes_on
+from drawn_world.surfaces import goes_on
+from helpers.held_out import is_for_training
 
 
 def test_training_scenes_hold_everything_but_what_is_held_out():

@@ -6,9 +6,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-
-from mlx_aimv2.demo.outlines import FILLED, shape_mask
-from mlx_aimv2.demo.scenes import SHAPES
+from drawn_world.outlines import FILLED, shape_mask
+from drawn_world.scenes import SHAPES
 
 
 def mask(shape: str, turn: float = 0.0) -> np.ndarray:

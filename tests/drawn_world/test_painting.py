@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn_world import painting
+from drawn_world.grammar import one_kind_scene, training_scene
+from drawn_world.painting import COVERED, Conditions, close_up, paint
+from drawn_world.placement import Place, places
+from drawn_world.scenes import COLORS, SHAPES, SIZES, TEXTURES, Ground, Scene, Thing
+from drawn_world.surfaces import PAINTS, ground_colors, ground_pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_aimv2.demo import painting
-from mlx_aimv2.demo.grammar import one_kind_scene, training_scene
-from mlx_aimv2.demo.painting import COVERED, Conditions, close_up, paint
-from mlx_aimv2.demo.placement import Place, places
-from mlx_aimv2.demo.scenes import COLORS, SHAPES, SIZES, TEXTURES, Ground, Scene, Thing
-from mlx_aimv2.demo.surfaces import PAINTS, ground_colors, ground_pixels
 from mlx_aimv2.errors import InputError
 
 CLEAR = Conditions(turn=0, light=0, blur=0, noise=0, occlusion=0)

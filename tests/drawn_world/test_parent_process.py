@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 
-from drawn_world.orphans import end_with_parent
+from drawn_world.parent_process import end_with_parent
 
 PARENT = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 import multiprocessing
-from drawn_world.orphans import end_with_parent
+from drawn_world.parent_process import end_with_parent
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent)
     print(pool.submit(os.getpid).result(), flush=True)

@@ -6,12 +6,11 @@ import math
 import random
 from itertools import combinations
 
+from drawn_world.grammar import held_out_scene, training_scene
+from drawn_world.placement import DIAMETERS, places
+from drawn_world.scenes import POSITIONS, RELATIONS, Ground, Scene, Thing
 from hypothesis import given
 from hypothesis import strategies as st
-
-from mlx_aimv2.demo.grammar import held_out_scene, training_scene
-from mlx_aimv2.demo.placement import DIAMETERS, places
-from mlx_aimv2.demo.scenes import POSITIONS, RELATIONS, Ground, Scene, Thing
 
 
 @given(st.integers(0, 2**64))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from drawn_world.scenes import COLORS, LABELS, SHAPES, Ground, Scene, Thing
 
-from mlx_aimv2.demo.scenes import COLORS, LABELS, SHAPES, Ground, Scene, Thing
 from mlx_aimv2.errors import InputError
 
 THING, OTHER, GROUND = Thing("triangle", "red"), Thing("circle", "blue"), Ground("grey")

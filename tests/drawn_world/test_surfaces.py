@@ -7,9 +7,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-
-from mlx_aimv2.demo.scenes import COLORS, GROUND_COLORS, TEXTURES, Ground, Thing
-from mlx_aimv2.demo.surfaces import (
+from drawn_world.scenes import COLORS, GROUND_COLORS, TEXTURES, Ground, Thing
+from drawn_world.surfaces import (
     GROUNDS,
     PAINTS,
     distance,

@@ -17,7 +17,14 @@ from mlx_aimv2.errors import InputError
 from mlx_aimv2.storage.locks import locked
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, str(ROOT / "examples" / "train_demo.py"), "--work", "work", "--images", "7000"]
+COMMAND = [
+    sys.executable,
+    str(ROOT / "examples" / "drawn_world" / "train_demo.py"),
+    "--work",
+    "work",
+    "--images",
+    "7000",
+]
 ENVIRONMENT = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from drawn_world.captions import caption
+from drawn_world.examples import training_examples
 from drawn_world.vocabulary import BOS, EOS, LEAST, Vocabulary, learn_vocabulary, write_vocabulary
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_aimv2.demo.captions import caption
-from mlx_aimv2.demo.examples import training_examples
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.processing.tokenizer import Tokenizer
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from drawn_world import world
+from drawn_world.examples import close_up_examples, dyed_examples, training_example
+from drawn_world.painting import Conditions
+from drawn_world.scenes import LABELS
 from drawn_world.world import WorldOptions, write_world
 from helpers.held_out import HELD_OUT_LABELS
 from PIL import Image
@@ -17,9 +20,6 @@ from PIL import Image
 from mlx_aimv2.datasets.folders import read_folders
 from mlx_aimv2.datasets.options import Reading
 from mlx_aimv2.datasets.tree import read_tree
-from mlx_aimv2.demo.examples import close_up_examples, dyed_examples, training_example
-from mlx_aimv2.demo.painting import Conditions
-from mlx_aimv2.demo.scenes import LABELS
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import Progress
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mlx_aimv2.demo.scenes import Ground, Scene, Thing
+from drawn_world.scenes import Ground, Scene, Thing
 
 NUMBERS = {"a": 1, "an": 1, "two": 2, "three": 3, "four": 4}
 THING = r"(a|an|two|three|four) (?:(small|large) )?(plain|striped|dotted|checkered) (\w+) (\w+)"

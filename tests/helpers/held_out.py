@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlx_aimv2.demo.combinations import HELD_OUT_PAIRS, is_held_out
-from mlx_aimv2.demo.scenes import Scene
+from drawn_world.combinations import HELD_OUT_PAIRS, is_held_out
+from drawn_world.scenes import Scene
 
 HELD_OUT_LABELS = tuple(f"{color} {shape}" for shape, color in sorted(HELD_OUT_PAIRS))
 
