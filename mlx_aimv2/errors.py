@@ -37,6 +37,11 @@ from __future__ import annotations
 class Aimv2Error(Exception):
     """Base of everything this package raises on purpose."""
 
+    @classmethod
+    def reading(cls, path: object, error: Exception) -> Aimv2Error:
+        """The error for a file or folder that cannot be read, with the system's reason."""
+        return cls(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
+
 
 class InputError(Aimv2Error, ValueError):
     """An argument has a wrong type, value or shape."""
@@ -132,6 +137,11 @@ class TrainingError(NonFiniteError):
 
 class OutputError(Aimv2Error, OSError):
     """A result cannot be written."""
+
+    @classmethod
+    def writing(cls, path: object, error: Exception) -> OutputError:
+        """The error for a file or folder that cannot be written, with the system's reason."""
+        return cls(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}")
 
 
 class ExistsError(OutputError, InputError):

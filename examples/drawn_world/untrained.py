@@ -21,7 +21,7 @@ from mlx_aimv2.loading import make_model
 from mlx_aimv2.models.lit import Aimv2Model
 from mlx_aimv2.models.vision import sine_cosine_positions
 from mlx_aimv2.processing.image_settings import find_settings, write_settings
-from mlx_aimv2.storage.atomic import new_folder, save_tensors
+from mlx_aimv2.storage.atomic import new_folder
 from mlx_aimv2.storage.json_files import write_json
 
 from .vocabulary import LEAST, Vocabulary, write_vocabulary
@@ -129,7 +129,7 @@ def write_checkpoint(
     with new_folder(folder) as partial:
         stored = {name: mx.contiguous(x.astype(dtype)) for name, x in tensors.items()}
         note = "mlx" if layout in ("mlx", "apple-mlx") else "pt"
-        save_tensors(partial / "model.safetensors", stored, note)
+        mx.save_safetensors(str(partial / "model.safetensors"), stored, metadata={"format": note})
         write_json(partial / "config.json", era)
         write_settings(partial, find_settings(partial, config).config)
         if isinstance(config, Aimv2Config):

@@ -70,7 +70,7 @@ def save_adapter(folder: Path, model: nn.Module, config: AdapterConfig, base: Or
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise OutputError.writing(folder, error) from error
     entry = _config_entry(encoder, list(layers), config, base)
     with replacing_together(folder / SAVING, CONFIG) as partial:
         write_tensors(partial / TENSORS, tensors, note)

@@ -46,7 +46,7 @@ def find_weights(folder: Path, weights: str | None = None) -> tuple[Path, ...]:
     try:
         names = {entry.name for entry in folder.iterdir() if not entry.is_dir()}
     except OSError as error:
-        raise NotACheckpointError(f"{folder} cannot be read: {error.strerror or error}") from error
+        raise NotACheckpointError.reading(folder, error) from error
     entry = choose_weights(names, str(folder), weights)
     if entry != INDEX:
         return (_weight_file(folder, entry),)
@@ -142,7 +142,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]
                 raise DamagedFileError(f"{path} is not a safetensors file, or is cut off: download it again")
             raw = file.read(length)
     except OSError as error:
-        raise DamagedFileError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise DamagedFileError.reading(path, error) from error
     try:
         header = json.loads(raw, object_pairs_hook=_no_name_twice, parse_int=whole_number)
     except (ValueError, RecursionError) as error:

@@ -41,7 +41,7 @@ def read_flax(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
         with path.open("rb") as file:
             return _Walk(path, file).tensors(), {}
     except OSError as error:
-        raise DamagedFileError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise DamagedFileError.reading(path, error) from error
 
 
 class _Walk:

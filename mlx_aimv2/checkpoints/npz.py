@@ -60,7 +60,7 @@ def read_npz(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
                         raise DamagedFileError(f"{path}: its header is damaged ({name} is in it twice)")
                     tensors[name] = info
     except OSError as error:
-        raise DamagedFileError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise DamagedFileError.reading(path, error) from error
     except (struct.error, *ZIP_TROUBLE) as error:
         raise DamagedFileError(
             f"{path} is not an .npz file, or is damaged ({error}): download it again"

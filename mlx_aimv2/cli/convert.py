@@ -114,12 +114,11 @@ def convert(
 
     require_mlx()
     from ..conversion.convert import convert_and_report
-    from ..conversion.options import ConvertOptions, asked_scheme, prepare
+    from ..conversion.options import ConvertOptions, prepare
     from ..conversion.target_folder import target_folder
     from ..publishing.upload import check_access, check_name, upload
     from ..sources.paths import find_images
 
-    scheme = asked_scheme(quantize, q_bits, q_group_size, q_mode, quant_predicate, bool(calibrate))
     if format == "npz" and max_shard_size is not None:
         raise InputError("--format npz is one file: leave --max-shard-size out")
     if private and upload_repo is None:
@@ -129,10 +128,6 @@ def convert(
     if device:
         use_device(device)
     options = ConvertOptions(
-        dtype=dtype,
-        scheme=scheme,
-        quant_predicate=quant_predicate,
-        dequantize=dequantize,
         max_shard_bytes=parse_size(max_shard_size or SHARD_SIZE),
         format=format,
         weights=weights,
@@ -144,6 +139,16 @@ def convert(
         exclude=tuple(exclude),
         card_name=upload_repo,
         force=force,
+    )
+    options = ConvertOptions.from_mlx_lm(
+        options,
+        dtype=dtype,
+        quantize=quantize,
+        q_bits=q_bits,
+        q_group_size=q_group_size,
+        q_mode=q_mode,
+        quant_predicate=quant_predicate,
+        dequantize=dequantize,
     )
     with screen() as shown:
         if dry_run:

@@ -122,7 +122,7 @@ def put(line: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"stdout cannot be written: {error.strerror or error}") from error
+        raise OutputError.writing("stdout", error) from error
 
 
 def leave(status: int) -> NoReturn:

@@ -35,7 +35,7 @@ from ..quantization.gptq import Packed
 from ..sources.paths import find_images
 from ..storage.atomic import new_folder
 from ..storage.json_files import write_json
-from .options import Conversion, ConvertOptions, asked_scheme, prepare
+from .options import Conversion, ConvertOptions, prepare
 from .plan import LAYERS, Planned, layer_number, vision_prefix
 from .target_folder import card_facts, check_apart, check_space, config_entry, copy_files, target_folder
 
@@ -46,14 +46,9 @@ def convert(
     dtype: str | None = None,
     revision: str | None = None,
     *,
-    quantize: bool = False,
-    q_bits: int | None = None,
-    q_group_size: int | None = None,
-    q_mode: str | None = None,
-    quant_predicate: str | None = None,
-    dequantize: bool = False,
     options: ConvertOptions | None = None,
     on_event: OnEvent = ignore,
+    **mlx_lm: Any,
 ) -> Path:
     """Write a checkpoint in this package's own format. The names of the arguments are mlx-lm's.
 
@@ -62,14 +57,10 @@ def convert(
         mlx_path: the folder to write; it must not exist (but see ``options.force``), and appears whole or not at all.
         dtype: float32, float16 or bfloat16; None for what ``options`` say, or what the source is stored in.
         revision: branch, tag or commit of the repository.
-        quantize: quantize the layers' weights; the four arguments that follow say how, and are refused without it.
-        q_bits: bits of a quantized weight; None for the mode's own.
-        q_group_size: weights that share a scale; None for the mode's own.
-        q_mode: affine (the default), mxfp4, nvfp4 or mxfp8.
-        quant_predicate: a recipe of mixed bits, such as mixed_4_6.
-        dequantize: unpack a quantized source.
-        options: size of the files, calibration, report, and the rest; the arguments above go first.
+        options: size of the files, calibration, report, and the rest.
         on_event: called with progress and notices.
+        **mlx_lm: mlx-lm's other arguments, such as ``quantize=True, q_bits=4``; see `ConvertOptions.from_mlx_lm`.
+            They override ``options``.
 
     Returns:
         The folder.
@@ -78,18 +69,11 @@ def convert(
         InputError: an option that the source does not allow, or no images to calibrate or compare with.
         OutputError: the folder exists already, does not fit on the disk, or cannot be written.
         CheckpointError: the source is no checkpoint, or is damaged.
-        TokenizerError: images were asked for, and the source's tokenizer files are missing or wrong.
-        NonFiniteError: what is to be quantized holds NaN or infinity.
-        HubError: the source cannot be had from the Hub.
+        TokenizerError: the comparison or calibration needs the source's tokenizer files, which are missing or wrong.
+        NonFiniteError: a tensor that is to be quantized holds NaN or infinity.
+        HubError: the Hub does not deliver the source.
     """
-    given: dict[str, Any] = {
-        "dtype": dtype,
-        "quant_predicate": quant_predicate,
-        "dequantize": dequantize or None,
-    }
-    given["scheme"] = asked_scheme(quantize, q_bits, q_group_size, q_mode, quant_predicate)
-    given = {name: value for name, value in given.items() if value is not None}
-    options = dataclasses.replace(options or ConvertOptions(), **given)
+    options = ConvertOptions.from_mlx_lm(options, dtype=dtype, **mlx_lm)
     return convert_and_report(hf_path, mlx_path, options, revision, on_event).folder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import mlx.core as mx
@@ -84,39 +84,61 @@ class ConvertOptions:
         if self.max_shard_bytes < 1:
             raise InputError(f"a shard must hold at least 1 byte, not {self.max_shard_bytes}")
 
+    @classmethod
+    def from_mlx_lm(  # its arguments are mlx-lm's, one by one
+        cls,
+        options: ConvertOptions | None = None,
+        *,
+        dtype: str | None = None,
+        quantize: bool = False,
+        q_bits: int | None = None,
+        q_group_size: int | None = None,
+        q_mode: str | None = None,
+        quant_predicate: str | None = None,
+        dequantize: bool = False,
+    ) -> ConvertOptions:
+        """Options under the names that mlx-lm gives them; an argument that is left out keeps what ``options`` say.
 
-def asked_scheme(
-    quantize: bool,
-    bits: int | None,
-    group_size: int | None,
-    mode: str | None,
-    quant_predicate: str | None,
-    calibrate: bool = False,
-) -> Scheme | None:
-    """The scheme that mlx-lm's arguments ask for; None for no quantization, which ``quantize`` alone decides.
+        Args:
+            options: everything that mlx-lm has no argument for.
+            dtype: float32, float16 or bfloat16.
+            quantize: quantize the layers' weights; without it, the four arguments that follow are refused.
+            q_bits: bits of a quantized weight; None for the mode's own.
+            q_group_size: weights that share a scale; None for the mode's own.
+            q_mode: affine (the default), mxfp4, nvfp4 or mxfp8.
+            quant_predicate: a recipe of mixed bits, such as mixed_4_6.
+            dequantize: unpack a quantized source.
 
-    Raises:
-        InputError: one says how to quantize and nothing is to be quantized, they contradict each other, or MLX has no
-            kernel for it.
-    """
-    details = {
-        "q_bits": bits is not None,
-        "q_group_size": group_size is not None,
-        "q_mode": mode is not None,
-        "quant_predicate": quant_predicate is not None,
-        "calibrate": calibrate,
-    }
-    if not quantize:
-        if given := [f"--{name.replace('_', '-')}" for name, is_given in details.items() if is_given]:
-            flags, verb = " and ".join(given), "says" if len(given) == 1 else "say"
+        Raises:
+            InputError: an argument says how to quantize and ``quantize`` is not set, two contradict each other, or
+                MLX has no kernel for the scheme.
+        """
+        options = options or cls()
+        details = {"q_bits": q_bits, "q_group_size": q_group_size, "q_mode": q_mode}
+        flags = [
+            name
+            for name, value in (details | {"quant_predicate": quant_predicate}).items()
+            if value is not None
+        ]
+        if options.calibrate and not (options.scheme or options.quant_predicate):
+            flags.append("calibrate")
+        if flags and not quantize:
+            names = " and ".join(f"--{name.replace('_', '-')}" for name in flags)
             raise InputError(
-                f"{flags} {verb} how to quantize, and nothing is quantized without -q (in Python, quantize=True):"
-                f" add it, or leave {flags} out"
+                f"{names} {'says' if len(flags) == 1 else 'say'} how to quantize, and nothing is quantized without -q"
+                f" (in Python, quantize=True): add it, or leave {names} out"
             )
-        return None
-    if quant_predicate is not None and bits is not None:
-        raise InputError(f"the recipe {quant_predicate} says the bits itself: leave q_bits (--q-bits) out")
-    return make_scheme(mode or "affine", bits, group_size)
+        if quant_predicate is not None and q_bits is not None:
+            raise InputError(
+                f"the recipe {quant_predicate} says the bits itself: leave q_bits (--q-bits) out"
+            )
+        return replace(
+            options,
+            dtype=dtype or options.dtype,
+            scheme=make_scheme(q_mode or "affine", q_bits, q_group_size) if quantize else options.scheme,
+            quant_predicate=quant_predicate or options.quant_predicate,
+            dequantize=dequantize or options.dequantize,
+        )
 
 
 @dataclass(frozen=True)

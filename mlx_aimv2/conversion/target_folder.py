@@ -102,7 +102,7 @@ def copy_files(checkpoint: Checkpoint, folder: Path) -> None:
             with path.open("rb") as file:
                 data = file.read(MAX_SMALL + 1)
         except OSError as error:
-            raise DamagedFileError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise DamagedFileError.reading(path, error) from error
         found, is_prose = stand_in(data[:LOOK]), name.startswith(("LICENSE", "README"))
         if found is not None and not (is_prose and found == WEB_PAGE_FOUND):  # a licence may be a page
             raise DamagedFileError(f"{path} is {found}")

@@ -115,7 +115,7 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise OutputError.writing(folder, error) from error
 
 
 def _copy(folder: Path, samples: list[SampleImage]) -> list[Path]:

@@ -44,7 +44,7 @@ def write_report(folder: Path, evaluation: Reported) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error.strerror or error}") from error
+        raise OutputError.writing(folder, error) from error
     text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
     with replacing_together(folder / ".report", REPORT) as partial:
         for name, plot in plots.items():

@@ -167,7 +167,7 @@ def compute_features(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise OutputError.writing(folder, error) from error
     files = FeatureFiles(folder, _key(examples, {**made_by, "pooling": classifier.pooling}), len(examples))
     start = files.ready()
     on_event(Progress("computing features", start, len(examples)))

@@ -208,7 +208,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     try:
         size = Path(path).stat().st_size
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise InputError.reading(path, error) from error
     if size > MAX_CONFIG:
         raise InputError(f"{path} is too large for a configuration")
     text = read_text(path)

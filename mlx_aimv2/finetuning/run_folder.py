@@ -67,7 +67,7 @@ def check_folder(folder: Path, resume: bool) -> None:
     try:
         taken = folder.is_dir() and any(_taken(folder))
     except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from error
+        raise InputError.reading(folder, error) from error
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name another --adapter-path")
     if resume and (folder / TASK).is_file() and not (folder / STATE).is_file():
@@ -104,7 +104,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise OutputError.writing(folder, error) from error
 
 
 def _taken(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all, also where the power fails.
+"""Atomic writes: files and folders that appear whole or not at all, even if the power fails.
 
-They are written under a partial name beside their place, which the writer holds a lock on; data reaches the disk
-before the name does. What a killed run left is removed by the next one that writes to the same place.
+They are written under a partial name beside their place, which the writer locks; data reaches the disk before the
+name does. The next run that writes to the same place removes what a killed run left.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import mlx.core as mx
 
 from ..errors import ExistsError, OutputError
 
@@ -106,10 +104,6 @@ def _exists_already(path: Path) -> ExistsError:
     return ExistsError(f"{path} exists already: name another folder, or remove it")
 
 
-def _reason(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path} cannot be written: {error.strerror or error}")
-
-
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write to the path this yields; it becomes ``path`` when all is well, and is removed when not.
@@ -131,7 +125,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OutputError:
         raise
     except OSError as error:
-        raise _reason(path, error) from error
+        raise OutputError.writing(path, error) from error
 
 
 @contextlib.contextmanager
@@ -160,7 +154,7 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     except OutputError:
         raise
     except OSError as error:
-        raise _reason(path, error) from error
+        raise OutputError.writing(path, error) from error
 
 
 def _rename(partial: Path, path: Path) -> None:
@@ -206,18 +200,6 @@ def _exchange(one: Path, other: Path) -> bool:
     if failed and number not in UNSUPPORTED:
         raise OSError(number, os.strerror(number))
     return not failed
-
-
-def save_tensors(path: Path, tensors: Mapping[str, mx.array], note: str) -> None:
-    """Write a safetensors file whose metadata says `{"format": note}`.
-
-    Raises:
-        OutputError: it cannot be written, as on a full disk.
-    """
-    try:
-        mx.save_safetensors(str(path), dict(tensors), metadata={"format": note})
-    except RuntimeError as error:  # MLX's type for everything that goes wrong with a file
-        raise OutputError(f"{path} cannot be written: {error}") from error
 
 
 def sync_tree(folder: Path) -> None:

@@ -47,7 +47,7 @@ def read_small_text(path: Path, error: type[Aimv2Error] = ConfigError) -> str:
             raise error(f"{path}: {size} bytes is too large for a configuration")
         data = path.read_bytes()
     except OSError as problem:
-        raise error(f"{path} cannot be read: {problem.strerror or problem}") from problem
+        raise error.reading(path, problem) from problem
     if (found := stand_in(data[:LOOK])) is not None:
         raise error(f"{path} is {found}")
     try:

@@ -1,75 +1,61 @@
-"""One run in a folder at a time: a lock that ends with its process, however that ends."""
+"""Folder locks: one run at a time writes to a folder. A lock ends with its process, however that ends."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import InputError, OutputError
+from filelock import BaseFileLock, FileLock, Timeout
+
+from ..errors import Aimv2Error, InputError, OutputError
 
 LOCK = ".lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # of some network file systems
+
+
+def lock_folder(folder: Path, refusal: Aimv2Error) -> BaseFileLock:
+    """Lock a folder; `release` ends the lock. On a file system without locks, lock nothing.
+
+    Args:
+        folder: the folder, which exists.
+        refusal: the error to raise if another run holds the lock.
+
+    Raises:
+        Aimv2Error: ``refusal``.
+        OutputError: the folder cannot be written.
+    """
+    lock = FileLock(folder / LOCK, thread_local=False)
+    try:
+        folder.stat()  # filelock would make a missing folder
+        # filelock refuses a file that another run removes meanwhile: the second attempt gets a new file
+        lock.acquire(timeout=0.05, poll_interval=0.03)
+    except Timeout as error:
+        raise refusal from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise OutputError.writing(folder, error) from error
+    return lock
 
 
 @contextlib.contextmanager
 def locked(folder: Path, option: str = "--adapter-path") -> Iterator[None]:
-    """Hold the lock of a folder. Where the file system has no locks, nothing is locked.
+    """Lock the folder of a training run, and remove the lock file afterwards.
 
     Args:
-        folder: what is locked.
-        option: that names another folder.
+        folder: the folder, which exists.
+        option: the option that names another folder.
 
     Raises:
-        InputError: another run holds it.
+        InputError: another run holds the lock.
         OutputError: the folder cannot be written.
     """
-    path = folder / LOCK
-    try:
-        descriptor = _acquired(path)
-    except BlockingIOError as error:
-        raise InputError(
-            f"another run is training in {folder}: wait until it ends, or name another {option}"
-        ) from error
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+    refusal = f"another run is training in {folder}: wait until it ends, or name another {option}"
+    lock = lock_folder(folder, InputError(refusal))
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(descriptor)
-
-
-def _acquired(path: Path) -> int:
-    """The descriptor that holds the lock.
-
-    Raises:
-        BlockingIOError: another one does.
-    """
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if _lock(descriptor) and not _is_there(path, descriptor):
-            os.close(descriptor)  # the run that had it has just ended and removed it
-            continue
-        return descriptor
-
-
-def _lock(descriptor: int) -> bool:
-    """Whether the lock could be had; some network file systems have none."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise
-    except OSError:
-        return False
-    return True
-
-
-def _is_there(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+            (folder / LOCK).unlink()
+        lock.release()

@@ -63,7 +63,7 @@ def finish_swap(swap: Path, last: str) -> None:
         sync(folder)
         swap.rmdir()
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise OutputError.writing(folder, error) from error
 
 
 def swapped(path: Path, swap: Path) -> Path:

@@ -97,7 +97,7 @@ class RunFolder:
         try:
             path.parent.mkdir(exist_ok=True)
         except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+            raise OutputError.writing(path, error) from error
         write_tensors(path, arrays, {NOTE: note})
 
     def end(self) -> None:
@@ -178,7 +178,7 @@ class RunFolder:
             with (self.folder / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise OutputError(f"{self.folder / LOG} cannot be written: {error.strerror or error}") from error
+            raise OutputError.writing(self.folder / LOG, error) from error
         place.lines += 1
 
     def read_log(self) -> list[dict[str, Any]]:

@@ -220,7 +220,7 @@ def check_target(path: Path, names: Sequence[str] = (), force: bool = True) -> N
     except OutputError:
         raise
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise OutputError.writing(path, error) from error
 
 
 def check_note(path: Path, fingerprint: Fingerprint, force: bool) -> None:

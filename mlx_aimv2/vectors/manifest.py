@@ -1,8 +1,7 @@
-"""The manifest of a folder of embeddings: the shards that count and what made them; and who may write there."""
+"""The manifest of a folder of embeddings: the shards that count and what made them."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -14,7 +13,7 @@ from ..errors import InputError, OutputError
 from ..storage.atomic import replacing
 from .files import Fingerprint
 
-MANIFEST, LOCK = "manifest.json", ".lock"
+MANIFEST = "manifest.json"
 PART = ".part"
 SHARD_NAME = re.compile(r"embeddings-(\d{5,})\.npz")
 SHOWN = {"name": "model", "normalized": "unit length"}  # what parts of a fingerprint are called in messages
@@ -24,30 +23,6 @@ INDIFFERENT = ("name", "revision", "layout")  # where the checkpoint lay, which 
 def part_folder(path: Path) -> Path:
     """The folder of shards that takes the vectors of a run until its result is whole, beside that result."""
     return path.with_name(f"{path.name}{PART}")
-
-
-def lock_folder(folder: Path) -> int:
-    """Keep other runs out of a folder of shards; the system lets go of it when this process ends.
-
-    Returns:
-        The descriptor that holds the lock.
-
-    Raises:
-        OutputError: another run is writing there, or the folder cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written to: {error.strerror or error}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise OutputError(
-            f"another run is writing to {folder}: wait for it, or name another folder"
-        ) from error
-    return descriptor
 
 
 @dataclass(frozen=True)
@@ -132,7 +107,7 @@ def _visible(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise OutputError(f"{folder} cannot be read: {error.strerror or error}") from error
+        raise OutputError.reading(folder, error) from error
 
 
 def identity(fingerprint: Fingerprint) -> dict[str, Any]:

@@ -283,4 +283,4 @@ class RecordFile:
             with contextlib.suppress(OSError):
                 self._file.truncate(whole)
                 self._file.seek(whole)
-            raise OutputError(f"{self.path} cannot be written: {error.strerror or error}") from error
+            raise OutputError.writing(self.path, error) from error

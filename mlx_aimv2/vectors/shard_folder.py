@@ -8,7 +8,6 @@ changed is embedded again, and the shard with its old row is written anew withou
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, OutputError
+from ..storage.locks import lock_folder
 from .file_marks import FileMark
 from .files import Fingerprint, Rows, check_grid
-from .manifest import Manifest, check_replaceable, check_same, lock_folder, read_manifest, shard_number
+from .manifest import Manifest, check_replaceable, check_same, read_manifest, shard_number
 from .shard_rows import Row, RowIndex
 from .shards import map_vectors, read_shard, write_shard
 
@@ -72,7 +72,7 @@ class ShardFolder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"{folder} cannot be made: {error.strerror or error}") from error
+            raise OutputError.writing(folder, error) from error
         self._open()
         self._since = time.monotonic()
 
@@ -277,7 +277,12 @@ class LockedShards:
             InputError: the folder holds vectors of another model, something else altogether, or is damaged.
             OutputError: another run is writing there, or the folder cannot be written to.
         """
-        self.release = weakref.finalize(self, os.close, lock_folder(folder))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError.writing(folder, error) from error
+        busy = OutputError(f"another run is writing to {folder}: wait for it, or name another folder")
+        self.release = weakref.finalize(self, lock_folder(folder, busy).release)
         try:
             try:
                 self.folder = ShardFolder(folder, fingerprint, seconds=seconds, texts=texts)

@@ -234,7 +234,7 @@ def test_a_report_is_the_old_or_the_new_one_whatever_fails(learned, shades, tmp_
 def test_a_report_where_nothing_can_be_written(learned, shades, tmp_path):
     (tmp_path / "file").touch()
     found = evaluate_classifier(*learned, shades, LABELS)
-    with pytest.raises(OutputError, match=r"file.*cannot be made: "):
+    with pytest.raises(OutputError, match=r"file.*cannot be written: "):
         write_report(tmp_path / "file" / "report", found)
 
 

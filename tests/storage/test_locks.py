@@ -1,4 +1,4 @@
-"""One run in a folder at a time."""
+"""Folder locks."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ import pytest
 
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.vectors.files import write
-from mlx_aimv2.vectors.manifest import MANIFEST, differences, lock_folder
+from mlx_aimv2.vectors.manifest import MANIFEST, differences
 from mlx_aimv2.vectors.reading import read_vectors
-from mlx_aimv2.vectors.shard_folder import ShardFolder
+from mlx_aimv2.vectors.shard_folder import LockedShards, ShardFolder
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True, "revision": None}
 
@@ -217,7 +217,7 @@ def test_a_shard_that_is_gone_or_damaged_is_named(tmp_path, damage):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="file/out cannot be made: Not a directory"):
+    with pytest.raises(OutputError, match="file/out cannot be written: Not a directory"):
         ShardFolder(tmp_path / "file" / "out", MADE_BY)
 
 
@@ -232,8 +232,11 @@ def test_grids_of_two_sizes_do_not_fit_one_shard(tmp_path):
 
 LOCKER = """
 import sys, pathlib
-from mlx_aimv2.vectors.manifest import lock_folder
-lock_folder(pathlib.Path(sys.argv[1]))
+from mlx_aimv2.errors import OutputError
+from mlx_aimv2.storage.locks import lock_folder
+lock = lock_folder(pathlib.Path(sys.argv[1]), OutputError("locked"))
+print("locked", flush=True)
+sys.stdin.read()
 """
 
 
@@ -241,16 +244,15 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
     import subprocess
     import sys
 
-    wait = LOCKER + "print('locked', flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", wait, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOCKER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "locked\n"
         with pytest.raises(
             OutputError, match=r"another run is writing to .*: wait for it, or name another folder"
         ):
-            lock_folder(tmp_path)
-    assert subprocess.run([sys.executable, "-c", LOCKER, tmp_path]).returncode == 0
+            LockedShards(tmp_path, MADE_BY)
+    LockedShards(tmp_path, MADE_BY).release()
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mlx_aimv2.errors import ExistsError, InputError, OutputError
+from mlx_aimv2.storage.locks import lock_folder
 from mlx_aimv2.vectors.files import WRITERS, write
-from mlx_aimv2.vectors.manifest import MANIFEST, lock_folder
+from mlx_aimv2.vectors.manifest import MANIFEST
 from mlx_aimv2.vectors.reading import read_vectors
 from mlx_aimv2.vectors.writer import WriterOptions, check_output, check_room, open_writer
 
@@ -229,9 +230,12 @@ def test_grids_of_two_sizes_do_not_fit_one_file_also_when_a_shard_is_full(tmp_pa
 
 
 def test_two_runs_do_not_write_one_file(tmp_path, names):
-    lock_folder(tmp_path / "v.npz.part")
+    folder = tmp_path / "v.npz.part"
+    folder.mkdir()
+    lock = lock_folder(folder, OutputError("locked"))
     with pytest.raises(OutputError, match=r"another run is writing to .*v\.npz\.part"):
         run(tmp_path / "v.npz", names)
+    lock.release()
 
 
 # --- folders
