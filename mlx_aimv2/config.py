@@ -96,6 +96,11 @@ class Aimv2VisionConfig:
             raise ConfigError(f"config: a native model needs hidden_size in fours, not {self.hidden_size}")
 
     @property
+    def vision(self) -> Aimv2VisionConfig:
+        """This configuration; of an image-text pair, that of its vision encoder."""
+        return self
+
+    @property
     def grid(self) -> int:
         """Patches on a side of a fixed-size image."""
         return self.image_size // self.patch_size
@@ -189,6 +194,11 @@ class Aimv2Config:
         if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 1 <= scale < math.inf:
             raise ConfigError(f"config: max_logit_scale must be a finite number of at least 1, not {scale!r}")
 
+    @property
+    def vision(self) -> Aimv2VisionConfig:
+        """The configuration of the vision encoder."""
+        return self.vision_config
+
     @classmethod
     def from_dict(cls, data: Json) -> Aimv2Config:
         """Read a whole config.json of the pair, of either era.
@@ -219,22 +229,6 @@ class Aimv2Config:
 
 AnyConfig = Aimv2Config | Aimv2VisionConfig
 C = TypeVar("C", Aimv2Config, Aimv2VisionConfig, Aimv2TextConfig)
-
-
-def vision_of(config: AnyConfig) -> Aimv2VisionConfig:
-    """The configuration of the vision encoder."""
-    return config.vision_config if isinstance(config, Aimv2Config) else config
-
-
-def config_from_dict(data: Json) -> AnyConfig:
-    """The config of a pair where ``data`` has a text part, else of a vision encoder.
-
-    Raises:
-        ConfigError: a value has the wrong type or contradicts another.
-    """
-    if "text_config" in data or "vision_config" in data:
-        return Aimv2Config.from_dict(data)
-    return Aimv2VisionConfig.from_dict(data)
 
 
 def _build(cls: type[C], data: Json) -> C:

@@ -20,7 +20,7 @@ from .backend.device import compute_dtype, gpu_available
 from .checkpoints.matching import check_fit, dtype_name
 from .config import Aimv2Config
 from .errors import Aimv2Error, ConfigError
-from .loading import Checkpoint, LoadOptions, make_model
+from .loading import Checkpoint, make_model
 from .processing.build import build_processor
 from .processing.image_settings import find_settings
 from .processing.tokenizer import Tokenizer
@@ -88,7 +88,7 @@ def _problem(checkpoint: Checkpoint, expected: dict[str, mx.array]) -> str | Non
         expected = dict(tree_flatten(model.parameters()))
     try:
         check_fit(expected, checkpoint.outline, checkpoint.unknown, "the checkpoint")
-        build_processor(checkpoint.resolved.folder, checkpoint.config, LoadOptions())
+        build_processor(checkpoint.resolved.folder, checkpoint.config)
     except Aimv2Error as error:
         return str(error)
     return None

@@ -26,7 +26,7 @@ from .checkpoints.matching import check_fit, dtype_name
 from .checkpoints.position_table import table_name, table_size
 from .checkpoints.prefixes import described
 from .checkpoints.resolve import resolve
-from .config import Aimv2Config, AnyConfig, vision_of
+from .config import Aimv2Config, AnyConfig
 from .errors import CheckpointError, ConfigError, InputError, MismatchError
 from .events import Notice, OnEvent, warn
 from .models.classifier import Classifier
@@ -141,7 +141,15 @@ def load(
     if (problem := blas_problem()) is not None:
         emit(Notice(problem))
     model = build_model(checkpoint, target, options.keep_quantized, emit)
-    processor = build_processor(checkpoint.resolved.folder, checkpoint.config, options, settings, emit)
+    processor = build_processor(
+        checkpoint.resolved.folder,
+        checkpoint.config,
+        options.decode,
+        options.native,
+        settings,
+        options.interpolate_positions,
+        emit,
+    )
     return (model if adapter_path is None else aside(restore)(model, folder, options.any_base)), processor
 
 
@@ -160,7 +168,7 @@ def at_resolution(
             the model takes any size.
         ConfigError: its settings for images are damaged.
     """
-    size, vision = options.image_size, vision_of(checkpoint.config)
+    size, vision = options.image_size, checkpoint.config.vision
     if options.interpolate_positions:
         if size is None and not vision.is_native:
             size = made_size(checkpoint.resolved.folder, checkpoint.config, settings)
@@ -253,7 +261,7 @@ def check_model(model: AnyModel, checkpoint: Checkpoint, tensors: Mapping[str, m
     wrong = [name for name, x in expected.items() if name in tensors and tensors[name].shape != x.shape]
     size = table_size(tensors, checkpoint.config)
     if wrong == [table_name(checkpoint.config)] and size is not None:
-        told = vision_of(checkpoint.config).image_size
+        told = checkpoint.config.vision.image_size
         raise MismatchError(
             f"{source}: its position table is for {size} x {size} pixels, and its config.json says image_size {told}:"
             " correct that, or resample the table with --interpolate-positions"
@@ -270,7 +278,7 @@ def origin_of(checkpoint: Checkpoint, dtype: mx.Dtype) -> Origin:
         layout=checkpoint.layout.name,
         dtype=dtype_name(dtype),
         quantization=str(checkpoint.quantization) if checkpoint.quantization else None,
-        image_size=vision_of(checkpoint.config).image_size if checkpoint.resampled else None,
+        image_size=checkpoint.config.vision.image_size if checkpoint.resampled else None,
     )
 
 

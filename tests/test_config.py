@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
-from mlx_aimv2.config import config_from_dict
 from mlx_aimv2.errors import ConfigError
 
 APPLE_VISION = {
@@ -108,9 +107,9 @@ def test_an_eos_may_be_a_list_of_one():
     assert Aimv2TextConfig.from_dict({"eos_token_id": [7]}).eos_token_id == 7
 
 
-def test_both_kinds_are_told_apart():
-    assert isinstance(config_from_dict(APPLE_PAIR), Aimv2Config)
-    assert isinstance(config_from_dict(APPLE_VISION), Aimv2VisionConfig)
+def test_vision_is_the_vision_encoders_part():
+    pair, vision = Aimv2Config.from_dict(APPLE_PAIR), Aimv2VisionConfig.from_dict(APPLE_VISION)
+    assert pair.vision is pair.vision_config and vision.vision is vision
 
 
 def test_written_and_read_again_it_is_the_same(config):
@@ -121,10 +120,12 @@ def test_written_and_read_again_it_is_the_same(config):
             assert getattr(again, field.name) == getattr(config, field.name)
 
 
-@pytest.mark.parametrize("data", [APPLE_VISION, APPLE_PAIR], ids=["vision", "pair"])
-def test_what_was_read_is_written_under_transformers_names(data):
-    first = config_from_dict(data)
-    again = config_from_dict(json.loads(json.dumps(first.to_dict())))
+@pytest.mark.parametrize(
+    ("kind", "data"), [(Aimv2VisionConfig, APPLE_VISION), (Aimv2Config, APPLE_PAIR)], ids=["vision", "pair"]
+)
+def test_what_was_read_is_written_under_transformers_names(kind, data):
+    first = kind.from_dict(data)
+    again = kind.from_dict(json.loads(json.dumps(first.to_dict())))
     assert again.to_dict() == first.to_dict()
 
 

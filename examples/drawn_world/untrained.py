@@ -18,7 +18,6 @@ from mlx_aimv2.checkpoints.layouts import LAYOUTS
 from mlx_aimv2.config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.loading import make_model
-from mlx_aimv2.models.lit import Aimv2Model
 from mlx_aimv2.models.vision import sine_cosine_positions
 from mlx_aimv2.processing.image_settings import find_settings, write_settings
 from mlx_aimv2.storage.atomic import new_folder
@@ -69,7 +68,7 @@ def initial_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
     """
     with _seeded(seed):
         model = make_model(config)
-    vision = model.vision_model if isinstance(model, Aimv2Model) else model
+    vision = model.vision
     if "position_embedding" in vision.embeddings:
         h = w = vision.config.grid
         positions = sine_cosine_positions(h, w, vision.config.hidden_size)

@@ -114,20 +114,15 @@ def put_on(model: Aimv2Model | Aimv2VisionModel, folder: Path, any_base: bool = 
     if has_adapter(folder):
         apply_adapter(model, folder, any_base)
     if has_trunk(folder):
-        load_trunk(folder, trunk_of(model))
+        load_trunk(folder, model.vision)
         if (origin := getattr(model, "origin", None)) is not None:
             model.origin = dataclasses.replace(origin, adapter=trunk_hash(folder))
     if has_trained(folder) and (origin := getattr(model, "origin", None)) is not None:
         model.origin = dataclasses.replace(origin, adapter=trained_hash(folder, origin.adapter))
 
 
-def trunk_of(model: Aimv2Model | Aimv2VisionModel) -> Aimv2VisionModel:
-    """The image encoder of a pair; an image encoder itself."""
-    return model.vision_model if isinstance(model, Aimv2Model) else model
-
-
 def _classifier(model: Aimv2Model | Aimv2VisionModel, folder: Path, task: Task) -> Classifier:
-    trunk = trunk_of(model)
+    trunk = model.vision
     classifier = Classifier(trunk, read_head(folder, task, trunk.config.hidden_size), task.pooling)
     classifier.labels = task.labels
     classifier.task = MULTI_LABEL if task.multi_label else SINGLE_LABEL

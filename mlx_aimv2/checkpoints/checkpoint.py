@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ..backend.device import DTYPES
-from ..config import Aimv2Config, AnyConfig, vision_of
+from ..config import Aimv2Config, AnyConfig
 from ..errors import InputError
 from ..processing.image_config import MAX_EDGE
 from ..quantization.scheme import Quantization
@@ -61,7 +61,7 @@ class Checkpoint:
         Raises:
             InputError: it is no multiple of the patch size, or the model has no position table.
         """
-        vision, patch = vision_of(self.config), vision_of(self.config).patch_size
+        vision, patch = self.config.vision, self.config.vision.patch_size
         if vision.is_native:
             raise InputError(
                 f"{self.resolved.name} takes any resolution as it is: leave interpolate_positions out"
@@ -83,7 +83,7 @@ class Checkpoint:
         name = table_name(self.config)
         if not self.resampled:
             return tensors
-        return {**tensors, name: resample(tensors[name], vision_of(self.config).grid)}
+        return {**tensors, name: resample(tensors[name], self.config.vision.grid)}
 
     @property
     def stored_dtype(self) -> str:

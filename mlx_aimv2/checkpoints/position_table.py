@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import mlx.core as mx
 import numpy as np
 
-from ..config import Aimv2Config, AnyConfig, vision_of
+from ..config import Aimv2Config, AnyConfig
 
 TABLE = "embeddings.position_embedding.weight"
 CUBIC = -0.75  # the slope that PyTorch's and OpenCV's bicubic have
@@ -25,7 +25,7 @@ def table_size(tensors: Mapping[str, mx.array], config: AnyConfig) -> int | None
     if table is None or table.ndim != 2:
         return None
     grid = math.isqrt(table.shape[0])
-    return grid * vision_of(config).patch_size if grid * grid == table.shape[0] else None
+    return grid * config.vision.patch_size if grid * grid == table.shape[0] else None
 
 
 def bicubic_weights(old: int, new: int) -> np.ndarray:

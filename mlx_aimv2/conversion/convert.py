@@ -169,8 +169,8 @@ def _check_small_files(conversion: Conversion, on_event: OnEvent) -> None:
     """Say what the result will lack."""
     checkpoint = conversion.checkpoint
     try:
-        options = LoadOptions(interpolate_positions=checkpoint.resampled)
-        build_processor(checkpoint.resolved.folder, checkpoint.config, options, on_event=on_event)
+        folder, config = checkpoint.resolved.folder, checkpoint.config
+        build_processor(folder, config, resized=checkpoint.resampled, on_event=on_event)
     except Aimv2Error as error:
         on_event(Notice(f"the result will lack what its source lacks: {error}"))
 

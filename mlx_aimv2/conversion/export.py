@@ -16,7 +16,6 @@ from ..checkpoints.file_names import CONFIG
 from ..checkpoints.foreign_configs import original_config, timm_config, without_source
 from ..checkpoints.layouts import LAYOUTS
 from ..checkpoints.shards import Entry, write_shards
-from ..config import vision_of
 from ..errors import ConfigError, InputError
 from ..events import Notice, OnEvent, ignore
 from ..loading import Checkpoint
@@ -154,6 +153,6 @@ def _config(conversion: Conversion, format: str) -> dict[str, Any]:
     if format == "timm":
         settings = find_settings(conversion.checkpoint.resolved.folder, config).config
         resampled = conversion.checkpoint.resampled
-        return timm_config(config, settings.resized(vision_of(config).image_size) if resampled else settings)
+        return timm_config(config, settings.resized(config.vision.image_size) if resampled else settings)
     entry = config.to_dict() if format == "transformers" else original_config(config)
     return without_source(entry) | {"dtype": conversion.dtype, "torch_dtype": conversion.dtype}

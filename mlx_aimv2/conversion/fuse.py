@@ -25,7 +25,6 @@ from ..checkpoints.foreign_configs import without_source
 from ..checkpoints.identity import Origin, checkpoint_hash
 from ..checkpoints.matching import check_fit
 from ..checkpoints.shards import Entry, write_shards
-from ..config import vision_of
 from ..errors import InputError
 from ..events import Notice, OnEvent, ignore
 from ..loading import Checkpoint, inspect, make_model, origin_of
@@ -134,7 +133,7 @@ def _checked(
         raise InputError(f"{checkpoint.resolved.folder} is not quantized: there is nothing to dequantize")
     task = check_folder(adapter, _origin(checkpoint), options.any_base, on_event)
     if isinstance(task, Task):
-        read_head(adapter, task, vision_of(checkpoint.config).hidden_size)
+        read_head(adapter, task, checkpoint.config.vision.hidden_size)
     return task
 
 

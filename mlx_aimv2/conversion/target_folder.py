@@ -17,7 +17,6 @@ from ..adapters.task import HEAD, TASK
 from ..checkpoints.file_names import CONFIG, is_written_name, small_files
 from ..checkpoints.files import inside
 from ..checkpoints.foreign_configs import without_source
-from ..config import vision_of
 from ..errors import ConfigError, DamagedFileError, ExistsError, InputError, OutputError
 from ..events import OnEvent, Progress
 from ..fidelity.report import Fidelity
@@ -114,7 +113,7 @@ def copy_files(checkpoint: Checkpoint, folder: Path) -> None:
             )
         (folder / name).write_bytes(data)
     with contextlib.suppress(ConfigError):  # damaged files are as damaged here
-        settings, vision = find_settings(source, checkpoint.config).config, vision_of(checkpoint.config)
+        settings, vision = find_settings(source, checkpoint.config).config, checkpoint.config.vision
         write_settings(folder, settings.resized(vision.image_size) if checkpoint.resampled else settings)
 
 

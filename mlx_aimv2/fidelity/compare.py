@@ -71,8 +71,17 @@ def compare(
     _check_same(first.config, second.config, str(original), str(converted))
     if (problem := blas_problem()) is not None:
         on_event(Notice(problem))
-    processor = build_processor(first.resolved.folder, first.config, options, on_event=on_event)
-    other = build_processor(second.resolved.folder, second.config, options, on_event=on_event)
+    processor, other = (
+        build_processor(
+            checkpoint.resolved.folder,
+            checkpoint.config,
+            options.decode,
+            options.native,
+            resized=options.interpolate_positions,
+            on_event=on_event,
+        )
+        for checkpoint in (first, second)
+    )
     if differing := _differing(processor, other, sample.prompts):
         on_event(Notice(f"they prepare inputs differently ({', '.join(differing)}): both get the original's"))
     before = run_trial("original", first, processor, sample, options, on_event)

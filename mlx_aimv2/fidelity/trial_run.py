@@ -221,7 +221,7 @@ def _text_states(model: AnyModel, processor: Processor, texts: list[str]) -> Ite
 
 def _vision(model: AnyModel) -> tuple[Aimv2VisionModel, str]:
     """The vision tower, and what its module paths begin with."""
-    return (model.vision_model, "vision_model.") if isinstance(model, Aimv2Model) else (model, "")
+    return model.vision, "vision_model." if isinstance(model, Aimv2Model) else ""
 
 
 def _named_states(tower: str, hidden_states: tuple[mx.array, ...] | None) -> States:

@@ -10,7 +10,6 @@ from ..errors import InputError
 from ..loading import AnyModel
 from ..messages import counted
 from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier, make_head
-from ..models.lit import Aimv2Model
 from ..models.vision import Aimv2VisionModel
 from ..quantization.scheme import unpack_modules
 from .methods import METHODS
@@ -42,7 +41,7 @@ def build_classifier(model: AnyModel, dataset: Dataset, options: FinetuneOptions
     Raises:
         InputError: more layers than it has are to be trained.
     """
-    trunk = model.vision_model if isinstance(model, Aimv2Model) else model
+    trunk = model.vision
     trunk.origin = model.origin
     method, layers = METHODS[options.fine_tune_type], trunk.encoder.layers
     if options.num_layers is not None and options.num_layers > len(layers):

@@ -210,11 +210,9 @@ class Embedder:
     @property
     def dimension(self) -> int:
         """D, the length of an image's vector."""
-        if isinstance(self.model, Aimv2Model):
-            if self.pooling == "projected":
-                return self.model.config.projection_dim
-            return self.model.config.vision_config.hidden_size
-        return self.model.config.hidden_size
+        if self.pooling == "projected":
+            return self._projection_dim()
+        return self.model.config.vision.hidden_size
 
     def _vectors(self, pixel_values: mx.array) -> mx.array:
         return self._scaled(pool(self.model, pixel_values, self.pooling))
@@ -224,8 +222,7 @@ class Embedder:
 
 
 def _weight_dtype(model: AnyModel) -> mx.Dtype:
-    vision = model.vision_model if isinstance(model, Aimv2Model) else model
-    return vision.embeddings.patch_embed.weight.dtype
+    return model.vision.embeddings.patch_embed.weight.dtype
 
 
 def _check_texts(texts: Iterable[object], start: int) -> None:

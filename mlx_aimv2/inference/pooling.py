@@ -9,32 +9,28 @@ import mlx.core as mx
 from ..errors import InputError
 from ..loading import AnyModel
 from ..models.lit import Aimv2Model
-from ..models.vision import Aimv2VisionModel, patch_grid
+from ..models.vision import patch_grid
 
 Pool = Callable[[AnyModel, mx.array], mx.array]
 
 
-def _vision(model: AnyModel) -> Aimv2VisionModel:
-    return model.vision_model if isinstance(model, Aimv2Model) else model
-
-
 def _mean(model: AnyModel, pixel_values: mx.array) -> mx.array:
-    return _vision(model)(pixel_values).last_hidden_state.mean(axis=1)  # (B, D)
+    return model.vision(pixel_values).last_hidden_state.mean(axis=1)  # (B, D)
 
 
 def _max(model: AnyModel, pixel_values: mx.array) -> mx.array:
-    return _vision(model)(pixel_values).last_hidden_state.max(axis=1)  # (B, D)
+    return model.vision(pixel_values).last_hidden_state.max(axis=1)  # (B, D)
 
 
 def _head(model: AnyModel, pixel_values: mx.array) -> mx.array:
-    pooled = _vision(model)(pixel_values).pooler_output
+    pooled = model.vision(pixel_values).pooler_output
     if pooled is None:
         raise InputError("this checkpoint has no pooling head")
     return pooled  # (B, D)
 
 
 def _tokens(model: AnyModel, pixel_values: mx.array) -> mx.array:
-    vision = _vision(model)
+    vision = model.vision
     h, w = patch_grid(vision.config, pixel_values)
     tokens = vision(pixel_values).last_hidden_state
     return tokens.reshape(tokens.shape[0], h, w, -1)  # (B, h, w, D)
@@ -75,7 +71,7 @@ def check_pooling(model: AnyModel, pooling: str) -> str:
     check_choice(pooling)
     if pooling == "auto":
         return "projected" if isinstance(model, Aimv2Model) else "mean"
-    if pooling == "head" and not _vision(model).config.use_head:
+    if pooling == "head" and not model.vision.config.use_head:
         raise InputError(
             "pooling head: this checkpoint has no pooling head (only the image-text pair has one)"
         )

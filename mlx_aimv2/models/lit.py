@@ -60,6 +60,11 @@ class Aimv2Model(nn.Module):
         self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
         self.logit_scale = mx.array(config.logit_scale_init_value)
 
+    @property
+    def vision(self) -> Aimv2VisionModel:
+        """The vision encoder."""
+        return self.vision_model
+
     @computing
     def __call__(
         self,

@@ -118,6 +118,11 @@ class Aimv2VisionModel(nn.Module):
         if config.use_head:
             self.head = AttentionPoolingHead(config)
 
+    @property
+    def vision(self) -> Aimv2VisionModel:
+        """This encoder; of an image-text pair, its vision encoder."""
+        return self
+
     @computing
     def __call__(
         self, pixel_values: mx.array, output_hidden_states: bool = False, output_attentions: bool = False

@@ -1,28 +1,27 @@
-"""From a checkpoint folder to what prepares images and texts for its model."""
+"""Building the processor of a checkpoint folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..config import Aimv2Config, AnyConfig, vision_of
+from ..config import Aimv2Config, AnyConfig
 from ..errors import ConfigError
 from ..events import Notice, OnEvent, ignore
-from .image import ImageProcessor
+from .decode_options import DecodeOptions
+from .image import ImageProcessor, NativeOptions
 from .image_config import ImageProcessorConfig
 from .image_settings import find_settings
 from .processor import Processor
 from .tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from ..loading import LoadOptions
-
 
 def build_processor(
     folder: Path,
     config: AnyConfig,
-    options: LoadOptions,
+    decode: DecodeOptions | None = None,
+    native: NativeOptions | None = None,
     settings: ImageProcessorConfig | None = None,
+    resized: bool = False,
     on_event: OnEvent = ignore,
 ) -> Processor:
     """The processor of a checkpoint folder.
@@ -30,24 +29,26 @@ def build_processor(
     Args:
         folder: the checkpoint.
         config: its model.
-        options: how images are decoded, and how large they may be.
-        settings: for images, in place of its own.
-        on_event: told where defaults stand in for settings that the folder lacks.
+        decode: how images are decoded.
+        native: how many patches an image of a native-resolution model may have.
+        settings: for images; None for those of the folder.
+        resized: resize images of a fixed-size model to its ``image_size``, whatever the settings say.
+        on_event: called with a notice where defaults replace settings that the folder lacks.
 
     Raises:
         ConfigError: the file with its settings for images is damaged, or makes images the model cannot take.
         TokenizerError: an image-text pair without usable tokenizer files.
     """
-    vision = vision_of(config)
+    vision = config.vision
     source = "the adapter's task.json"
     if settings is None:
         found = find_settings(folder, config)
         settings, source = found.config, str(folder / (found.source or ""))
         for note in found.notes:
             on_event(Notice(note))
-    if options.interpolate_positions and not vision.is_native:
+    if resized and not vision.is_native:
         settings = settings.resized(vision.image_size)
-    images = ImageProcessor(settings, vision.patch_size, options.decode, options.native)
+    images = ImageProcessor(settings, vision.patch_size, decode, native)
     _check_sizes(images, vision.image_size, vision.is_native, source)
     if not isinstance(config, Aimv2Config):
         return Processor(images)
@@ -66,7 +67,7 @@ def made_size(folder: Path, config: AnyConfig, settings: ImageProcessorConfig | 
     Raises:
         ConfigError: the file with its settings for images is damaged.
     """
-    vision = vision_of(config)
+    vision = config.vision
     settings = settings or find_settings(folder, config).config
     images = ImageProcessor(settings, vision.patch_size)
     if images.is_native:

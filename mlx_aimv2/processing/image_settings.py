@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import AnyConfig, vision_of
+from ..config import AnyConfig
 from ..errors import ConfigError
 from ..storage.json_files import read_json, write_json
 from .image_config import PREPROCESSOR, PROCESSOR_TYPE, ImageProcessorConfig
@@ -58,7 +58,7 @@ def find_settings(folder: Path, config: AnyConfig) -> ImageSettings:
     Raises:
         ConfigError: a file cannot be read, is not JSON, or holds a wrong value.
     """
-    vision = vision_of(config)
+    vision = config.vision
     words = None if vision.is_native else timm_words(vision.extra)
     if words is not None:
         arguments = vision.extra.get("model_args")

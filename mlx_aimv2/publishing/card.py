@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]  # huggingface_hub brings it
 
 from ..checkpoints.checkpoint_names import is_repo_name
 from ..checkpoints.matching import fold_names
-from ..config import Aimv2Config, AnyConfig, vision_of
+from ..config import Aimv2Config, AnyConfig
 from ..presets import PRESETS
 
 CARD, LIBRARY, TAG = "README.md", "mlx", "mlx-aimv2"
@@ -230,7 +230,7 @@ def _name(facts: CardFacts) -> str:
 
 def _what(config: AnyConfig, parameters: int) -> str:
     is_pair = isinstance(config, Aimv2Config)
-    vision = vision_of(config)
+    vision = config.vision
     kind = "image-text pair (LiT)" if is_pair else "vision encoder"
     size = "native resolution" if vision.is_native else f"{vision.image_size} x {vision.image_size} pixels"
     head = ", pooling head" if vision.use_head and not is_pair else ""

@@ -15,11 +15,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..config import AnyConfig, vision_of
+from ..config import AnyConfig
 from ..conversion.plan import LAYERS, vision_prefix
 from ..errors import Aimv2Error, InputError, NonFiniteError
 from ..events import OnEvent, Progress, Skipped
-from ..loading import LoadOptions
 from ..models import kernels
 from ..models.layers import EncoderLayer, merge_heads, split_heads
 from ..models.vision import VisionEmbeddings
@@ -75,8 +74,8 @@ def prepare_images(
         ConfigError: the checkpoint's preprocessor is damaged.
         TokenizerError: an image-text pair without usable tokenizer files.
     """
-    options = LoadOptions(native=NativeOptions(max_patches=MAX_PATCHES), interpolate_positions=resampled)
-    return read_images(images, build_processor(folder, config, options), on_event)
+    native = NativeOptions(max_patches=MAX_PATCHES)
+    return read_images(images, build_processor(folder, config, native=native, resized=resampled), on_event)
 
 
 def read_images(images: Sequence[ImageInput], processor: Processor, on_event: OnEvent) -> list[mx.array]:
@@ -115,7 +114,7 @@ def calibrated_layers(
     """
     start = vision_prefix(calibration.config)
     config = calibration.config
-    vision = vision_of(config)
+    vision = config.vision
     embeddings = VisionEmbeddings(vision)
     embeddings.load_weights(_below(tensors, f"{start}embeddings."))
     tokens = _each(embeddings, calibration.pixels)

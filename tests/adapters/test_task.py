@@ -151,7 +151,7 @@ def test_adapter_and_head_make_a_classifier(
     assert isinstance(classifier, Classifier) and classifier.labels == LABELS
     assert classifier.multi_label == one.multi_label and not classifier.training
     assert classifier.origin.adapter and classifier.origin.checkpoint == model.origin.checkpoint
-    expected = Classifier(getattr(model, "vision_model", model), trained_head, pooling).eval()
+    expected = Classifier(model.vision, trained_head, pooling).eval()
     assert mx.array_equal(classifier(pixels), expected(pixels))
     assert processor.image_processor.config == load(base)[1].image_processor.config
 

@@ -24,7 +24,7 @@ from mlx_aimv2.events import Progress
 
 def outputs(folder, **options):
     model, processor = load(folder, **options)
-    vision = getattr(model, "vision_model", model)
+    vision = model.vision
     size = vision.config.image_size
     pixels = mx.random.normal((2, size, size, 3), key=mx.random.key(4))
     if processor.tokenizer is None:

@@ -29,7 +29,7 @@ def pixels():
 
 
 def run(model, pixels):
-    return getattr(model, "vision_model", model)(pixels).last_hidden_state
+    return model.vision(pixels).last_hidden_state
 
 
 def error(ours, theirs):
@@ -160,7 +160,7 @@ def test_everything_else_comes_along_too(with_adapter, tiny_pair, tmp_path):
 def write_trunk(folder, model):
     """An encoder that was trained as a whole, with its head."""
     folder.mkdir()
-    trunk = getattr(model, "vision_model", model)
+    trunk = model.vision
     tensors = {name: x + 0.1 for name, x in tree_flatten(trunk.parameters())}
     write_tensors(folder / TRUNK, tensors, {"format": "mlx"})
     write_head(folder, model.origin)
