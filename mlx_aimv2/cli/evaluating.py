@@ -159,7 +159,7 @@ def _measure(request: Request) -> Measure:
 def _labels(request: Request, revision: str | None, settings: LoadOptions, shown: Screen) -> Evaluation:
     from ..datasets.held_out import measured
     from ..datasets.labelled import read_dataset
-    from ..evaluation.labels import evaluate_classifier, evaluate_zero_shot
+    from ..evaluation.labels import evaluate_labels
     from ..models.classifier import Classifier
     from ..models.vision import Aimv2VisionModel
 
@@ -173,14 +173,8 @@ def _labels(request: Request, revision: str | None, settings: LoadOptions, shown
         check_head_is_named(request.model, request.adapter_path, "--template or --labels")
     model, processor = _load(request, revision, settings, shown)
     if isinstance(model, Classifier):
-        return evaluate_classifier(
-            model,
-            processor,
-            examples,
-            dataset.labels,
-            batch_size=request.batch_size,
-            multi_label=model.multi_label,
-            on_event=shown,
+        return evaluate_labels(
+            model, processor, examples, dataset.labels, batch_size=request.batch_size, on_event=shown
         )
     asked = request.templates or request.labels or is_trained_pair(request.adapter_path)
     if request.adapter_path is not None and not asked:
@@ -192,7 +186,7 @@ def _labels(request: Request, revision: str | None, settings: LoadOptions, shown
         check_head_is_named(request.model, request.adapter_path)
     for notice in choice.notices if choice else ():
         shown(notice)
-    return evaluate_zero_shot(
+    return evaluate_labels(
         model,
         processor,
         examples,

@@ -1,16 +1,15 @@
-"""How good a model's labels are on images whose labels are known."""
+"""Evaluation of predicted labels: a trained head or a zero-shot pair on images whose labels are known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..errors import InputError, NonFiniteError
-from ..events import OnEvent, Progress, Skipped, ignore, warn
+from ..events import OnEvent, Progress, Skipped, warn
 from ..inference.class_names import label_texts, reading_notices
 from ..inference.probabilities import log_softmax, sigmoid
 from ..inference.stream import Embedded
@@ -20,25 +19,23 @@ from ..loading import AnyModel
 from ..messages import quoted
 from ..models.classifier import Classifier
 from ..processing.processor import Processor
+from .charts import draw_calibration, draw_confusion
 from .metrics import THRESHOLD, Metrics, measure, measure_multi_label
-from .plots import draw_calibration, draw_confusion
 from .predictions import Labelled, Predictions
 
 STAGE = "evaluating"
-MISTAKES = 100  # of the wrong images, how many are kept
-
-LogitStream = Callable[[Sequence[str]], Iterable[Embedded]]
+MISTAKES = 100  # wrong images that an evaluation keeps
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that was labelled wrongly.
+    """An image with a wrong prediction.
 
     Attributes:
-        path: where it lies.
+        path: of the image.
         truth: its labels.
-        predicted: those it was given.
-        confidence: the probability of what was said of it; with several labels, of what was most surely wrong.
+        predicted: the predicted labels.
+        confidence: the probability of the predicted label; with several labels, of the most confident wrong decision.
     """
 
     path: str
@@ -49,14 +46,14 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a model is on some images.
+    """How well a model predicts the labels of some images.
 
     Attributes:
         metrics: the numbers.
-        skipped: images that could not be read, and why; they count nowhere.
-        mistakes: the wrong images of the highest confidence, the surest first.
-        predictions: of every image that could be read.
-        label_texts: what each label was called in a prompt; none without prompts.
+        skipped: images that cannot be read, and why; the metrics leave them out.
+        mistakes: the 100 wrong predictions of the highest confidence, the most confident first.
+        predictions: of every image that can be read.
+        label_texts: what prompts call each label; empty without prompts.
         lists_predictions: whether `to_dict` has all predictions, under the key `predictions`.
     """
 
@@ -68,63 +65,29 @@ class Evaluation:
     lists_predictions: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers and mistakes as plain values for JSON; the metrics stand at the top."""
-        return {
-            **self.metrics.to_dict(),
-            **({"label_texts": list(self.label_texts)} if self.label_texts else {}),
-            **(
-                {"predictions": [one.to_dict() for one in self.predictions]} if self.lists_predictions else {}
-            ),
-            "mistakes": [
-                {**vars(each), "truth": list(each.truth), "predicted": list(each.predicted)}
-                for each in self.mistakes
-            ],
-            "skipped": [{"path": each.source, "reason": each.reason} for each in self.skipped],
-        }
+        """Plain values for JSON, with the metrics at the top."""
+        values = self.metrics.to_dict()
+        if self.label_texts:
+            values["label_texts"] = list(self.label_texts)
+        if self.lists_predictions:
+            values["predictions"] = [prediction.to_dict() for prediction in self.predictions]
+        values["mistakes"] = [
+            {**vars(each), "truth": list(each.truth), "predicted": list(each.predicted)}
+            for each in self.mistakes
+        ]
+        values["skipped"] = [{"path": each.source, "reason": each.reason} for each in self.skipped]
+        return values
 
-    def drawn(self) -> dict[str, Image.Image]:
-        """Images for a report, by the names of their files."""
-        images = {"calibration.png": draw_calibration(self.metrics.calibration)}
+    def charts(self) -> dict[str, bytes]:
+        """The PNG files of a report, by name."""
+        charts = {"calibration.png": draw_calibration(self.metrics.calibration)}
         if self.metrics.confusion is not None:
-            images["confusion.png"] = draw_confusion(self.metrics.confusion, self.metrics.labels)
-        return images
+            charts["confusion.png"] = draw_confusion(self.metrics.confusion, self.metrics.labels)
+        return charts
 
 
-def evaluate_classifier(
-    classifier: Classifier,
-    processor: Processor,
-    examples: Sequence[Labelled],
-    labels: Sequence[str],
-    *,
-    batch_size: int | None = None,
-    multi_label: bool = False,
-    on_event: OnEvent = ignore,
-) -> Evaluation:
-    """Measure a trained head; it is put into eval mode.
-
-    Args:
-        classifier: its `labels`, where it has any, are what ``labels`` are looked up in by name.
-        processor: from `load`.
-        examples: paths of images with numbers of ``labels``.
-        labels: what the numbers of the examples stand for.
-        batch_size: images computed at once; None for what suits the device.
-        multi_label: an image may have any number of labels, each a yes or no; else it has exactly one.
-        on_event: called with progress, and the images that cannot be read.
-
-    Raises:
-        InputError: no examples, none that can be read, a label the classifier does not know, or an image with
-            none or several where it has to have one.
-        NonFiniteError: the classifier gives NaN or infinity.
-    """
-    _check_examples(examples, labels, multi_label)
-    known = tuple(classifier.labels) or tuple(labels)
-    examples = _translated(examples, labels, known)
-    stream = logit_stream(classifier, processor, batch_size)
-    return _evaluate(stream, examples, known, multi_label, on_event)
-
-
-def evaluate_zero_shot(
-    model: AnyModel,
+def evaluate_labels(
+    model: AnyModel | Classifier,
     processor: Processor,
     examples: Sequence[Labelled],
     labels: Labels,
@@ -133,24 +96,55 @@ def evaluate_zero_shot(
     batch_size: int | None = None,
     on_event: OnEvent = warn,
 ) -> Evaluation:
-    """Measure an image-text pair that knows nothing but the labels' words.
+    """Compare the labels that a model predicts for images with their true labels.
+
+    A model with a trained head predicts its own labels, which are matched with ``labels`` by name. An image-text pair
+    predicts zero-shot, from prompts made of ``labels`` and ``templates``.
 
     Args:
-        model: an image-text pair from `load`.
+        model: from `load`: a `Classifier` (with an adapter that has a head; it is put into eval mode) or an
+            image-text pair.
         processor: from `load`.
-        examples: paths of images, each with the number of one label.
-        labels: what the numbers stand for: names of classes, of which `label_texts` makes words for the prompts; or
-            a mapping of names to such words.
-        templates: sentences with `{}` where the label goes; None for a small set of general ones.
-        batch_size: images computed at once; None for what suits the device.
-        on_event: called with progress, notices, and the images that cannot be read; without it, notices are Python
-            warnings.
+        examples: pairs of an image's path and the numbers of its labels, as indices into ``labels``: exactly one
+            label, or any number where the head is for several labels.
+        labels: names of the labels; for a pair also a mapping of names to the texts that prompts use.
+        templates: for a pair, sentences with `{}` in place of the label; None for a small general set.
+        batch_size: images per forward pass; None for what suits the device.
+        on_event: called with `Progress`, `Notice` and `Skipped`; by default, notices become Python warnings.
+
+    Returns:
+        The metrics (fractions from 0 to 1), predictions, mistakes and skipped images.
 
     Raises:
-        InputError: the model has no text encoder, fewer than two labels, two that are the same words, a template
-            without `{}`, or examples as `evaluate_classifier` refuses them.
-        NonFiniteError: the model gives NaN or infinity.
+        InputError: no examples, or none that can be read; a label number or a count of labels that does not fit; a
+            label that the head does not know; templates for a head; a pair with fewer than two labels, two labels
+            with the same text, or a template without `{}`; a model with neither head nor text encoder.
+        NonFiniteError: the model's output holds NaN or infinity.
     """
+    if isinstance(model, Classifier):
+        names = tuple(labels)
+        if templates is not None:
+            raise InputError("templates are for zero-shot labels, and this model has a head: leave them out")
+        _check_examples(examples, names, model.multi_label)
+        known = tuple(model.labels) or names
+        examples = _renumbered(examples, names, known)
+        stream = logit_stream(model, processor, batch_size)([path for path, _ in examples])
+        return _evaluate(stream, examples, known, model.multi_label, on_event)
+    return _evaluate_zero_shot(
+        model, processor, examples, labels, templates, batch_size=batch_size, on_event=on_event
+    )
+
+
+def _evaluate_zero_shot(
+    model: AnyModel,
+    processor: Processor,
+    examples: Sequence[Labelled],
+    labels: Labels,
+    templates: Sequence[str] | None,
+    *,
+    batch_size: int | None,
+    on_event: OnEvent,
+) -> Evaluation:
     names = tuple(labels)
     _check_examples(examples, names, multi_label=False)
     if not isinstance(labels, Mapping):
@@ -161,40 +155,57 @@ def evaluate_zero_shot(
     classifier = ZeroShotClassifier(
         model, processor, labels, templates, batch_size=batch_size, on_event=on_event
     )
-
-    def stream(paths: Sequence[str]) -> Iterator[Embedded]:
-        for item in classifier.embedder.stream(paths):
-            logits = None if item.vector is None else classifier.logits(item.vector[None])[0]
-            yield Embedded(item.index, logits, item.error)
-
+    stream = _zero_shot_logits(classifier, [path for path, _ in examples])
     evaluation = _evaluate(stream, examples, names, False, on_event)
     return replace(evaluation, label_texts=tuple(classifier.texts))
 
 
-def _translated(examples: Sequence[Labelled], labels: Sequence[str], known: Sequence[str]) -> list[Labelled]:
-    """The examples with numbers of ``known`` in place of those of ``labels``."""
+def _check_examples(examples: Sequence[Labelled], labels: Sequence[str], multi_label: bool) -> None:
+    if not examples:
+        raise InputError("there are no images to evaluate")
+    for path, numbers in examples:
+        if not multi_label and len(numbers) != 1:
+            raise InputError(
+                f"{path} has {len(numbers)} labels, and this model gives every image exactly one: evaluate one"
+                " that was trained on several labels"
+            )
+        if any(not 0 <= number < len(labels) for number in numbers):
+            raise InputError(
+                f"{path} has the label number {max(numbers)}, and there are {len(labels)} labels"
+            )
+
+
+def _renumbered(examples: Sequence[Labelled], labels: Sequence[str], known: Sequence[str]) -> list[Labelled]:
+    """The examples with indices into ``known`` in place of indices into ``labels``."""
     numbers = {label: k for k, label in enumerate(known)}
     if unknown := [label for label in labels if label not in numbers]:
         raise InputError(
             f"the classifier does not know {quoted(unknown)}: it was trained on {quoted(known)}; evaluate it on"
             " images with its own labels"
         )
-    return [(path, tuple(numbers[labels[k]] for k in numbered)) for path, numbered in examples]
+    return [(path, tuple(numbers[labels[k]] for k in own)) for path, own in examples]
+
+
+def _zero_shot_logits(classifier: ZeroShotClassifier, paths: Sequence[str]) -> Iterator[Embedded]:
+    for item in classifier.embedder.stream(paths):
+        logits = None if item.vector is None else classifier.logits(item.vector[None])[0]
+        yield Embedded(item.index, logits, item.error)
 
 
 def _evaluate(
-    stream: LogitStream,
+    stream: Iterable[Embedded],
     examples: Sequence[Labelled],
     labels: tuple[str, ...],
     multi_label: bool,
     on_event: OnEvent,
 ) -> Evaluation:
+    """Metrics, mistakes and predictions from a stream of logits (C,)."""
     skipped: list[Skipped] = []
     good, rows = [], []
     on_event(Progress(STAGE, 0, len(examples)))
-    for item in stream([path for path, _ in examples]):
+    for item in stream:
         path = examples[item.index][0]
-        if isinstance(item.error, NonFiniteError):  # numbers of the others would be no numbers of the model
+        if isinstance(item.error, NonFiniteError):  # the metrics of the other images would not be the model's
             raise NonFiniteError(f"{path}: {item.error}") from item.error
         if item.vector is None:
             skipped.append(Skipped(path, str(item.error)))
@@ -220,21 +231,6 @@ def _evaluate(
     return Evaluation(metrics, tuple(skipped), tuple(mistakes), predictions)
 
 
-def _check_examples(examples: Sequence[Labelled], labels: Sequence[str], multi_label: bool) -> None:
-    if not examples:
-        raise InputError("there are no images to evaluate")
-    for path, numbers in examples:
-        if not multi_label and len(numbers) != 1:
-            raise InputError(
-                f"{path} has {len(numbers)} labels, and this model gives every image exactly one: evaluate one"
-                " that was trained on several labels"
-            )
-        if any(not 0 <= number < len(labels) for number in numbers):
-            raise InputError(
-                f"{path} has the label number {max(numbers)}, and there are {len(labels)} labels"
-            )
-
-
 def _mistakes(good: Sequence[Labelled], logits: np.ndarray, labels: Sequence[str]) -> Iterator[Mistake]:
     """The wrong images of the highest confidence, where every image has one label."""
     predicted = logits.argmax(axis=1)
@@ -248,12 +244,14 @@ def _mistakes(good: Sequence[Labelled], logits: np.ndarray, labels: Sequence[str
 def _multi_label_mistakes(
     good: Sequence[Labelled], logits: np.ndarray, targets: np.ndarray, labels: Sequence[str]
 ) -> Iterator[Mistake]:
-    """The images with a label too many or too few of the highest confidence."""
+    """The images with a label too many or too few, the most confident wrong decisions first."""
     probabilities = sigmoid(logits)
     predicted = probabilities >= THRESHOLD
-    sure = np.where(predicted != targets.astype(bool), np.maximum(probabilities, 1 - probabilities), 0)
-    confidence = sure.max(axis=1)
+    wrong = np.where(predicted != targets.astype(bool), np.maximum(probabilities, 1 - probabilities), 0)
+    confidence = wrong.max(axis=1)
     for k in np.argsort(-confidence, kind="stable")[:MISTAKES]:
         if confidence[k] > 0:
-            named = [tuple(labels[int(c)] for c in np.flatnonzero(row[k])) for row in (targets, predicted)]
-            yield Mistake(good[k][0], named[0], named[1], float(confidence[k]))
+            truth, own = (
+                tuple(labels[int(c)] for c in np.flatnonzero(row[k])) for row in (targets, predicted)
+            )
+            yield Mistake(good[k][0], truth, own, float(confidence[k]))

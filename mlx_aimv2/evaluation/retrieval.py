@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..errors import InputError, NonFiniteError
 from ..events import OnEvent, Progress, Skipped, ignore
@@ -121,8 +120,8 @@ class RetrievalEvaluation:
             "skipped": [{"path": each.source, "reason": each.reason} for each in self.skipped],
         }
 
-    def drawn(self) -> dict[str, Image.Image]:
-        """Images for a report, by the names of their files: none."""
+    def charts(self) -> dict[str, bytes]:
+        """No PNG files."""
         return {}
 
 

@@ -13,7 +13,7 @@ from ..adapters.task import read_task
 from ..datasets.labelled import Dataset, read_dataset
 from ..datasets.split_record import split_record
 from ..errors import InputError
-from ..evaluation.labels import Evaluation, evaluate_classifier
+from ..evaluation.labels import Evaluation, evaluate_labels
 from ..events import OnEvent
 from ..loading import AnyModel
 from ..models.classifier import Classifier
@@ -88,12 +88,11 @@ class Classification:
     def evaluate(self, run: ClassifierRun, split: str, on_event: OnEvent) -> Evaluation:
         """The labels of a split, against those that the classifier gives."""
         dataset = run.dataset
-        return evaluate_classifier(
+        return evaluate_labels(
             run.model,
             run.processor,
             [(example.path, example.labels) for example in dataset.split(split)],
             dataset.labels,
             batch_size=run.options.batch_size,
-            multi_label=dataset.multi_label,
             on_event=on_event,
         )

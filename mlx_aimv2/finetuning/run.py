@@ -18,8 +18,7 @@ from ..datasets.scan import announce, scan
 from ..datasets.split_record import MARKS, SKIPPED, data_account, file_mark, file_marks, relative_path
 from ..datasets.split_record import RECORD as SPLITS
 from ..errors import InputError
-from ..evaluation.canvas import save_image
-from ..evaluation.plots import draw_curves
+from ..evaluation.charts import draw_curves
 from ..evaluation.report import write_report
 from ..events import Notice, OnEvent, ignore
 from ..loading import LoadOptions, load
@@ -120,7 +119,8 @@ def _train(run: Prepared[Any, Any], emit: OnEvent, started: float) -> Finished:
     with replacing(run.folder / REPORT / ACCOUNT) as partial:
         write_json(partial, data_account(run.dataset))
     if (lines := run.run_folder.read_log()) and trained is not None:
-        save_image(run.folder / REPORT / CURVES, draw_curves(lines))
+        with replacing(run.folder / REPORT / CURVES) as partial:
+            partial.write_bytes(draw_curves(lines))
     run.run_folder.end()
     parameters = count_parameters(run.model)
     seconds = time.monotonic() - started

@@ -30,8 +30,8 @@ class Measured(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON."""
 
-    def drawn(self) -> dict[str, Any]:
-        """Images for a report, by the names of their files."""
+    def charts(self) -> dict[str, bytes]:
+        """The PNG files of a report, by name."""
 
 
 class Work(Protocol):

@@ -11,7 +11,18 @@ import mlx_aimv2
 from mlx_aimv2.cli import app, signals, ui
 from mlx_aimv2.cli.live import LIVE
 
-HEAVY = {"mlx", "mlx.core", "PIL", "numpy", "typer", "torch", "transformers", "huggingface_hub", "tokenizers"}
+HEAVY = {
+    "mlx",
+    "mlx.core",
+    "PIL",
+    "numpy",
+    "matplotlib",
+    "typer",
+    "torch",
+    "transformers",
+    "huggingface_hub",
+    "tokenizers",
+}
 
 
 def loaded_by(code):

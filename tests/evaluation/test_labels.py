@@ -7,13 +7,12 @@ import pytest
 from PIL import Image
 
 from mlx_aimv2 import ZeroShotClassifier, load
-from mlx_aimv2.errors import BrokenImageError, ExistsError, InputError, NonFiniteError, OutputError
-from mlx_aimv2.evaluation.labels import evaluate_classifier, evaluate_zero_shot
-from mlx_aimv2.evaluation.report import PLOTS, REPORT, check_report, write_report
+from mlx_aimv2.errors import BrokenImageError, InputError, NonFiniteError
+from mlx_aimv2.evaluation.labels import evaluate_labels
+from mlx_aimv2.evaluation.report import write_report
 from mlx_aimv2.events import Notice, Progress, Skipped
 from mlx_aimv2.inference.trained_head import TrainedClassifier
-from mlx_aimv2.models.classifier import Classifier, LinearHead
-from mlx_aimv2.storage.swap import swapped
+from mlx_aimv2.models.classifier import MULTI_LABEL, Classifier, LinearHead
 
 LABELS = ("dark", "bright", "grey")
 LEVELS = (0, 255, 128)
@@ -47,35 +46,42 @@ def learned(tiny_vision, shades):
     return classifier, processor
 
 
+def several_labels(learned):
+    """The same classifier, with every label a decision of its own; and the processor."""
+    classifier = Classifier(learned[0].trunk, learned[0].head, "mean")
+    classifier.labels, classifier.task = LABELS, MULTI_LABEL
+    return classifier, learned[1]
+
+
 @pytest.mark.parametrize("batch_size", [None, 1, 4])
 def test_a_classifier_that_is_right(learned, shades, batch_size):
-    found = evaluate_classifier(*learned, shades, LABELS, batch_size=batch_size)
+    found = evaluate_labels(*learned, shades, LABELS, batch_size=batch_size)
     assert (found.metrics.count, found.metrics.top1, found.mistakes) == (9, 1, ())
     np.testing.assert_array_equal(found.metrics.confusion, 3 * np.eye(3))
 
 
 def test_labels_are_found_by_name(learned, shades):
     turned = [(path, (2 - numbers[0],)) for path, numbers in shades]
-    found = evaluate_classifier(*learned, turned, LABELS[::-1])
+    found = evaluate_labels(*learned, turned, LABELS[::-1])
     assert (found.metrics.top1, found.metrics.labels) == (1, LABELS)
 
 
 def test_without_names_the_numbers_are_taken(learned, shades):
     classifier = Classifier(learned[0].trunk, learned[0].head, "mean")
-    assert evaluate_classifier(classifier, learned[1], shades, ("x", "y", "z")).metrics.top1 == 1
+    assert evaluate_labels(classifier, learned[1], shades, ("x", "y", "z")).metrics.top1 == 1
 
 
 def test_an_unknown_label_is_refused_by_name(learned, shades):
     message = "the classifier does not know 'red': it was trained on 'dark', 'bright', 'grey'; evaluate it on"
     with pytest.raises(InputError, match=message):
-        evaluate_classifier(*learned, shades, ("dark", "red", "grey"))
+        evaluate_labels(*learned, shades, ("dark", "red", "grey"))
 
 
 def test_broken_images_are_skipped_and_named(learned, shades, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no")
     events = []
     examples = [*shades[:2], (str(tmp_path / "broken.png"), (0,)), *shades[2:]]
-    found = evaluate_classifier(*learned, examples, LABELS, on_event=events.append)
+    found = evaluate_labels(*learned, examples, LABELS, on_event=events.append)
     assert (found.metrics.count, found.metrics.top1) == (9, 1)
     assert [each.source for each in found.skipped] == [str(tmp_path / "broken.png")]
     assert [event for event in events if isinstance(event, Skipped)] == list(found.skipped)
@@ -85,7 +91,7 @@ def test_broken_images_are_skipped_and_named(learned, shades, tmp_path):
 
 def test_mistakes_come_with_the_surest_first(learned, shades):
     wrong = [(path, (0,)) for path, _ in shades]
-    found = evaluate_classifier(*learned, wrong, LABELS)
+    found = evaluate_labels(*learned, wrong, LABELS)
     assert len(found.mistakes) == 6
     confidences = [each.confidence for each in found.mistakes]
     assert confidences == sorted(confidences, reverse=True) and confidences[0] > 0.99
@@ -94,10 +100,10 @@ def test_mistakes_come_with_the_surest_first(learned, shades):
 
 
 def test_several_labels(learned, shades):
-    found = evaluate_classifier(*learned, shades, LABELS, multi_label=True)
+    found = evaluate_labels(*several_labels(learned), shades, LABELS)
     assert (found.metrics.exact_match, found.metrics.map, found.metrics.top1) == (1, 1, None)
     wrong = [(shades[0][0], (0, 1)), (shades[1][0], ()), *shades[2:]]
-    found = evaluate_classifier(*learned, wrong, LABELS, multi_label=True)
+    found = evaluate_labels(*several_labels(learned), wrong, LABELS)
     named = {(each.path, each.truth, each.predicted) for each in found.mistakes}
     assert named == {(shades[0][0], ("dark", "bright"), ("dark",)), (shades[1][0], (), ("bright",))}
     assert all(each.confidence > 0.99 for each in found.mistakes)
@@ -105,7 +111,7 @@ def test_several_labels(learned, shades):
 
 def test_the_model_is_put_into_eval_mode(learned, shades):
     learned[0].train()
-    evaluate_classifier(*learned, shades[:1], LABELS)
+    evaluate_labels(*learned, shades[:1], LABELS)
     assert not learned[0].trunk.training and not learned[0].head.training
 
 
@@ -121,13 +127,13 @@ def test_the_model_is_put_into_eval_mode(learned, shades):
 )
 def test_examples_that_are_refused(learned, examples, message):
     with pytest.raises(InputError, match=message):
-        evaluate_classifier(*learned, examples, LABELS)
+        evaluate_labels(*learned, examples, LABELS)
 
 
 def test_a_head_of_another_width_is_refused(learned, shades):
     classifier = Classifier(learned[0].trunk, LinearHead(64, 4), "mean")
     with pytest.raises(InputError, match="the head gives 4 logits, and there are 3 labels"):
-        evaluate_classifier(classifier, learned[1], shades, LABELS)
+        evaluate_labels(classifier, learned[1], shades, LABELS)
 
 
 def test_an_output_that_is_not_finite_ends_it(learned, shades):
@@ -135,12 +141,12 @@ def test_an_output_that_is_not_finite_ends_it(learned, shades):
     head.linear.bias = mx.array([0, float("nan"), 0])
     classifier = Classifier(learned[0].trunk, head, "mean")
     with pytest.raises(NonFiniteError, match=r"0\.png: the model's output holds NaN or infinity"):
-        evaluate_classifier(classifier, learned[1], shades, LABELS)
+        evaluate_labels(classifier, learned[1], shades, LABELS)
 
 
 def test_zero_shot_equals_the_classifier_of_words(tiny_pair, shades):
     model, processor = load(tiny_pair)
-    found = evaluate_zero_shot(model, processor, shades, ("a_dark one", "bright", "grey"))
+    found = evaluate_labels(model, processor, shades, ("a_dark one", "bright", "grey"))
     classifier = ZeroShotClassifier(model, processor, ["a dark one", "bright", "grey"])
     best = [ranked[0] for ranked in classifier([path for path, _ in shades])]
     expected = [
@@ -155,87 +161,32 @@ def test_zero_shot_equals_the_classifier_of_words(tiny_pair, shades):
 
 def test_zero_shot_templates_are_used_and_checked(tiny_pair, shades):
     given = (*load(tiny_pair), shades, LABELS)
-    one, other = (evaluate_zero_shot(*given, t).metrics.nll for t in (None, ["this is {}!"]))
+    one, other = (evaluate_labels(*given, t).metrics.nll for t in (None, ["this is {}!"]))
     assert one != pytest.approx(other)
     with pytest.raises(InputError, match=r"the template 'no place' has no \{\} for the label to go into"):
-        evaluate_zero_shot(*given, ["no place"])
+        evaluate_labels(*given, ["no place"])
+
+
+def test_templates_do_not_go_with_a_head(learned, shades):
+    with pytest.raises(InputError, match="templates are for zero-shot labels, and this model has a head"):
+        evaluate_labels(*learned, shades, LABELS, ["a {}"])
 
 
 def test_zero_shot_needs_texts_and_one_label_each(tiny_pair, learned, shades):
     with pytest.raises(InputError, match="zero-shot labels need the image-text pair"):
-        evaluate_zero_shot(learned[0].trunk, learned[1], shades, LABELS)
+        evaluate_labels(learned[0].trunk, learned[1], shades, LABELS)
     with pytest.raises(InputError, match="has 2 labels"):
-        evaluate_zero_shot(*load(tiny_pair), [(shades[0][0], (0, 1))], LABELS)
+        evaluate_labels(*load(tiny_pair), [(shades[0][0], (0, 1))], LABELS)
 
 
 def test_labels_that_are_the_same_words_are_refused_or_given_names(tiny_pair, shades):
     message = "the classes 'a b' and 'a_b' are both 'a b' in a prompt: tell them apart with --labels"
     with pytest.raises(InputError, match=message):
-        evaluate_zero_shot(*load(tiny_pair), shades, ("a b", "a_b", "c"))
+        evaluate_labels(*load(tiny_pair), shades, ("a b", "a_b", "c"))
     texts = {"a b": "a b", "a_b": "a letter", "c": "c"}
-    found = evaluate_zero_shot(*load(tiny_pair), shades, texts)
+    found = evaluate_labels(*load(tiny_pair), shades, texts)
     assert found.metrics.labels == ("a b", "a_b", "c")
     assert found.to_dict()["label_texts"] == ["a b", "a letter", "c"]
-
-
-def test_a_report_is_three_files(learned, shades, tmp_path):
-    found = evaluate_classifier(*learned, shades, LABELS)
-    written = write_report(tmp_path / "deep" / "report", found)
-    names = ["calibration.png", "confusion.png", "evaluation.json"]
-    assert sorted(path.name for path in written) == names
-    assert sorted(path.name for path in (tmp_path / "deep" / "report").iterdir()) == names
-    assert json.loads(written[-1].read_text()) == json.loads(json.dumps(found.to_dict()))
-    for path in written[:2]:
-        Image.open(path).load()
-    write_report(tmp_path / "deep" / "report", found)  # again, over the old one
-
-
-def test_a_report_of_several_labels_has_no_confusion(learned, shades, tmp_path):
-    found = evaluate_classifier(*learned, shades, LABELS, multi_label=True)
-    assert {path.name for path in write_report(tmp_path, found)} == {"calibration.png", "evaluation.json"}
-
-
-def test_a_report_of_another_kind_leaves_nothing_of_the_one_before(learned, shades, tmp_path):
-    write_report(tmp_path, evaluate_classifier(*learned, shades, LABELS))
-    write_report(tmp_path, evaluate_classifier(*learned, shades, LABELS, multi_label=True))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["calibration.png", "evaluation.json"]
-
-
-@pytest.mark.parametrize("name", ["evaluation.json", "confusion.png", "calibration.png"])
-def test_a_report_that_is_there_is_refused(tmp_path, name):
-    (tmp_path / "mine.txt").touch()
-    check_report(tmp_path, force=False)
-    (tmp_path / name).touch()
-    with pytest.raises(ExistsError, match=f"{name} exists already: name another, or replace it with --force"):
-        check_report(tmp_path, force=False)
-    check_report(tmp_path, force=True)
-    with pytest.raises(ExistsError, match=f"{name} is no folder: name another"):
-        check_report(tmp_path / name, force=True)
-
-
-@pytest.mark.parametrize("lasting", [False, True], ids=["failed", "killed"])
-def test_a_report_is_the_old_or_the_new_one_whatever_fails(learned, shades, tmp_path, faults, lasting):
-    old = evaluate_classifier(*learned, shades[:2], LABELS)
-    new = evaluate_classifier(*learned, shades, LABELS)
-
-    def check(folder, step):
-        files = [swapped(folder / name, folder / ".report") for name in (REPORT, *PLOTS)]
-        found = json.loads(files[0].read_text()) if files[0].exists() else None
-        assert found in [json.loads(json.dumps(each.to_dict())) for each in (old, new)]
-        write_report(folder, new)
-        assert sorted(path.name for path in folder.iterdir()) == sorted((REPORT, *PLOTS))
-
-    def work(folder):
-        write_report(folder, new)
-
-    assert faults.everywhere(tmp_path, work, check, lambda folder: write_report(folder, old), lasting) >= 15
-
-
-def test_a_report_where_nothing_can_be_written(learned, shades, tmp_path):
-    (tmp_path / "file").touch()
-    found = evaluate_classifier(*learned, shades, LABELS)
-    with pytest.raises(OutputError, match=r"file.*cannot be written: "):
-        write_report(tmp_path / "file" / "report", found)
 
 
 # The same head, as a labeller.
@@ -251,7 +202,7 @@ def test_predictions_are_probabilities_best_first(learned, shades):
 
 def test_with_several_labels_each_has_a_probability_of_its_own(learned, shades):
     classifier = Classifier(learned[0].trunk, learned[0].head, "mean")
-    classifier.labels, classifier.task = LABELS, "multi-label"
+    classifier.labels, classifier.task = LABELS, MULTI_LABEL
     ((first, *others),) = TrainedClassifier(classifier, learned[1])(shades[0][0])
     assert first == ("dark", pytest.approx(1 / (1 + np.exp(-10)), abs=1e-4))
     assert all(score < 0.01 for _, score in others)
@@ -294,19 +245,19 @@ def constant(trunk, *biases):
 def test_a_logit_of_zero_is_a_yes(learned, shades):
     classifier = constant(learned[0].trunk, 0.0, -0.001, 0.0)
     examples = [(shades[0][0], (0, 2)), (shades[1][0], (0,))]
-    found = evaluate_classifier(classifier, learned[1], examples, LABELS, multi_label=True)
+    classifier.task = MULTI_LABEL
+    found = evaluate_labels(classifier, learned[1], examples, LABELS)
     assert [each.predicted for each in found.predictions] == [("dark", "grey"), ("dark", "grey")]
     ((mistake,), metrics) = found.mistakes, found.metrics
     assert (mistake.path, mistake.predicted, mistake.confidence) == (shades[1][0], ("dark", "grey"), 0.5)
     assert metrics.exact_match == 0.5
-    classifier.task = "multi-label"
     ((*ranked,),) = TrainedClassifier(classifier, learned[1])(shades[0][0])
     assert ranked == [("dark", 0.5), ("grey", 0.5), ("bright", pytest.approx(0.49975))]
 
 
 def test_of_equal_logits_the_first_label_stands_first(learned, shades):
     classifier = constant(learned[0].trunk, 0.0, 2.0, 2.0)
-    found = evaluate_classifier(classifier, learned[1], shades, LABELS)
+    found = evaluate_labels(classifier, learned[1], shades, LABELS)
     assert [label for label, _ in found.predictions[0].ranked] == ["bright", "grey", "dark"]
     assert found.metrics.confusion[:, 1].tolist() == [3, 3, 3]
     (ranked,) = TrainedClassifier(classifier, learned[1])(shades[0][0])
@@ -314,8 +265,10 @@ def test_of_equal_logits_the_first_label_stands_first(learned, shades):
 
 
 def test_predictions_are_listed_where_they_are_asked_for(learned, shades, tmp_path):
-    found = evaluate_classifier(*learned, shades, LABELS)
+    found = evaluate_labels(*learned, shades, LABELS)
     assert "predictions" not in found.to_dict()
+    assert set(found.charts()) == {"calibration.png", "confusion.png"}
+    assert set(evaluate_labels(*several_labels(learned), shades, LABELS).charts()) == {"calibration.png"}
     listed = replace(found, lists_predictions=True)
     write_report(tmp_path, listed)
     entries = json.loads((tmp_path / "evaluation.json").read_text())["predictions"]
@@ -328,9 +281,9 @@ def test_zero_shot_reads_class_names_as_words_and_says_so(tiny_pair, shades):
     model, processor = load(tiny_pair)
     events = []
     names = ("DarkShade", "a_bright-one", "n01855672")
-    found = evaluate_zero_shot(model, processor, shades, names, on_event=events.append)
+    found = evaluate_labels(model, processor, shades, names, on_event=events.append)
     with pytest.warns(UserWarning, match="looks like an id"):
-        plain = evaluate_zero_shot(model, processor, shades, ("Dark Shade", "a bright one", "n01855672"))
+        plain = evaluate_labels(model, processor, shades, ("Dark Shade", "a bright one", "n01855672"))
     assert found.metrics.labels == names and found.metrics.nll == pytest.approx(plain.metrics.nll)
     assert found.label_texts == ("Dark Shade", "a bright one", "n01855672")
     told = [event.message for event in events if isinstance(event, Notice)]

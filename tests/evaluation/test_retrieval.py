@@ -106,7 +106,7 @@ def test_a_pair_is_measured_and_broken_images_are_named(tiny_pair, images, tmp_p
     assert all(miss["rank"] > 1 and miss["found"] != miss["path"] for miss in values["mistakes"])
     ranks = [miss["rank"] for miss in values["mistakes"]]
     assert ranks == sorted(ranks, reverse=True) and len(ranks) <= 10
-    assert found.drawn() == {}
+    assert found.charts() == {}
 
 
 def test_what_cannot_be_measured(tiny_pair, tiny_vision, images, tmp_path):
