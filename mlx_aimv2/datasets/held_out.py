@@ -15,9 +15,9 @@ from ..storage.json_files import read_json
 from .captioned import CaptionDataset
 from .labelled import Dataset
 from .options import Reading
+from .record import MARKS, RECORD, SKIPPED, file_mark, relative_path
 from .rows import SPLITS
 from .scan import announce, shortened
-from .split_record import MARKS, RECORD, SKIPPED, file_mark, relative_path
 
 ALL = "all"
 KNOWN = (*SPLITS, SKIPPED)

@@ -11,8 +11,8 @@ from pathlib import Path
 from ..errors import InputError
 from ..events import Skipped
 from ..messages import counted, quoted
+from .class_folders import read_folders
 from .columns import LABEL, NoColumnError
-from .folders import read_folders
 from .options import Reading
 from .rows import SPLITS, Row, Rows, check_split, check_there, natural
 from .splits import by_split, check_fraction, check_seed

@@ -17,7 +17,7 @@ from ..sources.folder_scan import Rules
 from .columns import ABSENT, CAPTION, IMAGE, LABEL, SPLIT, NoColumnError
 from .options import Reading
 from .rows import SPLIT_NAMES, Row, Rows, label_name
-from .table_files import READERS, Wanted
+from .table_formats import READERS, Wanted
 from .unsupported import hint
 
 IN_FOLDERS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})  # tables wherever they lie

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..adapters.attach import AdapterConfig, count_trainable
 from ..datasets.captioned import CaptionDataset, read_captions
+from ..datasets.record import relative_path
 from ..datasets.rows import SPLITS
-from ..datasets.split_record import relative_path
 from ..errors import InputError
 from ..evaluation.retrieval import RetrievalEvaluation, evaluate_retrieval, retrieve
 from ..events import Notice, OnEvent

@@ -11,7 +11,7 @@ import numpy as np
 from ..adapters.attach import AdapterConfig, count_trainable
 from ..adapters.task import read_task
 from ..datasets.labelled import Dataset, read_dataset
-from ..datasets.split_record import split_record
+from ..datasets.record import split_record
 from ..errors import InputError
 from ..evaluation.labels import Evaluation, evaluate_labels
 from ..events import OnEvent

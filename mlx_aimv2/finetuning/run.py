@@ -14,9 +14,9 @@ from mlx.utils import tree_flatten
 
 from ..backend.device import on_cpu
 from ..backend.threads import computing
+from ..datasets.record import MARKS, SKIPPED, data_account, file_mark, file_marks, relative_path
+from ..datasets.record import RECORD as SPLITS
 from ..datasets.scan import announce, scan
-from ..datasets.split_record import MARKS, SKIPPED, data_account, file_mark, file_marks, relative_path
-from ..datasets.split_record import RECORD as SPLITS
 from ..errors import InputError
 from ..evaluation.charts import draw_curves
 from ..evaluation.report import write_report

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..adapters.task import TASK
-from ..datasets.split_record import RECORD as SPLITS
+from ..datasets.record import RECORD as SPLITS
 from ..errors import InputError, OutputError
 from ..storage.json_files import read_json
 from ..storage.locks import locked

@@ -19,7 +19,7 @@ from ..adapters.task import HEAD, TASK, Task, has_task, read_head
 from ..adapters.weights import TRUNK, has_trunk, load_trunk
 from ..checkpoints.matching import fold_names
 from ..datasets.held_out import known_images
-from ..datasets.split_record import RECORD
+from ..datasets.record import RECORD
 from ..errors import InputError
 from ..events import Notice, OnEvent
 from ..models.classifier import Classifier, head_spec

@@ -11,7 +11,7 @@ from PIL import Image
 from mlx_aimv2.datasets.captioned import read_captions
 from mlx_aimv2.datasets.held_out import Measure, measured
 from mlx_aimv2.datasets.labelled import read_dataset
-from mlx_aimv2.datasets.split_record import file_mark, file_marks, split_record
+from mlx_aimv2.datasets.record import file_mark, file_marks, split_record
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.events import Notice, Skipped
 

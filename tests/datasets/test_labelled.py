@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from mlx_aimv2.datasets.labelled import Dataset, Example, read_dataset
 from mlx_aimv2.datasets.options import Reading
+from mlx_aimv2.datasets.record import file_marks, split_record
 from mlx_aimv2.datasets.scan import scan
-from mlx_aimv2.datasets.split_record import file_marks, split_record
 from mlx_aimv2.datasets.splits import held_out
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.events import Event, Progress, Skipped

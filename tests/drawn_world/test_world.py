@@ -17,7 +17,7 @@ from drawn_world.world import WorldOptions, write_world
 from helpers.held_out import HELD_OUT_LABELS
 from PIL import Image
 
-from mlx_aimv2.datasets.folders import read_folders
+from mlx_aimv2.datasets.class_folders import read_folders
 from mlx_aimv2.datasets.options import Reading
 from mlx_aimv2.datasets.tree import read_tree
 from mlx_aimv2.errors import InputError, OutputError
