@@ -28,14 +28,68 @@ Aimv2Error                      anything this package refuses or cannot do
     └── ExistsError             its place is taken, and nothing was said of replacing it
 ```
 
-Every message is one line: what happened, with which value, and what to do about it.
+Every message is one line: what happened, with which value, and what to do about it. Where an option helps, that is
+an `Advice`, which names the option as Python or the command line calls it.
 """
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do about an error, with an option.
+
+    Attributes:
+        text: the advice, with `{}` for the option.
+        option: the name of the option in Python.
+        value: what to give for it; True for a switch, None if any value may help.
+        otherwise: the advice on a command line without this option; empty for none.
+    """
+
+    text: str
+    option: str
+    value: str | bool | None = None
+    otherwise: str = ""
+
+    def __str__(self) -> str:
+        """The advice in Python."""
+        return self.text.format(self.option if self.value is None else f"{self.option}={self.value!r}")
+
+    def for_options(self, options: Collection[str]) -> str:
+        """The advice on a command line that has ``options``."""
+        if self.option not in options:
+            return self.otherwise
+        value = f" {shlex.quote(self.value)}" if isinstance(self.value, str) else ""
+        return self.text.format(f"--{self.option.replace('_', '-')}{value}")
+
 
 class Aimv2Error(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of everything this package raises on purpose.
+
+    Attributes:
+        message: what happened, without the advice.
+        advice: what to do about it with an option, if an option helps.
+    """
+
+    def __init__(self, message: str = "", advice: Advice | None = None) -> None:
+        super().__init__(message)
+        self.message, self.advice = message, advice
+
+    def __str__(self) -> str:
+        """The message with its advice in Python."""
+        return f"{self.message}: {self.advice}" if self.advice else self.message
+
+    def at(self, place: str) -> Self:
+        """The same error with ``place`` in front of its message."""
+        return type(self)(f"{place}: {self.message}", self.advice)
 
     @classmethod
     def reading(cls, path: object, error: Exception) -> Aimv2Error:

@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from .errors import Advice, Aimv2Error
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -22,11 +24,24 @@ class Progress:
 
 @dataclass(frozen=True)
 class Skipped:
-    """One item that was left out, and why; or so many of them."""
+    """An item that was left out, and why; or ``count`` of them.
+
+    Attributes:
+        source: the item.
+        reason: what is wrong with it.
+        count: how many items.
+        advice: what to do about it with an option, if an option helps.
+    """
 
     source: str
     reason: str
     count: int = 1
+    advice: Advice | None = None
+
+    @classmethod
+    def of(cls, source: str, error: Aimv2Error) -> Skipped:
+        """An item left out because of ``error``."""
+        return cls(source, error.message, advice=error.advice)
 
 
 @dataclass(frozen=True)

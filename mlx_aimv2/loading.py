@@ -32,7 +32,7 @@ from .events import Notice, OnEvent, warn
 from .models.classifier import Classifier
 from .models.lit import Aimv2Model
 from .models.vision import Aimv2VisionModel
-from .processing.build import build_processor, made_size
+from .processing.build import build_processor, made_size, resample
 from .processing.decode import DecodeOptions
 from .processing.image import NativeOptions
 from .processing.image_config import ImageProcessorConfig
@@ -174,11 +174,11 @@ def at_resolution(
             size = made_size(checkpoint.resolved.folder, checkpoint.config, settings)
         return checkpoint.at_size(vision.image_size if size is None else size)
     if size is not None and (vision.is_native or size != vision.image_size):
-        own, hint = "any size", "leave image_size out"
-        if not vision.is_native:
-            own = f"{vision.image_size} x {vision.image_size} pixels"
-            hint = "resample its positions with --interpolate-positions"
-        raise InputError(f"{checkpoint.resolved.name} takes {own}, not {size!r} on a side: {hint}")
+        name = checkpoint.resolved.name
+        if vision.is_native:
+            raise InputError(f"{name} takes any size, not {size!r} on a side: leave image_size out")
+        own = f"{vision.image_size} x {vision.image_size} pixels"
+        raise InputError(f"{name} takes {own}, not {size!r} on a side", resample())
     return checkpoint
 
 
@@ -263,8 +263,8 @@ def check_model(model: AnyModel, checkpoint: Checkpoint, tensors: Mapping[str, m
     if wrong == [table_name(checkpoint.config)] and size is not None:
         told = checkpoint.config.vision.image_size
         raise MismatchError(
-            f"{source}: its position table is for {size} x {size} pixels, and its config.json says image_size {told}:"
-            " correct that, or resample the table with --interpolate-positions"
+            f"{source}: its position table is for {size} x {size} pixels, and its config.json says image_size {told}",
+            resample("correct that, or "),
         )
     check_fit(expected, tensors, checkpoint.unknown, source)
 

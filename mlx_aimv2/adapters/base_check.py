@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 from ..checkpoints.identity import Origin
-from ..errors import InputError
+from ..errors import Advice, InputError
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-ALL_THE_SAME = "load that one, or use this one all the same with any_base=True (--any-base)"
+ANY_BASE = Advice(
+    "load that one, or use this one all the same with {}", "any_base", True, otherwise="load that one"
+)
 
 
 def require_base(
@@ -17,7 +19,7 @@ def require_base(
     checkpoint: str | None,
     origin: Origin | None,
     any_base: bool = False,
-    remedy: str = ALL_THE_SAME,
+    advice: Advice = ANY_BASE,
 ) -> None:
     """Refuse a base that is not the one an adapter, or a head, was trained on.
 
@@ -30,7 +32,7 @@ def require_base(
         checkpoint: the hash of that base, if known.
         origin: of the model it is put on; None for a model that was not loaded.
         any_base: let everything pass, such as a quantized copy of the same base.
-        remedy: what the message says to do.
+        advice: what the message says to do.
 
     Raises:
         InputError: another base, naming both.
@@ -41,7 +43,8 @@ def require_base(
         if checkpoint != origin.checkpoint:
             raise InputError(
                 f"{source} was trained on {name or 'another checkpoint'} (checkpoint {checkpoint}), and this is"
-                f" {origin.name} (checkpoint {origin.checkpoint}): {remedy}"
+                f" {origin.name} (checkpoint {origin.checkpoint})",
+                advice,
             )
     elif (
         name is not None
@@ -49,4 +52,4 @@ def require_base(
         and REPOSITORY.fullmatch(name)
         and name != origin.name
     ):
-        raise InputError(f"{source} was trained on {name}, and this is {origin.name}: {remedy}")
+        raise InputError(f"{source} was trained on {name}, and this is {origin.name}", advice)

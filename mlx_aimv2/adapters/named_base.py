@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.bundled import is_demo
-from ..errors import InputError
+from ..errors import Advice, InputError
 from ..presets import find
 from ..storage.json_files import read_json
 from .adapter_folder import CONFIG
@@ -59,7 +59,8 @@ def named_base(adapter_path: str | os.PathLike[str]) -> NamedBase | None:
     is_repository = REPOSITORY.fullmatch(name) is not None and not name.startswith(".")
     if is_demo(name) or find(name) is not None or is_repository:
         return NamedBase(name, revision)
-    raise InputError(f"{folder} was trained on {name}, which is not there: name its place with --model")
+    advice = Advice("name its place with {}", "model", otherwise="name its place")
+    raise InputError(f"{folder} was trained on {name}, which is not there", advice)
 
 
 def _written(folder: Path) -> tuple[str | None, str | None]:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ..errors import DamagedFileError, NotACheckpointError, PickleRefusedError
+from ..errors import Advice, DamagedFileError, NotACheckpointError, PickleRefusedError
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 SINGLE, APPLE_MLX = "model.safetensors", "mlx_model.safetensors"
@@ -77,8 +77,12 @@ def choose_weights(names: Collection[str], source: str, weights: str | None = No
         if others:
             which = f" and no {INDEX}" if suffix == ".safetensors" else ""
             raise NotACheckpointError(
-                f"{source} holds {len(others)} weight files ({', '.join(others[:5])}){which}:"
-                " name one with --weights"
+                f"{source} holds {len(others)} weight files ({', '.join(others[:5])}){which}",
+                Advice(
+                    "name one with {}",
+                    "weights",
+                    otherwise="keep the one that is meant, without the others, in a folder",
+                ),
             )
     pickles = sorted(name for name in names if name.endswith(PICKLES))
     if pickles:

@@ -225,7 +225,7 @@ def _not_cached(wanted: _Wanted, reason: str) -> str:
     held = "not in the cache" if _cached_folder(wanted) is None else "only partly in the cache"
     option = "" if wanted.revision is None else f" --revision {wanted.revision}"
     return (
-        f"{wanted} is {held}, and {reason}: give a local folder (--model PATH), or run `hf download "
+        f"{wanted} is {held}, and {reason}: give a local folder, or run `hf download "
         f"{wanted.repo}{option} --local-dir FOLDER` on a machine with network and copy FOLDER here"
     )
 
@@ -253,9 +253,7 @@ def _refusal(error: Exception, wanted: _Wanted) -> HubError:
     if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
         advice = _STATUS_ADVICE.get(status, "try again later")
-        return HubError(
-            f"the Hub answered {status} for {wanted}: {advice}, or give a local folder (--model PATH)"
-        )
+        return HubError(f"the Hub answered {status} for {wanted}: {advice}, or give a local folder")
     if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
         return HubError(f"cannot write to the cache {constants.HF_HUB_CACHE}: {_DISK_TROUBLE[error.errno]}")
     if isinstance(error, _failures(errors.LocalEntryNotFoundError, ConnectionError, TimeoutError)):

@@ -99,7 +99,7 @@ def _run(arguments: Sequence[str]) -> NoReturn:
         raise SystemExit(report(error)) from error
     finally:
         warnings.showwarning = former
-        RUNNING.verb, RUNNING.debug = "", False
+        RUNNING.options, RUNNING.debug = frozenset(), False
     raise AssertionError("typer ends with SystemExit")
 
 

@@ -102,7 +102,7 @@ def run(
         for item in stream:
             with lock:
                 if item.error is not None:
-                    shown(Skipped(names[item.index], str(item.error)))
+                    shown(Skipped.of(names[item.index], item.error))
                 else:
                     sink.add(names[item.index], item)
                     count += 1

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..events import Event, Metric, Notice, Progress, Skipped
-from .hints import fitted
 from .live import LIVE
 from .progress import Training, counting_bars, training_bars
-from .ui import RUNNING, say
+from .ui import say, with_advice
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -37,12 +36,12 @@ class Screen:
     def __call__(self, event: Event) -> None:
         """Show one event."""
         if isinstance(event, Notice):
-            say(fitted(event.message, RUNNING.verb))
+            say(event.message)
         elif isinstance(event, Skipped):
             self.skipped += event.count
             named = f"{' '.join(str(event.source).split())}: "
             reason = " ".join(self._reasons.get(str(event.source), event.reason).split()).removeprefix(named)
-            say(f"skipped {event.source}: {fitted(reason, RUNNING.verb)}")
+            say(f"skipped {event.source}: {with_advice(reason, event.advice)}")
         elif isinstance(event, Metric):
             self._metric(event)
         elif event.unit == TRAINING:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 import re
 import sys
 import textwrap
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, ParamSpec, TypeVar
 
-from ..errors import Aimv2Error, InputError, OutputError
-from .hints import fitted
+from typer.models import OptionInfo
+
+from ..errors import Advice, Aimv2Error, InputError, OutputError
 from .live import LIVE
 from .signals import interrupting, status_of
 
@@ -34,11 +37,11 @@ class Running:
     """What runs now.
 
     Attributes:
-        verb: its name; empty between runs.
+        options: the options of the verb, by their names in Python; empty between runs.
         debug: whether errors come with their traceback.
     """
 
-    verb: str = ""
+    options: frozenset[str] = frozenset()
     debug: bool = False
 
 
@@ -135,12 +138,27 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+@functools.cache
+def options_of(function: Callable[..., object]) -> frozenset[str]:
+    """The options of a verb, by their names in Python; its arguments are not among them."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    return frozenset(
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if isinstance(_declared(hints.get(name, parameter.annotation)), OptionInfo)
+    )
+
+
+def _declared(hint: object) -> object:
+    return getattr(hint, "__metadata__", (None,))[0]
+
+
 def verb(function: Callable[P, R]) -> Callable[P, R]:
     """Turn what a verb raises into one line on stderr and an exit status."""
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        RUNNING.verb = function.__name__
+        RUNNING.options = options_of(guarded)
         try:
             with interrupting():
                 return function(*args, **kwargs)
@@ -162,11 +180,17 @@ def report(error: Exception) -> int:
 
         traceback.print_exception(error)
     if isinstance(error, Aimv2Error):
-        say(f"error: {fitted(_one_line(error), RUNNING.verb)}")
+        say(f"error: {with_advice(error.message, error.advice)}")
         return WRONG_USAGE if isinstance(error, InputError) else NOT_ALL_DONE
     say(f"unexpected error: {type(error).__name__}: {_one_line(error)} (run again with --debug to see where)")
     return NOT_ALL_DONE
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def with_advice(message: str, advice: Advice | None) -> str:
+    """A message in one line, with the advice that the verb at work has the option for."""
+    advised = advice.for_options(RUNNING.options) if advice else ""
+    return f"{_one_line(message)}: {advised}" if advised else _one_line(message)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())

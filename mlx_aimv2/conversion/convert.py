@@ -22,7 +22,7 @@ from ..backend.threads import computing
 from ..checkpoints.file_names import CONFIG
 from ..checkpoints.npz import write_npz
 from ..checkpoints.shards import write_shards
-from ..errors import Aimv2Error, NonFiniteError
+from ..errors import Advice, Aimv2Error, NonFiniteError
 from ..events import Notice, OnEvent, Progress, ignore
 from ..fidelity.compare import compare
 from ..fidelity.report import Fidelity
@@ -215,7 +215,13 @@ def _plainly(one: Planned, x: mx.array) -> tuple[mx.array, ...]:
         return (x,)
     if not mx.isfinite(x).all():
         raise NonFiniteError(
-            f"{one.name} holds NaN or infinity in {one.dtype}: the checkpoint is damaged, or needs --dtype bfloat16"
+            f"{one.name} holds NaN or infinity in {one.dtype}",
+            Advice(
+                "the checkpoint is damaged, or needs {}",
+                "dtype",
+                "bfloat16",
+                otherwise="the checkpoint is damaged, or needs bfloat16",
+            ),
         )
     return tuple(mx.quantize(x, **one.scheme.arguments()))
 

@@ -46,7 +46,7 @@ def scan(
         for result in results:
             if result.error is not None:
                 path = examples[result.index].path
-                broken[path] = Skipped(path, str(result.error))
+                broken[path] = Skipped.of(path, result.error)
                 if len(broken) <= NAMED:
                     on_event(broken[path])
             on_event(Progress("checking images", result.index + 1, len(examples)))

@@ -206,14 +206,14 @@ def _evaluate(
     for item in stream:
         path = examples[item.index][0]
         if isinstance(item.error, NonFiniteError):  # the metrics of the other images would not be the model's
-            raise NonFiniteError(f"{path}: {item.error}") from item.error
-        if item.vector is None:
-            skipped.append(Skipped(path, str(item.error)))
+            raise item.error.at(path) from item.error
+        if item.error is not None:
+            skipped.append(Skipped.of(path, item.error))
             on_event(skipped[-1])
         else:
             check_count(item, labels)
             good.append(examples[item.index])
-            rows.append(item.vector)
+            rows.append(item.require_vector())
         on_event(Progress(STAGE, item.index + 1, len(examples)))
     if not good:
         raise InputError(f"none of {len(examples)} images can be read, the first because {skipped[0].reason}")

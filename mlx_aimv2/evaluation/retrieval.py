@@ -216,7 +216,7 @@ def evaluate_retrieval(
         NonFiniteError: the model gives NaN or infinity.
     """
     if not isinstance(model, Aimv2Model):
-        raise InputError("captions need the image-text pair (--model lit); this model has no text encoder")
+        raise InputError("this model has no text encoder, which captions need: use the image-text pair lit")
     if not examples:
         raise InputError("there are no images to evaluate")
     embedder = Embedder(model, processor, batch_size=batch_size)
@@ -226,13 +226,13 @@ def evaluate_retrieval(
     for item in embedder.stream([path for path, _ in examples]):
         path = examples[item.index][0]
         if isinstance(item.error, NonFiniteError):
-            raise NonFiniteError(f"{path}: {item.error}") from item.error
-        if item.vector is None:
-            skipped.append(Skipped(path, str(item.error)))
+            raise item.error.at(path) from item.error
+        if item.error is not None:
+            skipped.append(Skipped.of(path, item.error))
             on_event(skipped[-1])
         else:
             good.append(examples[item.index])
-            rows.append(item.vector)
+            rows.append(item.require_vector())
         on_event(Progress(STAGE, item.index + 1, len(examples)))
     if not good:
         raise InputError(f"none of {len(examples)} images can be read, the first because {skipped[0].reason}")
@@ -249,7 +249,7 @@ def _embedded(embedder: Embedder, captions: Sequence[str], on_event: OnEvent) ->
     on_event(Progress(CAPTIONS, 0, len(captions), CAPTIONS))
     for item in embedder.stream_texts(captions, lambda k: cut.add(f"the {CAPTION} {shortened(captions[k])}")):
         if item.error is not None:
-            raise type(item.error)(f"the {CAPTION} {captions[item.index]!r}: {item.error}") from item.error
+            raise item.error.at(f"the {CAPTION} {captions[item.index]!r}") from item.error
         rows.append(item.require_vector())
         on_event(Progress(CAPTIONS, len(rows), len(captions), CAPTIONS))
     for notice in cut.notices():

@@ -164,7 +164,7 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except NonFiniteError as error:
-        raise NonFiniteError(f"{name}: {error}") from error
+        raise error.at(name) from error
 
 
 def _embed(
@@ -179,8 +179,8 @@ def _embed(
             vectors.append(item.vector)
         elif isinstance(item.error, NonFiniteError):
             raise item.error
-        else:
-            on_event(Skipped(_source(images[item.index], item.index), str(item.error)))
+        elif item.error is not None:
+            on_event(Skipped.of(_source(images[item.index], item.index), item.error))
         on_event(Progress(stage, item.index + 1, len(images)))
     _check_count(len(good), len(images))
     return good, np.stack(vectors)

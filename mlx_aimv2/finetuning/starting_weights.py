@@ -20,7 +20,7 @@ from ..adapters.weights import TRUNK, has_trunk, load_trunk
 from ..checkpoints.matching import fold_names
 from ..datasets.held_out import known_images
 from ..datasets.record import RECORD
-from ..errors import InputError
+from ..errors import Advice, InputError
 from ..events import Notice, OnEvent
 from ..models.classifier import Classifier, head_spec
 from ..storage.json_files import read_json
@@ -66,11 +66,11 @@ def begin_at(model: Classifier | Contrast, folder: Path, options: FinetuneOption
     _check_task(folder, task, options)
     stored = read_stored(folder) if has_adapter(folder) else None
     origin = base_of(model)
-    source, remedy = f"{FLAG} {folder}", "train on that one, with --model"
+    source, advice = f"{FLAG} {folder}", Advice("train on that one, with {}", "model")
     if task is not None:
-        require_base(source, task.base.name, task.base.checkpoint or None, origin, remedy=remedy)
+        require_base(source, task.base.name, task.base.checkpoint or None, origin, advice=advice)
     if stored is not None:
-        require_base(source, stored.config.base_name, stored.base, origin, remedy=remedy)
+        require_base(source, stored.config.base_name, stored.base, origin, advice=advice)
     _check_method(folder, stored, options)
     fresh = []
     if stored is not None:

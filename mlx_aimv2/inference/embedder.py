@@ -177,7 +177,7 @@ class Embedder:
         """
         model = self.model
         if not isinstance(model, Aimv2Model):
-            raise InputError("this model has no text encoder: use the image-text pair, --model lit")
+            raise InputError("this model has no text encoder: use the image-text pair lit")
         if is_sequence(texts):
             _check_texts(texts, 0)  # all, before the first is computed
         items = iter([texts] if isinstance(texts, str) else texts)
@@ -204,7 +204,7 @@ class Embedder:
 
     def _projection_dim(self) -> int:
         if not isinstance(self.model, Aimv2Model):
-            raise InputError("this model has no text encoder: use the image-text pair, --model lit")
+            raise InputError("this model has no text encoder: use the image-text pair lit")
         return self.model.config.projection_dim
 
     @property
@@ -237,6 +237,6 @@ def _rows(results: Iterator[Embedded], count: int | None, what: str) -> list[np.
     for result in results:
         error = result.error
         if count != 1 and isinstance(error, (ImageError, NonFiniteError)):
-            raise type(error)(f"{what} {result.index}: {error}") from error
+            raise error.at(f"{what} {result.index}") from error
         rows.append(result.require_vector())
     return rows

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..backend.device import on_cpu
 from ..backend.threads import check_process, computing
-from ..errors import Aimv2Error, InputError, NonFiniteError
+from ..errors import Advice, Aimv2Error, InputError, NonFiniteError
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items
 from ..sources.readahead import Decoded, read_ahead
@@ -173,8 +173,11 @@ class ImageStream:
             problem = "is all zeros, or too small or too large for a vector of unit length"
         else:
             return Embedded(index, vector)
-        advice = "compute in --dtype bfloat16" if self._float16_overflow else "the checkpoint may be damaged"
-        return Embedded(index, error=NonFiniteError(f"the model's output {problem}: {advice}"))
+        message = f"the model's output {problem}"
+        if self._float16_overflow:
+            advice = Advice("compute in {}", "dtype", "bfloat16", otherwise="compute in bfloat16")
+            return Embedded(index, error=NonFiniteError(message, advice))
+        return Embedded(index, error=NonFiniteError(f"{message}: the checkpoint may be damaged"))
 
     def _ahead(self) -> int:
         """How many images may wait: two batches, of native resolution not more than memory takes easily."""

@@ -54,7 +54,7 @@ class TrainedClassifier:
         results = list(self.stream(as_items(images)))
         for item in results:
             if isinstance(item.error, (ImageError, NonFiniteError)) and len(results) > 1:
-                raise type(item.error)(f"image {item.index}: {item.error}") from item.error
+                raise item.error.at(f"image {item.index}") from item.error
             if item.error is not None:
                 raise item.error
         return [item.predictions or [] for item in results]

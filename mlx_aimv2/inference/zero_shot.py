@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import Aimv2Error, InputError, NonFiniteError
+from ..errors import Advice, Aimv2Error, InputError, NonFiniteError
 from ..events import OnEvent, Progress, warn
 from ..loading import AnyModel
 from ..models.lit import Aimv2Model
@@ -86,7 +86,7 @@ class ZeroShotClassifier:
         """
         if not isinstance(model, Aimv2Model):
             raise InputError(
-                "zero-shot labels need the image-text pair (--model lit); this model has no text encoder"
+                "this model has no text encoder, which zero-shot labels need: use the image-text pair lit"
             )
         texts, sentences = check_request(labels, templates, score, background)
         self.labels, self.texts = list(texts), list(texts.values())
@@ -150,9 +150,7 @@ class ZeroShotClassifier:
             rows = []
             for item in self.embedder.stream_texts(prompts, cut_prompts.add):
                 if item.error is not None:
-                    raise type(item.error)(
-                        f"the prompt {prompts[item.index]!r}: {item.error}"
-                    ) from item.error
+                    raise item.error.at(f"the prompt {prompts[item.index]!r}") from item.error
                 rows.append(item.require_vector())
             for number in sorted({prompt // len(templates) for prompt in cut_prompts}):
                 cut.add(f"the label {shortened(texts[number])}")
@@ -229,6 +227,11 @@ def _check_score(score: str, count: int) -> None:
         raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}")
     if score == "softmax" and count == 1:
         raise InputError(
-            "a softmax over one label is 1 whatever the image shows: give another label, a background"
-            " label (--none 'something else'), or ask for --score cosine"
+            "a softmax over one label is 1 whatever the image shows",
+            Advice(
+                "give another label, a background label with {}, or ask for the score cosine",
+                "none",
+                "something else",
+                otherwise="give another label",
+            ),
         )

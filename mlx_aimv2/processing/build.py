@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..config import Aimv2Config, AnyConfig
-from ..errors import ConfigError
+from ..errors import Advice, ConfigError
 from ..events import Notice, OnEvent, ignore
 from .decode_options import DecodeOptions
 from .image import ImageProcessor, NativeOptions
@@ -83,6 +83,13 @@ def _check_sizes(images: ImageProcessor, image_size: int, is_native: bool, sourc
     if made != (image_size, image_size):
         raise ConfigError(
             f"{source} makes images of {made[0]} x {made[1]} pixels, and the model takes"
-            f" {image_size} x {image_size}: correct its size and crop_size, or have the position table resampled for"
-            " other sizes with --interpolate-positions"
+            f" {image_size} x {image_size}",
+            resample("correct its size and crop_size, or "),
         )
+
+
+def resample(instead: str = "") -> Advice:
+    """The advice to resample the position table of a checkpoint, after what may be done instead."""
+    text = f"{instead}resample the position table with {{}}"
+    command = text.format("`mlx-aimv2 convert --interpolate-positions`")
+    return Advice(text, "interpolate_positions", True, otherwise=command)

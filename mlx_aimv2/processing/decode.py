@@ -20,7 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from ..errors import Aimv2Error, BrokenImageError, ImageError, ImageTooLargeError, InputError
+from ..errors import Advice, Aimv2Error, BrokenImageError, ImageError, ImageTooLargeError, InputError
 from .color_profiles import to_srgb
 from .decode_options import DecodeOptions
 from .formats import identify, reason
@@ -170,9 +170,9 @@ def _decode_repaired(
     if decoded is None or decoded.image.getbbox() is None:  # nothing, or nothing but black
         raise error
     if not options.allow_truncated:
-        advice = "allow_truncated (--allow-truncated) takes the pixels that are there"
+        advice = Advice("{} takes the pixels that are there", "allow_truncated", True)
         cause = str(error) if isinstance(error, BrokenImageError) else f"cut off or damaged ({reason(error)})"
-        raise BrokenImageError(f"{cause}: {advice}") from error
+        raise BrokenImageError(cause, advice) from error
     warnings.warn(f"{label}: cut off or damaged: some of its pixels are missing", stacklevel=2)
     return decoded
 
@@ -229,7 +229,7 @@ def _failures_named(label: str) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        raise type(error)(f"{label}: {error}") from error.__cause__
+        raise error.at(label) from error.__cause__
     except Aimv2Error:
         raise
     except MemoryError as error:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from PIL import ImageColor
 
-from ..errors import ImageError, ImageTooLargeError, InputError
+from ..errors import Advice, ImageError, ImageTooLargeError, InputError
 from .rgb import Color
 
 
@@ -78,5 +78,6 @@ class DecodeOptions:
         if width * height > self.max_megapixels * 1e6:
             raise ImageTooLargeError(
                 f"{width}x{height} is {width * height / 1e6:.1f} megapixels, more than the"
-                f" {self.max_megapixels:g} allowed (max_megapixels, --max-megapixels)"
+                f" {self.max_megapixels:g} allowed",
+                Advice("raise {}", "max_megapixels"),
             )

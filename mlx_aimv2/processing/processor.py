@@ -109,7 +109,7 @@ class Processor:
             InputError: the checkpoint has no tokenizer, or an item is no text.
         """
         if self.tokenizer is None:
-            raise InputError("this checkpoint has no text encoder: use the image-text pair, --model lit")
+            raise InputError("this checkpoint has no text encoder: use the image-text pair lit")
         longest = self.tokenizer.model_max_length
         return self.tokenizer(text, max_length=min(longest, self.max_text_length or longest))
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
-from ..errors import ImageTooLargeError
+from ..errors import Advice, ImageTooLargeError
 from .decode_options import DecodeOptions
 from .scaling import is_no_data, scaled, valid
 from .tiff_samples import is_plain, read_samples
@@ -63,7 +63,8 @@ def open_tiff(stream: IO[bytes], options: DecodeOptions, allow_missing: bool = F
     if width * height * tags.samples * tags.bits / 8 > MOST_BYTES * options.max_megapixels * 1e6:
         raise ImageTooLargeError(
             f"{width}x{height} with {tags.samples} samples of {tags.bits} bits is more than memory is used for"
-            f" at {options.max_megapixels:g} megapixels (max_megapixels, --max-megapixels)"
+            f" at {options.max_megapixels:g} megapixels",
+            Advice("raise {}", "max_megapixels"),
         )
     image = _image(read_samples(stream, tags, allow_missing), tags)
     if "ICCProfile" in tags.values:

@@ -90,7 +90,7 @@ def read_images(images: Sequence[ImageInput], processor: Processor, on_event: On
         try:
             pixels.append(processor(images=[images[index]])["pixel_values"])
         except Aimv2Error as error:
-            on_event(Skipped(str(images[index]), str(error)))
+            on_event(Skipped.of(str(images[index]), error))
     if not pixels:
         raise InputError("none of the images to calibrate with can be read")
     return pixels

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..errors import ExistsError, OutputError
+from ..errors import Advice, ExistsError, OutputError
 
 STEM = 50  # signs of a name that its partial name has too: there is room for no more than 255 bytes
 OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
@@ -92,7 +92,8 @@ def refuse_existing(*paths: Path, force: bool = False) -> None:
     """
     for path in paths:
         if not force and os.path.lexists(path):
-            raise ExistsError(f"{path} exists already: name another, or replace it with --force")
+            advice = Advice("name another, or replace it with {}", "force", True, otherwise="name another")
+            raise ExistsError(f"{path} exists already", advice)
 
 
 def followed(path: Path) -> Path:

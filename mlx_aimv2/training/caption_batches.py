@@ -60,7 +60,7 @@ class TokenTable:
         """
         tokenizer = processor.tokenizer
         if tokenizer is None:
-            raise InputError("this checkpoint has no text encoder: use the image-text pair, --model lit")
+            raise InputError("this checkpoint has no text encoder: use the image-text pair lit")
         first: dict[str, int] = {}
         self.numbers = np.array([first.setdefault(caption, len(first)) for caption in captions])
         distinct, parts, lengths, self.truncated = list(first), [], [], 0

@@ -53,7 +53,7 @@ def test_a_relative_path_begins_here_or_beside_the_adapter(adapter, tiny_vision,
 
 @pytest.mark.parametrize("name", ["/no/such/base", "no folder", "./base"])
 def test_a_folder_that_is_gone(adapter, name):
-    message = f"{adapter} was trained on {name}, which is not there: name its place with --model"
+    message = f"{adapter} was trained on {name}, which is not there: name its place with model"
     with pytest.raises(InputError) as refused:
         named_base(rename(adapter, name))
     assert str(refused.value) == message

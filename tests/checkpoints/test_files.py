@@ -121,7 +121,7 @@ def test_a_file_can_be_named(put):
             ["b.npz", "a.npz", "flax_model.msgpack"],
             None,
             NotACheckpointError,
-            r"2 weight files \(a.npz, b.npz\): name one with --weights",
+            r"2 weight files \(a.npz, b.npz\): name one with weights",
         ),
         (
             ["pytorch_model.bin"],

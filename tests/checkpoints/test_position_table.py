@@ -90,7 +90,7 @@ def test_the_fingerprint_tells_the_sizes_apart(tiny_vision: Path) -> None:
 def test_the_size_is_what_the_settings_make(tiny_vision: Path, tmp_path: Path) -> None:
     folder = changed(tiny_vision, tmp_path / "x", "preprocessor_config.json", size=100, crop_size=70)
     with pytest.raises(
-        ConfigError, match=r"makes images of 70 x 70 pixels.* resampled .*--interpolate-positions"
+        ConfigError, match=r"makes images of 70 x 70 pixels.* resample .*interpolate_positions=True"
     ):
         load(folder)
     model, processor = load(folder, options=LoadOptions(interpolate_positions=True))
@@ -119,7 +119,7 @@ def test_a_config_of_another_size_than_the_table(tiny_vision: Path, tmp_path: Pa
 def test_without_the_option_another_size_is_refused(tiny_vision: Path) -> None:
     with pytest.raises(
         InputError,
-        match="takes 56 x 56 pixels, not 84 on a side: resample its positions with --interpolate-positions",
+        match="takes 56 x 56 pixels, not 84 on a side: resample the position table with interpolate_positions=True",
     ):
         load(tiny_vision, options=LoadOptions(image_size=84))
     assert load(tiny_vision, options=LoadOptions(image_size=56))[0].config.image_size == 56

@@ -424,7 +424,7 @@ def test_unknown_revision(hub: FakeHub) -> None:
 def test_other_answers(hub: FakeHub, status: int, advice: str) -> None:
     hub.repos[LARGE].status = status
     assert message(errors.HubError, lambda: resolve(LARGE)) == (
-        f"the Hub answered {status} for {LARGE}: {advice}, or give a local folder (--model PATH)"
+        f"the Hub answered {status} for {LARGE}: {advice}, or give a local folder"
     )
 
 
@@ -471,7 +471,7 @@ def test_cache_below_a_file(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.Mo
 # ---- without a network
 
 WAYS = (
-    "give a local folder (--model PATH), or run `hf download {0} --local-dir FOLDER` "
+    "give a local folder, or run `hf download {0} --local-dir FOLDER` "
     "on a machine with network and copy FOLDER here"
 )
 

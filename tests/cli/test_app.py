@@ -180,4 +180,4 @@ def test_a_process_runs_many_verbs_and_keeps_nothing_of_them(capsys, pair, photo
         dict(os.environ),
         [signal.getsignal(one) for one in signals.ENDING],
     )
-    assert (ui.RUNNING.verb, ui.RUNNING.debug, LIVE.bars) == ("", False, None)
+    assert (ui.RUNNING.options, ui.RUNNING.debug, LIVE.bars) == (frozenset(), False, None)

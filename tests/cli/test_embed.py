@@ -200,7 +200,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(pair, photos):
         (["{photos}", "--max-megapixels", "0.001"], 1, "megapixels"),
         (["{photos}", "--model", "/no/such/folder"], 1, "no folder /no/such/folder"),
         (["{photos}", "--model", "large-225"], 2, "large-224"),
-        (["{photos}", "--model", "lit"], 1, "--model PATH"),
+        (["{photos}", "--model", "lit"], 1, "give a local folder"),
         (["-"], 2, "no images"),
     ],
 )

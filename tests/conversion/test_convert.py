@@ -216,7 +216,7 @@ def test_an_unknown_dtype_is_refused(tiny_vision, tmp_path, dtype):
 
 def test_an_existing_folder_is_refused(tiny_vision, tmp_path):
     (tmp_path / "out").mkdir()
-    with pytest.raises(OutputError, match="out exists already: name another, or replace it with --force"):
+    with pytest.raises(OutputError, match="out exists already: name another, or replace it with force=True"):
         convert(tiny_vision, tmp_path / "out")
     assert [path.name for path in tmp_path.rglob("*")] == ["out"]
 

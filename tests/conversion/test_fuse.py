@@ -306,7 +306,7 @@ def test_a_checkpoint_is_replaced_when_asked(with_adapter, tiny_vision, tmp_path
 
 def test_an_existing_folder_is_refused(with_adapter, tiny_vision, tmp_path):
     with_adapter(tiny_vision, tmp_path / "a")
-    with pytest.raises(OutputError, match="a exists already: name another, or replace it with --force"):
+    with pytest.raises(OutputError, match="a exists already: name another, or replace it with force=True"):
         fuse(tiny_vision, tmp_path / "a", tmp_path / "a")
 
 

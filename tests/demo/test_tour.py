@@ -139,6 +139,6 @@ def test_too_few_or_too_many_images(count):
 
 
 def test_a_vision_encoder_alone_is_refused_before_anything_is_drawn(tiny_vision, tmp_path):
-    with pytest.raises(InputError, match="zero-shot labels need the image-text pair"):
+    with pytest.raises(InputError, match="which zero-shot labels need: use the image-text pair lit"):
         take_tour(tmp_path, TourOptions(str(tiny_vision)))
     assert list(tmp_path.iterdir()) == []

@@ -173,7 +173,7 @@ def test_templates_do_not_go_with_a_head(learned, shades):
 
 
 def test_zero_shot_needs_texts_and_one_label_each(tiny_pair, learned, shades):
-    with pytest.raises(InputError, match="zero-shot labels need the image-text pair"):
+    with pytest.raises(InputError, match="which zero-shot labels need: use the image-text pair lit"):
         evaluate_labels(learned[0].trunk, learned[1], shades, LABELS)
     with pytest.raises(InputError, match="has 2 labels"):
         evaluate_labels(*load(tiny_pair), [(shades[0][0], (0, 1))], LABELS)

@@ -44,7 +44,9 @@ def test_an_existing_report_is_refused(tmp_path, name):
     (tmp_path / "mine.txt").touch()
     check_report(tmp_path, force=False)
     (tmp_path / name).touch()
-    with pytest.raises(ExistsError, match=f"{name} exists already: name another, or replace it with --force"):
+    with pytest.raises(
+        ExistsError, match=f"{name} exists already: name another, or replace it with force=True"
+    ):
         check_report(tmp_path, force=False)
     check_report(tmp_path, force=True)
     with pytest.raises(ExistsError, match=f"{name} is not a folder: name another"):

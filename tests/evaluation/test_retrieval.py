@@ -110,7 +110,7 @@ def test_a_pair_is_measured_and_broken_images_are_named(tiny_pair, images, tmp_p
 
 
 def test_what_cannot_be_measured(tiny_pair, tiny_vision, images, tmp_path):
-    with pytest.raises(InputError, match="captions need the image-text pair"):
+    with pytest.raises(InputError, match="which captions need: use the image-text pair lit"):
         evaluate_retrieval(*load(tiny_vision), images)
     with pytest.raises(InputError, match="there are no images to evaluate"):
         evaluate_retrieval(*load(tiny_pair), [])

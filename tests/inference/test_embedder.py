@@ -357,7 +357,7 @@ def test_what_is_no_text_is_named_by_its_number(pair, at):
         Embedder(*pair).texts(texts)
 
 
-ADVICE = {"float16": "compute in --dtype bfloat16", "bfloat16": "may be damaged", "float32": "may be damaged"}
+ADVICE = {"float16": "compute in dtype='bfloat16'", "bfloat16": "may be damaged", "float32": "may be damaged"}
 
 
 @pytest.mark.parametrize("dtype", ADVICE)

@@ -244,7 +244,7 @@ def test_what_makes_no_sense_is_refused(pair, arguments, message):
 
 @pytest.mark.parametrize("kind", ["vision", "native"])
 def test_a_vision_encoder_knows_no_labels(request, kind):
-    with pytest.raises(InputError, match="zero-shot labels need the image-text pair"):
+    with pytest.raises(InputError, match="which zero-shot labels need: use the image-text pair lit"):
         ZeroShotClassifier(*request.getfixturevalue(kind), LABELS)
 
 

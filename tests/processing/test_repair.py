@@ -21,7 +21,7 @@ from mlx_aimv2.processing.decode import DecodeOptions, decode_image
 from mlx_aimv2.processing.repair import ended_jpegs, without_metadata
 
 ALLOWED = DecodeOptions(allow_truncated=True)
-HINT = r"cut off or damaged \(.*\): allow_truncated \(--allow-truncated\) takes the pixels that are there"
+HINT = r"cut off or damaged \(.*\): allow_truncated=True takes the pixels that are there"
 KINDS: list[dict[str, Any]] = [
     {},
     {"quality": 100, "subsampling": 0},

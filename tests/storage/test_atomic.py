@@ -325,7 +325,7 @@ def test_what_exists_is_refused_as_wrong_usage(tmp_path, kind):
         path.mkdir()
     else:
         path.symlink_to("nowhere" if kind == "dangling" else tmp_path)
-    message = "out exists already: name another, or replace it with --force"
+    message = "out exists already: name another, or replace it with force=True"
     with pytest.raises(ExistsError, match=message) as caught:
         refuse_existing(tmp_path / "new", path)
     assert isinstance(caught.value, InputError) and isinstance(caught.value, OutputError)

@@ -299,7 +299,7 @@ def test_rows_need_not_be_in_memory_at_once(tmp_path, ending):
 def test_what_exists_is_refused_before_any_work(tmp_path, ending):
     write(tmp_path / f"v{ending}", ["old"], rows(1), MADE_BY)
     with pytest.raises(
-        ExistsError, match=rf"v\{ending} exists already: name another, or replace it with --force"
+        ExistsError, match=rf"v\{ending} exists already: name another, or replace it with force=True"
     ):
         check_target(tmp_path / f"v{ending}", force=False)
     check_target(tmp_path / f"v{ending}", force=True)

@@ -83,7 +83,7 @@ def test_item_k_of_a_list_is_row_k_also_where_a_file_is_named_twice(tmp_path, na
 def test_what_exists_is_refused_and_replaced_when_asked(tmp_path, names, ending):
     run(tmp_path / f"v{ending}", names)
     with pytest.raises(
-        ExistsError, match=rf"v\{ending} exists already: name another, or replace it with --force"
+        ExistsError, match=rf"v\{ending} exists already: name another, or replace it with force=True"
     ):
         run(tmp_path / f"v{ending}", names[:2])
     assert values(tmp_path / f"v{ending}") == WHOLE

@@ -1,0 +1,126 @@
+"""Options that messages name: each exists, on the verb that says it or that the message names."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import mlx_aimv2
+from mlx_aimv2.cli.app import VERBS as FUNCTIONS
+from mlx_aimv2.cli.app import app
+from mlx_aimv2.cli.ui import RUNNING, report
+from mlx_aimv2.cli.ui import options_of as options_of_function
+from mlx_aimv2.errors import Advice, InputError
+
+PACKAGE = Path(mlx_aimv2.__file__).parent
+COMMANDS = get_command(app).commands
+EVERYWHERE = {"--help", "--debug", "--version"}
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]")
+COMMAND = re.compile(rf"(?:mlx-aimv2 |`|^)({'|'.join(COMMANDS)}) ([^`;]*)", re.MULTILINE)
+OTHERS = re.compile(
+    r"`(?:hf|git) [^`]*`|pip install [^`]*|--no-\{}| --revision \{}"
+)  # of other programs, or made
+LOADING = (
+    "adapters",
+    "backend",
+    "checkpoints",
+    "processing",
+    "quantization",
+    "sources",
+    "storage",
+    "loading.py",
+)
+
+
+def options_of(verb):
+    return {name for one in COMMANDS[verb].params for name in (*one.opts, *one.secondary_opts)}
+
+
+def literals(path):
+    """Every text of a module but docstrings, with `{}` for what is filled in."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    apart = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            apart.add(id(node.value))
+        elif isinstance(node, ast.JoinedStr):
+            apart.update(map(id, node.values))
+            yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in apart:
+            yield node.value
+
+
+MESSAGES = [
+    (path.relative_to(PACKAGE), OTHERS.sub("", text))
+    for path in sorted(PACKAGE.rglob("*.py"))
+    for text in literals(path)
+    if OPTION.search(OTHERS.sub("", text))
+]
+
+
+def test_every_option_exists_where_it_is_named():
+    assert len(MESSAGES) > 100
+    somewhere = EVERYWHERE.union(*map(options_of, COMMANDS))
+    for path, text in MESSAGES:
+        assert set(OPTION.findall(text)) <= somewhere, (path, text)
+        for command in COMMAND.finditer(text):
+            assert set(OPTION.findall(command[2])) <= options_of(command[1]) | EVERYWHERE, (path, text)
+
+
+def test_packages_that_every_verb_uses_leave_options_to_the_advice():
+    """All verbs that load a model reach these, with and without an option."""
+    allowed = {"--device", "--exclude", "--adapter-path", "--hf-path", "--mlx-path"}
+    for path, text in MESSAGES:
+        if str(path).startswith(LOADING):
+            assert set(OPTION.findall(re.sub(r"`[^`]*`", "", text))) <= allowed, (path, text)
+
+
+def advices():
+    """The option and the texts of every `Advice` in the package."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Advice":
+                yield path, node.args[1].value
+
+
+def test_every_advice_names_an_option_of_some_verb():
+    found = list(advices())
+    assert len(found) >= 10
+    for path, option in found:
+        having = [function for function in FUNCTIONS if option in options_of_function(function)]
+        assert having and len(having) < len(FUNCTIONS), (path, option)
+        for function in having:
+            assert f"--{option.replace('_', '-')}" in options_of(function.__name__)
+
+
+@pytest.mark.parametrize(
+    ("advice", "python", "with_option", "without"),
+    [
+        (Advice("name one with {}", "weights", otherwise="keep 1"), "name one with weights",
+         "name one with --weights", "keep 1"),
+        (Advice("use {}", "dtype", "bfloat16"), "use dtype='bfloat16'", "use --dtype bfloat16", ""),
+        (Advice("replace it with {}", "force", True), "replace it with force=True", "replace it with --force", ""),
+        (Advice("add {}", "none", "something else"), "add none='something else'", "add --none 'something else'", ""),
+    ],
+)  # fmt: skip
+def test_advice_is_in_the_terms_of_its_reader(capsys, monkeypatch, advice, python, with_option, without):
+    error = InputError("it is wrong", advice)
+    assert str(error) == f"it is wrong: {python}"
+    assert str(error.at("here")) == f"here: it is wrong: {python}"
+    for options, expected in (({advice.option}, with_option), (set(), without)):
+        monkeypatch.setattr(RUNNING, "options", frozenset(options))
+        assert report(error) == 2
+        message = f"it is wrong: {expected}" if expected else "it is wrong"
+        assert capsys.readouterr().err == f"mlx-aimv2: error: {message}\n"
+
+
+def test_upload_of_several_weight_files(cli, pair, tmp_path):
+    for name in ("a.safetensors", "b.safetensors"):
+        (tmp_path / name).write_bytes((pair / "model.safetensors").read_bytes())
+    (tmp_path / "config.json").write_bytes((pair / "config.json").read_bytes())
+    done = cli("upload", tmp_path, "somebody/model", "--dry-run")
+    assert done.returncode == 1
+    assert "--weights" not in done.stderr and "keep the one that is meant" in done.stderr
