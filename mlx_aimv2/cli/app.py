@@ -15,8 +15,9 @@ import typer
 
 from .._version import __version__
 from . import classify, convert, demo, embed, evaluate, export, finetune, fuse, info, models, upload
+from .guard import DEBUG_VARIABLE, RUNNING, leave, report
 from .help import GroupHelp, VerbHelp
-from .ui import DEBUG_VARIABLE, NAME, RUNNING, leave, report, show_warning
+from .output import NAME, show_warning
 
 app = typer.Typer(
     name=NAME,

@@ -14,12 +14,13 @@ import typer
 
 from ..errors import InputError
 from ..messages import counted
-from . import options
-from .bulk import images, run
+from . import parameters as options
 from .completion import SCORES, choices
+from .guard import verb
+from .jobs import images, run
+from .output import plain, put, say
 from .screen import screen
-from .trained import base_of, check_head_is_named, has_head, is_trained_pair
-from .ui import plain, put, say, verb
+from .trained_folders import base_of, check_head_is_named, has_head, is_trained_pair
 
 if TYPE_CHECKING:
     from ..inference.zero_shot import Classified, Prediction

@@ -13,10 +13,11 @@ import typer
 from ..errors import InputError
 from ..messages import counted, size
 from .completion import DTYPES, Q_BITS, Q_GROUP_SIZES, Q_MODES, RECIPES, WEIGHT_FORMATS, checkpoints, choices
-from .options import Device, Exclude, Force, ImageSize, InterpolatePositions, Json, Revision, Weights
+from .guard import NOT_ALL_DONE, verb
+from .output import put, say
+from .parameters import Device, Exclude, Force, ImageSize, InterpolatePositions, Json, Revision, Weights
 from .screen import screen
 from .tables import table
-from .ui import NOT_ALL_DONE, put, say, verb
 
 if TYPE_CHECKING:
     from ..conversion.convert import Converted

@@ -14,10 +14,11 @@ import typer
 
 from ..messages import duration, size
 from ..presets import BITS_FLOAT32, DEFAULT_MODEL, DEMO_MODEL, find
-from .options import Device, Json, Model
+from .guard import verb
+from .output import advise, put, say
+from .parameters import Device, Json, Model
 from .screen import screen
 from .tables import table
-from .ui import advise, put, say, verb
 
 if TYPE_CHECKING:
     from ..demo.findings import Tour

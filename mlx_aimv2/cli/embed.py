@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from . import options
-from .bulk import Sink, images, run
+from . import parameters as options
 from .completion import POOLINGS, choices
+from .guard import verb
+from .jobs import Sink, images, run
+from .output import put
 from .screen import screen
 from .stdin import with_texts
 from .tables import table
-from .trained import base_of
-from .ui import put, verb
+from .trained_folders import base_of
 
 if TYPE_CHECKING:
     from ..inference.embedder import Embedded

@@ -12,14 +12,15 @@ import typer
 from ..datasets.options import Columns
 from ..errors import InputError
 from ..messages import counted
-from . import options
-from .bulk import images
+from . import parameters as options
 from .completion import checkpoints, choices
 from .evaluating import DATA_OPTIONS, SPLITS, Request, check_request, evaluate_data
+from .guard import NOT_ALL_DONE, verb
+from .jobs import images
+from .output import advise, put, say
 from .screen import screen
 from .tables import table
-from .trained import base_of
-from .ui import NOT_ALL_DONE, advise, put, say, verb
+from .trained_folders import base_of
 
 if TYPE_CHECKING:
     from ..fidelity.report import Fidelity

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from ..datasets.options import Columns, Reading
 from ..errors import InputError
 from ..inference.label_files import Choice, choose, read_labels
+from .output import put, say
 from .screen import Screen
 from .tables import table
-from .trained import check_head_is_named, has_head, is_trained_pair
-from .ui import put, say
+from .trained_folders import check_head_is_named, has_head, is_trained_pair
 
 if TYPE_CHECKING:
     from ..datasets.held_out import Measure

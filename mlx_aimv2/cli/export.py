@@ -12,10 +12,11 @@ from ..errors import InputError
 from ..presets import find
 from .completion import DTYPES, LAYOUTS, checkpoints, choices
 from .convert import parse_size
-from .options import AnyBase, Force, ImageSize, InterpolatePositions, Revision, Weights
+from .guard import verb
+from .output import say
+from .parameters import AnyBase, Force, ImageSize, InterpolatePositions, Revision, Weights
 from .screen import screen
-from .trained import base_of
-from .ui import say, verb
+from .trained_folders import base_of
 
 
 @verb

@@ -18,10 +18,11 @@ from ..finetuning.methods import METHODS
 from ..finetuning.options import FinetuneOptions, make_options, read_config
 from ..messages import counted, duration, size
 from .completion import of_finetune
-from .options import Device
+from .guard import NOT_ALL_DONE, verb
+from .output import advise, put, say
+from .parameters import Device
 from .screen import screen
 from .tables import table
-from .ui import NOT_ALL_DONE, advise, put, say, verb
 
 if TYPE_CHECKING:
     from ..finetuning.estimate import Estimate

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from .convert import parse_size
-from .options import AdaptedModel, AnyBase, Force, Revision, Weights
+from .guard import verb
+from .output import say
+from .parameters import AdaptedModel, AnyBase, Force, Revision, Weights
 from .screen import screen
-from .trained import base_of
-from .ui import say, verb
+from .trained_folders import base_of
 
 
 @verb

@@ -11,10 +11,11 @@ from ..errors import InputError
 from ..messages import size
 from ..processing.image_config import RESAMPLE_NAMES
 from .completion import checkpoints
-from .options import Json, Revision
+from .guard import NOT_ALL_DONE, verb
+from .output import put
+from .parameters import Json, Revision
 from .screen import screen
 from .tables import table
-from .ui import NOT_ALL_DONE, put, verb
 
 
 @verb

@@ -11,9 +11,10 @@ import typer
 
 from ..messages import size
 from ..presets import BITS_AFFINE_4, BITS_FLOAT16, DEMO_MODEL, PRESETS, Preset
-from .options import Json
+from .guard import verb
+from .output import put, say
+from .parameters import Json
 from .tables import table
-from .ui import put, say, verb
 
 if TYPE_CHECKING:
     from ..checkpoints.bundled import BundledSizes

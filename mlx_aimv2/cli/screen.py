@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..events import Event, Metric, Notice, Progress, Skipped
-from .live import LIVE
+from .guard import with_advice
+from .live_bar import LIVE
+from .output import say
 from .progress import Training, counting_bars, training_bars
-from .ui import say, with_advice
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

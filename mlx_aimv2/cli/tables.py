@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .live import LIVE
-from .ui import plain, put, visible
+from .live_bar import LIVE
+from .output import plain, put, visible
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from ..messages import counted, size
+from .guard import verb
+from .output import put, say
 from .screen import screen
 from .tables import table
-from .ui import put, say, verb
 
 
 @verb

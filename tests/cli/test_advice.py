@@ -10,8 +10,8 @@ from typer.main import get_command
 import mlx_aimv2
 from mlx_aimv2.cli.app import VERBS as FUNCTIONS
 from mlx_aimv2.cli.app import app
-from mlx_aimv2.cli.ui import RUNNING, report
-from mlx_aimv2.cli.ui import options_of as options_of_function
+from mlx_aimv2.cli.guard import RUNNING, report
+from mlx_aimv2.cli.guard import options_of as options_of_function
 from mlx_aimv2.errors import Advice, InputError
 
 PACKAGE = Path(mlx_aimv2.__file__).parent

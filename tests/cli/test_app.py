@@ -8,8 +8,8 @@ import warnings
 import pytest
 
 import mlx_aimv2
-from mlx_aimv2.cli import app, signals, ui
-from mlx_aimv2.cli.live import LIVE
+from mlx_aimv2.cli import app, guard, interrupts
+from mlx_aimv2.cli.live_bar import LIVE
 
 HEAVY = {
     "mlx",
@@ -164,7 +164,7 @@ def test_without_a_backend_one_line_says_what_to_install(tmp_path, pair, photos)
 
 
 def test_a_process_runs_many_verbs_and_keeps_nothing_of_them(capsys, pair, photos):
-    before = warnings.showwarning, dict(os.environ), [signal.getsignal(one) for one in signals.ENDING]
+    before = warnings.showwarning, dict(os.environ), [signal.getsignal(one) for one in interrupts.ENDING]
     for _ in range(2):
         assert app.run(["embed", str(photos), "--model", str(pair), "--device", "cpu"]) == 0
         assert len(capsys.readouterr().out.splitlines()) == 3
@@ -178,6 +178,6 @@ def test_a_process_runs_many_verbs_and_keeps_nothing_of_them(capsys, pair, photo
     assert before == (
         warnings.showwarning,
         dict(os.environ),
-        [signal.getsignal(one) for one in signals.ENDING],
+        [signal.getsignal(one) for one in interrupts.ENDING],
     )
-    assert (ui.RUNNING.options, ui.RUNNING.debug, LIVE.bars) == (frozenset(), False, None)
+    assert (guard.RUNNING.options, guard.RUNNING.debug, LIVE.bars) == (frozenset(), False, None)

@@ -321,7 +321,6 @@ def test_a_run_that_was_too_short_is_told_so(tmp_path, capsys, best_epoch, epoch
 
 @pytest.mark.parametrize("saved", [False, True])
 def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path, saved):
-    from mlx_aimv2.cli import ui
     from mlx_aimv2.cli.finetune import finetune
 
     def interrupted(options, on_event):
@@ -330,9 +329,6 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path, saved)
             (tmp_path / ".training" / "state.safetensors").touch()
         raise KeyboardInterrupt
 
-    def leave(status):
-        raise SystemExit(status)
-
     class Nothing:
         """The context of a command line on which nothing else was said."""
 
@@ -340,7 +336,6 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, tmp_path, saved)
             return None
 
     monkeypatch.setattr("mlx_aimv2.finetuning.run.finetune", interrupted)
-    monkeypatch.setattr(ui, "leave", leave)
     with pytest.raises(SystemExit) as caught:
         finetune(context=Nothing(), data="images", adapter_path=str(tmp_path))
     assert caught.value.code == 130

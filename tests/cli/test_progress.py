@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mlx_aimv2.cli.live import LIVE
+from mlx_aimv2.cli.live_bar import LIVE
 from mlx_aimv2.cli.progress import Training
 from mlx_aimv2.cli.screen import screen
 from mlx_aimv2.events import Metric, Notice, Progress, Skipped

@@ -9,10 +9,10 @@ import warnings
 import pytest
 from helpers.terminal import Terminal, run_verb, start
 
-from mlx_aimv2.cli.live import LIVE
+from mlx_aimv2.cli.live_bar import LIVE
+from mlx_aimv2.cli.output import put, show_warning
 from mlx_aimv2.cli.screen import screen
 from mlx_aimv2.cli.tables import table
-from mlx_aimv2.cli.ui import put, show_warning
 from mlx_aimv2.events import Notice, Progress, Skipped
 
 COLUMNS = (40, 80, 120)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from helpers.terminal import Terminal, start
 
-from mlx_aimv2.cli import signals
+from mlx_aimv2.cli import interrupts
 from mlx_aimv2.cli.app import app
-from mlx_aimv2.cli.bulk import run
+from mlx_aimv2.cli.jobs import run
 from mlx_aimv2.cli.screen import Screen, screen
 from mlx_aimv2.errors import NonFiniteError
 from mlx_aimv2.events import Metric, Notice, Progress
@@ -22,7 +22,7 @@ def test_ignored_signals_stay_ignored(pair, many, tmp_path):
     arguments = ["embed", many("many", 400), "--model", pair, "-o", target]
     with start(arguments, terminal, ("HUP", "INT", "TERM")) as process:
         terminal.wait_for(r"[1-9]\d*/400")
-        for number in signals.ENDING:
+        for number in interrupts.ENDING:
             process.send_signal(number)
         assert process.wait(120) == 0
     terminal.close()
@@ -43,13 +43,13 @@ def test_a_closed_terminal_does_not_end_what_ignores_it(pair, many, tmp_path):
 
 
 def test_only_what_is_not_ignored_gets_a_handler():
-    former = {number: signal.getsignal(number) for number in signals.ENDING}
+    former = {number: signal.getsignal(number) for number in interrupts.ENDING}
     try:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        with signals.interrupting():
+        with interrupts.interrupting():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
-            assert signals.heeded() == [signal.SIGINT, signal.SIGTERM]
+            assert interrupts.heeded() == [signal.SIGINT, signal.SIGTERM]
         assert signal.getsignal(signal.SIGTERM) is former[signal.SIGTERM]
     finally:
         for number, handler in former.items():
@@ -58,7 +58,7 @@ def test_only_what_is_not_ignored_gets_a_handler():
 
 def test_a_second_signal_leaves_the_tidying_up_in_peace():
     tidied = False
-    with pytest.raises(signals.Interrupted) as caught, signals.interrupting():
+    with pytest.raises(interrupts.Interrupted) as caught, interrupts.interrupting():
         try:
             os.kill(os.getpid(), signal.SIGHUP)
             raise AssertionError("not interrupted")
@@ -66,7 +66,7 @@ def test_a_second_signal_leaves_the_tidying_up_in_peace():
             os.kill(os.getpid(), signal.SIGTERM)
             tidied = True
             raise
-    assert tidied and signals.status_of(caught.value) == 129
+    assert tidied and interrupts.status_of(caught.value) == 129
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from typing import NoReturn, Protocol, TypeVar
 from ..errors import Aimv2Error, InputError
 from ..events import Progress, Skipped
 from ..messages import counted
+from .guard import ALL_DONE, NOT_ALL_DONE, leave, report
+from .interrupts import PATIENCE_S, heeded
+from .output import say
 from .screen import Screen
-from .signals import PATIENCE_S, heeded
 from .stdin import with_names
-from .ui import ALL_DONE, NOT_ALL_DONE, leave, report, say
 
 Result = TypeVar("Result", bound="Item", contravariant=True)
 

@@ -3,7 +3,7 @@
 import pytest
 from helpers.terminal import Terminal
 
-from mlx_aimv2.cli.ui import advise, say
+from mlx_aimv2.cli.output import advise, say
 
 MESSAGE = (
     "wrote /a/folder/with/a/long/name/adapters; see `mlx-aimv2 info --system` for more of it;"

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import ConfigError, InputError
 from ..presets import DEFAULT_MODEL
 from ..storage.json_files import read_json
-from .ui import say
+from .output import say
 
 
 def base_of(model: str | None, revision: str | None, adapter_path: Path | None) -> tuple[str, str | None]:

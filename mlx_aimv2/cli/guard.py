@@ -1,0 +1,110 @@
+"""How a verb ends: errors in one line on stderr, and the exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+import sys
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn, ParamSpec, TypeVar
+
+from typer.models import OptionInfo
+
+from ..errors import Advice, Aimv2Error, InputError
+from .interrupts import interrupting, status_of
+from .live_bar import LIVE
+from .output import say
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ALL_DONE, NOT_ALL_DONE, WRONG_USAGE = 0, 1, 2
+DEBUG_VARIABLE = "MLX_AIMV2_DEBUG"
+
+
+@dataclass
+class Running:
+    """What runs now.
+
+    Attributes:
+        options: the options of the verb, by their names in Python; empty between runs.
+        debug: whether errors come with their traceback.
+    """
+
+    options: frozenset[str] = frozenset()
+    debug: bool = False
+
+
+RUNNING = Running()
+
+
+@functools.cache
+def options_of(function: Callable[..., object]) -> frozenset[str]:
+    """The options of a verb, by their names in Python; its arguments are not among them."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    return frozenset(
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if isinstance(_declared(hints.get(name, parameter.annotation)), OptionInfo)
+    )
+
+
+def _declared(hint: object) -> object:
+    return getattr(hint, "__metadata__", (None,))[0]
+
+
+def verb(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn what a verb raises into one line on stderr and an exit status."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        RUNNING.options = options_of(guarded)
+        try:
+            with interrupting():
+                return function(*args, **kwargs)
+        except KeyboardInterrupt as stop:  # may say what to do about it
+            say(f"interrupted: {stop}" if stop.args else "interrupted")
+            raise SystemExit(status_of(stop)) from stop
+        except BrokenPipeError as error:  # the reader of our output has enough: `mlx-aimv2 embed … | head`
+            raise SystemExit(NOT_ALL_DONE) from error
+        except Exception as error:
+            raise SystemExit(report(error)) from error
+
+    return guarded
+
+
+def report(error: Exception) -> int:
+    """Say what went wrong; the exit status for it. With --debug, the traceback too."""
+    if RUNNING.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, Aimv2Error):
+        say(f"error: {with_advice(error.message, error.advice)}")
+        return WRONG_USAGE if isinstance(error, InputError) else NOT_ALL_DONE
+    say(f"unexpected error: {type(error).__name__}: {_one_line(error)} (run again with --debug to see where)")
+    return NOT_ALL_DONE
+
+
+def with_advice(message: str, advice: Advice | None) -> str:
+    """A message in one line, with the advice that the verb at work has the option for."""
+    advised = advice.for_options(RUNNING.options) if advice else ""
+    return f"{_one_line(message)}: {advised}" if advised else _one_line(message)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def leave(status: int) -> NoReturn:
+    """End the process at once, after flushing its output; threads that still decode are not waited for."""
+    LIVE.abandon()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(status)
