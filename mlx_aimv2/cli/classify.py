@@ -86,7 +86,14 @@ def classify(
     """Say which label fits each image best: of those given, without training, or of a trained head's."""
     from .. import ZeroShotClassifier, load
     from ..backend.device import use_device
-    from ..inference.label_files import derived_notices, lines_of, read_label_file, read_labels, texts_of
+    from ..inference.label_files import (
+        Label,
+        derived_notices,
+        lines_of,
+        read_label_file,
+        read_labels,
+        texts_of,
+    )
     from ..inference.trained_head import TrainedClassifier
     from ..inference.zero_shot import check_request
     from ..models.classifier import Classifier
@@ -104,7 +111,9 @@ def classify(
     if zero_shot:
         if not words:
             check_head_is_named(model or options.DEFAULT, adapter_path)
-        check_request(words, sentences, score, none)
+        if none is not None:
+            words = texts_of([*given, Label(none, none)])
+        check_request(words, sentences, score)
     elif has_head(adapter_path):
         _check_trained(bool(words), sentences, score, none)
     base, revision = base_of(model, revision, adapter_path)
@@ -136,7 +145,7 @@ def classify(
             for notice in derived_notices(given, words):
                 shown(notice)
             classifier = ZeroShotClassifier(
-                loaded, processor, words, sentences, score, none, batch_size, on_event=shown
+                loaded, processor, words, sentences, score, batch_size, on_event=shown
             )
             shown.close()
         else:
@@ -213,7 +222,7 @@ class _File:
         self.file, self.top_k, self.texts = RecordFile(path.expanduser(), COLUMNS, force), top_k, texts
 
     def add(self, name: str, result: Classified) -> None:
-        self.file.add(_Labelled(name, (result.predictions or [])[: self.top_k], self.texts))
+        self.file.add(_Labelled(name, result.predictions[: self.top_k], self.texts))
 
     def close(self, interrupted: bool = False) -> None:
         self.file.close(interrupted)
@@ -235,7 +244,7 @@ class _Writer:
             put("\t".join(COLUMNS))
 
     def add(self, name: str, result: Classified) -> None:
-        labelled = _Labelled(name, (result.predictions or [])[: self.top_k], self.texts)
+        labelled = _Labelled(name, result.predictions[: self.top_k], self.texts)
         if self.json:
             put(("[" if self.count == 0 else ",") + jsonlib.dumps(labelled.to_dict()))
         elif self.draws:

@@ -150,7 +150,7 @@ class _Lines:
     def add(self, name: str, result: Embedded) -> None:
         from ..vectors.files import json_line
 
-        put(json_line(name, result.require_vector(), self.key))
+        put(json_line(name, result.vector, self.key))
 
     def close(self, interrupted: bool = False) -> None:
         return
@@ -164,7 +164,7 @@ class _Table:
         self.rows: list[tuple[str, str, str]] = []
 
     def add(self, name: str, result: Embedded) -> None:
-        vector = result.require_vector()
+        vector = result.vector
         values = "  ".join(f"{value:+.4f}" for value in vector.ravel()[:SHOWN_VALUES])
         self.rows.append((name, " x ".join(map(str, vector.shape)), f"{values}  …"))
 
@@ -180,7 +180,7 @@ class _Written:
         self.writer = writer
 
     def add(self, name: str, result: Embedded) -> None:
-        self.writer.add(name, result.require_vector())
+        self.writer.add(name, result.vector)
 
     def close(self, interrupted: bool = False) -> None:
         self.writer.close(interrupted)

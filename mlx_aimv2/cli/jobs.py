@@ -9,9 +9,9 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
-from ..errors import Aimv2Error, InputError
+from ..errors import InputError
 from ..events import Progress, Skipped
 from ..messages import counted
 from .guard import ALL_DONE, NOT_ALL_DONE, leave, report
@@ -19,6 +19,9 @@ from .interrupts import PATIENCE_S, heeded
 from .output import say
 from .screen import Screen
 from .stdin import with_names
+
+if TYPE_CHECKING:
+    from ..sources.readahead import Failed
 
 Result = TypeVar("Result", bound="Item", contravariant=True)
 
@@ -37,10 +40,6 @@ class Item(Protocol):
     @property
     def index(self) -> int:
         """Its place in the input."""
-
-    @property
-    def error(self) -> Aimv2Error | None:
-        """Why there is none."""
 
 
 class Sink(Protocol[Result]):
@@ -70,7 +69,7 @@ def images(names: Sequence[str], exclude: Sequence[str] = ()) -> tuple[list[str]
 
 
 def run(
-    stream: Iterable[Result],
+    stream: Iterable[Result | Failed],
     names: list[str],
     sink: Sink[Result],
     shown: Screen,
@@ -89,6 +88,8 @@ def run(
         verb: what is done to them, in the past tense.
         unit: the word for one of them.
     """
+    from ..sources.readahead import Failed
+
     count = 0
 
     def finish(end: End) -> None:
@@ -102,7 +103,7 @@ def run(
     with saving(finish) as lock:
         for item in stream:
             with lock:
-                if item.error is not None:
+                if isinstance(item, Failed):
                     shown(Skipped.of(names[item.index], item.error))
                 else:
                     sink.add(names[item.index], item)

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..events import Notice, OnEvent, Progress, Skipped, ignore
 from ..messages import counted
 from ..processing.image import ImageProcessor
-from ..sources.readahead import DEFAULT_THREADS, read_ahead
+from ..sources.readahead import DEFAULT_THREADS, Failed, read_ahead
 from .captioned import CaptionDataset, Captioned
 from .labelled import Dataset, Example, check_trainable
 from .rows import SPLITS
@@ -44,7 +44,7 @@ def scan(
     on_event(Progress("checking images", 0, len(examples)))
     with closing(read_ahead(examples, _opening(image_processor), threads)) as results:
         for result in results:
-            if result.error is not None:
+            if isinstance(result, Failed):
                 path = examples[result.index].path
                 broken[path] = Skipped.of(path, result.error)
                 if len(broken) <= NAMED:

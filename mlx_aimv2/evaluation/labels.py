@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, NonFiniteError
-from ..events import OnEvent, Progress, Skipped, warn
+from ..errors import InputError
+from ..events import OnEvent, Skipped, warn
 from ..inference.class_names import label_texts, reading_notices
+from ..inference.collect import collect
 from ..inference.probabilities import log_softmax, sigmoid
 from ..inference.stream import Embedded
-from ..inference.trained_head import check_count, logit_stream
+from ..inference.trained_head import check_logits, logit_stream
 from ..inference.zero_shot import Labels, ZeroShotClassifier
 from ..loading import AnyModel
 from ..messages import quoted
 from ..models.classifier import Classifier
 from ..processing.processor import Processor
+from ..sources.readahead import Failed
 from .charts import draw_calibration, draw_confusion
 from .metrics import THRESHOLD, Metrics, measure, measure_multi_label
 from .predictions import Labelled, Predictions
@@ -155,7 +157,7 @@ def _evaluate_zero_shot(
     classifier = ZeroShotClassifier(
         model, processor, labels, templates, batch_size=batch_size, on_event=on_event
     )
-    stream = _zero_shot_logits(classifier, [path for path, _ in examples])
+    stream = classifier.stream_logits([path for path, _ in examples])
     evaluation = _evaluate(stream, examples, names, False, on_event)
     return replace(evaluation, label_texts=tuple(classifier.texts))
 
@@ -186,38 +188,17 @@ def _renumbered(examples: Sequence[Labelled], labels: Sequence[str], known: Sequ
     return [(path, tuple(numbers[labels[k]] for k in own)) for path, own in examples]
 
 
-def _zero_shot_logits(classifier: ZeroShotClassifier, paths: Sequence[str]) -> Iterator[Embedded]:
-    for item in classifier.embedder.stream(paths):
-        logits = None if item.vector is None else classifier.logits(item.vector[None])[0]
-        yield Embedded(item.index, logits, item.error)
-
-
 def _evaluate(
-    stream: Iterable[Embedded],
+    stream: Iterable[Embedded | Failed],
     examples: Sequence[Labelled],
     labels: tuple[str, ...],
     multi_label: bool,
     on_event: OnEvent,
 ) -> Evaluation:
     """Metrics, mistakes and predictions from a stream of logits (C,)."""
-    skipped: list[Skipped] = []
-    good, rows = [], []
-    on_event(Progress(STAGE, 0, len(examples)))
-    for item in stream:
-        path = examples[item.index][0]
-        if isinstance(item.error, NonFiniteError):  # the metrics of the other images would not be the model's
-            raise item.error.at(path) from item.error
-        if item.error is not None:
-            skipped.append(Skipped.of(path, item.error))
-            on_event(skipped[-1])
-        else:
-            check_count(item, labels)
-            good.append(examples[item.index])
-            rows.append(item.require_vector())
-        on_event(Progress(STAGE, item.index + 1, len(examples)))
-    if not good:
-        raise InputError(f"none of {len(examples)} images can be read, the first because {skipped[0].reason}")
-    logits = np.stack(rows)  # (N, C)
+    paths = [path for path, _ in examples]
+    collected = collect(check_logits(stream, labels), paths, STAGE, on_event)
+    good, logits = [examples[k] for k in collected.indices], collected.vectors  # (N, C)
     if multi_label:
         targets = np.zeros(logits.shape, dtype=np.int64)
         for row, (_, numbers) in zip(targets, good, strict=True):
@@ -228,7 +209,7 @@ def _evaluate(
         metrics = measure(logits, np.array([numbers[0] for _, numbers in good]), labels)
         mistakes = _mistakes(good, logits, labels)
     predictions = Predictions.from_logits(good, logits, labels, multi_label)
-    return Evaluation(metrics, tuple(skipped), tuple(mistakes), predictions)
+    return Evaluation(metrics, collected.skipped, tuple(mistakes), predictions)
 
 
 def _mistakes(good: Sequence[Labelled], logits: np.ndarray, labels: Sequence[str]) -> Iterator[Mistake]:

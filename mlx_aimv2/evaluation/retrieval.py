@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError, NonFiniteError
 from ..events import OnEvent, Progress, Skipped, ignore
+from ..inference.collect import collect, require
 from ..inference.embedder import CutTexts, Embedder, shortened
 from ..loading import AnyModel
 from ..models.lit import Aimv2Model
@@ -220,26 +221,13 @@ def evaluate_retrieval(
     if not examples:
         raise InputError("there are no images to evaluate")
     embedder = Embedder(model, processor, batch_size=batch_size)
-    skipped: list[Skipped] = []
-    good, rows = [], []
-    on_event(Progress(STAGE, 0, len(examples)))
-    for item in embedder.stream([path for path, _ in examples]):
-        path = examples[item.index][0]
-        if isinstance(item.error, NonFiniteError):
-            raise item.error.at(path) from item.error
-        if item.error is not None:
-            skipped.append(Skipped.of(path, item.error))
-            on_event(skipped[-1])
-        else:
-            good.append(examples[item.index])
-            rows.append(item.require_vector())
-        on_event(Progress(STAGE, item.index + 1, len(examples)))
-    if not good:
-        raise InputError(f"none of {len(examples)} images can be read, the first because {skipped[0].reason}")
+    paths = [path for path, _ in examples]
+    collected = collect(embedder.stream(paths), paths, STAGE, on_event)
+    good = [examples[k] for k in collected.indices]
     texts, belonging = numbered([captions for _, captions in good])
-    found = retrieve(np.stack(rows), _embedded(embedder, texts, on_event), belonging)
+    found = retrieve(collected.vectors, _embedded(embedder, texts, on_event), belonging)
     return RetrievalEvaluation(
-        found.metrics, tuple(skipped), _misses(found, texts, belonging, [path for path, _ in good])
+        found.metrics, collected.skipped, _misses(found, texts, belonging, [path for path, _ in good])
     )
 
 
@@ -247,10 +235,9 @@ def _embedded(embedder: Embedder, captions: Sequence[str], on_event: OnEvent) ->
     """The embeddings (M, P) of captions; those that are cut are named."""
     cut, rows = CutTexts(CAPTION), []
     on_event(Progress(CAPTIONS, 0, len(captions), CAPTIONS))
-    for item in embedder.stream_texts(captions, lambda k: cut.add(f"the {CAPTION} {shortened(captions[k])}")):
-        if item.error is not None:
-            raise item.error.at(f"the {CAPTION} {captions[item.index]!r}") from item.error
-        rows.append(item.require_vector())
+    results = embedder.stream_texts(captions, lambda k: cut.add(f"the {CAPTION} {shortened(captions[k])}"))
+    for item in require(results, lambda k: f"the {CAPTION} {captions[k]!r}"):
+        rows.append(item.vector)
         on_event(Progress(CAPTIONS, len(rows), len(captions), CAPTIONS))
     for notice in cut.notices():
         on_event(notice)

@@ -29,6 +29,7 @@ from ..models.vision import Aimv2VisionModel, patch_grid
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items, is_sequence
 from ..quantization.scheme import quantized_paths
+from ..sources.readahead import Failed
 from .report import Side
 from .sample_drawings import draw
 
@@ -174,7 +175,7 @@ def _embed(
     good, vectors = [], []
     on_event(Progress(stage, 0, len(images)))
     for item in embedder.stream(images):
-        if item.vector is not None:
+        if not isinstance(item, Failed):
             good.append(images[item.index])
             vectors.append(item.vector)
         elif isinstance(item.error, NonFiniteError):

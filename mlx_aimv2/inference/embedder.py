@@ -1,12 +1,9 @@
-"""Images and texts to vectors, one or a hundred thousand."""
+"""Vectors of images and texts."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
-from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -14,40 +11,43 @@ import mlx.core as mx
 import numpy as np
 
 from ..backend.threads import computing
-from ..errors import ImageError, InputError, NonFiniteError
+from ..errors import InputError
 from ..events import Notice
 from ..loading import AnyModel
 from ..models.lit import Aimv2Model
 from ..models.lit import normalize as unit_length
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items, is_sequence
+from ..sources.readahead import Failed
+from ..vectors.fingerprint import fingerprint_of
+from .collect import require
 from .pooling import check_pooling, pool
 from .stream import SCALABLE, UNIT, Embedded, ImageStream, evaluated
 
 __all__ = ["Embedded", "Embedder"]
 
 TEXTS = 64  # texts in a batch
-FEW, SHORT = 5, 60  # texts that were cut and are named, and characters of each
+FEW, SHORT = 5, 60  # truncated texts that are named, and characters of each
 
 
 class CutTexts:
-    """Says which texts are longer than the model takes: a line for each of a few, and one for all others."""
+    """The texts that are longer than the model takes: a notice for each of a few, and one for all others."""
 
     def __init__(self, kind: str) -> None:
-        """Begin; ``kind`` is what one of them is called."""
-        self._kind, self._named, self._others = kind, list[str](), 0
+        """Start without texts; ``kind`` is the noun for one of them."""
+        self._kind, self._names, self._others = kind, list[str](), 0
 
     def add(self, name: str) -> None:
-        """Take in a text that was cut, by what it is called."""
-        if len(self._named) < FEW:
-            self._named.append(name)
+        """Add a truncated text by its name."""
+        if len(self._names) < FEW:
+            self._names.append(name)
         else:
             self._others += 1
 
     def notices(self) -> list[Notice]:
-        """What there is to say."""
+        """The notices, in the order of the texts."""
         longer = "longer than the model takes: the end does not count"
-        lines = [f"{name} is {longer}" for name in self._named]
+        lines = [f"{name} is {longer}" for name in self._names]
         if self._others:
             are = f"{self._kind} is" if self._others == 1 else f"{self._kind}s are"
             lines.append(f"{self._others:,} more {are} {longer}")
@@ -63,9 +63,9 @@ class Embedder:
     """Vectors of images and texts.
 
     Attributes:
-        pooling: what became of "auto".
-        fingerprint: what made the vectors: checkpoint, revision, dtype, pooling, preprocessing. Vectors of
-            different fingerprints must not be compared.
+        pooling: the name of the pooling, "auto" resolved.
+        fingerprint: checkpoint, revision, dtype, pooling, normalization and preprocessing, as plain values. Vectors
+            with different fingerprints must not be compared.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Embedder:
         normalize: bool = True,
         batch_size: int | None = None,
     ) -> None:
-        """Get ready; nothing is computed yet.
+        """Set the options; nothing is computed yet.
 
         Args:
             model: from `load`.
@@ -84,32 +84,26 @@ class Embedder:
             pooling: "auto" (the projected embedding of an image-text pair; else the mean of the normed tokens),
                 "mean", "max", "head" (the checkpoint's own pooling head) or "tokens" (the grid (h, w, D)).
             normalize: scale every vector to unit length.
-            batch_size: images computed at once; None for what suits the device and the number of patches.
+            batch_size: images in a batch; None for what suits the device and the number of patches.
 
         Raises:
-            InputError: an unknown pooling, one the model cannot do, or a batch size under 1.
+            InputError: an unknown pooling, one that the model does not have, or a batch size under 1.
         """
         self.model, self.processor = model, processor
         self.pooling = check_pooling(model, pooling)
         self.normalize = normalize
+        dtype = model.vision.embeddings.patch_embed.weight.dtype
         self._stream = ImageStream(
-            self._vectors, processor, _weight_dtype(model), batch_size, UNIT if normalize else SCALABLE
+            self._vectors, processor, dtype, batch_size, UNIT if normalize else SCALABLE
         )
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
-        """What made the vectors, as plain values."""
-        origin = getattr(self.model, "origin", None)
+    def fingerprint(self) -> dict[str, Any]:  # noqa: D102 - see the class
         settings = self.processor.image_processor.settings()
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        made_by = asdict(origin) if origin is not None else {"name": "unnamed", "checkpoint": None}
-        for name in ("adapter", "image_size"):  # as it was written before there were any
-            if made_by.get(name) is None:
-                made_by.pop(name, None)
-        return {**made_by, "pooling": self.pooling, "normalized": self.normalize, "preprocessing": digest}
+        return fingerprint_of(getattr(self.model, "origin", None), self.pooling, self.normalize, settings)
 
     def images(self, images: ImageInput | Iterable[ImageInput]) -> np.ndarray:
-        """Embed images; row k is image k.
+        """Embed images; row k belongs to image k.
 
         Args:
             images: one image or several: paths, bytes, file objects, PIL images, numpy arrays.
@@ -118,31 +112,32 @@ class Embedder:
             (N, D) float32; with pooling "tokens" (N, h, w, D).
 
         Raises:
-            ImageError: an image cannot be read; its number is named.
+            ImageError: an image cannot be read; the message says which one.
             InputError: with pooling "tokens", images of different grids: embed them with `stream`.
             NonFiniteError: the model's output is not finite, or has no direction.
         """
         items = as_items(images)
-        rows = _rows(self.stream(items), len(items) if isinstance(items, Sized) else None, "image")
+        lone = isinstance(items, Sized) and len(items) == 1
+        rows = [item.vector for item in require(self.stream(items), None if lone else "image {}".format)]
         if not rows:
             return np.zeros((0, self.dimension), dtype=np.float32)
         if len({row.shape for row in rows}) > 1:
             raise InputError("images of different sizes have different token grids: embed them one by one")
         return np.stack(rows)
 
-    def stream(self, images: Iterable[ImageInput]) -> Iterator[Embedded]:
-        """Embed any number of images, decoding ahead while the model computes.
+    def stream(self, images: Iterable[ImageInput]) -> Iterator[Embedded | Failed]:
+        """Embed any number of images, and decode the next ones while the model computes.
 
-        Broken images do not stop it, nor does one that the model makes nothing finite of. Memory stays bounded: a
-        few batches are held at a time.
+        A broken image, or one whose vector is not finite, gives a `Failed` with its ``error`` and does not stop the
+        stream. Memory stays bounded to a few batches.
 
         Args:
-            images: a list, any sequence that makes its items when they are asked for, or a generator. That is read
-                in the thread that asks for vectors, two batches ahead at most; what it raises is raised here, behind
-                the vectors before it.
+            images: a list; any sequence that makes its items when they are asked for; or a generator. The generator
+                runs in the caller's thread, at most two batches ahead; its exception is raised here, after the
+                vectors before it.
 
         Yields:
-            One `Embedded` for every image, in the order of the input.
+            One result for every image, in the order of the input.
 
         Raises:
             InputError: ``images`` is a set or a dictionary.
@@ -150,34 +145,33 @@ class Embedder:
         return self._stream(images)
 
     def texts(self, texts: str | Iterable[str]) -> np.ndarray:
-        """Embed texts into the space of the images; row k is text k.
+        """Embed texts into the space of the images; row k belongs to text k.
 
         Returns:
             (N, P) float32.
 
         Raises:
-            InputError: the model has no text encoder, or an item is no text.
+            InputError: the model has no text encoder, or an item is not a text.
             NonFiniteError: the model's output is not finite, or has no direction.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
-        rows = _rows(self.stream_texts(texts), len(texts), "text")
-        return np.stack(rows) if rows else np.zeros((0, self._projection_dim()), dtype=np.float32)
+        results = require(self.stream_texts(texts), None if len(texts) == 1 else "text {}".format)
+        rows = [item.vector for item in results]
+        return np.stack(rows) if rows else np.zeros((0, self._pair().config.projection_dim), dtype=np.float32)
 
     def stream_texts(
         self, texts: str | Iterable[str], on_cut: Callable[[int], None] | None = None
-    ) -> Iterator[Embedded]:
-        """Embed any number of texts, in order; one longer than the model takes is cut.
+    ) -> Iterator[Embedded | Failed]:
+        """Embed any number of texts, in order; a text longer than the model takes is truncated.
 
         Args:
             texts: the texts; a generator is read 64 texts at a time.
-            on_cut: called with the number of each that is cut; without it, warnings name them in the end.
+            on_cut: called with the number of each truncated text; without it, warnings name them in the end.
 
         Raises:
-            InputError: the model has no text encoder, or an item is no text.
+            InputError: the model has no text encoder, or an item is not a text.
         """
-        model = self.model
-        if not isinstance(model, Aimv2Model):
-            raise InputError("this model has no text encoder: use the image-text pair lit")
+        model = self._pair()
         if is_sequence(texts):
             _check_texts(texts, 0)  # all, before the first is computed
         items = iter([texts] if isinstance(texts, str) else texts)
@@ -190,8 +184,7 @@ class Embedder:
                     cut.add(f"text {start + number} ({shortened(batch[number])})")
                 else:
                     on_cut(start + number)
-            vectors = self._text_vectors(model, encoding.input_ids)
-            for row, vector in enumerate(vectors):
+            for row, vector in enumerate(self._text_vectors(model, encoding.input_ids)):
                 yield self._stream.checked(start + row, vector)
             start += len(batch)
         for notice in cut.notices():
@@ -202,16 +195,16 @@ class Embedder:
         # without a mask: in a causal model no real token can see the padding on its right
         return evaluated(self._scaled(model.get_text_features(mx.array(input_ids))))
 
-    def _projection_dim(self) -> int:
+    def _pair(self) -> Aimv2Model:
         if not isinstance(self.model, Aimv2Model):
             raise InputError("this model has no text encoder: use the image-text pair lit")
-        return self.model.config.projection_dim
+        return self.model
 
     @property
     def dimension(self) -> int:
         """D, the length of an image's vector."""
         if self.pooling == "projected":
-            return self._projection_dim()
+            return self._pair().config.projection_dim
         return self.model.config.vision.hidden_size
 
     def _vectors(self, pixel_values: mx.array) -> mx.array:
@@ -221,22 +214,7 @@ class Embedder:
         return unit_length(features) if self.normalize else features
 
 
-def _weight_dtype(model: AnyModel) -> mx.Dtype:
-    return model.vision.embeddings.patch_embed.weight.dtype
-
-
 def _check_texts(texts: Iterable[object], start: int) -> None:
     for index, text in enumerate(texts, start):
         if not isinstance(text, str):
             raise InputError(f"texts[{index}] must be a str, not {type(text).__name__}")
-
-
-def _rows(results: Iterator[Embedded], count: int | None, what: str) -> list[np.ndarray]:
-    """All vectors; the first item that has none is raised, with its number."""
-    rows = []
-    for result in results:
-        error = result.error
-        if count != 1 and isinstance(error, (ImageError, NonFiniteError)):
-            raise error.at(f"{what} {result.index}") from error
-        rows.append(result.require_vector())
-    return rows

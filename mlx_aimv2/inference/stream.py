@@ -1,4 +1,4 @@
-"""Any number of images through a model, in order: decoded ahead, in batches of one size, each evaluated once."""
+"""Batches of images through a model: decoded ahead, computed in batches of one shape, returned in order."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import ClassVar
 
 import mlx.core as mx
 import numpy as np
 
 from ..backend.device import on_cpu
 from ..backend.threads import check_process, computing
-from ..errors import Advice, Aimv2Error, InputError, NonFiniteError
+from ..errors import Advice, InputError, NonFiniteError
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items
-from ..sources.readahead import Decoded, read_ahead
+from ..sources.readahead import Failed, Loaded, read_ahead
 
 # Tokens in a batch: enough to fill the device, little enough for its memory. One image of 256 tokens nearly
 # fills a CPU, and a batch cannot be interrupted.
@@ -25,33 +26,23 @@ MOST_AHEAD, NATIVE_AHEAD = 256, 16  # decoded images that may wait: 150 MB at 22
 UNIT = (
     0.99,
     1.01,
-)  # lengths of what was normalized: a vector of zeros, or too long for float32, becomes shorter
+)  # lengths of normalized vectors: zeros, or values too large for float32, give a shorter one
 SCALABLE = (1e-12, 1.8e19)  # lengths that can be normalized in float32: the square of a longer one overflows
-WINDOW = 4  # batches among which images of equal size are looked for
+WINDOW = 4  # batches among which images of equal size share a batch
 Compute = Callable[[mx.array], mx.array]  # (B, H, W, 3) to (B, ...)
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Item ``index`` of the input: its vector (or grid of vectors), or why there is none."""
+    """The vector (D,), or the grid of vectors (h, w, D), of item ``index``."""
 
     index: int
-    vector: np.ndarray | None = None
-    error: Aimv2Error | None = None
-
-    def require_vector(self) -> np.ndarray:
-        """The vector.
-
-        Raises:
-            Aimv2Error: why there is none.
-        """
-        if self.vector is None:
-            raise self.error or InputError(f"item {self.index} has no vector")
-        return self.vector
+    vector: np.ndarray
+    error: ClassVar[None] = None  # so that every result of a stream can be asked for its error
 
 
 class ImageStream:
-    """Runs images through a model, and keeps their order."""
+    """A model as a function from a stream of images to a stream of vectors, in the same order."""
 
     def __init__(
         self,
@@ -61,65 +52,63 @@ class ImageStream:
         batch_size: int | None = None,
         lengths: tuple[float, float] | None = None,
     ) -> None:
-        """Get ready; nothing is computed yet.
+        """Set the options; nothing is computed yet.
 
         Args:
             compute: from a batch of pixels (B, H, W, 3) to its results, row by row.
             processor: from `load`.
             dtype: of the model's weights.
-            batch_size: images computed at once; None for what suits the device and the number of patches.
-            lengths: the least and the largest length of a vector; others are errors. None for any, as of logits.
+            batch_size: images in a batch; None for what suits the device and the number of patches.
+            lengths: the least and the largest length of a vector; a vector of another length is an error. None for
+                no limits, as for logits.
 
         Raises:
-            InputError: a batch size under 1.
+            InputError: the batch size is under 1.
         """
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
         self._compute, self.processor, self.batch_size = compute, processor, batch_size
         self._float16_overflow, self._lengths = dtype == mx.float16, lengths
 
-    def __call__(self, images: Iterable[ImageInput]) -> Iterator[Embedded]:
-        """Run any number of images, decoding ahead while the model computes.
+    def __call__(self, images: Iterable[ImageInput]) -> Iterator[Embedded | Failed]:
+        """Run any number of images, and decode the next ones while the model computes.
 
-        Broken images do not stop it, nor does one that the model makes nothing finite of. Memory stays bounded: a
-        few batches are held at a time.
+        A broken image, or one whose output is not finite, gives a `Failed` and does not stop the stream. Memory stays
+        bounded to a few batches.
 
         Args:
-            images: a list, any sequence that makes its items when they are asked for, or a generator, which is not
-                asked for more than two batches ahead.
+            images: a list; any sequence that makes its items when they are asked for; or a generator, of which at
+                most two batches are read ahead.
 
         Yields:
-            One `Embedded` for every image, in the order of the input.
+            One result for every image, in the order of the input.
 
         Raises:
             InputError: ``images`` is a set or a dictionary.
         """
         reading = read_ahead(as_items(images), self.processor.image_processor, ahead=self._ahead())
         with closing(reading) as decoded:
-            window, failure = self._window(decoded)
-            while window:
+            failure = None
+            while failure is None:
+                window, failure = self._window(decoded)
+                if not window:
+                    break
                 yield from self._run_window(window)
                 if self.processor.image_processor.is_native:
                     mx.clear_cache()  # freed buffers of ever new sizes would pile up on a GPU
-                if failure is not None:
-                    break
-                window, failure = self._window(decoded)
             if failure is not None:
                 raise failure
 
-    def _window(self, decoded: Iterator[Decoded]) -> tuple[list[Decoded], Exception | None]:
-        """The next few batches' worth of images, and what ended the reading.
-
-        One batch where they have one size, several where sizes vary.
-        """
+    def _window(self, decoded: Iterator[Loaded | Failed]) -> tuple[list[Loaded | Failed], Exception | None]:
+        """The images of the next batch, or of a few batches where sizes vary; and the exception of the reader."""
         check_process()  # in a forked child nobody decodes
         batches = WINDOW if self.processor.image_processor.is_native else 1
-        window: list[Decoded] = []
+        window: list[Loaded | Failed] = []
         filled = 0.0  # batches that the window's images fill; a broken one takes a place too
         while filled < batches:
             try:
                 item = next(decoded, None)
-            except Exception as error:  # noqa: BLE001 - raised behind what came before it
+            except Exception as error:  # noqa: BLE001 - raised after the results before it
                 return window, error
             if item is None:
                 break
@@ -127,21 +116,19 @@ class ImageStream:
             filled += 1 / self._batch_size(item)
         return window, None
 
-    def _batch_size(self, item: Decoded) -> int:
+    def _batch_size(self, item: Loaded | Failed) -> int:
         if self.batch_size is not None:
             return self.batch_size
-        if item.pixels is None:
-            return BROKEN
-        return self._fitting(*item.pixels.shape[:2])
+        return BROKEN if isinstance(item, Failed) else self._fitting(*item.pixels.shape[:2])
 
-    def _run_window(self, window: list[Decoded]) -> Iterator[Embedded]:
-        """Batches of equal shape; results in the order of the input, each as soon as those before it are there."""
-        results = {
-            item.index: Embedded(item.index, error=item.error) for item in window if item.pixels is None
+    def _run_window(self, window: list[Loaded | Failed]) -> Iterator[Embedded | Failed]:
+        """Results in the order of the input, each as soon as all results before it are known."""
+        results: dict[int, Embedded | Failed] = {
+            item.index: item for item in window if isinstance(item, Failed)
         }
         waiting = deque(item.index for item in window)
-        for batch in self._batches([item for item in window if item.pixels is not None]):
-            vectors = self._run_batch(np.stack([item.pixels for item in batch]))  # type: ignore[misc]
+        for batch in self._batches([item for item in window if isinstance(item, Loaded)]):
+            vectors = self._run_batch(np.stack([item.pixels for item in batch]))
             for item, vector in zip(batch, vectors, strict=True):
                 results[item.index] = self.checked(item.index, vector)
             while waiting and waiting[0] in results:
@@ -151,22 +138,22 @@ class ImageStream:
 
     @computing
     def _run_batch(self, pixels: np.ndarray) -> np.ndarray:
-        """The results of pixels (B, H, W, 3), row by row: the one evaluation of a batch."""
+        """The results of pixels (B, H, W, 3), row by row: the only evaluation of a batch."""
         return evaluated(self._compute(mx.array(pixels)))
 
-    def _batches(self, items: list[Decoded]) -> list[list[Decoded]]:
-        """``items`` in batches of one shape each, those with the earliest item first."""
-        shapes: dict[tuple[int, ...], list[Decoded]] = {}
+    def _batches(self, items: list[Loaded]) -> list[list[Loaded]]:
+        """``items`` in batches of one shape each; the batch with the earliest item comes first."""
+        shapes: dict[tuple[int, ...], list[Loaded]] = {}
         for item in items:
-            shapes.setdefault(item.pixels.shape, []).append(item)  # type: ignore[union-attr]
+            shapes.setdefault(item.pixels.shape, []).append(item)
         batches = []
         for group in shapes.values():
             size = self._batch_size(group[0])
             batches += [group[start : start + size] for start in range(0, len(group), size)]
         return sorted(batches, key=lambda batch: batch[0].index)
 
-    def checked(self, index: int, vector: np.ndarray) -> Embedded:
-        """The result of item ``index``, an error where it is not finite, or has no length that it may have."""
+    def checked(self, index: int, vector: np.ndarray) -> Embedded | Failed:
+        """The vector of item ``index``, or an error if it is not finite, or of a length that is not allowed."""
         if not np.isfinite(vector).all():
             problem = "holds NaN or infinity"
         elif self._lengths is not None and not within(vector, self._lengths):
@@ -176,11 +163,11 @@ class ImageStream:
         message = f"the model's output {problem}"
         if self._float16_overflow:
             advice = Advice("compute in {}", "dtype", "bfloat16", otherwise="compute in bfloat16")
-            return Embedded(index, error=NonFiniteError(message, advice))
-        return Embedded(index, error=NonFiniteError(f"{message}: the checkpoint may be damaged"))
+            return Failed(index, NonFiniteError(message, advice))
+        return Failed(index, NonFiniteError(f"{message}: the checkpoint may be damaged"))
 
     def _ahead(self) -> int:
-        """How many images may wait: two batches, of native resolution not more than memory takes easily."""
+        """How many decoded images may wait: two batches, and fewer at native resolution."""
         if self.processor.image_processor.is_native:
             return NATIVE_AHEAD
         size = self.processor.image_processor.output_size(1, 1)
@@ -188,19 +175,19 @@ class ImageStream:
         return min(2 * batch, MOST_AHEAD)
 
     def _fitting(self, height: int, width: int) -> int:
-        """Images of so many pixels in a batch."""
+        """The number of images of this size, in pixels, in a batch."""
         budget = CPU_TOKENS if on_cpu() else GPU_TOKENS
         patch = self.processor.image_processor.patch_size
         return max(1, budget // max(1, (height // patch) * (width // patch)))
 
 
 def within(vectors: np.ndarray, lengths: tuple[float, float]) -> bool:
-    """Whether the length of every vector (..., D) lies between two."""
+    """Whether the length of every vector (..., D) lies between two numbers."""
     norms = np.linalg.norm(vectors.astype(np.float64), axis=-1)
     return bool(((norms > lengths[0]) & (norms < lengths[1])).all())
 
 
 def evaluated(x: mx.array) -> np.ndarray:
-    """The values of an array that is not computed yet."""
-    mx.eval(x)  # by itself, since this lets other threads of Python run
+    """The values of a lazy array."""
+    mx.eval(x)  # apart from the copy, because this lets other threads of Python run
     return np.array(x)

@@ -1,38 +1,53 @@
-"""Labels for images, from a trained head."""
+"""Classification with a trained head: labels and their probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 
 import numpy as np
 
-from ..errors import ImageError, InputError, NonFiniteError
+from ..errors import InputError
+from ..loading import AnyModel
 from ..models.classifier import Classifier
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items
+from ..sources.readahead import Failed
+from .collect import require
 from .probabilities import log_softmax, sigmoid
 from .stream import Embedded, ImageStream
-from .zero_shot import Classified, Prediction
+from .zero_shot import Classified, Prediction, ranked
 
 
 class TrainedClassifier:
-    """Scores images with a trained head: probabilities over the labels, or of every label by itself.
+    """Labels of images from a head that fine-tuning trained.
+
+        from mlx_aimv2 import TrainedClassifier, load
+
+        classifier = TrainedClassifier(*load("large-224", adapter_path="adapters"))
+        [[(label, probability), *others]] = classifier("photo.jpg")
+
+    The probabilities of an image are a softmax over the labels. If the head was trained on images with several
+    labels, the probability of each label is independent of the others (a sigmoid).
 
     Attributes:
         labels: the names of the classes, in the order of the logits.
     """
 
-    def __init__(self, model: Classifier, processor: Processor, batch_size: int | None = None) -> None:
-        """Get ready, and put the model into eval mode.
+    def __init__(
+        self, model: AnyModel | Classifier, processor: Processor, batch_size: int | None = None
+    ) -> None:
+        """Take a model with a trained head, and put it into eval mode.
 
         Args:
-            model: from `load` with an adapter; its `task` says which scores there are.
-            processor: from `load`.
-            batch_size: images computed at once; None for what suits the device.
+            model: from `load` with ``adapter_path``, a folder that `finetune` wrote.
+            processor: from the same call of `load`.
+            batch_size: images in a batch; None for what suits the device.
 
         Raises:
-            InputError: the model's classes have no names, or a batch size under 1.
+            InputError: the model has no trained head, its classes have no names, or the batch size is under 1.
         """
+        if not isinstance(model, Classifier):
+            raise InputError("this model has no trained head: load it with the adapter_path of one")
         if not model.labels:
             raise InputError("the classes of this classifier have no names: set its labels")
         self.model, self.processor, self.labels = model, processor, tuple(model.labels)
@@ -42,60 +57,55 @@ class TrainedClassifier:
         """Label images.
 
         Args:
-            images: one image or several.
+            images: one image or several: paths, bytes, file objects, PIL images, numpy arrays.
 
         Returns:
-            For each image all labels with their scores, best first.
+            For each image a list of all labels with their probabilities, the most probable label first.
 
         Raises:
-            ImageError: an image cannot be read.
+            ImageError: an image cannot be read; the message says which one.
+            InputError: the number of logits differs from the number of labels.
             NonFiniteError: the model's output is not finite.
         """
-        results = list(self.stream(as_items(images)))
-        for item in results:
-            if isinstance(item.error, (ImageError, NonFiniteError)) and len(results) > 1:
-                raise item.error.at(f"image {item.index}") from item.error
-            if item.error is not None:
-                raise item.error
-        return [item.predictions or [] for item in results]
+        items = as_items(images)
+        lone = isinstance(items, Sized) and len(items) == 1
+        results = require(self.stream(items), None if lone else "image {}".format)
+        return [result.predictions for result in results]
 
-    def stream(self, images: Iterable[ImageInput]) -> Iterator[Classified]:
-        """Label any number of images, in order; broken ones do not stop it.
+    def stream(self, images: Iterable[ImageInput]) -> Iterator[Classified | Failed]:
+        """Label any number of images, in order; broken images do not stop the stream.
 
         Raises:
-            InputError: the head gives another number of logits than there are labels.
+            InputError: the number of logits differs from the number of labels.
         """
-        for item in self._stream(images):
-            if item.vector is None:
-                yield Classified(item.index, error=item.error)
+        for item in check_logits(self._stream(images), self.labels):
+            if isinstance(item, Failed):
+                yield item
             else:
-                check_count(item, self.labels)
-                yield Classified(item.index, self._rank(self.scores(item.vector[None])[0]))
+                yield Classified(item.index, ranked(self.labels, self.scores(item.vector[None])[0]))
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
-        """Scores (B, C) float64 of logits (B, C): a softmax, or with several labels a sigmoid."""
+        """Probabilities (B, C) float64 of logits (B, C)."""
         return sigmoid(logits) if self.model.multi_label else np.exp(log_softmax(logits))
-
-    def _rank(self, row: np.ndarray) -> list[Prediction]:
-        return [(self.labels[k], float(row[k])) for k in np.argsort(-row, kind="stable")]
 
 
 def logit_stream(model: Classifier, processor: Processor, batch_size: int | None = None) -> ImageStream:
     """The logits (C,) of any number of images, in order; the model is put into eval mode.
 
     Raises:
-        InputError: a batch size under 1.
+        InputError: the batch size is under 1.
     """
     model.eval()
     return ImageStream(model, processor, model.trunk.embeddings.patch_embed.weight.dtype, batch_size)
 
 
-def check_count(item: Embedded, labels: Sequence[str]) -> None:
-    """Make sure that there is a logit for every label.
+def check_logits(results: Iterable[Embedded | Failed], labels: Sequence[str]) -> Iterator[Embedded | Failed]:
+    """Pass logits on, after a check that there is a logit for every label.
 
     Raises:
-        InputError: there are more, or fewer.
+        InputError: there are more logits, or fewer.
     """
-    count = len(item.require_vector())
-    if count != len(labels):
-        raise InputError(f"the head gives {count} logits, and there are {len(labels)} labels")
+    for item in results:
+        if not isinstance(item, Failed) and len(item.vector) != len(labels):
+            raise InputError(f"the head gives {len(item.vector)} logits, and there are {len(labels)} labels")
+        yield item

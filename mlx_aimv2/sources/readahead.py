@@ -1,16 +1,17 @@
-"""Images decoded ahead of their use, in threads, in order, a bounded number at a time.
+"""Decoding of images ahead of their use: in threads, in order, a bounded number at a time.
 
-Threads are enough: Pillow, which decodes, releases the interpreter lock while it works.
+Threads are enough: Pillow releases the interpreter lock while it decodes.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -22,54 +23,63 @@ Decode = Callable[[Any], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """Item ``index`` of the input: its pixels (H, W, 3) float32, or why there are none."""
+class Loaded:
+    """The pixels (H, W, 3) float32 of item ``index``."""
 
     index: int
-    pixels: np.ndarray | None = None
-    error: Aimv2Error | None = None
+    pixels: np.ndarray
+    error: ClassVar[None] = None  # so that every result of a stream can be asked for its error
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The error of item ``index``, which has no result."""
+
+    index: int
+    error: Aimv2Error
 
 
 def read_ahead(
     items: Iterable[Any], decode: Decode, threads: int = DEFAULT_THREADS, ahead: int = 16
-) -> Generator[Decoded, None, None]:
+) -> Generator[Loaded | Failed, None, None]:
     """Decode ``items`` in order.
 
     Args:
-        items: whatever ``decode`` takes. A sequence makes its items in the threads; anything else, such as a
-            generator, in the thread that asks for results, and never more than ``ahead`` + 1 of them before the
-            first of those is asked for. What it raises is raised here, after the results before it.
-        decode: from an item to (H, W, 3) float32 pixels; what it raises of this package's errors becomes the
-            item's result, anything else is raised here.
+        items: whatever ``decode`` takes. The threads fetch the items of a sequence. The caller's thread fetches the
+            items of anything else, such as a generator, and never more than ``ahead`` + 1 of them before it asks for
+            the first result. An exception of the generator is raised after the results before it.
+        decode: from an item to pixels (H, W, 3) float32. An error of this package becomes the item's result; any
+            other exception is raised.
         threads: how many items are decoded at once.
         ahead: how many decoded items may wait.
 
     Yields:
-        One `Decoded` for every item, in the order of the items.
+        One result for every item, in the order of the items.
 
     Raises:
-        ForkedProcessError: the process was forked since the first result: its threads are the parent's.
+        ForkedProcessError: the process was forked after the first result: the threads belong to the parent.
     """
-    if is_sequence(items):
-        items = cast("Sequence[Any]", items)
-        if len(items) == 1:  # threads would only cost time
-            yield _decode_one(items.__getitem__, 0, decode)
-        if len(items) < 2:
+    sequence = cast("Sequence[Any]", items) if is_sequence(items) else None
+    if sequence is not None:
+        if len(sequence) == 1:  # threads would only cost time
+            yield _decode_one(sequence.__getitem__, 0, decode)
+        if len(sequence) < 2:
             return
-        threads = min(threads, len(items))
+        threads = min(threads, len(sequence))
     process = os.getpid()
     with ThreadPoolExecutor(threads, "decode") as pool:
-        waiting: deque[Future[Decoded]] = deque()
-        places, failure = _places(items), None
+        waiting: deque[Future[Loaded | Failed]] = deque()
+        fetchers, failure = enumerate(_fetchers(items, sequence)), None
         try:
             while True:
                 try:
-                    place = next(places, None)
-                except Exception as error:  # noqa: BLE001 - raised below, behind what came before it
-                    place, failure = None, error
-                if place is None:
+                    index, fetch = next(fetchers)
+                except StopIteration:
                     break
-                waiting.append(_submitted(pool, place[1], place[0], decode))
+                except Exception as error:  # noqa: BLE001 - raised below, after the results before it
+                    failure = error
+                    break
+                waiting.append(_submit(pool, fetch, index, decode))
                 if len(waiting) > ahead:
                     yield _result(waiting, process)
             while waiting:
@@ -81,29 +91,26 @@ def read_ahead(
                 future.cancel()
 
 
-def _submitted(
-    pool: ThreadPoolExecutor, item: Callable[[int], Any], index: int, decode: Decode
-) -> Future[Decoded]:
+def _fetchers(items: Iterable[Any], sequence: Sequence[Any] | None) -> Iterator[Callable[[int], Any]]:
+    """For every item, a function from its number to the item."""
+    if sequence is not None:
+        yield from itertools.repeat(sequence.__getitem__, len(sequence))
+    else:
+        yield from ((lambda _, item=item: item) for item in items)
+
+
+def _submit(
+    pool: ThreadPoolExecutor, fetch: Callable[[int], Any], index: int, decode: Decode
+) -> Future[Loaded | Failed]:
     try:
-        return pool.submit(_decode_one, item, index, decode)
-    except (
-        RuntimeError
-    ):  # the main thread has ended, and Python starts no more work in pools; this thread goes on
-        future: Future[Decoded] = Future()
-        future.set_result(_decode_one(item, index, decode))
+        return pool.submit(_decode_one, fetch, index, decode)
+    except RuntimeError:  # after the main thread has ended, Python starts no more work in pools
+        future: Future[Loaded | Failed] = Future()
+        future.set_result(_decode_one(fetch, index, decode))
         return future
 
 
-def _places(items: Iterable[Any]) -> Iterator[tuple[int, Callable[[int], Any]]]:
-    """The number of every item, and what makes the item of it."""
-    if is_sequence(items):
-        items = cast("Sequence[Any]", items)
-        yield from ((index, items.__getitem__) for index in range(len(items)))
-    else:
-        yield from ((index, lambda _, item=item: item) for index, item in enumerate(items))
-
-
-def _result(waiting: deque[Future[Decoded]], process: int) -> Decoded:
+def _result(waiting: deque[Future[Loaded | Failed]], process: int) -> Loaded | Failed:
     if os.getpid() != process:
         raise ForkedProcessError(
             "images were being read when this process was forked: begin anew in the child"
@@ -111,8 +118,8 @@ def _result(waiting: deque[Future[Decoded]], process: int) -> Decoded:
     return waiting.popleft().result()
 
 
-def _decode_one(item: Callable[[int], Any], index: int, decode: Decode) -> Decoded:
+def _decode_one(fetch: Callable[[int], Any], index: int, decode: Decode) -> Loaded | Failed:
     try:
-        return Decoded(index, pixels=decode(item(index)))
+        return Loaded(index, decode(fetch(index)))
     except Aimv2Error as error:
-        return Decoded(index, error=error)
+        return Failed(index, error)

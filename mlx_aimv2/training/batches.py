@@ -16,7 +16,7 @@ from ..datasets.splits import check_seed
 from ..errors import InputError
 from ..processing.decode import decode_image
 from ..processing.image import ImageProcessor
-from ..sources.readahead import DEFAULT_THREADS, read_ahead
+from ..sources.readahead import DEFAULT_THREADS, Failed, read_ahead
 from .augment import Augmentation
 from .mixing import Mixing, check_smoothing, label_smoothing, multi_hot
 from .order import shuffled
@@ -175,8 +175,8 @@ class ImageBatches(Generic[Made]):
         """The pixels of some examples, decoded ahead in threads; those have ended when this has."""
         with closing(read_ahead(indices.tolist(), decode, self.options.threads, self._ahead())) as results:
             for result in results:
-                if result.pixels is None:
-                    raise result.error or InputError(f"image {result.index} has no pixels")
+                if isinstance(result, Failed):
+                    raise result.error
                 yield result.pixels
 
     @property

@@ -21,8 +21,8 @@ import numpy as np
 from ..errors import ExistsError, InputError, MissingExtraError, OutputError
 from ..storage.atomic import followed, refuse_existing, replacing
 from ..storage.swap import replacing_together
+from .fingerprint import Fingerprint
 
-Fingerprint = Mapping[str, Any]
 ALIGNMENT = 8  # of the data in a safetensors file
 
 

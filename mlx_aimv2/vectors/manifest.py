@@ -11,13 +11,10 @@ from typing import Any
 
 from ..errors import InputError, OutputError
 from ..storage.atomic import replacing
-from .files import Fingerprint
 
 MANIFEST = "manifest.json"
 PART = ".part"
 SHARD_NAME = re.compile(r"embeddings-(\d{5,})\.npz")
-SHOWN = {"name": "model", "normalized": "unit length"}  # what parts of a fingerprint are called in messages
-INDIFFERENT = ("name", "revision", "layout")  # where the checkpoint lay, which its hash makes irrelevant
 
 
 def part_folder(path: Path) -> Path:
@@ -108,39 +105,3 @@ def _visible(folder: Path) -> list[str]:
         return []
     except OSError as error:
         raise OutputError.reading(folder, error) from error
-
-
-def identity(fingerprint: Fingerprint) -> dict[str, Any]:
-    """What decides whether vectors may be compared."""
-    plain = json.loads(json.dumps(fingerprint))
-    return {key: value for key, value in plain.items() if key not in INDIFFERENT}
-
-
-def check_same(folder: Path, made_by: Fingerprint, fingerprint: Fingerprint) -> None:
-    """Refuse to mix vectors that cannot be compared.
-
-    Raises:
-        InputError: something else made those in ``folder``; what differs is named.
-    """
-    if identity(made_by) != identity(fingerprint):
-        raise InputError(
-            f"{folder} holds vectors of another kind ({differences(made_by, fingerprint)}): they cannot be mixed;"
-            " name a new folder, or replace it with --force"
-        )
-
-
-def differences(made_by: Fingerprint, fingerprint: Fingerprint) -> str:
-    """What differs between two fingerprints, in words."""
-    keys = [key for key in {**made_by, **fingerprint} if made_by.get(key) != fingerprint.get(key)]
-    names_it = "checkpoint" in keys and "name" in keys  # then its hash says nothing more
-    decide = [key for key in keys if key not in INDIFFERENT and not (key == "checkpoint" and names_it)]
-    shown = (["name"] if names_it else []) + decide
-    return "; ".join(
-        f"{SHOWN.get(key, key)}: {_word(made_by.get(key))}, now {_word(fingerprint.get(key))}"
-        for key in shown
-    )
-
-
-def _word(value: object) -> str:
-    words = {None: "none", True: "yes", False: "no"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)

@@ -18,7 +18,8 @@ from ..storage.json_files import read_json
 from ..storage.stand_ins import check_stand_in
 from ..storage.swap import swapped
 from .files import NOTE, PATHS, WRITERS, swap_of
-from .manifest import check_same, part_folder, read_manifest
+from .fingerprint import check_same
+from .manifest import part_folder, read_manifest
 from .shards import UNREADABLE, map_npy, map_vectors, read_shard
 
 FEWEST_AXES = 2  # rows, and the values of each

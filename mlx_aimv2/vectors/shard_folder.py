@@ -20,8 +20,9 @@ import numpy as np
 from ..errors import InputError, OutputError
 from ..storage.locks import lock_folder
 from .file_marks import FileMark
-from .files import Fingerprint, Rows, check_grid
-from .manifest import Manifest, check_replaceable, check_same, read_manifest, shard_number
+from .files import Rows, check_grid
+from .fingerprint import Fingerprint, check_same
+from .manifest import Manifest, check_replaceable, read_manifest, shard_number
 from .shard_rows import Row, RowIndex
 from .shards import map_vectors, read_shard, write_shard
 

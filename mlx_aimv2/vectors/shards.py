@@ -16,7 +16,8 @@ import numpy as np
 
 from ..errors import InputError
 from .file_marks import FileMark
-from .files import Fingerprint, Rows, write_npz
+from .files import Rows, write_npz
+from .fingerprint import Fingerprint
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # of a member of a zip file
 UNREADABLE = (  # what numpy and zipfile raise for files that are no .npz

@@ -20,7 +20,8 @@ from ..errors import ExistsError, InputError, OutputError
 from ..events import Notice, OnEvent, ignore
 from ..messages import counted, size
 from ..storage.atomic import followed, replace_folder
-from .files import Fingerprint, check_grid, check_note, check_target, write
+from .files import check_grid, check_note, check_target, write
+from .fingerprint import Fingerprint
 from .manifest import check_replaceable, part_folder, read_manifest
 from .shard_folder import LockedShards, ShardFolder
 

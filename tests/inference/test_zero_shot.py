@@ -127,12 +127,6 @@ def test_labels_are_embedded_once(pair, draw, monkeypatch):
     assert calls == []
 
 
-def test_a_background_is_a_further_label(pair, draw):
-    classifier = ZeroShotClassifier(*pair, ["dog"], background="something else")
-    assert classifier.labels == ["dog", "something else"]
-    assert {label for label, _ in classifier(draw(0))[0]} == {"dog", "something else"}
-
-
 def test_many_labels_take_several_batches_of_texts(pair):
     labels = [f"thing {k}" for k in range(70)]
     found = ZeroShotClassifier(*pair, labels, templates=["{}", "a {}"]).label_embeddings
@@ -150,7 +144,6 @@ def test_a_stream_keeps_the_order_and_goes_on_after_broken_images(pair, draw):
     results = list(classifier.stream(images))
     assert [result.index for result in results] == [0, 1, 2, 3, 4]
     assert [isinstance(result.error, ImageError) for result in results] == [False, True, False, True, False]
-    assert results[1].predictions is None
     for found, predictions in zip(results[::2], expected, strict=True):
         assert [label for label, _ in found.predictions] == [label for label, _ in predictions]
         np.testing.assert_allclose([s for _, s in found.predictions], [s for _, s in predictions], atol=1e-5)
@@ -161,7 +154,7 @@ def test_no_images_have_no_predictions(pair):
 
 
 def test_a_broken_image_in_a_call_is_an_error(pair, draw):
-    with pytest.raises(BrokenImageError, match="image 1: image of 10 bytes: not an image"):
+    with pytest.raises(BrokenImageError, match="image 1: image of 8 bytes: not an image"):
         ZeroShotClassifier(*pair, LABELS)([draw(0), b"no image"])
 
 
@@ -222,13 +215,10 @@ def test_any_template_is_checked(template):
         ({"labels": []}, "no labels: give at least two"),
         ({"labels": ["dog"]}, "a softmax over one label is 1 whatever the image shows: give another label"),
         ({"labels": "dog"}, "a softmax over one label is 1"),  # not the letters d, o, g
-        ({"labels": [], "background": "none"}, "a softmax over one label is 1"),
         ({"labels": ["dog", "cat", "dog"]}, "the label 'dog' is given twice"),
-        ({"labels": ["dog", "cat"], "background": "cat"}, "the label 'cat' is given twice"),
         ({"labels": ["dog", ""]}, "a label must be a text, not ''"),
         ({"labels": ["dog", " \t"]}, r"a label must be a text, not ' \\t'"),
         ({"labels": ["dog", 7]}, "a label must be a text, not 7"),
-        ({"labels": ["dog", "cat"], "background": ""}, "a label must be a text, not ''"),
         ({"labels": LABELS, "score": "sigmoid"}, "score 'sigmoid' is not one of softmax, cosine"),
         ({"labels": LABELS, "templates": []}, "no templates: give at least one"),
         ({"labels": LABELS, "templates": ["{}", "a photo"]}, "the template 'a photo' has no {}"),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlx_aimv2.errors import BrokenImageError, ForkedProcessError, InputError
-from mlx_aimv2.sources.readahead import read_ahead
+from mlx_aimv2.sources.readahead import Failed, read_ahead
 
 
 def plain(item: int) -> np.ndarray:
@@ -93,7 +93,7 @@ def test_errors_of_this_package_become_the_result_of_their_item(count: int) -> N
 
     results = list(read_ahead(range(count), decode))
     assert [result.index for result in results] == list(range(count))
-    assert [result.index for result in results if result.pixels is None] == [broken]
+    assert [result.index for result in results if isinstance(result, Failed)] == [broken]
     assert isinstance(results[broken].error, BrokenImageError)
     assert str(results[broken].error) == f"item {broken} is damaged"
 

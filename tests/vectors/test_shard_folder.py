@@ -12,7 +12,8 @@ import pytest
 
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.vectors.files import write
-from mlx_aimv2.vectors.manifest import MANIFEST, differences
+from mlx_aimv2.vectors.fingerprint import differences
+from mlx_aimv2.vectors.manifest import MANIFEST
 from mlx_aimv2.vectors.reading import read_vectors
 from mlx_aimv2.vectors.shard_folder import LockedShards, ShardFolder
 
