@@ -1,1 +1,1 @@
-"""What turns images and texts into arrays: files to NHWC pixels, strings to token ids."""
+"""Image decoding and preprocessing to NHWC pixels, and tokenization of texts."""

@@ -1,4 +1,4 @@
-"""Building the processor of a checkpoint folder."""
+"""Build the processor of a checkpoint folder, and check it against the model."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ def build_processor(
 
     Args:
         folder: the checkpoint.
-        config: its model.
-        decode: how images are decoded.
-        native: how many patches an image of a native-resolution model may have.
-        settings: for images; None for those of the folder.
-        resized: resize images of a fixed-size model to its ``image_size``, whatever the settings say.
-        on_event: called with a notice where defaults replace settings that the folder lacks.
+        config: the config of its model.
+        decode: options for decoding.
+        native: range of patches of a native-resolution model.
+        settings: image settings that replace those of the folder.
+        resized: resize images of a fixed-size model to its ``image_size``, regardless of the settings.
+        on_event: called with a notice about each default that replaces a missing setting.
 
     Raises:
-        ConfigError: the file with its settings for images is damaged, or makes images the model cannot take.
-        TokenizerError: an image-text pair without usable tokenizer files.
+        ConfigError: the image settings are damaged, or their output size does not fit the model; or the tokenizer
+            does not fit the model.
+        TokenizerError: the tokenizer files of an image-text pair are missing or damaged.
     """
     vision = config.vision
     source = "the adapter's task.json"
     if settings is None:
-        found = find_settings(folder, config)
-        settings, source = found.config, str(folder / (found.source or ""))
-        for note in found.notes:
+        stored = find_settings(folder, config)
+        settings, source = stored.config, str(folder / (stored.source or ""))
+        for note in stored.notes:
             on_event(Notice(note))
     if resized and not vision.is_native:
         settings = settings.resized(vision.image_size)
@@ -62,10 +63,10 @@ def build_processor(
 
 
 def made_size(folder: Path, config: AnyConfig, settings: ImageProcessorConfig | None = None) -> int | None:
-    """Pixels on a side of what a checkpoint's settings make of any image; None where that is no fixed square.
+    """The edge in pixels of the square that a checkpoint's settings make of any image; None for other sizes.
 
     Raises:
-        ConfigError: the file with its settings for images is damaged.
+        ConfigError: the image settings are damaged.
     """
     vision = config.vision
     settings = settings or find_settings(folder, config).config
@@ -77,12 +78,12 @@ def made_size(folder: Path, config: AnyConfig, settings: ImageProcessorConfig | 
 
 
 def _check_sizes(images: ImageProcessor, image_size: int, is_native: bool, source: str) -> None:
-    if is_native:  # takes any size, a fixed one too
+    if is_native:  # the model takes any size
         return
-    made = images.output_size(image_size * 2, image_size * 3)  # neither square nor the size already
-    if made != (image_size, image_size):
+    height, width = images.output_size(image_size * 2, image_size * 3)  # of an image that is not square
+    if (height, width) != (image_size, image_size):
         raise ConfigError(
-            f"{source} makes images of {made[0]} x {made[1]} pixels, and the model takes"
+            f"{source} makes images of {height} x {width} pixels, and the model takes"
             f" {image_size} x {image_size}",
             resample("correct its size and crop_size, or "),
         )

@@ -1,6 +1,6 @@
-"""Embedded colour profiles (ICC): from the colours they describe to sRGB.
+"""Convert images with an embedded colour profile (ICC) to sRGB.
 
-Little CMS does it, through Pillow's ImageCms, on 8-bit pixels with the perceptual intent.
+Little CMS converts 8-bit pixels with the perceptual intent, through Pillow's ImageCms.
 """
 
 from __future__ import annotations
@@ -15,34 +15,30 @@ from PIL import Image, ImageCms
 
 from .rgb import DEEP_MODES, deep_to_gray
 
-MODES = {
-    "RGB": "RGB",
-    "GRAY": "L",
-    "CMYK": "CMYK",
-}  # colour space of a profile -> mode of the pixels it describes
-KINDS = ("scnr", "mntr", "prtr", "spac")  # classes of profile that say what the colours of an image are
+MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space of a profile -> Pillow mode
+KINDS = ("scnr", "mntr", "prtr", "spac")  # device classes whose profiles describe the colours of an image
 PLAIN = {
     "1": "L",
     "La": "LA",
     "RGBa": "RGBA",
     "RGBX": "RGB",
-}  # other modes -> what profiles can be applied to
-DARKEST_WHITE = 200  # what white becomes, at least, with a profile that makes sense
-LEVELS = (0, 64, 128, 192, 255)  # of each channel, in the colours that tell whether a profile is sRGB
-SAME = 2  # a profile that moves none of them by more is sRGB: its images stay as they are
-KEPT_TRANSFORMS = 32
+}  # other modes -> a mode that a profile applies to
+DARKEST_WHITE = 200  # a profile that makes white darker is damaged
+LEVELS = (0, 64, 128, 192, 255)  # of each channel, in the colours that test whether a profile is sRGB
+SAME = 2  # a profile that changes no test colour by more is sRGB
+CACHED_TRANSFORMS = 32
 
 
 def to_srgb(image: Image.Image, label: str) -> Image.Image:
-    """A loaded image with the colours of its embedded profile, in sRGB.
+    """Convert a loaded image from the colours of its embedded profile to sRGB.
 
     Args:
         image: In any mode.
-        label: What a warning calls it: a profile that cannot be used is ignored with one.
+        label: Name of the image in the warning about an unusable profile, which is ignored.
 
     Returns:
-        The image itself where it has no profile, one of sRGB, or a mode that profiles do not describe; otherwise a
-        new image in mode RGB or, with transparency, RGBA.
+        The image itself if it has no profile, an sRGB profile, or a mode without profiles; otherwise a new image in
+        mode RGB or, with transparency, RGBA.
     """
     profile = image.info.get("icc_profile", b"")
     if profile == b"":
@@ -51,10 +47,12 @@ def to_srgb(image: Image.Image, label: str) -> Image.Image:
     if colors.mode not in MODES.values():
         return image
     try:
-        if profile is None:  # what Pillow keeps of one that it could not put together
+        if profile is None:  # Pillow could not join the segments of the profile
             raise ValueError("it is cut off or damaged")
         if colors.mode == "L" and _space(bytes(profile)) == "RGB":
-            colors = colors.convert("RGB")  # grey that kept the profile of its coloured original
+            colors = colors.convert(
+                "RGB"
+            )  # a grey copy of a coloured image, with the profile of the original
         transform = _transform(bytes(profile), colors.mode)
         if transform is None:
             return image
@@ -63,16 +61,16 @@ def to_srgb(image: Image.Image, label: str) -> Image.Image:
         reason = " ".join(str(error).split())
         warnings.warn(f"{label}: its colour profile is ignored ({reason})", stacklevel=2)
         return image
-    assert converted is not None  # it is not asked to work in place
+    assert converted is not None  # None only if inPlace
     if alpha is not None:
         converted.putalpha(alpha)
-    # the orientation is asked for later, and kept in one or the other
+    # the EXIF orientation is read later, from one of the entries
     converted.info = {name: value for name, value in image.info.items() if name != "transparency"}
     return converted
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Colours without transparency, and the transparency."""
+    """Split an image into its colours and its alpha channel, if it has one."""
     if image.mode in DEEP_MODES:
         image = deep_to_gray(image)
     if image.mode in PLAIN:
@@ -88,25 +86,25 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _space(profile: bytes) -> str:
-    """The colour space that a profile's header names, such as "RGB"."""
+    """The colour space in a profile's header, such as "RGB"."""
     return profile[16:20].decode("latin-1").strip()
 
 
-@functools.lru_cache(KEPT_TRANSFORMS)
+@functools.lru_cache(CACHED_TRANSFORMS)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """What brings pixels of a mode to sRGB; None for a profile that is sRGB.
+    """The transform of pixels of a mode to sRGB; None for a profile that is sRGB.
 
     Raises:
         ImageCms.PyCMSError: The profile is damaged.
-        ValueError: It describes another kind of pixels, or makes something dark of white.
+        ValueError: It describes another kind of pixels, or makes white dark.
     """
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = source.profile.xcolor_space.strip()
     if MODES.get(space) != mode:
-        raise ValueError(f"it is one for {space} pixels, not for {mode}")
+        raise ValueError(f"it is for {space} pixels, not for {mode}")
     if source.profile.device_class not in KINDS:
         raise ValueError(f"its class is {source.profile.device_class.strip()!r}, which describes no image")
-    # without Little CMS's memory of the last pixel, several threads may use one transform
+    # without the cache of the last pixel, threads can share a transform
     transform = ImageCms.buildTransform(
         source, ImageCms.createProfile("sRGB"), mode, "RGB", flags=ImageCms.Flags.NOCACHE
     )

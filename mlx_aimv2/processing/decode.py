@@ -1,6 +1,6 @@
-"""Whatever holds an image -> an upright 8-bit RGB image.
+"""Decode a path, bytes, a file, a Pillow image or an array to an RGB image, and apply the EXIF orientation.
 
-Everything that goes wrong on the way is an `ImageError` whose message begins with the name of the image.
+Every failure is an `ImageError` whose message begins with the name of the image.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["DecodeOptions", "Decoded", "ImageInput", "decode_image", "decode_red
 
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray[Any, Any]"
 
-UPRIGHT = {  # EXIF orientation -> what undoes it
+UPRIGHT = {  # EXIF orientation -> the transposition that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -43,20 +43,20 @@ UPRIGHT = {  # EXIF orientation -> what undoes it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SIDEWAYS = (5, 6, 7, 8)  # orientations whose upright image has width and height exchanged,
-FLIPPED_X = (2, 3, 6, 7)  # whose right edge was stored first,
-FLIPPED_Y = (3, 4, 7, 8)  # and whose lower edge was
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
+FLIPPED_X = (2, 3, 6, 7)  # orientations that store the right edge first
+FLIPPED_Y = (3, 4, 7, 8)  # orientations that store the lower edge first
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image that may have been reduced by 2, 4 or 8 while it was decoded.
+    """A decoded image, which a fast JPEG decoder may have reduced by 2, 4 or 8.
 
     Attributes:
         image: Upright, in mode RGB.
-        size: (width, height) in full, in pixels.
-        box: The part of `image` that stands for the whole, (left, top, right, bottom) in its pixels. A
-            reduced JPEG is rounded up to whole pixels, so its outermost column and row may reach beyond it.
+        size: (width, height) in pixels before the reduction.
+        box: The part of `image` that the file covers, (left, top, right, bottom) in pixels. A reduced JPEG is rounded
+            up to whole pixels, so its last column and row may reach beyond the box.
     """
 
     image: Image.Image
@@ -65,40 +65,40 @@ class Decoded:
 
     @classmethod
     def whole(cls, image: Image.Image) -> Decoded:
-        """An image that was not reduced."""
+        """A decoded image that was not reduced."""
         return cls(image, image.size, (0, 0, image.width, image.height))
 
 
 def decode_image(
     source: ImageInput, options: DecodeOptions | None = None, short_edge: int | None = None
 ) -> Image.Image:
-    """An upright image in mode RGB, from a path, bytes, a binary file, a Pillow image or an array.
+    """Decode a path, bytes, a binary file, a Pillow image or an array to an upright image in mode RGB.
 
-    EXIF orientation is applied, transparency laid over the background, deep pixels scaled by their range (see
-    `to_rgb`), and of several frames or pages the first is taken (of a Pillow image, the current one).
+    Applies the EXIF orientation, composites transparent pixels over the background, and scales deep pixels to 8 bits
+    (see `to_rgb`). Of several frames or pages it takes the first (of a Pillow image, the current one).
 
     Args:
         source: A binary file is read from its position to its end and stays open. A Pillow image is neither
             changed nor closed. Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 or float in 0..1.
-        options: How to read it; the defaults of `DecodeOptions` if None.
-        short_edge: The short edge in pixels that the image is going to be resized to. With decode="fast", a
-            JPEG is decoded to a short edge of at least twice that; None decodes exactly.
+        options: Options for decoding; the defaults of `DecodeOptions` if None.
+        short_edge: The short edge in pixels that the image is resized to afterwards. With decode="fast", a JPEG is
+            decoded to a short edge of at least twice that; None decodes exactly.
 
     Returns:
         A new image, in memory, with an empty `info`: decoding it again changes nothing.
 
     Raises:
         InputError: `source` has another type, or an array another shape, dtype or range.
-        ImageError: The file cannot be read, or has no pixels that can be used.
-        BrokenImageError: Not an image, cut off, or damaged.
-        ImageTooLargeError: More pixels than `max_megapixels`.
-        MissingExtraError: A HEIC image, and the package pillow-heif is not installed.
+        ImageError: The file cannot be read, or no pixel holds a number.
+        BrokenImageError: The file is not an image, is cut off, or is damaged.
+        ImageTooLargeError: The image has more pixels than `max_megapixels`.
+        MissingExtraError: The image is HEIC, and the package pillow-heif is not installed.
     """
     return decode_reduced(source, options or DecodeOptions(), short_edge).image
 
 
 def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int | None) -> Decoded:
-    """The same as `decode_image`, with the size that the image has in full."""
+    """Decode as `decode_image` does, and keep the size before a reduction."""
     if short_edge is not None and (isinstance(short_edge, bool) or short_edge < 1):
         raise InputError(f"short_edge is {short_edge!r}, but has to be at least 1")
     if isinstance(source, np.ndarray):
@@ -119,7 +119,7 @@ def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int |
 
 
 def _decode_image(image: Image.Image, options: DecodeOptions, label: str) -> Decoded:
-    """Decode a Pillow image, which reads its pixels from its file only now if it was just opened."""
+    """Decode a Pillow image; one that was just opened reads its pixels from its file here."""
     try:
         return Decoded.whole(_upright_rgb(image, options, label, ours=False)[0])
     except Exception as error:
@@ -133,9 +133,9 @@ def _decode_image(image: Image.Image, options: DecodeOptions, label: str) -> Dec
         return _decode_repaired(data, options, None, label, error)
 
 
-# Pillow's `load` for files that are cut off. Its switch is one for the whole process, and read from its module: this
-# copy of the function has a switch of its own.
-_load_what_is_there = types.FunctionType(
+# Pillow's `load` with LOAD_TRUNCATED_IMAGES. Pillow's own switch is a global of its module, for the whole
+# process; this copy of the function has another one.
+_load_truncated = types.FunctionType(
     ImageFile.ImageFile.load.__code__, {**vars(ImageFile), "LOAD_TRUNCATED_IMAGES": True}
 )
 
@@ -150,12 +150,12 @@ def _may_be_repaired(error: Exception) -> bool:
 def _decode_repaired(
     data: bytes, options: DecodeOptions, short_edge: int | None, label: str, error: Exception
 ) -> Decoded:
-    """Decode a file that failed with ``error``: without its metadata, with an end, or as far as it goes."""
+    """Decode a file that failed with ``error``: without metadata, with an end marker, or as far as possible."""
 
     def attempt(copy: bytes, *, cut_off: bool = False) -> Decoded | None:
         try:
             return _decode_stream(io.BytesIO(copy), options, short_edge, label, cut_off=cut_off)
-        except Exception:  # noqa: BLE001 - the first error is the one to tell
+        except Exception:  # noqa: BLE001 - the first error is raised
             return None
 
     data = without_metadata(data) or data
@@ -167,7 +167,7 @@ def _decode_repaired(
             return decoded
     else:
         decoded = attempt(data, cut_off=True)
-    if decoded is None or decoded.image.getbbox() is None:  # nothing, or nothing but black
+    if decoded is None or decoded.image.getbbox() is None:  # no pixels, or only black ones
         raise error
     if not options.allow_truncated:
         advice = Advice("{} takes the pixels that are there", "allow_truncated", True)
@@ -185,7 +185,7 @@ def _decode_stream(
     width, height = image.size
     options.check_size(image.size)
     is_jpeg = image.format in ("JPEG", "MPO")
-    if is_jpeg and ends_in_zeros(stream):  # which its decoder would take for pixels
+    if is_jpeg and ends_in_zeros(stream):  # the decoder would take zeros for pixels
         raise BrokenImageError("cut off or damaged (the file ends in zeros)")
     drafted = None
     if options.decode == "fast" and short_edge is not None and is_jpeg:
@@ -195,7 +195,7 @@ def _decode_stream(
         if image.mode in ("RGB", "RGBA"):
             unscale_colors(image, cast(PngImageFile, identify(stream)), bits)
     if cut_off and isinstance(image, ImageFile.ImageFile):
-        _load_what_is_there(image)
+        _load_truncated(image)
     rgb, orientation = _upright_rgb(image, options, label, ours=True)
     if drafted is None:
         return Decoded.whole(rgb)
@@ -209,7 +209,7 @@ def _decode_stream(
 
 
 def _label(source: object) -> str:
-    """What messages call the source."""
+    """The name of a source in messages."""
     if isinstance(source, (str, os.PathLike)):
         return os.fsdecode(source)
     if isinstance(source, bytes):
@@ -225,7 +225,7 @@ def _label(source: object) -> str:
 
 @contextmanager
 def _failures_named(label: str) -> Iterator[None]:
-    """Turn whatever reading or decoding raises into an ImageError that names the image."""
+    """Turn every exception of reading and decoding into an ImageError that names the image."""
     try:
         yield
     except ImageError as error:
@@ -236,26 +236,25 @@ def _failures_named(label: str) -> Iterator[None]:
         raise ImageError(f"{label}: not enough memory to decode it") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLargeError(f"{label}: beyond Pillow's own limit ({reason(error)})") from error
-    # Pillow's plugins let through anything that damaged bytes can cause: ValueError, SyntaxError, KeyError,
-    # struct.error, NotImplementedError, ...
+    # Pillow's plugins raise anything on damaged bytes: ValueError, SyntaxError, KeyError, struct.error, ...
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise ImageError(f"{label}: cannot be read: {error.strerror}") from error
-        if isinstance(error, struct.error):  # which speaks of Python's buffers
+        if isinstance(error, struct.error):  # its message describes Python's buffers
             raise BrokenImageError(f"{label}: cut off or damaged") from error
         raise BrokenImageError(f"{label}: cut off or damaged ({reason(error)})") from error
 
 
 @contextmanager
 def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[IO[bytes]]:
-    """A seekable stream that begins with the image, closed afterwards; a file passed in stays open."""
+    """Open a source as a seekable stream; a file that the caller opened stays open."""
     if isinstance(source, bytes):
         yield io.BytesIO(source)
     elif isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        if path.is_fifo():  # opening one waits for a writer, perhaps for ever
+        if path.is_fifo():  # opening a pipe waits for a writer
             raise ImageError(f"{_label(source)}: a named pipe, not a regular file")
-        if path.is_char_device():  # some never end
+        if path.is_char_device():  # some devices never end
             raise ImageError(f"{_label(source)}: a device, not a regular file")
         with path.open("rb") as stream:
             yield stream if stream.seekable() else io.BytesIO(stream.read())
@@ -271,15 +270,15 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[IO[by
 def _upright_rgb(
     image: Image.Image, options: DecodeOptions, label: str, *, ours: bool
 ) -> tuple[Image.Image, int]:
-    """The image in RGB with its EXIF orientation applied, and that orientation.
+    """The image in mode RGB with its EXIF orientation applied, and that orientation.
 
-    The result is `image` itself only if it is `ours` to give away.
+    The result may be `image` itself only if it is `ours`: not the caller's.
     """
     if isinstance(image, ImageFile.ImageFile) and image.format == "TIFF" and image.tile:
         through_libtiff(image)
         lift_limit(image)
     image.load()
-    # asked for only now: PNG may keep EXIF behind the pixels, and Pillow turns TIFF upright while it loads
+    # after loading: PNG may store EXIF behind the pixels, and Pillow transposes TIFF while it loads
     orientation = _orientation(image)
     colors = to_srgb(image, label) if options.manages_colors else image
     rgb = to_rgb(colors, options.background_color)
@@ -292,9 +291,9 @@ def _upright_rgb(
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) if there is none or if it cannot be read."""
+    """The EXIF orientation, 1 to 8; 1 (upright) if it is missing or damaged."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001 - damaged EXIF raises anything, and the pixels are good without it
+    except Exception:  # noqa: BLE001 - damaged EXIF raises anything
         return 1
     return value if isinstance(value, int) else 1

@@ -1,4 +1,4 @@
-"""How images are read."""
+"""Options for decoding images: exact or fast JPEG, background, size limit, colour profiles."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from .rgb import Color
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How images are read.
+    """Options for decoding images.
 
     Attributes:
-        decode: "exact" decodes every pixel; "fast" lets the JPEG decoder shrink by 2, 4 or 8 meanwhile, to no
-            less than twice the size the model needs. Other formats are always exact.
+        decode: "exact" decodes every pixel; "fast" lets the JPEG decoder reduce the image by 2, 4 or 8, to at least
+            twice the size that the model needs. Other formats are always exact.
         background: Colour under transparent pixels, a Pillow colour name or "#rrggbb"; "drop" ignores
-            transparency and shows whatever colour is stored there, as Pillow's `convert("RGB")` does.
+            transparency and keeps the stored colours, as Pillow's `convert("RGB")` does.
         max_megapixels: Images with more pixels, in millions, are refused before they are decoded.
-        allow_truncated: Take what is there of a file that is cut off, with a warning; what is missing is grey or
-            black. Otherwise it is refused. A file of which only the end marker or metadata is missing is
-            taken in any case: all of its pixels are there.
-        color_managed: Convert the colours of embedded profiles (Display P3, Adobe RGB, CMYK ...) to sRGB. None does
-            so where `decode` is "fast"; "exact" is what transformers does, which ignores profiles.
+        allow_truncated: Decode a file that is cut off, with a warning; missing pixels are grey or black. Otherwise it
+            is refused. A file that lacks only the end marker or metadata has all pixels and is always decoded.
+        color_managed: Convert the colours of embedded profiles (Display P3, Adobe RGB, CMYK ...) to sRGB. None
+            converts with decode="fast" only: "exact" equals transformers, which ignores profiles.
 
     Raises:
-        InputError: A field has another value than these.
+        InputError: A field has an invalid value.
     """
 
     decode: Literal["exact", "fast"] = "exact"
@@ -42,7 +41,7 @@ class DecodeOptions:
     def __post_init__(self) -> None:
         if self.decode not in ("exact", "fast"):
             raise InputError(f"decode is {self.decode!r}, but has to be 'exact' or 'fast'")
-        self.background_color  # noqa: B018 - raises if it is no colour
+        self.background_color  # noqa: B018 - raises for an invalid colour
         cap: object = self.max_megapixels
         if isinstance(cap, bool) or not isinstance(cap, (int, float)) or not 0 < cap < math.inf:
             raise InputError(f"max_megapixels is {cap!r}, but has to be a number greater than 0")
@@ -62,15 +61,15 @@ class DecodeOptions:
 
     @property
     def manages_colors(self) -> bool:
-        """Whether embedded colour profiles count."""
+        """Whether embedded colour profiles are converted."""
         return self.decode == "fast" if self.color_managed is None else self.color_managed
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Refuse an image of (width, height) that has no pixels, or too many.
 
         Raises:
-            ImageError: No pixels.
-            ImageTooLargeError: More than `max_megapixels`.
+            ImageError: The image has no pixels.
+            ImageTooLargeError: The image has more pixels than `max_megapixels`.
         """
         width, height = size
         if width < 1 or height < 1:

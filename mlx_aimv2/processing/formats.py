@@ -1,11 +1,10 @@
-"""The first bytes of a file -> the Pillow plugin that reads it.
+"""Identify an image format by its first bytes: JPEG, PNG, WebP, TIFF, HEIC, AVIF and others.
 
-Pillow's plugins are called by name, from a list, instead of through `Image.open`. That keeps three things
-away: formats that start other programs (EPS), formats that claim almost any bytes (TGA, PCX), and Pillow's
-process-wide pixel limit, which would warn from 89 megapixels on and refuse from 179. The cap of
-`DecodeOptions` is checked instead, between the header and the pixels. Some plugins ask for Pillow's limit by
-themselves: a WebP image, a TIFF tile or a GIF frame beyond 179 megapixels is an `ImageTooLargeError`
-whatever the cap.
+Pillow's plugins are called by name, from a list, instead of through `Image.open`. That excludes formats that start
+other programs (EPS), formats that accept almost any bytes (TGA, PCX), and Pillow's process-wide pixel limit, which
+warns from 89 megapixels on and refuses from 179. `DecodeOptions.max_megapixels` is checked instead, after the header.
+Some plugins check Pillow's limit themselves: a WebP image, a TIFF tile or a GIF frame beyond 179
+megapixels is always an `ImageTooLargeError`.
 """
 
 from __future__ import annotations
@@ -20,26 +19,10 @@ from ..storage.stand_ins import stand_in
 
 _Factory: TypeAlias = Callable[[IO[bytes], "str | bytes"], ImageFile.ImageFile]
 
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "GIF",
-    "WEBP",
-    "TIFF",
-    "BMP",
-    "DIB",
-    "PPM",
-    "JPEG2000",
-    "ICO",
-    "ICNS",
-    "QOI",
-    "SGI",
-    "DDS",
-    "PSD",
-)
+FORMATS = tuple("JPEG PNG GIF WEBP TIFF BMP DIB PPM JPEG2000 ICO ICNS QOI SGI DDS PSD".split())
 AVIF_BRANDS = frozenset({b"avif", b"avis"})
 HEIF_BRANDS = frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())
-NOT_IMAGES = {  # beginnings that explain themselves
+NOT_IMAGES = {  # first bytes of other files
     b"%PDF": "a PDF document",
     b"%!PS": "a PostScript file",
     b"\xc5\xd0\xd3\xc6": "an EPS file",
@@ -49,12 +32,12 @@ NOT_IMAGES = {  # beginnings that explain themselves
 
 
 def identify(stream: IO[bytes]) -> ImageFile.ImageFile:
-    """The image behind a seekable stream, its header read and its pixels not.
+    """Open the image in a seekable stream: read its header, but not its pixels.
 
     Raises:
-        BrokenImageError: Empty, not an image, or with a damaged header.
+        BrokenImageError: The stream is empty or not an image, or the header is damaged.
         ImageError: Pillow was built without the codec.
-        MissingExtraError: A HEIC image, and the package pillow-heif is not installed.
+        MissingExtraError: The image is HEIC, and the package pillow-heif is not installed.
     """
     stream.seek(0)
     head = stream.read(256)
@@ -66,12 +49,12 @@ def identify(stream: IO[bytes]) -> ImageFile.ImageFile:
         try:
             return factory(stream, "")
         except (SyntaxError, IndexError, TypeError, KeyError, UnidentifiedImageError) as error:
-            failure = error  # how plugins say "not mine" after a look beyond the signature
+            failure = error  # a plugin rejects the file after its signature
     if failure is not None:
         raise BrokenImageError(f"cut off or damaged ({reason(failure)})") from failure
-    named = (what for start, what in NOT_IMAGES.items() if head.lstrip().startswith(start))
-    found = stand_in(head) or next(named, None)
-    raise BrokenImageError("not an image that can be read" + (f", but {found}" if found else ""))
+    names = (name for start, name in NOT_IMAGES.items() if head.lstrip().startswith(start))
+    kind = stand_in(head) or next(names, None)
+    raise BrokenImageError("not an image that can be read" + (f", but {kind}" if kind else ""))
 
 
 def _factories(head: bytes) -> Iterator[_Factory]:
@@ -90,7 +73,7 @@ def _factories(head: bytes) -> Iterator[_Factory]:
     for name in ("AVIF",) if brands & AVIF_BRANDS else FORMATS:
         factory, accept = Image.OPEN.get(name, (None, None))
         accepted = accept is not None and accept(head[:16])
-        if isinstance(accepted, str):  # the plugin is there, its codec is not
+        if isinstance(accepted, str):  # Pillow has the plugin without its codec
             raise ImageError(accepted)
         if accepted and factory is not None:
             yield factory
@@ -105,5 +88,5 @@ def _brands(head: bytes) -> set[bytes]:
 
 
 def reason(error: BaseException) -> str:
-    """What an exception of Pillow says, in one line."""
+    """The message of an exception in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,16 +1,14 @@
-"""An image -> the pixels a vision tower takes, (H, W, 3) float32.
+"""Resize, crop, rescale and normalise an image to the `pixel_values` of a vision tower, (H, W, 3) float32.
 
-The arithmetic is that of transformers' `CLIPImageProcessor` on its Pillow path
-(`models/clip/image_processing_pil_clip.py`, `image_transforms.py`), to the last bit. Images at native
-resolution follow the published behaviour within the range the model was trained on, and are brought into it
-otherwise.
+The arithmetic equals that of transformers' `CLIPImageProcessor` on its Pillow path
+(`models/clip/image_processing_pil_clip.py`, `image_transforms.py`) to the last bit. At native resolution, images
+within the range that the model was trained on keep their size; all others are resized into that range.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,27 +16,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ImageError, InputError
-from .cropping import center_crop, middle_start
 from .decode import Decoded, DecodeOptions, ImageInput, decode_reduced
 from .image_config import MAX_EDGE, TRANSFORMERS_DOES, ImageProcessorConfig
+from .resizing import MAX_RESIZED_PIXELS, center_crop, nearest_grid, resize, resized_size
 
 __all__ = ["ImageProcessor", "ImageProcessorConfig", "NativeOptions"]
 
 Pixels: TypeAlias = NDArray[np.float32]
 
-MAX_RESIZED_PIXELS = 2**25  # 128 MiB in Pillow; beyond it only the part that the crop keeps is computed
-
 
 @dataclass(frozen=True)
 class NativeOptions:
-    """How many patches an image at native resolution may have.
+    """The range of patches of an image at native resolution.
 
     Attributes:
-        min_patches: Smaller images are enlarged to at least this many, where a patch grid near the shape of
-            the image fits between the two bounds. 112 is the least that the published model was trained on;
-            1 enlarges nothing.
-        max_patches: Larger images are reduced to at most this many. 4096 is the most that the published
-            model was trained on; time and memory of attention grow with its square.
+        min_patches: Smaller images are enlarged to at least this many, if a patch grid of nearly the same aspect
+            ratio lies between the two bounds. The published model was trained on 112 or more; 1 enlarges nothing.
+        max_patches: Larger images are reduced to at most this many. The published model was trained on 4096 or
+            fewer; time and memory of attention grow with the square.
 
     Raises:
         InputError: A bound is below 1, or `max_patches` is below `min_patches`.
@@ -56,13 +51,13 @@ class NativeOptions:
 
 
 class ImageProcessor:
-    """Turns images into the pixels a vision tower takes.
+    """Converts images to the `pixel_values` of a vision tower.
 
     Args:
-        config: What is done to every image.
+        config: Sizes, filter, mean and std.
         patch_size: Edge of a patch in pixels; only native resolution depends on it.
-        decode: How files are read; the defaults of `DecodeOptions` if None.
-        native: Bounds at native resolution; the defaults of `NativeOptions` if None.
+        decode: Options for decoding files; the defaults of `DecodeOptions` if None.
+        native: Range of patches at native resolution; the defaults of `NativeOptions` if None.
 
     Raises:
         InputError: `patch_size` is below 1.
@@ -89,7 +84,7 @@ class ImageProcessor:
         return not self.config.do_resize and not self.config.do_center_crop
 
     def settings(self) -> dict[str, Any]:
-        """Everything that decides what pixels come out, as plain values; not which images are refused."""
+        """All settings that change the pixels, as JSON values; those that only refuse images are left out."""
         settings = asdict(self.config) | asdict(self.decode) | {"patch_size": self.patch_size}
         settings["color_managed"] = self.decode.manages_colors
         usual = TRANSFORMERS_DOES.keys() - self.config.unusual.keys()
@@ -99,26 +94,15 @@ class ImageProcessor:
         return settings | asdict(self.native) if self.is_native else settings
 
     def __call__(self, image: ImageInput) -> Pixels:
-        """Pixels of one image: (H, W, 3) float32, contiguous and writable.
+        """The pixels of one image: (H, W, 3) float32, contiguous and writable.
 
         Raises:
-            ImageError: The image cannot be read or used; see `decode_image` for this and the other errors.
+            ImageError: The image cannot be decoded; see `decode_image` for this and the other errors.
         """
         return self._pixels(decode_reduced(image, self.decode, self._short_edge()))
 
-    def from_rgb(self, image: Image.Image) -> Pixels:
-        """Pixels of an image that is upright and in mode RGB already: (H, W, 3) float32.
-
-        Raises:
-            InputError: The image has another mode.
-            ImageError: Its shape cannot be used; see `output_size`.
-        """
-        if image.mode != "RGB":
-            raise InputError(f"from_rgb takes an image in mode RGB, not {image.mode}: use decode_image first")
-        return self._pixels(Decoded.whole(image))
-
     def normalize(self, image: Image.Image) -> Pixels:
-        """An image in mode RGB rescaled and normalised as the config says, (H, W, 3) float32, its size kept.
+        """Rescale and normalise an image in mode RGB without resizing it: (H, W, 3) float32.
 
         Raises:
             InputError: The image has another mode.
@@ -130,7 +114,7 @@ class ImageProcessor:
         return self._normalized(np.asarray(image))
 
     def at_size(self, height: int, width: int) -> ImageProcessor:
-        """The same processor with every image resized and cropped to one size, as native resolution is not.
+        """A copy of the processor that resizes and crops every image to one size, for batches at native resolution.
 
         Raises:
             InputError: An edge is no multiple of the patch size, or beyond `MAX_EDGE`.
@@ -139,7 +123,7 @@ class ImageProcessor:
             if not 1 <= edge <= MAX_EDGE or edge % self.patch_size:
                 rule = f"a multiple of the patch size {self.patch_size}, at most {MAX_EDGE}"
                 raise InputError(f"images of {height}x{width} pixels: both edges have to be {rule}")
-        # as the published files of fixed size do it; of another shape than square, the whole image is squeezed
+        # a square as in the published files; otherwise the whole image is squeezed to the size
         size = height if height == width else (height, width)
         config = replace(
             self.config,
@@ -161,11 +145,11 @@ class ImageProcessor:
         return pixels
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """(H', W') in pixels of what comes out for an upright image of `height` by `width`.
+        """The output size (H', W') in pixels for an upright image of `height` by `width`.
 
         Raises:
-            ImageError: The image has no pixels, is smaller than a patch where nothing is enlarged, or is so
-                elongated that it would not fit into memory.
+            ImageError: The image has no pixels, is smaller than a patch with min_patches=1, or is so elongated that
+                the result would not fit into memory.
         """
         if height < 1 or width < 1:
             raise ImageError(f"an image of {width}x{height} has no pixels")
@@ -180,9 +164,9 @@ class ImageProcessor:
         return height, width
 
     def _short_edge(self) -> int | None:
-        """The short edge in pixels that nothing is reduced below, for decode="fast"."""
+        """The short edge in pixels that decode="fast" has to keep."""
         if self.is_native:
-            # what is decoded to twice this edge still has over max_patches: nothing else is decoded reduced
+            # an image of twice this edge still has over max_patches: smaller ones are not reduced while decoding
             return math.ceil(math.sqrt(self.native.max_patches)) * self.patch_size
         if not self.config.do_resize:
             return None
@@ -200,7 +184,7 @@ class ImageProcessor:
         return nearest_grid(height / self.patch_size, width / self.patch_size, least, most)
 
     def _native_pixels(self, decoded: Decoded) -> NDArray[np.uint8]:
-        """The image in whole patches: cut at the right and bottom, or resized."""
+        """The image in whole patches: cropped at the right and bottom, or resized."""
         full_width, full_height = decoded.size
         height, width = self.output_size(full_height, full_width)
         image, edge = decoded.image, self.patch_size
@@ -209,60 +193,18 @@ class ImageProcessor:
         return np.asarray(image)[:height, :width]
 
     def _fixed_pixels(self, decoded: Decoded) -> NDArray[np.uint8]:
-        """The image resized and cropped as the config says."""
+        """The image resized and cropped as in the config."""
         config, image = self.config, decoded.image
         full_width, full_height = decoded.size
         self.output_size(full_height, full_width)
         if config.do_resize:
-            height, width = resized_size(full_height, full_width, config)
-            resample = Image.Resampling(config.resample)
-            if height * width > MAX_RESIZED_PIXELS:
-                image = _resized_middle(decoded, (height, width), config, resample)
-            else:
-                image = image.resize((width, height), resample, decoded.box)
+            image = resize(decoded, config)
         pixels = np.asarray(image)
         return center_crop(pixels, config) if config.do_center_crop else pixels
 
 
-def resized_size(height: int, width: int, config: ImageProcessorConfig) -> tuple[int, int]:
-    """(height, width) after resizing; the edge that follows the other is rounded as in the reference, or in timm."""
-    if not config.do_resize:
-        return height, width
-    if not isinstance(config.size, int):
-        return config.size
-    short, long = min(height, width), max(height, width)
-    if config.longest:
-        ratio = long / config.size
-        return max(round(height / ratio), 1), max(round(width / ratio), 1)
-    scaled = int(config.size * long / short)
-    return (scaled, config.size) if width <= height else (config.size, scaled)
-
-
-def nearest_grid(rows: float, columns: float, least: int, most: int) -> tuple[int, int]:
-    """The patch grid (h, w) nearest in shape to an image, with `least` to `most` patches.
-
-    Args:
-        rows: Height of the image in patches, not rounded.
-        columns: Width, likewise.
-        least: Lower bound for h * w; given up where no grid next to the image's shape fits both bounds.
-        most: Upper bound for h * w, always kept.
-
-    Returns:
-        (h, w), each at least 1. The area is the image's own where that lies within the bounds.
-    """
-    area = min(max(rows * columns, least), most)
-    h, w = math.sqrt(area * (rows / columns)), math.sqrt(area * (columns / rows))
-    grids: set[tuple[int, int]] = set()
-    for i, j in product((math.floor(h), math.ceil(h)), (math.floor(w), math.ceil(w))):
-        i, j = max(i, 1), max(j, 1)
-        # rounding up may leave the bounds, above all where the short side became 1: the long side gives way
-        grids.add((min(i, most // j), j) if i > j else (i, min(j, most // i)))
-    fitting = {(i, j) for i, j in grids if i * j >= least} or grids
-    return min(fitting, key=lambda grid: (abs(math.log(grid[0] / h * w / grid[1])), -grid[0] * grid[1]))
-
-
 def _level_table(config: ImageProcessorConfig) -> Pixels:
-    """What each 8-bit level becomes, (3, 256): the reference's arithmetic, in its order and precisions."""
+    """The float of each 8-bit level, (3, 256), computed in the order and precisions of transformers."""
     levels = np.arange(256, dtype=np.uint8)
     values = levels.astype(np.float32)
     if config.do_rescale:
@@ -273,22 +215,3 @@ def _level_table(config: ImageProcessorConfig) -> Pixels:
         std = np.array(config.image_std, dtype=np.float32)[:, None]
         table = (table - mean) / std
     return table
-
-
-def _resized_middle(
-    image: Decoded, resized: tuple[int, int], config: ImageProcessorConfig, resample: Image.Resampling
-) -> Image.Image:
-    """The middle of `image` resized to `resized`, at most `crop_size` large, without computing the rest.
-
-    A box keeps the filter's reach beyond its edges, so this equals resizing and cropping but for what Pillow
-    rounds and clips between its two passes. All sizes are (height, width).
-    """
-    left, top, right, bottom = image.box
-    height, width = (min(edge, keep) for edge, keep in zip(resized, config.crop_size, strict=True))
-    y, x = (bottom - top) / resized[0], (right - left) / resized[1]
-    top, left = (
-        top + middle_start(resized[0], height, config) * y,
-        left + middle_start(resized[1], width, config) * x,
-    )
-    box = (left, top, min(left + width * x, right), min(top + height * y, bottom))
-    return image.image.resize((width, height), resample, box)

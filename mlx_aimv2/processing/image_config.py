@@ -1,4 +1,4 @@
-"""`preprocessor_config.json`, as transformers writes it, in one checked form."""
+"""Image settings of `preprocessor_config.json` (size, crop, filter, mean, std): read, check, write."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..errors import ConfigError
 from ..storage.json_files import read_json
 
 PREPROCESSOR = "preprocessor_config.json"
-PROCESSOR_TYPE = "CLIPImageProcessor"  # the class that transformers makes of the file
-MAX_EDGE = 4096  # pixels; a model for larger images is a mistake in the file
+PROCESSOR_TYPE = "CLIPImageProcessor"  # the class in transformers
+MAX_EDGE = 4096  # pixels; a larger edge is an error in the file
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 RESAMPLE_NAMES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers 0 to 5
 ROUNDINGS = ("down", "even")
 TRANSFORMERS_DOES: Mapping[str, Any] = {"longest": False, "crop_fill": (0, 0, 0), "crop_rounding": "down"}
-SWITCHES = {  # what has no effect without them; `resample` has, at native resolution
+SWITCHES = {  # switch -> settings without effect if it is false; `resample` always has one
     "do_resize": ("size", "longest"),
     "do_center_crop": ("crop_size", "crop_fill", "crop_rounding"),
     "do_rescale": ("rescale_factor",),
@@ -31,29 +31,28 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class ImageProcessorConfig:
-    """What is done to an 8-bit RGB image before it reaches the model, in this order.
+    """The steps from an 8-bit RGB image to `pixel_values`, in this order.
 
-    The defaults are those of transformers' `CLIPImageProcessor`, which every published checkpoint names.
+    The defaults are those of transformers' `CLIPImageProcessor`, the class of every published checkpoint.
 
     Attributes:
-        do_convert_rgb: Whether other modes are converted to RGB. Kept for the file's sake: the model takes
-            three channels, so images are always converted.
+        do_convert_rgb: Whether other modes are converted to RGB. Has no effect and is only written back: images are
+            always converted.
         do_resize: Whether to resize to `size`. Together with `do_center_crop` false: native resolution.
-        size: An integer is the short edge in pixels, and the long edge follows in proportion; (height, width)
-            is exact.
-        longest: Whether an integer `size` is the long edge instead, as timm's crop mode "border" has it.
+        size: An integer is the short edge in pixels, and the aspect ratio is kept; (height, width) is exact.
+        longest: Whether an integer `size` is the long edge instead, as in timm's crop mode "border".
         resample: Pillow's number of a filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming.
-        do_center_crop: Whether to cut `crop_size` out of the middle, with borders where the image is smaller.
+        do_center_crop: Whether to crop to `crop_size`, with borders if the image is smaller.
         crop_size: (height, width) in pixels.
         crop_fill: Colour of the borders, (red, green, blue) in 0..255.
-        crop_rounding: Where the middle is, if it falls between two pixels: "down", as in transformers, or "even",
-            as in torchvision and timm.
+        crop_rounding: The rounding of a middle between two pixels: "down", as in transformers, or "even", as in
+            torchvision and timm.
         do_rescale: Whether to multiply pixels, 0..255, by `rescale_factor`.
         rescale_factor: 1/255 brings pixels to 0..1.
         do_normalize: Whether to subtract `image_mean` and divide by `image_std`, after rescaling.
         image_mean: (red, green, blue), in units of the rescaled pixels.
         image_std: (red, green, blue), likewise.
-        extra: Keys of the file that are not used here, untouched.
+        extra: Keys of the file that this package does not use, unchanged.
     """
 
     do_convert_rgb: bool = True
@@ -74,28 +73,28 @@ class ImageProcessorConfig:
 
     @classmethod
     def default(cls, image_size: int, native: bool = False) -> ImageProcessorConfig:
-        """The published values, for a checkpoint without the file.
+        """The published settings, for a checkpoint without the file.
 
         Args:
-            image_size: Edge of the square input in pixels; with `native`, only written down.
+            image_size: Edge of the square input in pixels; at native resolution, without effect.
             native: Whether images keep their own resolution.
 
         Raises:
-            ConfigError: `image_size` is no sensible number of pixels.
+            ConfigError: `image_size` is out of range.
         """
         edge = _edge("image_size", image_size)
         return cls(do_resize=not native, do_center_crop=not native, size=edge, crop_size=(edge, edge))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ImageProcessorConfig:
-        """Read the keys of either era: sizes as numbers or as dictionaries, missing keys, nulls.
+        """Read the keys of any transformers version: sizes as numbers or as dictionaries, missing keys, nulls.
 
-        Null stands for the default, as in transformers. Unknown keys go to `extra`.
+        Null means the default, as in transformers. Unknown keys go to `extra`.
 
         Raises:
-            ConfigError: A value has a wrong type or makes no sense; the message names key and value.
+            ConfigError: A value has a wrong type or is out of range; the message names key and value.
         """
-        # the size of CLIP's processor is a short edge unless the file says otherwise
+        # CLIP's processor takes a number as the short edge unless the file says otherwise
         square = bool(data.get("default_to_square", False))
         readers = dict(READERS, size=_square_size) if square else READERS
         known = {key: read(key, data[key]) for key, read in readers.items() if data.get(key) is not None}
@@ -108,7 +107,7 @@ class ImageProcessorConfig:
         """Read a `preprocessor_config.json`.
 
         Raises:
-            ConfigError: The file cannot be read, is not JSON, or holds a wrong value.
+            ConfigError: The file cannot be read, is not JSON, or has a wrong value.
         """
         data = read_json(Path(path))
         try:
@@ -144,13 +143,13 @@ class ImageProcessorConfig:
 
     @property
     def unusual(self) -> dict[str, Any]:
-        """The settings that transformers has no words for, where they are not what transformers does."""
+        """The settings that transformers does not have, if they differ from what transformers does."""
         return {
             key: getattr(self, key) for key, usual in TRANSFORMERS_DOES.items() if getattr(self, key) != usual
         }
 
     def resized(self, edge: int) -> ImageProcessorConfig:
-        """The same for images of ``edge`` pixels on a side: what is cut out stays the same part of an image."""
+        """The settings for images of ``edge`` x ``edge`` pixels that crop the same part of an image."""
         if not self.do_center_crop:
             return self if isinstance(self.size, int) else replace(self, size=(edge, edge))
         factors = [edge / old for old in self.crop_size]
@@ -160,10 +159,10 @@ class ImageProcessorConfig:
         return replace(self, size=size, crop_size=(edge, edge))
 
     def same_pixels(self, other: ImageProcessorConfig) -> bool:
-        """Whether both make the same pixels of every image."""
-        return self._deciding() == other._deciding()
+        """Whether both produce the same pixels for every image."""
+        return self._effective() == other._effective()
 
-    def _deciding(self) -> dict[str, Any]:
+    def _effective(self) -> dict[str, Any]:
         values = {key: getattr(self, key) for key in ("longest", *READERS) if key != "do_convert_rgb"}
         idle = [key for switch, keys in SWITCHES.items() if not values[switch] for key in keys]
         return {key: value for key, value in values.items() if key not in idle}
@@ -196,13 +195,12 @@ def _size(key: str, value: object) -> int | tuple[int, int]:
         return _edge(key, value[0]), _edge(key, value[1])
     if not isinstance(value, Mapping):
         return _edge(key, value)
-    given = {name: edge for name, edge in value.items() if edge is not None}
-    if set(given) == {"shortest_edge"}:
-        return _edge(f"{key}.shortest_edge", given["shortest_edge"])
-    if set(given) == {"longest_edge"}:
-        return _edge(f"{key}.longest_edge", given["longest_edge"])
-    if set(given) == {"height", "width"}:
-        return _edge(f"{key}.height", given["height"]), _edge(f"{key}.width", given["width"])
+    edges = {name: edge for name, edge in value.items() if edge is not None}
+    for name in ("shortest_edge", "longest_edge"):
+        if set(edges) == {name}:
+            return _edge(f"{key}.{name}", edges[name])
+    if set(edges) == {"height", "width"}:
+        return _edge(f"{key}.height", edges["height"]), _edge(f"{key}.width", edges["width"])
     raise _wrong(
         key, value, 'a number, [height, width], {"shortest_edge": ...} or {"height": ..., "width": ...}'
     )

@@ -1,4 +1,4 @@
-"""Images and texts to a model's inputs: the facade over image processor and tokenizer."""
+"""The processor that `load` returns: image preprocessing and text tokenization to model inputs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class PixelInputs(TypedDict):
-    """What a model takes of images."""
+    """Inputs of a vision tower."""
 
     pixel_values: mx.array
     """(B, H, W, 3) float32."""
 
 
 class TextInputs(TypedDict):
-    """What a model takes of texts."""
+    """Inputs of a text tower."""
 
     input_ids: mx.array
     """(B, T) int32."""
@@ -34,15 +34,16 @@ class TextInputs(TypedDict):
 
 
 class PairInputs(PixelInputs, TextInputs):
-    """What an image-text pair takes."""
+    """Inputs of an image-text pair."""
 
 
 class Processor:
-    """What `load` returns beside the model.
+    """Converts images and texts to the inputs of a model.
 
     Attributes:
-        image_processor: one image to (H, W, 3) float32.
-        tokenizer: texts to ids; None for checkpoints without a text encoder.
+        image_processor: converts an image to (H, W, 3) float32.
+        tokenizer: converts texts to ids; None for checkpoints without a text encoder.
+        max_text_length: the most tokens that the model takes, if that is less than the tokenizer allows.
     """
 
     def __init__(
@@ -51,7 +52,6 @@ class Processor:
         tokenizer: Tokenizer | None = None,
         max_text_length: int | None = None,
     ) -> None:
-        """Join the two; ``max_text_length`` is what the model takes, where the tokenizer would allow more."""
         self.image_processor = image_processor
         self.tokenizer = tokenizer
         self.max_text_length = max_text_length
@@ -73,20 +73,20 @@ class Processor:
     def __call__(
         self, images: ImageInput | Sequence[ImageInput] | None = None, text: str | Sequence[str] | None = None
     ) -> PixelInputs | TextInputs | PairInputs:
-        """A model's inputs.
+        """Convert images, texts or both.
 
         Args:
             images: one image or several: paths, bytes, file objects, PIL images, numpy arrays (uint8, or
                 floats in 0..1).
-            text: one text or several; longer ones are cut to the model's length, keeping the end token.
+            text: one text or several; longer ones are truncated to the model's length, keeping EOS.
 
         Returns:
             `pixel_values` (B, H, W, 3) float32 for ``images``; `input_ids` and `attention_mask` (B, T) int32 for
             ``text``.
 
         Raises:
-            InputError: neither is given, a checkpoint without tokenizer is given text, or native-resolution
-                images differ in size (embed those one by one, or with `Embedder`).
+            InputError: both arguments are None, ``text`` is passed to a checkpoint without tokenizer, or images at
+                native resolution differ in size (embed those one by one, or with `Embedder`).
             ImageError: an image cannot be read.
         """
         import mlx.core as mx
@@ -95,7 +95,7 @@ class Processor:
             raise InputError("give images, text, or both")
         inputs: dict[str, mx.array] = {}
         if images is not None:
-            inputs["pixel_values"] = mx.array(self._pixels(as_list(images)))
+            inputs["pixel_values"] = mx.array(self._pixels(list(as_items(images))))
         if text is not None:
             encoding = self.encode(text)
             inputs["input_ids"] = mx.array(encoding.input_ids)
@@ -103,10 +103,10 @@ class Processor:
         return cast("PairInputs", inputs)
 
     def encode(self, text: str | Sequence[str]) -> Encoding:
-        """Token ids of texts, (B, T) int32, no longer than the model takes.
+        """Tokenize texts to (B, T) int32, truncated to the length that the model takes.
 
         Raises:
-            InputError: the checkpoint has no tokenizer, or an item is no text.
+            InputError: the checkpoint has no tokenizer, or an item is not a string.
         """
         if self.tokenizer is None:
             raise InputError("this checkpoint has no text encoder: use the image-text pair lit")
@@ -124,16 +124,11 @@ class Processor:
         return np.stack(pixels)
 
 
-def as_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
-    """Several images as they are, one image as a list of one."""
-    return list(as_items(images))
-
-
 def as_items(images: ImageInput | Iterable[ImageInput]) -> Iterable[ImageInput]:
-    """Several images as they are, in a sequence or one after the other; one image as a list of one.
+    """Several images unchanged, a single image as a list.
 
     Raises:
-        InputError: a set or a dictionary, whose items have no order or other meaning.
+        InputError: the images are a set or a dictionary.
     """
     if isinstance(images, (Set, Mapping)):
         raise InputError(
@@ -146,5 +141,5 @@ def as_items(images: ImageInput | Iterable[ImageInput]) -> Iterable[ImageInput]:
 
 
 def is_sequence(images: object) -> bool:
-    """Whether there is a length, and an item for a number."""
+    """Whether an object has a length and items, as a list has."""
     return hasattr(images, "__len__") and hasattr(images, "__getitem__")

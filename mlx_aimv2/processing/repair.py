@@ -1,6 +1,6 @@
-"""Copies of PNG and JPEG files that decode: without their metadata, and with the end that is missing.
+"""Repair PNG and JPEG files: remove damaged metadata, add a missing end marker.
 
-Nothing here decides what an image shows: a copy holds the same coded pixels as its file.
+A repaired copy has the same coded pixels as its file.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from dataclasses import dataclass, field
 from typing import IO
 
 PNG, JPEG, END_OF_IMAGE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xff\xd9"
-# Chunks of PNG beside the critical ones that have to do with pixels: transparency, significant bits, orientation
-# and colours.
+# PNG chunks beside the critical ones that change pixels: transparency, significant bits, orientation and colours.
 KEPT_CHUNKS = frozenset({b"tRNS", b"sBIT", b"eXIf", b"cICP", b"iCCP", b"gAMA", b"cHRM", b"sRGB"})
 FIXED_SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4}
-MOST_PROFILE = 1 << 20  # bytes of an unpacked profile; Pillow refuses the whole image beyond this
+MOST_PROFILE = 1 << 20  # bytes of an unpacked profile; Pillow refuses an image with a larger one
 FRAMES, RESTARTS = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA}), range(0xD0, 0xD8)
-ZEROS = 16  # more zero bytes than coded pixels end in
+ZEROS = 16  # more zero bytes than coded pixels end with
 SCAN, ADOBE, EXIF = 0xDA, 0xEE, 0xE1
 APPLICATION, COMMENT = range(0xE0, 0xF0), 0xFE
 
 
 def ends_in_zeros(stream: IO[bytes]) -> bool:
-    """Whether zeros stand where a JPEG file should go on, as in a download that was not finished."""
+    """Whether a JPEG file ends in zeros instead of its end marker, as an unfinished download may."""
     if stream.seek(0, io.SEEK_END) < ZEROS:
         return False
     stream.seek(-ZEROS, io.SEEK_END)
@@ -36,9 +35,9 @@ def ends_in_zeros(stream: IO[bytes]) -> bool:
 
 
 def without_metadata(data: bytes) -> bytes | None:
-    """A copy of a PNG or JPEG file without the parts that do not change its pixels; None for other files.
+    """Copy a PNG or JPEG file without the chunks and segments that do not change pixels; None for other files.
 
-    EXIF stays for its orientation. A part that is damaged goes, whatever it says.
+    EXIF stays for its orientation. Damaged chunks are dropped.
     """
     if data.startswith(PNG):
         return PNG + b"".join(_png_chunks(data))
@@ -83,14 +82,14 @@ def _lean_jpeg(data: bytes) -> bytes | None:
         exif = marker == EXIF and content.startswith(b"Exif\0\0")
         adobe = (
             marker == ADOBE and content.startswith(b"Adobe") and len(content) >= 12
-        )  # how colours are coded
+        )  # the colour transform
         if of_pixels or exif or adobe:
             kept.append(data[start:end])
     return None
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """The parts of a JPEG file as (marker, start, end); a scan's part ends before its coded pixels."""
+    """The segments of a JPEG file as (marker, start, end); a scan's segment ends before its coded pixels."""
     at = 2
     while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
         marker = data[at + 1]
@@ -108,7 +107,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 @dataclass
 class _Scans:
-    """Which coefficients the scans of a JPEG file have brought, and to which bit."""
+    """The coefficients that the scans of a JPEG file contain, and their missing low bits."""
 
     components: tuple[int, ...] = ()
     missing_bits: dict[tuple[int, int], int] = field(default_factory=dict)  # (component, coefficient) -> bits
@@ -129,17 +128,17 @@ class _Scans:
 
 
 def ended_jpegs(data: bytes) -> tuple[bytes, list[bytes]] | None:
-    """Copies of a JPEG file whose end is missing, each with an end of another kind.
+    """Copies of a JPEG file without an end marker, each with a different end.
 
     Returns:
-        The file with its end marker, and copies that go on with other coded pixels before it. Where all of them
-        decode to the same pixels, no pixel was missing: none depends on what comes behind. The list of copies is
-        empty if whole scans are missing. None for a file that is no JPEG, or has no pixels at all.
+        The file with an end marker, and copies with other coded pixels before the marker. If all of them decode to
+        the same pixels, no pixel is missing: none depends on the added bytes. The list of copies is empty if whole
+        scans are missing. None for a file that is not JPEG, or has no pixels at all.
     """
     if not data.startswith(JPEG):
         return None
     body = data.rstrip(b"\xff")  # half a marker
-    if body.endswith(bytes(ZEROS)):  # room for what never came
+    if body.endswith(bytes(ZEROS)):  # allocated by an unfinished download
         body = body.rstrip(b"\0")
     scans = _Scans()
     for marker, start, end in _segments(body):
@@ -155,11 +154,11 @@ def ended_jpegs(data: bytes) -> tuple[bytes, list[bytes]] | None:
         return ended, []
     coded = body[scans.last :]
     restarts = sum(coded.count(bytes((0xFF, marker))) for marker in RESTARTS)
-    return ended, [body + _more(byte, restarts) + END_OF_IMAGE for byte in (0x55, 0xAA)]
+    return ended, [body + _arbitrary_pixels(byte, restarts) + END_OF_IMAGE for byte in (0x55, 0xAA)]
 
 
-def _more(byte: int, restarts: int) -> bytes:
-    """Coded pixels of any kind, for this restart interval and those that follow."""
+def _arbitrary_pixels(byte: int, restarts: int) -> bytes:
+    """Arbitrary coded pixels for this restart interval and the next ones."""
     pixels = bytes((byte,)) * 64
     markers = (bytes((0xFF, RESTARTS[(restarts + step) % 8])) for step in range(8))
     return pixels + b"".join(marker + pixels for marker in markers)

@@ -1,7 +1,6 @@
-"""Any Pillow mode, or an array, as 8-bit RGB.
+"""Convert any Pillow mode or array to 8-bit RGB: composite alpha over a background, scale deep pixels.
 
-Pillow's own `convert("RGB")` drops transparency and clips 16-bit grey to white; here transparency is laid
-over a background, and deep pixels are scaled by their range.
+Pillow's own `convert("RGB")` drops transparency and clips 16-bit grey to white.
 """
 
 from __future__ import annotations
@@ -27,18 +26,17 @@ ARRAY_RULE = (
 
 
 def to_rgb(image: Image.Image, background: Color | None) -> Image.Image:
-    """The image in mode RGB, 8 bits a channel.
+    """Convert an image to mode RGB, 8 bits per channel.
 
-    Deep modes go by the rule of `scaling`: 16-bit grey is divided by 65535; 32-bit integers and floats are stretched
-    from their least to their greatest value, but floats within 0..1 are taken as they are. Every other mode goes
-    through Pillow's conversion.
+    Deep modes follow the rule of `scaling`: 16-bit grey is divided by 65535; 32-bit integers and floats are stretched
+    from their smallest to their greatest value, but floats within 0..1 are not. Pillow converts all other modes.
 
     Args:
         image: A loaded image in any mode.
-        background: Colour under transparent pixels, 0..255 a channel; None drops the transparency.
+        background: Colour under transparent pixels, 0..255 per channel; None drops the transparency.
 
     Returns:
-        The image itself where it is RGB without transparency already, otherwise a new one of the same size.
+        The image itself if it is RGB without transparency, otherwise a new one of the same size.
 
     Raises:
         ImageError: No float pixel holds a number.
@@ -47,7 +45,7 @@ def to_rgb(image: Image.Image, background: Color | None) -> Image.Image:
         image = deep_to_gray(image)
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
-    if image.mode == "La":  # Pillow has no direct way from premultiplied grey to RGBA
+    if image.mode == "La":  # Pillow cannot convert premultiplied grey to RGBA directly
         image = image.convert("LA")
     rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     if background is None:
@@ -57,14 +55,14 @@ def to_rgb(image: Image.Image, background: Color | None) -> Image.Image:
 
 
 def array_to_rgb(array: NDArray[Any], background: Color | None) -> Image.Image:
-    """An array of pixels as an image in mode RGB.
+    """Convert an array of pixels to an image in mode RGB.
 
     Args:
         array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8 in 0..255, or float16/32/64 in 0..1.
         background: Colour under transparent pixels of a 4-channel array; None drops the transparency.
 
     Raises:
-        InputError: Any other shape, dtype or range. Values are never rescaled by guessing.
+        InputError: The shape, dtype or range is not one of these; values are never rescaled by a guess.
     """
     _check_array_shape(array)
     pixels = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
@@ -94,9 +92,9 @@ def _check_array_shape(array: NDArray[Any]) -> None:
 
 
 def deep_to_gray(image: Image.Image) -> Image.Image:
-    """An image of 16-bit, 32-bit or float grey as L, or as LA where pixels are transparent or hold nothing."""
+    """Convert 16-bit, 32-bit or float grey to mode L, or to LA if pixels are transparent, NaN or no data."""
     values = np.asarray(image)
-    # what Pillow reads from 16-bit PGM comes as wide integers that have been scaled to 16 bits
+    # Pillow reads 16-bit PGM as 32-bit integers, scaled to 16 bits
     is_light = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG"))
     most = whole_value(values, image.info.get("significant_bits")) if is_light else None
     gray = Image.fromarray(scaled(values, most))

@@ -1,12 +1,11 @@
-"""The one rule by which samples of more than 8 bits become 8-bit levels.
+"""Scale 16-bit, 32-bit and float samples to 8-bit levels.
 
-- **Unsigned samples of up to 16 bits** are light: 0 is black, and the largest number that their significant bits can
-  hold is white. Where the file says that fewer bits are significant (`sBIT` of PNG, the greatest value of PGM and
-  PPM, 10 or 12 bits in TIFF), those count.
-- **All others (signed, wider than 16 bits, float)** are measurements: the least of the image is black and the
-  greatest white, over all colours together, so that the same heights give the same image whatever they are measured
-  from. NaN, infinity and what the file declares as no data count for neither, and become transparent.
-- **Floats within 0..1** are the exception: they are taken as they are, since float images are stored like that.
+- **Unsigned samples of up to 16 bits** are light: 0 is black, and the largest number of their significant bits is
+  white. The file may declare fewer bits (`sBIT` of PNG, the greatest value of PGM, 10 or 12 bits of TIFF).
+- **All others (signed, wider than 16 bits, float)** are measurements: the smallest of the image is black and the
+  greatest white, over all channels together, so an offset of all samples changes nothing. NaN, infinity and the
+  declared no-data value are ignored, and become transparent.
+- **Floats within 0..1** are not stretched: float images are stored in this range.
 """
 
 from __future__ import annotations
@@ -24,16 +23,15 @@ AT_ONCE = 2**22  # samples that are computed at once, in float64
 def scaled(
     values: NDArray[Any], most: int | None = None, missing: NDArray[np.bool_] | None = None
 ) -> NDArray[np.uint8]:
-    """Samples as levels of 0..255, in the same shape.
+    """Scale samples to levels of 0..255, in the same shape.
 
     Args:
         values: Any shape, unsigned, signed or float.
-        most: The number that is white, of unsigned samples that are light; None stretches from the least to the
-            greatest.
-        missing: Which samples hold nothing, in the shape of `values`; they become 0, as do NaN and infinity.
+        most: The number that is white, for light; None stretches from the smallest to the greatest sample.
+        missing: The samples without data, in the shape of `values`; they become 0, as do NaN and infinity.
 
     Raises:
-        ImageError: There is nothing between NaN, infinity and no data.
+        ImageError: All samples are NaN, infinite or no data.
     """
     flat = values.reshape(-1)
     hidden = None if missing is None else missing.reshape(-1)
@@ -43,7 +41,7 @@ def scaled(
         low, high = _range(flat, hidden)
     if most is None and values.dtype.kind == "f" and low >= 0.0 and high <= 1.0:
         low, high = 0.0, 1.0
-    half = (high / 2 - low / 2) or 1.0  # halves, since the span of the widest floats is no number any more
+    half = (high / 2 - low / 2) or 1.0  # halves, because the span of the widest floats overflows
     levels = np.empty(flat.shape, np.uint8)
     for start in range(0, len(flat), AT_ONCE):
         part = slice(start, start + AT_ONCE)
@@ -56,7 +54,7 @@ def scaled(
 
 
 def valid(values: NDArray[Any], no_data: float | None = None) -> NDArray[np.bool_]:
-    """Which pixels of (H, W, C) hold something: any channel finite that is not `no_data`, and none NaN."""
+    """(H, W) of pixels (H, W, C) with data: every channel finite, and not all equal to `no_data`."""
     some = np.ones(values.shape[:2], bool)
     if values.dtype.kind == "f":
         some &= np.isfinite(values).all(axis=-1)
@@ -66,7 +64,7 @@ def valid(values: NDArray[Any], no_data: float | None = None) -> NDArray[np.bool
 
 
 def is_no_data(values: NDArray[Any], no_data: float) -> NDArray[np.bool_]:
-    """Which samples have the value that the file declares as no data."""
+    """The samples that equal the no-data value of the file."""
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):
             return np.asarray(values == values.dtype.type(no_data))
@@ -74,7 +72,7 @@ def is_no_data(values: NDArray[Any], no_data: float) -> NDArray[np.bool_]:
 
 
 def _range(flat: NDArray[Any], hidden: NDArray[np.bool_] | None) -> tuple[float, float]:
-    """The least and the greatest of the samples that hold something."""
+    """The smallest and the greatest of the samples with data."""
     ends = []
     for start in range(0, len(flat), AT_ONCE):
         part = flat[start : start + AT_ONCE]

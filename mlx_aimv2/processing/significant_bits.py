@@ -1,7 +1,7 @@
-"""16-bit PNG images whose samples have fewer significant bits (the chunk sBIT).
+"""Scale 16-bit PNG images that have fewer significant bits (the chunk sBIT).
 
-The PNG specification wants such samples scaled to all 16 bits, and then there is nothing to do. Cameras and
-instruments often store them as they are, 0 to 4095 for 12 bits, which would be nearly black.
+The PNG specification requires samples that are scaled to all 16 bits. Cameras and instruments often store them
+unscaled, 0 to 4095 for 12 bits, which is nearly black.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 FULL = 65535
-# Pillow's name of samples with their high bytes -> with the low ones: where the high byte is in the other byte order
+# Pillow's raw mode that reads the high bytes -> one in the other byte order, which reads the low bytes
 LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
-COLORS = {0: 1, 2: 3, 4: 1, 6: 3}  # colour type -> samples of a pixel without alpha
+COLORS = {0: 1, 2: 3, 4: 1, 6: 3}  # colour type -> samples per pixel without alpha
 
 
 def significant_bits(stream: IO[bytes]) -> int | None:
-    """The significant bits of a PNG file of 16 bits a sample, if it says that they are fewer."""
+    """The significant bits of a PNG file with 16 bits per sample; None if it does not declare fewer."""
     stream.seek(0)
     head = stream.read(33)
     if len(head) < 33 or head[24] != 16:
@@ -35,9 +35,9 @@ def significant_bits(stream: IO[bytes]) -> int | None:
 
 
 def whole_value(values: np.ndarray[Any, Any], bits: int | None) -> int:
-    """What stands for full light in 16-bit samples.
+    """The value of white in 16-bit samples.
 
-    Samples are unscaled if none needs more than ``bits`` bits, and some are not what scaling would have made of any.
+    Samples are unscaled if none needs more than ``bits`` bits, and some are not a result of scaling.
     """
     if bits is None:
         return FULL
@@ -56,12 +56,12 @@ def whole_value(values: np.ndarray[Any, Any], bits: int | None) -> int:
 
 
 def unscale_colors(image: PngImageFile, again: PngImageFile, bits: int) -> None:
-    """Scale the colours of a 16-bit image in place, where they were stored unscaled.
+    """Scale the colours of a 16-bit image in place if the file stores them unscaled.
 
     Args:
         image: In mode RGB or RGBA, not loaded yet; Pillow keeps the high byte of every sample.
-        again: The same file, opened once more.
-        bits: What its sBIT says.
+        again: The same file, opened again.
+        bits: The significant bits of its sBIT.
     """
     gray = again.tile[0].args == "LA;16B"
     for tile, (decoder, extents, offset, rawmode) in enumerate(again.tile):

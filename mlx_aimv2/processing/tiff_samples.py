@@ -1,7 +1,7 @@
-"""The samples of a TIFF file as an array, where strips or tiles are stored plainly or compressed byte by byte.
+"""Read the samples of a TIFF file with plain or byte-wise compressed strips or tiles to an array.
 
-libtiff, through Pillow, undoes the compression: every plane is handed to it as a grey image whose pixels are the
-bytes. What the bytes mean (order, width, sign, predictor) is decided here.
+libtiff, through Pillow, decompresses each strip or tile as a grey image whose pixels are the bytes. This module
+interprets the bytes: order, width, sign, predictor.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ ROWS_AT_ONCE = 2**22  # bits that are unpacked at once
 
 @dataclass(frozen=True)
 class _Grid:
-    """How the samples of one plane lie in the file: strips are tiles as wide as the image.
+    """The tiles of one plane; strips are tiles as wide as the image.
 
     Attributes:
-        across: Tiles beside each other.
-        down: Tiles below each other.
-        width: Of a tile in pixels.
-        height: Of a tile in pixels.
-        samples: Of a pixel in this plane.
-        row_bytes: Of one row of a tile.
+        across: Number of tiles in a row.
+        down: Number of tiles in a column.
+        width: Width of a tile in pixels.
+        height: Height of a tile in pixels.
+        samples: Samples per pixel in this plane.
+        row_bytes: Bytes of one row of a tile.
     """
 
     across: int
@@ -45,16 +45,16 @@ class _Grid:
 
 
 def read_samples(stream: IO[bytes], tags: TiffTags, allow_missing: bool = False) -> NDArray[Any]:
-    """The samples, (H, W, samples), in a type of their width and kind in the byte order of this machine.
+    """Read the samples, (H, W, samples), in the native byte order.
 
     Args:
         stream: The file.
-        tags: Of its first page.
-        allow_missing: Whether what the file lacks is zero; otherwise that is an error.
+        tags: The tags of its first page.
+        allow_missing: Whether missing samples are zero; otherwise they are an error.
 
     Raises:
         BrokenImageError: Strips are missing or damaged.
-        ImageError: A predictor, width or kind of samples that cannot be read.
+        ImageError: The predictor, or the width or format of samples, is not supported.
     """
     width, height = tags.size
     samples, bits = tags.samples, tags.bits
@@ -77,7 +77,7 @@ def read_samples(stream: IO[bytes], tags: TiffTags, allow_missing: bool = False)
 
 
 def _dtype(tags: TiffTags) -> np.dtype[Any]:
-    """The type of the samples in memory."""
+    """The dtype of the samples in memory."""
     bits, kind = tags.bits, tags.sample_format
     possible = {FLOAT: (16, 32, 64), INT: (8, 16, 32, 64)}.get(kind, (*range(1, 17), 32, 64))
     if bits not in possible:
@@ -103,7 +103,7 @@ def _grid(tags: TiffTags, samples: int, bits: int) -> _Grid:
 def _plane(
     stream: IO[bytes], tags: TiffTags, grid: _Grid, plane: int, allow_missing: bool
 ) -> NDArray[np.uint8]:
-    """The bytes of one plane, (rows, across * row_bytes), with the rows of whole tiles."""
+    """The bytes of one plane, (rows, across, row_bytes), with all rows of whole tiles."""
     tiled = "TileWidth" in tags.values
     offsets = tags.values.get("TileOffsets" if tiled else "StripOffsets", ())
     counts = tags.values.get("TileByteCounts" if tiled else "StripByteCounts", ())
@@ -138,13 +138,13 @@ def _plane(
 def _blocks(
     stream: IO[bytes], offsets: list[int], counts: list[int], sizes: list[int], plain: bool
 ) -> Iterator[bytes]:
-    """The stored bytes of each strip or tile, empty where the file does not reach."""
+    """The stored bytes of each strip or tile; empty beyond the end of the file."""
     end = stream.seek(0, io.SEEK_END)
     for index, size in enumerate(sizes):
         offset = offsets[index] if index < len(offsets) else end
         count = counts[index] if index < len(counts) else 0
         if plain:
-            count = size  # writers disagree on what they count for a last strip with fewer rows
+            count = size  # writers disagree on the count of a last strip with fewer rows
         elif count == 0:
             count = max(end - offset, 0)
         if not 0 <= offset < end:
@@ -155,7 +155,7 @@ def _blocks(
 
 
 def _decompressed(block: bytes, tags: TiffTags, shape: tuple[int, int], allow_missing: bool) -> bytes:
-    """The bytes of one strip or tile, through libtiff."""
+    """Decompress one strip or tile with libtiff."""
     height, width = shape
     if not block:
         return b""
@@ -167,32 +167,22 @@ def _decompressed(block: bytes, tags: TiffTags, shape: tuple[int, int], allow_mi
     except OSError:
         if not allow_missing:
             raise
-        image.tile = []  # what was decoded until then is in it
+        image.tile = []  # the image has the rows that were decoded
     return image.tobytes()
 
 
 def _gray_tiff(block: bytes, width: int, height: int, compression: int, fill_order: int) -> bytes:
     """A little-endian TIFF file with one strip of 8-bit grey."""
-    entries = [
-        (256, width),
-        (257, height),
-        (258, 8),
-        (259, compression),
-        (262, 1),
-        (266, fill_order),
-        (273, 8),
-        (277, 1),
-        (278, height),
-        (279, len(block)),
-    ]
+    entries = {256: width, 257: height, 258: 8, 259: compression, 262: 1, 266: fill_order}
+    entries |= {273: 8, 277: 1, 278: height, 279: len(block)}
     where = 8 + len(block) + len(block) % 2
-    directory = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in entries)
+    directory = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in entries.items())
     head = struct.pack("<2sHL", b"II", 42, where)
     return head + block + bytes(len(block) % 2) + struct.pack("<H", len(entries)) + directory + bytes(4)
 
 
 def _values(raw: NDArray[np.uint8], grid: _Grid, tags: TiffTags, kind: np.dtype[Any]) -> NDArray[Any]:
-    """(rows, across, row_bytes) as (rows, across, width, samples)."""
+    """Unpack (rows, across, row_bytes) to (rows, across, width, samples)."""
     shape = (*raw.shape[:2], grid.width, grid.samples)
     bits = tags.bits
     if bits in (8, 16, 32, 64):
@@ -209,7 +199,7 @@ def _values(raw: NDArray[np.uint8], grid: _Grid, tags: TiffTags, kind: np.dtype[
 
 
 def _predicted_floats(raw: NDArray[np.uint8], grid: _Grid, kind: np.dtype[Any]) -> NDArray[Any]:
-    """Floats of the floating-point predictor (Adobe, TIFF Technical Note 3): bytes by weight, as differences."""
+    """Undo the floating-point predictor (Adobe, TIFF Technical Note 3): differences of bytes, sorted by weight."""
     rows, across = raw.shape[:2]
     steps = raw.reshape(rows, across, -1, grid.samples)
     stored = np.cumsum(steps, axis=2, dtype=np.uint8).reshape(rows, across, kind.itemsize, -1)
@@ -218,13 +208,13 @@ def _predicted_floats(raw: NDArray[np.uint8], grid: _Grid, kind: np.dtype[Any]) 
 
 
 def is_plain(tags: TiffTags) -> bool:
-    """Whether the compression works on bytes, so that `read_samples` reads it."""
+    """Whether `read_samples` reads the compression: none, or one of bytes."""
     return tags.compression in PLAIN
 
 
 def lift_limit(image: Image.Image) -> None:
-    """Let Pillow load a TIFF image without asking its own limit, which is one for the whole process.
+    """Make Pillow load a TIFF image without checking its process-wide pixel limit.
 
-    It asks when it makes the memory for the pixels, so that is made here; the size has been checked before.
+    Pillow checks the limit when it allocates the pixels, so they are allocated here; the size is already checked.
     """
     image.im = Image.new(image.mode, getattr(image, "_tile_size", image.size)).im

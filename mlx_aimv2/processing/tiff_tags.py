@@ -1,4 +1,4 @@
-"""The tags of a TIFF file that decide its pixels, and the refusal of values that cannot be read."""
+"""Read the tags of a TIFF file that determine its pixels, and refuse unsupported values."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from ..errors import BrokenImageError, ImageError
 
 TYPES = {1: "u1", 2: "S1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 18: "u8"}
-LONGEST = 2**25  # bytes of one value; the offsets of a million strips are less
+LONGEST = 2**25  # bytes of one value; more than the offsets of a million strips
 
-NAMES = {  # of the tags that are read; everything else in the file is skipped
+NAMES = {  # of the tags that are read; others are skipped
     256: "ImageWidth",
     257: "ImageLength",
     258: "BitsPerSample",
@@ -44,16 +44,8 @@ GRAY_INVERTED, GRAY, RGB, PALETTE, CMYK, YCBCR, CIELAB, ICCLAB = 0, 1, 2, 3, 5, 
 COLOR_SAMPLES = {GRAY_INVERTED: 1, GRAY: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3, CIELAB: 3, ICCLAB: 3}
 UINT, INT, FLOAT, VOID = 1, 2, 3, 4
 HORIZONTAL, FLOATING = 2, 3  # predictors
-PREDICTED = (5, 8, 32946, 34925, 50000)  # compressions whose data may be differences
-PLAIN = {
-    1: "none",
-    5: "LZW",
-    8: "Deflate",
-    32946: "Deflate",
-    32773: "PackBits",
-    34925: "LZMA",
-    50000: "Zstandard",
-}
+PREDICTED = (5, 8, 32946, 34925, 50000)  # compressions that may have a predictor
+PLAIN = (1, 5, 8, 32946, 32773, 34925, 50000)  # none, LZW, Deflate, Deflate, PackBits, LZMA, Zstandard
 PILLOWS = {2: "CCITT RLE", 3: "CCITT fax 3", 4: "CCITT fax 4", 6: "old JPEG", 7: "JPEG", 50001: "WebP"}
 MEANINGS: dict[str, dict[int, str]] = {
     "Compression": {
@@ -82,12 +74,12 @@ MEANINGS: dict[str, dict[int, str]] = {
 
 @dataclass(frozen=True)
 class TiffTags:
-    """The first page of a TIFF file: the values of its tags, by their names in the specification.
+    """The tags of the first page of a TIFF file, with the names of the specification.
 
     Attributes:
         byte_order: "<" or ">".
-        values: By name, as tuples of whole numbers; `GDAL_NODATA` and `ICCProfile` as bytes.
-        big: Whether it is a BigTIFF file.
+        values: Name to value: a tuple of integers, or bytes for `GDAL_NODATA` and `ICCProfile`.
+        big: Whether the file is BigTIFF.
     """
 
     byte_order: str
@@ -95,10 +87,10 @@ class TiffTags:
     big: bool = False
 
     def one(self, name: str, default: int | None = None) -> int:
-        """The only, or first, value of a tag.
+        """The first value of a tag.
 
         Raises:
-            BrokenImageError: The tag is missing, and there is no default.
+            BrokenImageError: The tag is missing and has no default.
         """
         values = self.values.get(name)
         if values:
@@ -114,34 +106,34 @@ class TiffTags:
 
     @property
     def photometric(self) -> int:
-        """What the samples mean; a tag that is missing means white is zero, as Pillow has it."""
+        """The colour space of the samples; 0 (white is zero) if the tag is missing, as in Pillow."""
         return self.one("PhotometricInterpretation", 0)
 
     @property
     def compression(self) -> int:
-        """The scheme by which strips or tiles are compressed."""
+        """The compression of strips or tiles."""
         return self.one("Compression", 1)
 
     @property
     def samples(self) -> int:
-        """Samples of a pixel, those that are no colours included."""
+        """Samples per pixel, including those that are not colours."""
         return self.one("SamplesPerPixel", len(self.values.get("BitsPerSample", (1,))))
 
     @property
     def bits(self) -> int:
-        """Bits of a sample, the same for all.
+        """Bits per sample.
 
         Raises:
-            ImageError: They differ.
+            ImageError: The samples differ.
         """
         return self._same("BitsPerSample", 1)
 
     @property
     def sample_format(self) -> int:
-        """`UINT`, `INT` or `FLOAT`; what is called undefined counts as `UINT`, as everywhere.
+        """`UINT`, `INT` or `FLOAT`; "undefined" is read as `UINT`.
 
         Raises:
-            ImageError: Another one, or they differ.
+            ImageError: The format is another one, or the samples differ.
         """
         kind = self._same("SampleFormat", UINT)
         if kind not in (UINT, INT, FLOAT, VOID):
@@ -150,7 +142,7 @@ class TiffTags:
 
     @property
     def in_planes(self) -> bool:
-        """Whether each sample has a plane of its own."""
+        """Whether each sample is stored in a separate plane."""
         planar = self.one("PlanarConfiguration", 1)
         if planar not in (1, 2):
             self.refuse("PlanarConfiguration")
@@ -158,10 +150,10 @@ class TiffTags:
 
     @property
     def predictor(self) -> int:
-        """1, or what the stored numbers are differences of: `HORIZONTAL` neighbours or `FLOATING` bytes.
+        """1 (none), or `HORIZONTAL` or `FLOATING` for differences of neighbours or of bytes.
 
         Raises:
-            ImageError: Another one, or one that does not go with these samples.
+            ImageError: The predictor is another one, or does not go with these samples.
         """
         predictor = self.one("Predictor", 1) if self.compression in PREDICTED else 1
         if predictor not in (1, HORIZONTAL, FLOATING):
@@ -174,11 +166,11 @@ class TiffTags:
 
     @property
     def extra(self) -> tuple[int, ...]:
-        """What the samples after the colours are: 0 not said, 1 alpha that colours are multiplied with, 2 alpha."""
+        """The kinds of the samples after the colours: 0 unspecified, 1 premultiplied alpha, 2 alpha."""
         count = self.samples - COLOR_SAMPLES[self.photometric]
         kinds = tuple(self.values.get("ExtraSamples", ()))
         if not kinds and count == 1 and self.photometric == RGB:
-            return (2,)  # as Pillow takes four samples of which only three are explained
+            return (2,)  # Pillow reads an unspecified fourth sample as alpha
         return (*kinds, *[0] * count)[: max(count, 0)]
 
     def refuse(self, name: str, why: str = "not supported") -> NoReturn:
@@ -196,7 +188,7 @@ class TiffTags:
 
 
 def read_tags(stream: IO[bytes]) -> TiffTags | None:
-    """The tags of the first page; None where the header is not one of the specification's."""
+    """Read the tags of the first page; None if the header does not follow the specification."""
     stream.seek(0)
     head = stream.read(16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
@@ -232,7 +224,7 @@ def read_tags(stream: IO[bytes]) -> TiffTags | None:
 
 
 def _value(stream: IO[bytes], order: str, kind: int, length: int, inline: bytes) -> Any:
-    """The value of one entry, None if it lies outside of the file or is too long to be meant."""
+    """The value of one entry; None if it lies outside of the file or is implausibly long."""
     dtype = np.dtype(TYPES[kind]).newbyteorder("<" if order == "<" else ">")
     size = length * dtype.itemsize
     if size > LONGEST:

@@ -1,6 +1,6 @@
-"""timm's settings for images (`pretrained_cfg` in config.json), read and written.
+"""Convert timm's image settings (`pretrained_cfg` in config.json) to and from those of transformers.
 
-Sources: timm's `data/config.py` (which value counts), `data/transforms_factory.py` (`transforms_imagenet_eval`) and
+Sources: timm's `data/config.py` (precedence of values), `data/transforms_factory.py` (`transforms_imagenet_eval`) and
 `models/_pretrained.py` (the names).
 """
 
@@ -16,40 +16,39 @@ from .image_config import PREPROCESSOR, RESAMPLE_NAMES, ImageProcessorConfig
 CROP_PCT, CROP_MODES = 0.875, ("center", "squash", "border")
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's
 DEFAULTS = {"interpolation": "bicubic", "crop_pct": CROP_PCT, "mean": MEAN, "std": STD}
-OLD_MARKS = {"input_size", *DEFAULTS}  # beside `architecture`, in config.json itself
+OLD_KEYS = {"input_size", *DEFAULTS}  # in config.json itself, before `pretrained_cfg` existed
 
 
-def timm_words(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What timm's config.json says of images; None for a config.json that is not timm's.
+def timm_entries(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The image settings in timm's config.json; None for a config.json that is not timm's.
 
     Args:
-        data: config.json, or the keys of it that describe no model. Before `pretrained_cfg`, timm wrote its entries
-            beside `architecture`.
+        data: config.json, or those of its keys that do not describe the model. Older versions of timm wrote the
+            entries of `pretrained_cfg` beside `architecture`.
 
     Raises:
-        ConfigError: `pretrained_cfg` is no object.
+        ConfigError: `pretrained_cfg` is not an object.
     """
     if "pretrained_cfg" in data:
-        words = data["pretrained_cfg"]
-        if not isinstance(words, Mapping):
-            raise ConfigError(f"pretrained_cfg has to be an object, not a {type(words).__name__}")
-        return words
-    return data if "architecture" in data and OLD_MARKS & data.keys() else None
+        entries = data["pretrained_cfg"]
+        if not isinstance(entries, Mapping):
+            raise ConfigError(f"pretrained_cfg has to be an object, not a {type(entries).__name__}")
+        return entries
+    return data if "architecture" in data and OLD_KEYS & data.keys() else None
 
 
-def from_timm(words: Mapping[str, Any], edge: int) -> ImageProcessorConfig:
-    """What timm does to an image that is evaluated.
+def from_timm(entries: Mapping[str, Any], edge: int) -> ImageProcessorConfig:
+    """The settings that do what timm does in evaluation.
 
     Args:
-        words: of `timm_words`. What is missing, null, zero or empty has timm's default.
-        edge: pixels on a side that the model takes; timm's models of fixed size take no other, whatever
-            `input_size` says.
+        entries: the result of `timm_entries`. A missing, null, zero or empty value means timm's default.
+        edge: edge of the model's input in pixels, which overrides `input_size`.
 
     Raises:
-        ConfigError: a value has a wrong type or makes no sense; the message names key and value.
+        ConfigError: a value has a wrong type or is out of range; the message names key and value.
     """
-    given = {key: words.get(key) or default for key, default in DEFAULTS.items()}
-    mode, name, crop_pct = words.get("crop_mode") or "center", given["interpolation"], given["crop_pct"]
+    values = {key: entries.get(key) or default for key, default in DEFAULTS.items()}
+    mode, name, crop_pct = entries.get("crop_mode") or "center", values["interpolation"], values["crop_pct"]
     if mode not in CROP_MODES:
         raise ConfigError(f"crop_mode is {mode!r:.80}, but has to be one of {', '.join(CROP_MODES)}")
     if name not in RESAMPLE_NAMES:
@@ -62,7 +61,7 @@ def from_timm(words: Mapping[str, Any], edge: int) -> ImageProcessorConfig:
         "squash": {"height": scaled, "width": scaled},
         "border": {"longest_edge": scaled},
     }
-    mean, std = (x[0] if isinstance(x, list) and len(x) == 1 else x for x in (given["mean"], given["std"]))
+    mean, std = (x[0] if isinstance(x, list) and len(x) == 1 else x for x in (values["mean"], values["std"]))
     data = {"size": sizes[mode], "crop_size": edge, "resample": RESAMPLE_NAMES.index(name)}
     settings = ImageProcessorConfig.from_dict(
         data | {"image_mean": mean, "image_std": std, "crop_rounding": "even"}
@@ -74,12 +73,12 @@ def from_timm(words: Mapping[str, Any], edge: int) -> ImageProcessorConfig:
 
 
 def to_timm(settings: ImageProcessorConfig, edge: int) -> dict[str, Any]:
-    """timm's words for the same pixels; it divides by 255, resizes to ``edge / crop_pct`` and cuts the middle out.
+    """The entries of timm for the same pixels; timm divides by 255, resizes to ``edge / crop_pct`` and crops.
 
-    Where the middle falls between two pixels, timm takes the even one, and transformers the upper left one.
+    The crop may differ by a pixel: timm rounds the middle to even, transformers rounds it down.
 
     Raises:
-        InputError: there are none.
+        InputError: timm cannot express the settings.
     """
     size, scale = settings.size, 255 * settings.rescale_factor if settings.do_rescale else 255.0
     short = size if isinstance(size, int) else size[0]

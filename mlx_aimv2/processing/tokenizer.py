@@ -1,9 +1,8 @@
-"""Texts to token ids: the byte-level BPE of CLIP, with BOS and EOS around every text.
+"""Tokenize texts to ids: the byte-level BPE of CLIP, with BOS and EOS around every text.
 
-The ids are those of ``CLIPTokenizer`` in transformers 5, its treatment of special tokens that are written out
-inside a text included. The one exception: a ``tokenizer.json`` by transformers 4 keeps its own split, which
-ends no word behind ``<|startoftext|>`` and ``<|endoftext|>`` where these are ordinary text, as in LiT.
-How the vocabulary is read from a folder is the matter of ``tokenizer_files``.
+The ids equal those of ``CLIPTokenizer`` in transformers 5, also for special tokens inside a text. The one exception:
+a ``tokenizer.json`` by transformers 4 keeps its own split, which ends no word behind ``<|startoftext|>`` and
+``<|endoftext|>`` if these are ordinary text, as in LiT. ``tokenizer_files`` reads the vocabulary from a folder.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Encoding:
     Attributes:
         input_ids: (B, T) int32, each row BOS, the text, EOS, then padding.
         attention_mask: (B, T) int32, 1 for BOS, text and EOS, 0 for padding.
-        truncated: Indices of the texts that did not fit and lost their end (never their EOS).
+        truncated: Indices of the texts that were too long and lost tokens before EOS.
     """
 
     input_ids: NDArray[np.int32]
@@ -37,10 +36,10 @@ class Encoding:
 
 
 class Tokenizer:
-    """Token ids of texts. Holds no state that a call changes, so threads may share one.
+    """Converts texts to token ids. A call changes no state, so threads can share a tokenizer.
 
     Args:
-        loaded: What ``tokenizer_files.read`` gives; ``from_folder`` is the shorter way.
+        loaded: The result of ``tokenizer_files.read``; see ``from_folder``.
     """
 
     def __init__(self, loaded: Loaded) -> None:
@@ -52,14 +51,14 @@ class Tokenizer:
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether a folder holds the files that ``from_folder`` needs."""
+        """Whether a folder has the files that ``from_folder`` needs."""
         return bool(tokenizer_files.find(Path(folder)))
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
-        """The tokenizer of a checkpoint folder.
+        """Read the tokenizer of a checkpoint folder.
 
-        Read are ``tokenizer.json``, else ``vocab.json`` and ``merges.txt``; and, where present,
+        Reads ``tokenizer.json``, else ``vocab.json`` and ``merges.txt``; and, if present,
         ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``.
 
         Raises:
@@ -69,52 +68,49 @@ class Tokenizer:
 
     @property
     def bos_token_id(self) -> int:
-        """The id in front of every text."""
+        """The id before every text."""
         return self._special_ids["bos_token"]
 
     @property
     def eos_token_id(self) -> int:
-        """The id behind every text; the text tower pools where it first stands."""
+        """The id after every text; the text tower pools at its first position."""
         return self._special_ids["eos_token"]
 
     @property
     def pad_token_id(self) -> int:
-        """The id that fills rows up; in LiT it is the EOS id, so only the mask tells them apart."""
+        """The id that pads rows; in LiT it equals the EOS id, so only the mask distinguishes them."""
         return self._special_ids["pad_token"]
 
     @property
     def vocab_size(self) -> int:
-        """One more than the highest id: the rows that a token embedding needs."""
+        """One more than the highest id: the number of rows of a token embedding."""
         return self._vocab_size
 
     @property
     def model_max_length(self) -> int:
-        """The most tokens a row may have, BOS and EOS included (77 if the files do not say)."""
+        """The most tokens of a row, including BOS and EOS (77 if no file states it)."""
         return self._model_max_length
 
-    def __call__(
-        self, texts: Sequence[str] | str, max_length: int | None = None, pad_to_max_length: bool = False
-    ) -> Encoding:
-        """Arrays of B texts, cut to ``max_length`` and padded on the right to the longest.
+    def __call__(self, texts: Sequence[str] | str, max_length: int | None = None) -> Encoding:
+        """Tokenize B texts, truncate them to ``max_length`` and pad them on the right to the longest.
 
-        Surrogates, which no valid text has, are paired up where possible and else read as U+FFFD.
+        Surrogates are joined to pairs if possible, and otherwise become U+FFFD.
 
         Args:
             texts: One text or B of them; an empty text is BOS EOS.
-            max_length: Tokens in a row at most, BOS and EOS included; default ``model_max_length``.
-            pad_to_max_length: Make every row ``max_length`` long.
+            max_length: The most tokens of a row, including BOS and EOS; default ``model_max_length``.
 
         Raises:
-            InputError: There is no text, one of them is not a str, or ``max_length`` is out of range.
+            InputError: There is no text, a text is not a str, or ``max_length`` is out of range.
             TokenizerError: The vocabulary cannot express a text.
         """
         checked = _check_texts(texts)
         limit = self._check_max_length(max_length)
-        # One by one: a parallel batch gains little, and makes the library warn in processes forked later.
+        # one by one: a parallel batch gains little, and the library would warn in processes that are forked later
         rows = [self._encode(text) for text in checked]
         room = limit - 2
         truncated = tuple(index for index, row in enumerate(rows) if len(row) > room)
-        length = limit if pad_to_max_length else 2 + min(room, max(len(row) for row in rows))
+        length = 2 + min(room, max(len(row) for row in rows))
         input_ids = np.full((len(rows), length), self.pad_token_id, dtype=np.int32)  # (B, T)
         attention_mask = np.zeros((len(rows), length), dtype=np.int32)
         for index, row in enumerate(rows):
@@ -124,7 +120,7 @@ class Tokenizer:
         return Encoding(input_ids, attention_mask, truncated)
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> str:
-        """The text of one row of ids, without special tokens: lower case, words apart by one space.
+        """The text of one row of ids, without special tokens: lower case, single spaces between words.
 
         Raises:
             InputError: ``ids`` is not one row of whole numbers in the vocabulary.
@@ -139,7 +135,7 @@ class Tokenizer:
         return (text.replace(self._suffix, " ") if self._suffix else text).strip()
 
     def _encode(self, text: str) -> list[int]:
-        """The ids of a text, without BOS and EOS, of any length."""
+        """The ids of a text without BOS and EOS, not truncated."""
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:

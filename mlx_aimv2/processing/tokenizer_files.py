@@ -1,11 +1,11 @@
-"""The files of a tokenizer, read and checked, in every form that checkpoints have had.
+"""Read and check the tokenizer files of a checkpoint folder, in the formats of transformers 4 and 5.
 
-A folder holds either ``tokenizer.json``, whose pipeline is used as it is (less its truncation, padding and
-dropout), or ``vocab.json`` and ``merges.txt``, around which CLIP's pipeline is built: NFC, white space
-collapsed, lower case, words, bytes, merges. Special tokens are named in ``tokenizer_config.json`` or, before
-that could hold ``added_tokens_decoder``, in ``special_tokens_map.json``. Precedence and flags follow
-transformers 5 (``tokenization_utils_base.py``, ``models/clip/tokenization_clip.py``), but special tokens that
-no file names are looked for in the vocabulary, and no special token gets a new id.
+A folder has either ``tokenizer.json``, whose pipeline is used without its truncation, padding and dropout, or
+``vocab.json`` and ``merges.txt``, from which CLIP's pipeline is built: NFC, white space collapsed, lower case, words,
+bytes, merges. ``tokenizer_config.json`` names the special tokens; without ``added_tokens_decoder`` in it,
+``special_tokens_map.json`` does. Precedence and flags follow transformers 5 (``tokenization_utils_base.py``,
+``models/clip/tokenization_clip.py``), except that special tokens without a name are searched in the vocabulary, and
+no special token gets a new id.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from ..errors import TokenizerError
 from ..storage.json_files import read_json, read_small_text
 
-# transformers 5 has the two CLIP names in its pattern for every vocabulary, so they stand here too.
+# with the two CLIP names for every vocabulary, as in transformers 5
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-# Tokens are added in this order, and the later of two that differ only in their flags wins.
+# Tokens are added in this order; of two that differ only in their flags, the later one wins.
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 _USUAL_NAMES = {
     "bos_token": ("<start_of_text>", "<|startoftext|>"),
@@ -32,20 +32,20 @@ _USUAL_NAMES = {
 }
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _DEFAULT_MAX_LENGTH = 77
-_STATED_AT_MOST = 1_000_000  # transformers writes 1e30 where no length is known
+_STATED_AT_MOST = 1_000_000  # transformers writes 1e30 for an unknown length
 _ID_LIMIT = 2**31
 _MIXED = "take all tokenizer files from one checkpoint"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a folder gives.
+    """The tokenizer of a folder.
 
     Attributes:
-        backend: The pipeline; BOS and EOS are not its matter.
+        backend: The pipeline; the caller adds BOS and EOS.
         special_ids: Ids under "bos_token", "eos_token", "unk_token" and "pad_token".
         vocab_size: One more than the highest id.
-        max_length: The most tokens of a text, BOS and EOS included.
+        max_length: The most tokens of a text, including BOS and EOS.
     """
 
     backend: tokenizers.Tokenizer
@@ -56,7 +56,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class _Declared:
-    """What the small files say: named tokens in the order of ``_NAMED``, added ones in that of their ids."""
+    """The contents of the small files: named tokens in the order of ``_NAMED``, added tokens in order of ids."""
 
     named: Mapping[str, AddedToken]
     added: list[tuple[int, AddedToken]]
@@ -64,7 +64,7 @@ class _Declared:
 
 
 def find(folder: Path) -> tuple[Path, ...]:
-    """The files that hold the vocabulary: one, two, or none if the folder has no tokenizer."""
+    """The files of the vocabulary: one, two, or none if the folder has no tokenizer."""
     for names in (("tokenizer.json",), ("vocab.json", "merges.txt")):
         files = tuple(folder / name for name in names)
         if all(file.is_file() for file in files):
@@ -73,7 +73,7 @@ def find(folder: Path) -> tuple[Path, ...]:
 
 
 def read(folder: Path) -> Loaded:
-    """The pipeline and special tokens of a folder.
+    """Read the pipeline and special tokens of a folder.
 
     Raises:
         TokenizerError: A file is missing, damaged, or contradicts another.
@@ -99,13 +99,13 @@ def read(folder: Path) -> Loaded:
 
 @contextmanager
 def as_tokenizer_error(where: object) -> Iterator[None]:
-    """Turns what the tokenizers library raises into a TokenizerError that begins with ``where``."""
+    """Turn exceptions of the tokenizers library into a TokenizerError that begins with ``where``."""
     try:
         yield
     except TokenizerError:
         raise
     except BaseException as error:
-        # A panic in Rust arrives as a BaseException whose class cannot be imported.
+        # a panic in Rust is a BaseException whose class cannot be imported
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         reason = " ".join(str(error).split())[:200]
@@ -113,13 +113,13 @@ def as_tokenizer_error(where: object) -> Iterator[None]:
 
 
 def _missing(folder: Path) -> str:
-    there = [name for name in ("vocab.json", "merges.txt") if (folder / name).is_file()]
-    found = f"only {there[0]}" if there else "none of them" if folder.is_dir() else "no such folder"
+    present = [name for name in ("vocab.json", "merges.txt") if (folder / name).is_file()]
+    found = f"only {present[0]}" if present else "none of them" if folder.is_dir() else "no such folder"
     return f"{folder}: no tokenizer; looked for tokenizer.json, or vocab.json with merges.txt; found {found}"
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; an empty one where there is no file."""
+    """The JSON object in a file; an empty one if there is no file."""
     return read_json(path, TokenizerError) if path.exists() else {}
 
 
@@ -164,7 +164,7 @@ def _legacy_tokens(path: Path, names: set[str]) -> list[tuple[int, AddedToken]]:
 
 
 def _added_token(value: object, path: Path) -> AddedToken:
-    """A token as the files of both eras write it: its text, or an object with its text and flags."""
+    """A token in either format: its text, or an object with its text and flags."""
     fields = {"content": value} if isinstance(value, str) else value
     if not isinstance(fields, dict) or not isinstance(fields.get("content"), str) or not fields["content"]:
         raise TokenizerError(f'{path}: a token must be a text or an object with "content", not {value!r:.80}')
@@ -230,7 +230,7 @@ def _read_merges(path: Path, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
     merges: list[tuple[str, str]] = []
     text = read_small_text(path, TokenizerError).replace("\r\n", "\n").replace("\r", "\n")
     for number, line in enumerate(text.split("\n"), start=1):
-        # OpenAI's own file has its name in front of "#version".
+        # OpenAI's file has its name before "#version"
         if not line.strip() or line.startswith("#version") or (number == 1 and "#version:" in line):
             continue
         pair = line.rstrip(" ").split(" ")
@@ -246,7 +246,7 @@ def _read_merges(path: Path, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
 def _add_tokens(
     backend: tokenizers.Tokenizer, declared: _Declared, framing: list[int], folder: Path
 ) -> dict[str, int]:
-    """Makes the declared tokens known to the pipeline; gives the ids of the special ones by their names."""
+    """Add the declared tokens to the pipeline; return the ids of the special tokens by name."""
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     for token_id, token in declared.added:
         if token.content not in known:
@@ -270,13 +270,13 @@ def _add_tokens(
 def _special_tokens(
     backend: tokenizers.Tokenizer, named: Mapping[str, AddedToken], framing: list[int], folder: Path
 ) -> dict[str, AddedToken]:
-    """All four special tokens: as named, else as the pipeline frames a text, else by their usual names."""
-    found: dict[str, AddedToken] = {}
+    """All four special tokens: as named, else as the pipeline adds them to a text, else by their usual names."""
+    tokens: dict[str, AddedToken] = {}
     for index, (key, usual) in enumerate(_USUAL_NAMES.items()):
         framed = backend.id_to_token(framing[index]) if len(framing) == 2 else None
         names = [name for name in (framed, *usual) if name and backend.token_to_id(name) is not None]
         if key not in named and not names:
             wrong = f"no file names the {key}, and the vocabulary has none of {', '.join(usual)}"
             raise TokenizerError(f"{folder}: {wrong}; add it to tokenizer_config.json")
-        found[key] = named.get(key) or AddedToken(names[0], special=True)
-    return {key: named.get(key, found.get(key, found["eos_token"])) for key in _NAMED}
+        tokens[key] = named.get(key) or AddedToken(names[0], special=True)
+    return {key: named.get(key, tokens.get(key, tokens["eos_token"])) for key in _NAMED}

@@ -165,7 +165,7 @@ def _of_class(name: bytes) -> bytes:
         (rgb_profile(matrix_of("swapped") * [0.2, 1, 1], 2.2), "of white"),
         (_of_class(b"link"), "its class is 'link', which describes no image"),
         (_of_class(b"abst"), "its class is 'abst', which describes no image"),
-        (cmyk_profile(), "it is one for CMYK pixels, not for RGB"),
+        (cmyk_profile(), "it is for CMYK pixels, not for RGB"),
     ],
 )
 def test_a_profile_without_sense_is_ignored_with_a_warning(profile: bytes, reason: str) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mlx_aimv2 import load
 from mlx_aimv2.errors import BrokenImageError, InputError
-from mlx_aimv2.processing.processor import Processor, as_list
+from mlx_aimv2.processing.processor import Processor, as_items
 
 NOISE = np.random.default_rng(0).integers(0, 256, (170, 230, 3), dtype=np.uint8)
 IMAGE = Image.fromarray(NOISE)
@@ -98,7 +98,7 @@ def test_native_images_of_one_size_share_a_batch(native):
     ("images", "count"), [([1, 2], 2), ((1, 2), 2), ([], 0), ("photo.jpg", 1), (b"bytes", 1), (NOISE, 1)]
 )
 def test_what_counts_as_several_images(images, count):
-    assert len(as_list(images)) == count
+    assert len(list(as_items(images))) == count
 
 
 # --- refusals
@@ -111,7 +111,7 @@ def test_what_counts_as_several_images(images, count):
         ({"images": []}, InputError, "images is empty: give at least one"),
         ({"text": []}, InputError, "texts is empty; give at least one text"),
         ({"text": ["a", 7]}, InputError, r"texts\[1\] must be a str, not int"),
-        ({"images": [NOISE, b"no image"]}, BrokenImageError, "image of 10 bytes: not an image"),
+        ({"images": [NOISE, b"no image"]}, BrokenImageError, "image of 8 bytes: not an image"),
         ({"images": 7}, InputError, "got int, but an image has to be a path, bytes"),
         ({"images": NOISE[None]}, InputError, "pass the images of a batch one by one"),
     ],

@@ -14,7 +14,7 @@ from PIL import Image
 from mlx_aimv2.errors import ConfigError, InputError
 from mlx_aimv2.processing.image import ImageProcessor
 from mlx_aimv2.processing.image_config import ImageProcessorConfig
-from mlx_aimv2.processing.timm_settings import from_timm, timm_words, to_timm
+from mlx_aimv2.processing.timm_settings import from_timm, timm_entries, to_timm
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -118,13 +118,13 @@ def test_wrong_words_are_named(words: dict[str, Any], message: str) -> None:
 
 def test_which_config_json_is_timms() -> None:
     words = {"input_size": [3, 224, 224], "crop_pct": 1.0}
-    assert timm_words({"architecture": "aimv2_large_patch14_224", "pretrained_cfg": words}) == words
+    assert timm_entries({"architecture": "aimv2_large_patch14_224", "pretrained_cfg": words}) == words
     older = {"architecture": "aimv2_large_patch14_224", **words}
-    assert timm_words(older) == older
-    assert timm_words({"hidden_size": 64, "image_size": 224}) is None
-    assert timm_words({"architecture": "aimv2"}) is None
+    assert timm_entries(older) == older
+    assert timm_entries({"hidden_size": 64, "image_size": 224}) is None
+    assert timm_entries({"architecture": "aimv2"}) is None
     with pytest.raises(ConfigError, match="pretrained_cfg has to be an object, not a list"):
-        timm_words({"pretrained_cfg": []})
+        timm_entries({"pretrained_cfg": []})
 
 
 @given(

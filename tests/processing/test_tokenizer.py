@@ -24,7 +24,7 @@ from mlx_aimv2.processing.tokenizer import Tokenizer
 
 WORDS = re.findall(
     r"\w+",
-    "cat photo dog the of on in with and is are this that image image drawing sketch painting person "
+    "cat photo dog the of on in with and is are this that picture image drawing sketch painting person "
     "people woman man child street tree water ocean beach mountain forest flower grass yellow green orange "
     "purple black white brown large small young little running sitting standing holding looking wearing "
     "playing riding train airplane bicycle motorcycle elephant giraffe zebra horse sheep bird table chair "
@@ -274,9 +274,6 @@ def test_batches_are_padded_on_the_right(tokenizer: Tokenizer) -> None:
     assert encoding.attention_mask.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]]
     assert encoding.input_ids.dtype == encoding.attention_mask.dtype == np.int32
     assert encoding.truncated == ()
-    assert tokenizer(("cat",), max_length=8, pad_to_max_length=True).input_ids.shape == (1, 8)
-    assert tokenizer("cat", pad_to_max_length=True).attention_mask.sum(axis=1).tolist() == [3]
-    assert tokenizer("cat", pad_to_max_length=True).input_ids.shape == (1, 77)
 
 
 def test_truncation_keeps_both_ends_and_is_reported(tokenizer: Tokenizer) -> None:
