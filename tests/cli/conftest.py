@@ -1,9 +1,14 @@
-"""The command line as its users run it: another process, its output piped."""
+"""The command line as its users run it, its output piped; in this process, or in one of its own."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+import warnings
+from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +16,19 @@ from drawn_world.untrained import write_checkpoint
 from PIL import Image
 
 
-def run_cli(*arguments, stdin=None, **environment):
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200", "MLX_AIMV2_DEVICE": "cpu"}
+READ_AT_CALL = {"COLUMNS", "MLX_AIMV2_DEVICE"}  # other variables are read when a module is imported
+
+
+class Finished(NamedTuple):
+    """What a command left, as `subprocess.run` has it."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_process(*arguments, stdin=None, **environment):
     """Run `python -m mlx_aimv2`; the result has `returncode`, `stdout` and `stderr` as text."""
     return subprocess.run(
         [sys.executable, "-m", "mlx_aimv2", *map(str, arguments)],
@@ -19,13 +36,39 @@ def run_cli(*arguments, stdin=None, **environment):
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "MLX_AIMV2_DEVICE": "cpu", **environment},
+        env={**os.environ, **ENVIRONMENT, **environment},
     )
+
+
+def run_cli(*arguments, stdin=None, **environment):
+    """Run the command line in this process, which takes a tenth of the time of another one."""
+    if not environment.keys() <= READ_AT_CALL:
+        return run_process(*arguments, stdin=stdin, **environment)
+    from mlx_aimv2.cli.app import run
+
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(3)]
+    streams[0].write(stdin or "")
+    streams[0].seek(0)
+    names = ("sys.stdin", "sys.stdout", "sys.stderr")
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.dict(os.environ, {**ENVIRONMENT, **environment}))
+        patches.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("default")
+        for name, stream in zip(names, streams, strict=True):
+            patches.enter_context(mock.patch(name, stream))
+        status = run([str(argument) for argument in arguments])
+    return Finished(status, *(stream.buffer.getvalue().decode() for stream in streams[1:]))
 
 
 @pytest.fixture(scope="session")
 def cli():
     return run_cli
+
+
+@pytest.fixture(scope="session")
+def cli_process():
+    """The command line in a process of its own, for what depends on that."""
+    return run_process
 
 
 @pytest.fixture(scope="session")

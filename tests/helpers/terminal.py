@@ -167,7 +167,12 @@ def _stdout(kind, terminal, file):
     if kind == "pipe":
         reading, writing = os.pipe()
         arrived: list[bytes] = []
-        thread = threading.Thread(target=lambda: arrived.append(open(reading, "rb").read()))  # noqa: PTH123, SIM115
+
+        def collect() -> None:
+            with os.fdopen(reading, "rb") as pipe:
+                arrived.append(pipe.read())
+
+        thread = threading.Thread(target=collect)
         thread.start()
         out = os.fdopen(writing, "w", encoding="utf-8", errors="surrogateescape")
         return out, lambda: (thread.join(30), arrived[0].decode())[1]
