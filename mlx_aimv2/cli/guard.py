@@ -100,11 +100,18 @@ def _one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
-def leave(status: int) -> NoReturn:
-    """End the process at once, after flushing its output; threads that still decode are not waited for."""
+def leave(status: int, flush_stdout: bool = True) -> NoReturn:
+    """End the process at once, without waiting for threads that still decode.
+
+    Args:
+        status: the exit status.
+        flush_stdout: print what is buffered. False where another thread may be blocked in writing to stdout: a
+            flush would wait for it.
+    """
     LIVE.abandon()
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
+    if flush_stdout:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
     os._exit(status)

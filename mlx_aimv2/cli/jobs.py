@@ -132,7 +132,7 @@ def saving(finish: Callable[[End], None]) -> Iterator[threading.Lock]:
             status = 128 + signals[0]  # as shells have it: 130 for Ctrl-C
             # where the other side stands still: a pipe nobody reads, or a save that was asked for twice
             if not lock.acquire(timeout=PATIENCE_S):
-                leave(status)
+                leave(status, flush_stdout=False)
             if not ended.is_set():
                 leave(_attempt(finish, End.INTERRUPTED) or status)
             # it is being saved already; the lock is kept, so that a second signal does not wait for that

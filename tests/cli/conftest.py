@@ -15,7 +15,6 @@ import pytest
 from drawn_world.untrained import write_checkpoint
 from PIL import Image
 
-
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200", "MLX_AIMV2_DEVICE": "cpu"}
 READ_AT_CALL = {"COLUMNS", "MLX_AIMV2_DEVICE"}  # other variables are read when a module is imported
 
