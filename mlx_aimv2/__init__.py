@@ -50,7 +50,7 @@ from .errors import (
 if TYPE_CHECKING:
     from .config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
     from .conversion.convert import convert
-    from .conversion.export import export
+    from .conversion.export import ExportOptions, export
     from .conversion.fuse import FuseOptions, fuse
     from .conversion.options import ConvertOptions
     from .evaluation.retrieval import evaluate_retrieval
@@ -73,6 +73,7 @@ _WITH_MLX = {
     "Aimv2VisionModel": "models.vision",
     "ConvertOptions": "conversion.options",
     "Embedder": "inference.embedder",
+    "ExportOptions": "conversion.export",
     "FinetuneOptions": "finetuning.options",
     "FuseOptions": "conversion.fuse",
     "LoadOptions": "loading",
@@ -106,6 +107,7 @@ __all__ = [
     "DamagedFileError",
     "Embedder",
     "ExistsError",
+    "ExportOptions",
     "FinetuneOptions",
     "ForkedProcessError",
     "FuseOptions",

@@ -13,7 +13,8 @@ from mlx_aimv2 import errors
 ROOT = Path(__file__).parents[1]
 NAMES = {
     "Aimv2Config", "Aimv2Model", "Aimv2TextConfig", "Aimv2TextModel", "Aimv2VisionConfig", "Aimv2VisionModel",
-    "ConvertOptions", "Embedder", "FinetuneOptions", "FuseOptions", "LoadOptions", "Scheme", "TrainedClassifier",
+    "ConvertOptions", "Embedder", "ExportOptions", "FinetuneOptions", "FuseOptions", "LoadOptions", "Scheme",
+    "TrainedClassifier",
     "Vectors", "ZeroShotClassifier", "convert", "evaluate_retrieval", "export", "finetune", "fuse", "load",
     "read_vectors",
 }  # fmt: skip

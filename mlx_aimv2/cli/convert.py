@@ -21,7 +21,7 @@ from .tables import table
 
 if TYPE_CHECKING:
     from ..conversion.convert import Converted
-    from ..conversion.options import Conversion
+    from ..conversion.plan import Conversion
 
 SHARD_SIZE = "5GB"
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -115,7 +115,8 @@ def convert(
 
     require_mlx()
     from ..conversion.convert import convert_and_report
-    from ..conversion.options import ConvertOptions, prepare
+    from ..conversion.options import ConvertOptions
+    from ..conversion.plan import plan_conversion
     from ..conversion.target_folder import target_folder
     from ..publishing.upload import check_access, check_name, upload
     from ..sources.paths import find_images
@@ -156,7 +157,7 @@ def convert(
             target_folder(mlx_path, force)
             for notice in find_images([*calibrate, *report_images], exclude).notices():
                 say(notice)
-            plan = prepare(hf_path, options, revision, shown)
+            plan = plan_conversion(hf_path, options, revision, shown)
             put(jsonlib.dumps(_plan_entry(plan), indent=2)) if json else _show_plan(plan)
             return
         if upload_repo is not None:  # before hours of work
@@ -207,7 +208,7 @@ def _plan_entry(plan: Conversion) -> dict[str, Any]:
     return {
         "layout": plan.checkpoint.layout.name,
         "dtype": plan.dtype,
-        "quantization": plan.quantization_words,
+        "quantization": plan.quantization_name,
         "bytes_before": plan.checkpoint.header.nbytes,
         "bytes": plan.nbytes,
         "bits_per_weight": plan.bits_per_weight,

@@ -54,18 +54,20 @@ def export(
 
     require_mlx()
     from ..checkpoints.bundled import is_demo
+    from ..conversion.export import ExportOptions
     from ..conversion.export import export as run
-    from ..conversion.options import ConvertOptions
 
     if any_base and adapter_path is None:
         raise InputError("--any-base needs --adapter-path")
-    options = ConvertOptions(
+    options = ExportOptions(
         dtype=dtype,
         max_shard_bytes=parse_size(max_shard_size),
         weights=weights,
         force=force,
         interpolate_positions=interpolate_positions,
         image_size=image_size,
+        adapter_path=adapter_path,
+        any_base=any_base,
     )
     if target is None:
         if adapter_path is None or is_demo(source) or find(source) is not None:
@@ -73,14 +75,5 @@ def export(
         target = Path(source)
         source, revision = base_of(None, revision, adapter_path)
     with screen() as shown:
-        written = run(
-            source,
-            target,
-            format,
-            revision,
-            options=options,
-            adapter_path=adapter_path,
-            any_base=any_base,
-            on_event=shown,
-        )
+        written = run(source, target, format, revision, options=options, on_event=shown)
     say(f"wrote {written} in the layout of {format}")

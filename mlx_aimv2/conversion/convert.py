@@ -1,6 +1,6 @@
-"""From any published layout to a checkpoint in this package's own format, and back.
+"""Conversion of a checkpoint of any published layout to this package's own format.
 
-The format is a folder as on the Hub: transformers' keys in config.json, transformers' tensor names, the patch
+The format is a folder as on the Hub: config.json with transformers' keys, transformers' tensor names, the patch
 kernel as (D, p, p, C), metadata `{"format": "mlx"}`, quantized weights as mlx-lm writes them, and the preprocessor,
 tokenizer and licence of the source. Tensors are read, converted and written one by one.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -24,20 +24,22 @@ from ..checkpoints.npz import write_npz
 from ..checkpoints.shards import write_shards
 from ..errors import Advice, Aimv2Error, NonFiniteError
 from ..events import Notice, OnEvent, Progress, ignore
-from ..fidelity.compare import compare
+from ..fidelity.compare import compare_checkpoints
 from ..fidelity.report import Fidelity
-from ..fidelity.trial_run import make_sample
-from ..loading import LoadOptions
+from ..fidelity.trial_run import Sample, make_sample
+from ..loading import LoadOptions, inspect
 from ..processing.build import build_processor
+from ..processing.image import NativeOptions
 from ..publishing.card import CARD, model_card
-from ..quantization.calibration import Calibration, calibrated_layers, prepare_images
+from ..quantization.calibration import MAX_PATCHES, Calibration, calibrated_layers, read_images
 from ..quantization.gptq import Packed
+from ..quantization.recipes import LAYERS, layer_number, vision_prefix
 from ..sources.paths import find_images
 from ..storage.atomic import new_folder
 from ..storage.json_files import write_json
-from .options import Conversion, ConvertOptions, prepare
-from .plan import LAYERS, Planned, layer_number, vision_prefix
-from .target_folder import card_facts, check_apart, check_space, config_entry, copy_files, target_folder
+from .options import ConvertOptions
+from .plan import Conversion, Planned, plan_conversion
+from .target_folder import check_apart, check_space, config_entry, copy_files, source_facts, target_folder
 
 
 def convert(
@@ -66,11 +68,11 @@ def convert(
         The folder.
 
     Raises:
-        InputError: an option that the source does not allow, or no images to calibrate or compare with.
+        InputError: the source does not allow an option, or there are no images to calibrate or compare with.
         OutputError: the folder exists already, does not fit on the disk, or cannot be written.
         CheckpointError: the source is no checkpoint, or is damaged.
-        TokenizerError: the comparison or calibration needs the source's tokenizer files, which are missing or wrong.
-        NonFiniteError: a tensor that is to be quantized holds NaN or infinity.
+        TokenizerError: calibration needs the source's tokenizer files, which are missing or wrong.
+        NonFiniteError: a tensor to quantize holds NaN or infinity.
         HubError: the Hub does not deliver the source.
     """
     options = ConvertOptions.from_mlx_lm(options, dtype=dtype, **mlx_lm)
@@ -79,27 +81,19 @@ def convert(
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion left.
+    """The result of a conversion.
 
     Attributes:
         folder: the checkpoint.
-        plan: what was worked out before.
-        fidelity: the comparison of source and result, if one was asked for and could be made.
-        not_compared: why it could not be made.
+        plan: the plan that was carried out.
+        fidelity: the comparison of source and result; None if ``options`` ask for none, or it failed.
+        not_compared: why the comparison failed.
     """
 
     folder: Path
     plan: Conversion
     fidelity: Fidelity | None = None
     not_compared: Aimv2Error | None = None
-
-
-def _found(names: Sequence[str], exclude: Sequence[str], on_event: OnEvent) -> tuple[str, ...]:
-    """The images meant by these names."""
-    scan = find_images(names, exclude)
-    for notice in scan.notices():
-        on_event(Notice(notice))
-    return scan.images
 
 
 @computing
@@ -110,31 +104,48 @@ def convert_and_report(
     revision: str | None = None,
     on_event: OnEvent = ignore,
 ) -> Converted:
-    """`convert`, and what it found out on the way; takes, returns and raises the like.
-
-    A comparison that fails costs no more than itself.
-    """
+    """Do what `convert` does, and return plan and comparison too. A comparison that fails does not stop it."""
     target = target_folder(mlx_path, options.force)
-    # what is wrong with the names of images is found before anything is downloaded
-    images = {
-        name: _found(getattr(options, name), options.exclude, on_event)
-        for name in ("calibrate", "report_images")
-    }
+    images: dict[str, tuple[str, ...]] = {}
+    for name in (
+        "calibrate",
+        "report_images",
+    ):  # wrong names of images are refused before anything is downloaded
+        scan = find_images(getattr(options, name), options.exclude)
+        for notice in scan.notices():
+            on_event(Notice(notice))
+        images[name] = scan.images
     options = dataclasses.replace(options, **images)  # type: ignore[arg-type]
-    if options.report:
-        make_sample(options.report_images or None)
+    sample = make_sample(options.report_images or None) if options.report else None
+    fidelity, problem = None, None
     with new_folder(target, replace=options.force) as folder:
-        conversion = prepare(hf_path, options, revision, on_event)
+        conversion = plan_conversion(hf_path, options, revision, on_event)
         check_apart(target, conversion.checkpoint.resolved.folder)
         check_space(folder, conversion.nbytes)
         _check_small_files(conversion, on_event)
-        if odd := conversion.odd:
-            on_event(Notice(f"not quantized, although asked for: {odd}"))
+        if names := conversion.unquantizable:
+            on_event(Notice(f"not quantized, although asked for: {names}"))
         _write_weights(folder, conversion, options, on_event)
         write_json(folder / CONFIG, config_entry(conversion))
         copy_files(conversion.checkpoint, folder)
-        fidelity, problem = _compared(hf_path, folder, conversion, options, on_event)
-        facts = card_facts(conversion, options.card_name or target.name, fidelity)
+        if sample is not None:
+            try:
+                fidelity = _compare(conversion, folder, sample, options, on_event)
+            except Aimv2Error as error:
+                problem = error
+        facts = dataclasses.replace(
+            source_facts(
+                conversion.checkpoint,
+                options.card_name or target.name,
+                conversion.parameters,
+                conversion.nbytes,
+            ),
+            dtype=conversion.dtype,
+            quantization=conversion.quantization_name,
+            kept=conversion.kept,
+            fidelity=fidelity.markdown() if fidelity else None,
+            unpacked_from=conversion.unpacked_from,
+        )
         (folder / CARD).write_text(model_card(facts), encoding="utf-8")
     if fidelity is not None:
         side = dataclasses.replace(fidelity.converted, name=str(target))  # not the folder's partial name
@@ -142,31 +153,18 @@ def convert_and_report(
     return Converted(target, conversion, fidelity, problem)
 
 
-def _compared(
-    hf_path: str | os.PathLike[str],
-    folder: Path,
-    conversion: Conversion,
-    options: ConvertOptions,
-    on_event: OnEvent,
-) -> tuple[Fidelity | None, Aimv2Error | None]:
-    """The comparison that was asked for, or why there is none."""
-    if not options.report:
-        return None, None
-    revision = conversion.checkpoint.resolved.revision  # a branch may have moved on meanwhile
-    images = options.report_images or None
-    weights = LoadOptions(
-        weights=options.weights,
-        interpolate_positions=options.interpolate_positions,
-        image_size=options.image_size,
+def _compare(
+    conversion: Conversion, folder: Path, sample: Sample, options: ConvertOptions, on_event: OnEvent
+) -> Fidelity:
+    resolution = LoadOptions(
+        interpolate_positions=options.interpolate_positions, image_size=options.image_size
     )
-    try:
-        return compare(hf_path, folder, images, revision=revision, options=weights, on_event=on_event), None
-    except Aimv2Error as error:
-        return None, error
+    converted = inspect(folder, on_event=on_event)
+    return compare_checkpoints(conversion.checkpoint, converted, sample, resolution, on_event)
 
 
 def _check_small_files(conversion: Conversion, on_event: OnEvent) -> None:
-    """Say what the result will lack."""
+    """Report the small files that the source lacks, and the result will lack."""
     checkpoint = conversion.checkpoint
     try:
         folder, config = checkpoint.resolved.folder, checkpoint.config
@@ -187,35 +185,34 @@ def _write_weights(folder: Path, conversion: Conversion, options: ConvertOptions
 def _converted(
     conversion: Conversion, options: ConvertOptions, on_event: OnEvent
 ) -> Iterator[tuple[str, mx.array]]:
-    """The result's tensors in order; each source tensor is let go as soon as it has been converted."""
+    """The result's tensors in order; each source tensor is freed as soon as it is converted."""
     tensors, done = conversion.open(), 0
     tower = vision_prefix(conversion.checkpoint.config)
     layers = _calibrated(conversion, tensors, options, on_event) if options.calibrate else iter(())
-    for layer, members in groupby(conversion.planned, key=lambda one: layer_number(one.name, tower)):
-        ready = next(layers) if options.calibrate and layer >= 0 else {}
-        for one in members:
-            parts = ready.get(one.name) or _plainly(one, tensors[one.name])
-            del tensors[one.name]
-            mx.eval(parts)
+    for layer, members in groupby(conversion.planned, key=lambda tensor: layer_number(tensor.name, tower)):
+        calibrated = next(layers) if options.calibrate and layer >= 0 else {}
+        for planned in members:
+            arrays = calibrated.get(planned.name) or _cast_or_quantized(planned, tensors[planned.name])
+            del tensors[planned.name]
+            mx.eval(arrays)
             done += 1
             on_event(Progress("converting", done, len(conversion.planned), unit="tensors"))
-            yield from zip(
-                (entry.name for entry in one.entries), parts, strict=True
-            )  # perhaps not asked again
+            # last: the writer may not ask again
+            yield from zip((entry.name for entry in planned.entries), arrays, strict=True)
 
 
-def _plainly(one: Planned, x: mx.array) -> tuple[mx.array, ...]:
+def _cast_or_quantized(planned: Planned, x: mx.array) -> tuple[mx.array, ...]:
     """A tensor as it is written: cast, and rounded to the nearest if it is quantized.
 
     Raises:
-        NonFiniteError: it is quantized and holds NaN or infinity, which no code stands for.
+        NonFiniteError: it is to be quantized and holds NaN or infinity, which no code stands for.
     """
-    x = x.astype(one.dtype)
-    if one.scheme is None:
+    x = x.astype(planned.dtype)
+    if planned.scheme is None:
         return (x,)
     if not mx.isfinite(x).all():
         raise NonFiniteError(
-            f"{one.name} holds NaN or infinity in {one.dtype}",
+            f"{planned.name} holds NaN or infinity in {planned.dtype}",
             Advice(
                 "the checkpoint is damaged, or needs {}",
                 "dtype",
@@ -223,7 +220,7 @@ def _plainly(one: Planned, x: mx.array) -> tuple[mx.array, ...]:
                 otherwise="the checkpoint is damaged, or needs bfloat16",
             ),
         )
-    return tuple(mx.quantize(x, **one.scheme.arguments()))
+    return tuple(mx.quantize(x, **planned.scheme.arguments()))
 
 
 def _calibrated(
@@ -231,14 +228,19 @@ def _calibrated(
 ) -> Iterator[dict[str, Packed]]:
     """The vision encoder's quantized weights, layer by layer."""
     checkpoint = conversion.checkpoint
-    quantized = {one.name: one.scheme for one in conversion.planned if one.scheme is not None}
+    quantized = {tensor.name: tensor.scheme for tensor in conversion.planned if tensor.scheme is not None}
     start = vision_prefix(checkpoint.config) + LAYERS
     schemes = {name: scheme for name, scheme in quantized.items() if name.startswith(start)}
     if others := len(quantized) - len(schemes):
         on_event(
             Notice(f"{others} weights of the text encoder are rounded plainly: images do not reach them")
         )
-    folder, config = checkpoint.resolved.folder, checkpoint.config
-    pixels = prepare_images(options.calibrate, folder, config, on_event, checkpoint.resampled)
+    processor = build_processor(
+        checkpoint.resolved.folder,
+        checkpoint.config,
+        native=NativeOptions(max_patches=MAX_PATCHES),
+        resized=checkpoint.resampled,
+    )
+    pixels = read_images(options.calibrate, processor, on_event)
     calibration = Calibration(checkpoint.config, schemes, getattr(mx, conversion.dtype), pixels)
     return calibrated_layers(calibration, tensors, on_event)

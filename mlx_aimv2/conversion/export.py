@@ -1,9 +1,10 @@
-"""From any checkpoint that can be read back to the layouts of other programs."""
+"""Export of a checkpoint to the layouts of other programs: transformers, Apple's code, timm."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,37 @@ from ..processing.image_config import PREPROCESSOR
 from ..processing.image_settings import find_settings
 from ..storage.atomic import new_folder
 from ..storage.json_files import write_json
-from .fuse import fused_tensors, fusible
-from .options import Conversion, ConvertOptions, prepare
-from .target_folder import check_apart, check_space, copy_files, one_by_one, target_folder
+from .fuse import check_fusible, fused_tensors
+from .options import MAX_SHARD_BYTES, ConvertOptions
+from .plan import Conversion, plan_conversion
+from .target_folder import check_apart, check_space, copy_files, stream_tensors, target_folder
 
 FORMATS = ("transformers", "apple", "apple-mlx", "timm")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of `export`.
+
+    Attributes:
+        dtype: float32, float16 or bfloat16; None for what most of the source's weights are stored in.
+        max_shard_bytes: data in one weight file.
+        weights: the name of one weight file of the source, if it has several.
+        interpolate_positions: resample the position table for another size of images; see `LoadOptions`.
+        image_size: pixels on a side of those images; None for the size in the source's settings.
+        adapter_path: the folder of an adapter to merge into the weights first; None for none.
+        any_base: merge an adapter that was trained on another checkpoint too.
+        force: replace a checkpoint that is there.
+    """
+
+    dtype: str | None = None
+    max_shard_bytes: int = MAX_SHARD_BYTES
+    weights: str | None = None
+    interpolate_positions: bool = False
+    image_size: int | None = None
+    adapter_path: str | os.PathLike[str] | None = None
+    any_base: bool = False
+    force: bool = False
 
 
 @computing
@@ -38,9 +65,7 @@ def export(
     format: str = "transformers",
     revision: str | None = None,
     *,
-    options: ConvertOptions | None = None,
-    adapter_path: str | os.PathLike[str] | None = None,
-    any_base: bool = False,
+    options: ExportOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> Path:
     """Write a checkpoint in another program's layout, with plain weights.
@@ -51,38 +76,43 @@ def export(
         format: "transformers" (opens with `from_pretrained`), "apple", "apple-mlx" or "timm" (vision encoders of
             fixed size without a head).
         revision: branch, tag or commit of the repository.
-        options: dtype and size of the files, and the name of the weight file to read.
-        adapter_path: an adapter to merge into the weights first.
-        any_base: also where it was trained on another checkpoint.
+        options: dtype and size of the files, an adapter to merge, and the rest.
         on_event: called with progress and notices.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: an unknown format, one that has no place for this model, or an adapter of another base.
+        InputError: the format is unknown or has no place for this model, or the adapter belongs to another base.
         OutputError: the folder exists already, does not fit on the disk, or cannot be written.
         CheckpointError: the source is no checkpoint, or is damaged.
-        HubError: the source cannot be had from the Hub.
+        HubError: the Hub does not deliver the source.
     """
-    options = options or ConvertOptions()
+    options = options or ExportOptions()
     if format not in FORMATS:
         raise InputError(f"format {format!r} is not one of {', '.join(FORMATS)}")
-    if options.scheme is not None or options.quant_predicate is not None:
-        raise InputError("other programs' layouts have no place for quantized weights")
+    convert_options = ConvertOptions(
+        dtype=options.dtype,
+        max_shard_bytes=options.max_shard_bytes,
+        weights=options.weights,
+        interpolate_positions=options.interpolate_positions,
+        image_size=options.image_size,
+    )
     path = target_folder(target, options.force)
-    adapter = fusible(adapter_path) if adapter_path is not None else None
+    adapter = check_fusible(options.adapter_path) if options.adapter_path is not None else None
     if adapter is not None and (adapter / HEAD).is_file():
         on_event(Notice(f"the head in {adapter} stays there: the encoder alone is exported"))
     with new_folder(path, replace=options.force) as folder:
-        conversion = prepare(source, options, revision, on_event, may_stay_packed=False)
-        check_apart(path, conversion.checkpoint.resolved.folder)
-        entry = _config(conversion, format)
-        fused = _fusing(conversion, adapter, any_base)
-        _write_weights(folder, conversion, fused, format, options, on_event)
+        conversion = plan_conversion(source, convert_options, revision, on_event, may_stay_packed=False)
+        checkpoint = conversion.checkpoint
+        check_apart(path, checkpoint.resolved.folder)
+        entry, tensors = _config(conversion, format), conversion.open()
+        if adapter is not None:
+            tensors = fused_tensors(checkpoint, tensors, adapter, options.any_base)
+        _write_weights(folder, conversion, tensors, format, on_event, options.max_shard_bytes)
         write_json(folder / CONFIG, entry)
-        copy_files(conversion.checkpoint, folder)
-        _tell_of_images(conversion.checkpoint, format, on_event)
+        copy_files(checkpoint, folder)
+        _report_image_settings(checkpoint, format, on_event)
     return path
 
 
@@ -91,63 +121,55 @@ def _write_weights(
     conversion: Conversion,
     plain: dict[str, mx.array],
     format: str,
-    options: ConvertOptions,
     on_event: OnEvent,
+    max_shard_bytes: int,
 ) -> None:
     """Cast and rename the tensors, and write them.
 
     Raises:
-        InputError: the format has no place for one of them.
+        InputError: the format has no place for a tensor.
         OutputError: they do not fit on the disk.
     """
-    dtypes = {one.name: one.dtype for one in conversion.planned}
+    dtypes = {tensor.name: tensor.dtype for tensor in conversion.planned}
     cast = {name: x.astype(dtypes[name]) for name, x in plain.items()}
     plain.clear()
     tensors, unknown = LAYOUTS[format].from_canonical(cast)
-    del cast  # so that each tensor is let go as soon as it is written
+    del cast  # frees each tensor as soon as it is written
     if unknown:
         raise InputError(
             f"{format} has no place for {counted(len(unknown), 'tensor')} of this model, such as {unknown[0]}"
         )
     entries = [Entry(name, x.dtype, tuple(x.shape)) for name, x in tensors.items()]
     check_space(folder, sum(entry.nbytes for entry in entries))
-    note = {"format": "mlx" if format == "apple-mlx" else "pt"}
+    metadata = {"format": "mlx" if format == "apple-mlx" else "pt"}
     with without_cache():
         write_shards(
-            folder, entries, one_by_one(tensors, "exporting", on_event), options.max_shard_bytes, note
+            folder, entries, stream_tensors(tensors, "exporting", on_event), max_shard_bytes, metadata
         )
 
 
-def _fusing(conversion: Conversion, adapter: Path | None, any_base: bool) -> dict[str, mx.array]:
-    """The plain tensors, with the adapter merged into them if there is one; lazy."""
-    plain = conversion.open()
-    return plain if adapter is None else fused_tensors(conversion.checkpoint, plain, adapter, any_base)
-
-
-def _tell_of_images(checkpoint: Checkpoint, format: str, on_event: OnEvent) -> None:
-    """Say where defaults stood in for settings, and what transformers will do otherwise than this package."""
+def _report_image_settings(checkpoint: Checkpoint, format: str, on_event: OnEvent) -> None:
+    """Report image settings that are defaults, and what the other program does differently."""
     with contextlib.suppress(ConfigError):
         settings = find_settings(checkpoint.resolved.folder, checkpoint.config)
         notes = list(settings.notes)
         if format != "timm" and (unusual := settings.config.unusual):
-            words = ", ".join("size.longest_edge" if name == "longest" else name for name in unusual)
+            names = ", ".join("size.longest_edge" if name == "longest" else name for name in unusual)
             notes.append(
-                f"transformers has no {words}, which is in {PREPROCESSOR}: its images will be cut otherwise"
+                f"transformers has no {names}, which is in {PREPROCESSOR}: its images will be cut otherwise"
             )
         if format == "timm" and settings.config.crop_rounding == "down" and settings.config.do_center_crop:
-            notes.append(
-                "timm cuts out the middle of an image up to one pixel beside where transformers does"
-            )
+            notes.append("timm crops the middle of an image up to one pixel beside where transformers does")
         for note in notes:
             on_event(Notice(note))
 
 
 def _config(conversion: Conversion, format: str) -> dict[str, Any]:
-    """config.json of the result, with the result's dtype under its new and its old name.
+    """The config.json of the result, with its dtype under the new and the old key of transformers.
 
     Raises:
         InputError: timm has no such model.
-        ConfigError: timm is told how images are prepared, and the source's preprocessor_config.json is damaged.
+        ConfigError: timm's config.json needs the source's preprocessor_config.json, which is damaged.
     """
     config = conversion.checkpoint.config
     if format == "timm":

@@ -1,4 +1,4 @@
-"""A checkpoint with what was trained merged into its weights: plain, and as fast as the base."""
+"""Fusing: merge an adapter into the weights of its base, and write a plain checkpoint, as fast as the base."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from ..checkpoints.shards import Entry, write_shards
 from ..errors import InputError
 from ..events import Notice, OnEvent, ignore
 from ..loading import Checkpoint, inspect, make_model, origin_of
-from ..publishing.card import CARD, CardFacts, model_card
+from ..publishing.card import CARD, model_card
 from ..quantization.scheme import Quantization, dequantize, quantize_modules, quantized_paths
 from ..storage.atomic import new_folder
 from ..storage.json_files import write_json
 from .options import MAX_SHARD_BYTES
-from .target_folder import check_apart, check_space, copy_files, one_by_one, source_facts, target_folder
+from .target_folder import check_apart, check_space, copy_files, source_facts, stream_tensors, target_folder
 
 
 @dataclass(frozen=True)
 class FuseOptions:
-    """How to fuse.
+    """Options of `fuse`.
 
     Attributes:
-        dequantize: write plain weights where the base's are quantized; else they are quantized again in the same
-            way, which rounds.
+        dequantize: write plain weights if the base's are quantized; else they are quantized again in the same way,
+            which rounds.
         revision: a branch, tag or commit of the base's repository.
-        weights: the name of one weight file of the base, where it holds several.
+        weights: the name of one weight file of the base, if it has several.
         max_shard_bytes: data in one weight file.
         any_base: fuse with another checkpoint than the adapter was trained on, such as a quantized copy of that.
         force: replace a checkpoint that is there.
@@ -67,32 +67,32 @@ def fuse(
     options: FuseOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> Path:
-    """Write a plain checkpoint that gives what base and adapter give together.
+    """Write a plain checkpoint with the outputs of base and adapter together.
 
-    A trained head is written beside it: ``load(target, adapter_path=target)`` is the classifier then.
+    A trained head is written beside it: ``load(target, adapter_path=target)`` gives the classifier then.
 
     Args:
         base: a folder, a repository or a short name; any published layout.
         adapter_path: the folder of the adapter, as this package or PEFT writes it.
         target: the folder to write; it must not exist, and appears whole or not at all.
-        options: what becomes of quantized weights, and the rest.
+        options: whether to dequantize, and the rest.
         on_event: called with progress and notices.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: the adapter was trained on another base, or there is nothing to dequantize.
+        InputError: the adapter belongs to another base, or there is nothing to dequantize.
         OutputError: the folder exists already, does not fit on the disk, or cannot be written.
-        CheckpointError: base or adapter are damaged, or do not fit together.
-        HubError: the base cannot be had from the Hub.
+        CheckpointError: base or adapter is damaged, or they do not fit together.
+        HubError: the Hub does not deliver the base.
     """
     options = options or FuseOptions()
-    path, adapter = target_folder(target, options.force), fusible(adapter_path)
+    path, adapter = target_folder(target, options.force), check_fusible(adapter_path)
     with new_folder(path, replace=options.force) as folder:
         checkpoint = inspect(base, options.revision, options.weights, on_event)
         check_apart(path, checkpoint.resolved.folder, adapter)
-        task = _checked(checkpoint, adapter, options, on_event)
+        task = _check_base(checkpoint, adapter, options, on_event)
         quantization = None if options.dequantize else checkpoint.quantization
         if quantization is not None:
             on_event(
@@ -100,24 +100,29 @@ def fuse(
                     "adapted weights are quantized again, which rounds what was learned: --dequantize does not"
                 )
             )
-        entries = _write_weights(folder, checkpoint, adapter, options, on_event)
+        nbytes = _write_weights(folder, checkpoint, adapter, options, on_event)
         entry = without_source(checkpoint.config.to_dict()) | {"dtype": checkpoint.stored_dtype}
         write_json(folder / CONFIG, entry | (quantization.to_config() if quantization else {}))
         copy_files(checkpoint, folder)
         if isinstance(task, Task):
             shutil.copyfile(inside(adapter, HEAD), folder / HEAD)
             write_task(folder, with_base(task, _fused_origin(folder, path, checkpoint, quantization)))
-        facts = _card_facts(checkpoint, entries, quantization, path.name, _sentence(adapter))
+        parameters = dict(tree_flatten(make_model(checkpoint.config).parameters()))
+        facts = dataclasses.replace(
+            source_facts(checkpoint, path.name, sum(x.size for x in parameters.values()), nbytes),
+            quantization=str(quantization) if quantization else None,
+            training=_training_sentence(adapter),
+        )
         (folder / CARD).write_text(model_card(facts), encoding="utf-8")
     return path
 
 
-def fusible(adapter_path: str | os.PathLike[str]) -> Path:
-    """The folder of an adapter or of a whole encoder, in which there is something to fuse.
+def check_fusible(adapter_path: str | os.PathLike[str]) -> Path:
+    """Check that a folder holds an adapter or a whole trained encoder, and return its path.
 
     Raises:
-        InputError: there is only a head in it.
-        NotACheckpointError: no such folder, or neither is in it.
+        InputError: it holds only a head.
+        NotACheckpointError: there is no such folder, or it holds neither.
     """
     adapter = adapter_folder(adapter_path)
     if not any(has(adapter) for has in (has_adapter, has_trunk, has_trained)):
@@ -125,10 +130,10 @@ def fusible(adapter_path: str | os.PathLike[str]) -> Path:
     return adapter
 
 
-def _checked(
+def _check_base(
     checkpoint: Checkpoint, adapter: Path, options: FuseOptions, on_event: OnEvent
 ) -> AnyTask | None:
-    """What can be found wrong before the work: the task of the adapter's head, if it has one."""
+    """Check adapter and base before the work; return the task of the adapter's head, if it has one."""
     if options.dequantize and checkpoint.quantization is None:
         raise InputError(f"{checkpoint.resolved.folder} is not quantized: there is nothing to dequantize")
     task = check_folder(adapter, _origin(checkpoint), options.any_base, on_event)
@@ -143,16 +148,18 @@ def _origin(checkpoint: Checkpoint) -> Origin:
 
 def _write_weights(
     folder: Path, checkpoint: Checkpoint, adapter: Path, options: FuseOptions, on_event: OnEvent
-) -> list[Entry]:
+) -> int:
+    """Write the fused tensors, and return their bytes."""
     tensors = checkpoint.open()
     if options.dequantize and checkpoint.quantization is not None:
         tensors = dequantize(tensors, checkpoint.quantization, getattr(mx, checkpoint.stored_dtype))
     tensors = fused_tensors(checkpoint, tensors, adapter, any_base=options.any_base)
     entries = [Entry(name, x.dtype, tuple(x.shape)) for name, x in tensors.items()]
-    check_space(folder, sum(entry.nbytes for entry in entries))
-    stream = one_by_one(tensors, "fusing", on_event)
+    nbytes = sum(entry.nbytes for entry in entries)
+    check_space(folder, nbytes)
+    stream = stream_tensors(tensors, "fusing", on_event)
     write_shards(folder, entries, stream, options.max_shard_bytes, {"format": "mlx"})
-    return entries
+    return nbytes
 
 
 def fused_tensors(
@@ -161,13 +168,13 @@ def fused_tensors(
     """A checkpoint's tensors with an adapter merged into them, lazy: packed where ``tensors`` are, else plain.
 
     Args:
-        checkpoint: whose they are.
-        tensors: canonical ones, lazy.
-        adapter: its folder.
-        any_base: fuse with another checkpoint than the adapter was trained on.
+        checkpoint: the base.
+        tensors: its canonical tensors, lazy.
+        adapter: the folder of the adapter.
+        any_base: merge an adapter that was trained on another checkpoint too.
 
     Raises:
-        InputError: the adapter was trained on another base.
+        InputError: the adapter belongs to another base.
         CheckpointError: the adapter is damaged or does not fit, or the tensors do not.
     """
     model = make_model(checkpoint.config)  # its random weights are never computed
@@ -180,7 +187,7 @@ def fused_tensors(
     model.origin = _origin(checkpoint)
     put_on(model, adapter, any_base)
     fuse_modules(model)
-    if checkpoint.quantization is not None and paths:  # a whole encoder has come with plain weights
+    if checkpoint.quantization is not None and paths:  # a whole trained encoder has plain weights
         quantize_modules(model, checkpoint.quantization, paths)
     return dict(tree_flatten(model.parameters()))
 
@@ -188,7 +195,7 @@ def fused_tensors(
 def _fused_origin(
     folder: Path, path: Path, checkpoint: Checkpoint, quantization: Quantization | None
 ) -> Origin:
-    """Of the checkpoint in ``folder``, which will lie at ``path``."""
+    """The identity of the checkpoint in ``folder``, which is moved to ``path`` later."""
     return Origin(
         name=str(path),
         revision=None,
@@ -199,22 +206,11 @@ def _fused_origin(
     )
 
 
-def _sentence(adapter: Path) -> str:
+def _training_sentence(adapter: Path) -> str:
+    """The sentence on the model card that says what was trained."""
     if has_trunk(adapter):
         return "Its image encoder was trained further, as a whole."
     if not has_adapter(adapter):
         return "It was trained further on images and their captions."
     config = read_stored(adapter).config
     return f"A {'DoRA' if config.dora else 'LoRA'} adapter of rank {config.rank} was merged into its weights."
-
-
-def _card_facts(
-    checkpoint: Checkpoint, entries: list[Entry], quantization: Quantization | None, name: str, training: str
-) -> CardFacts:
-    parameters = dict(tree_flatten(make_model(checkpoint.config).parameters()))
-    count, nbytes = sum(x.size for x in parameters.values()), sum(entry.nbytes for entry in entries)
-    return dataclasses.replace(
-        source_facts(checkpoint, name, count, nbytes),
-        quantization=str(quantization) if quantization else None,
-        training=training,
-    )

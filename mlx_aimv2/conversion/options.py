@@ -1,22 +1,12 @@
-"""Working a conversion out, from the headers of its source alone: what `--dry-run` shows and `convert` does."""
+"""Options of a conversion."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
-from functools import cached_property
-
-import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from ..backend.device import DTYPES
-from ..checkpoints.matching import check_fit, fold_names
-from ..checkpoints.shards import Entry
 from ..errors import InputError
-from ..events import Notice, OnEvent, ignore
-from ..loading import Checkpoint, LoadOptions, at_resolution, inspect, make_model
-from ..quantization.scheme import Quantization, Scheme, dequantize, make_scheme
-from .plan import KEPT, Planned, by_layer, mixed, plan, vision_prefix
+from ..quantization.scheme import Scheme, make_scheme
 
 FORMATS = ("safetensors", "npz")
 MAX_SHARD_BYTES = 5 * 10**9
@@ -134,143 +124,8 @@ class ConvertOptions:
             )
         return replace(
             options,
-            dtype=dtype or options.dtype,
+            dtype=options.dtype if dtype is None else dtype,
             scheme=make_scheme(q_mode or "affine", q_bits, q_group_size) if quantize else options.scheme,
-            quant_predicate=quant_predicate or options.quant_predicate,
+            quant_predicate=options.quant_predicate if quant_predicate is None else quant_predicate,
             dequantize=dequantize or options.dequantize,
         )
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """A conversion that has been worked out and not begun: what `--dry-run` shows.
-
-    Attributes:
-        checkpoint: the source.
-        planned: what becomes of each of its tensors.
-        quantization: of the result.
-        dtype: of the result.
-        parameters: weights of the model.
-        packed: whether the source's quantized weights stay as they are.
-        calibrated: whether the vision encoder is quantized with images.
-        recipe: the name of the mixed bits, if those were asked for.
-    """
-
-    checkpoint: Checkpoint
-    planned: list[Planned]
-    quantization: Quantization | None
-    dtype: str
-    parameters: int
-    packed: bool = False
-    calibrated: bool = False
-    recipe: str | None = None
-
-    def open(self) -> dict[str, mx.array]:
-        """The source's tensors by canonical name, lazy; quantized ones unpacked unless they stay as they are.
-
-        Raises:
-            DamagedFileError: a file cannot be opened, or has changed since it was looked at.
-            OutputError: there is no room to unpack an .npz or .msgpack file.
-        """
-        tensors, quantization = self.checkpoint.open(), self.checkpoint.quantization
-        if quantization is None or self.packed:
-            return tensors
-        return dequantize(tensors, quantization, getattr(mx, self.dtype))
-
-    @cached_property
-    def entries(self) -> list[Entry]:
-        """Every tensor of the result."""
-        return [entry for one in self.planned for entry in one.entries]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors of the result."""
-        return sum(entry.nbytes for entry in self.entries)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits of the result for each weight of the model, scales included."""
-        return 8 * self.nbytes / self.parameters
-
-    @property
-    def quantization_words(self) -> str | None:
-        """Such as `4-bit affine, groups of 64, calibrated`; None for plain weights."""
-        if self.quantization is None:
-            return None
-        recipe = f", recipe {self.recipe}" if self.recipe else ""
-        return f"{self.quantization}{recipe}{', calibrated' if self.calibrated else ''}"
-
-    @property
-    def unpacked_from(self) -> str | None:
-        """How the source was quantized, where its weights are unpacked; its loss stays in them."""
-        quantization = self.checkpoint.quantization
-        return None if quantization is None or self.packed else str(quantization)
-
-    @property
-    def kept(self) -> dict[str, list[str]]:
-        """The tensors that stay as they are when the rest is quantized, by the reason why."""
-        reasons: dict[str, list[str]] = {}
-        for one in self.planned:
-            if one.reason is not None:
-                reasons.setdefault(one.reason, []).append(one.name)
-        return reasons
-
-    @property
-    def odd(self) -> str:
-        """Matrices that would be quantized if their shape allowed it, by name and reason; empty where none is."""
-        usual = {reason for _, reason in KEPT}
-        odd = [(names, reason) for reason, names in self.kept.items() if reason not in usual]
-        return "; ".join(f"{fold_names(names)} ({reason})" for names, reason in odd)
-
-
-def prepare(
-    hf_path: str | os.PathLike[str],
-    options: ConvertOptions,
-    revision: str | None = None,
-    on_event: OnEvent = ignore,
-    *,
-    may_stay_packed: bool = True,
-) -> Conversion:
-    """Work a conversion out from the headers of its source.
-
-    Quantized weights stay packed as they are where they may, unless they are to be dequantized or quantized anew.
-
-    Raises:
-        CheckpointError: the source is no checkpoint, is damaged, or does not fit its configuration.
-        HubError: the source cannot be had from the Hub.
-        InputError: an option that the source does not allow.
-    """
-    if options.calibrate and not (options.scheme or options.quant_predicate):
-        raise InputError("--calibrate is a way to quantize: ask for that too, with -q (in Python, a scheme)")
-    resolution = LoadOptions(
-        interpolate_positions=options.interpolate_positions, image_size=options.image_size
-    )
-    checkpoint = at_resolution(inspect(hf_path, revision, options.weights, on_event), resolution)
-    dtype, before = options.dtype or checkpoint.stored_dtype, checkpoint.quantization
-    if options.dequantize and before is None:
-        raise InputError(f"{hf_path} is not quantized: there is nothing to dequantize")
-    plain = checkpoint.outline
-    if before is not None:
-        plain = dequantize(plain, before, getattr(mx, dtype))
-    expected = dict(tree_flatten(make_model(checkpoint.config).parameters()))
-    check_fit(expected, plain, checkpoint.unknown, str(checkpoint.resolved.folder))
-    quantization = Quantization(options.scheme) if options.scheme else None
-    if options.quant_predicate:
-        group_size = options.scheme.group_size if options.scheme else 64
-        quantization = mixed(options.quant_predicate, plain, group_size)
-    packed = may_stay_packed and before is not None and quantization is None and not options.dequantize
-    if before is not None and not packed:
-        on_event(Notice(f"the source's {before} weights are unpacked first; what they have lost stays lost"))
-    planned = plan(checkpoint.outline if packed else plain, getattr(mx, dtype), quantization)
-    if options.calibrate:
-        planned = by_layer(planned, vision_prefix(checkpoint.config))
-    return Conversion(
-        checkpoint=checkpoint,
-        planned=planned,
-        quantization=before if packed else quantization,
-        dtype=dtype,
-        parameters=sum(x.size for x in expected.values()),
-        packed=packed,
-        calibrated=bool(options.calibrate),
-        recipe=options.quant_predicate,
-    )

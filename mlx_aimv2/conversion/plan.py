@@ -1,40 +1,31 @@
-"""What a conversion will do to each tensor, worked out from names, shapes and dtypes alone."""
+"""The plan of a conversion: what becomes of each tensor. It needs only the headers of the source.
+
+`--dry-run` prints the plan, and `convert` carries it out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
 from dataclasses import dataclass
+from functools import cached_property
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from ..checkpoints.checkpoint import KEPT_FLOAT32
+from ..checkpoints.matching import check_fit, fold_names
 from ..checkpoints.shards import Entry
-from ..config import Aimv2Config, AnyConfig
 from ..errors import InputError
-from ..quantization.scheme import Quantization, Scheme
-
-# What quantization leaves alone, and why: (part of a name, reason); the first that fits.
-KEPT = (
-    ("logit_scale", "a single number"),
-    ("norm", "norms are small and sensitive"),
-    ("position_embedding", "position tables stay exact"),
-    ("patch_embed", "the patch convolution sees raw pixels"),
-    ("head.", "the pooling head makes the one vector of an image"),
-    ("_projection", "the projections make the embeddings themselves"),
-    (".bias", "a bias is small"),
-)
-LAYERS = "encoder.layers."
-RECIPES = {
-    "mixed_2_6": (2, 6),
-    "mixed_3_4": (3, 4),
-    "mixed_3_6": (3, 6),
-    "mixed_4_6": (4, 6),
-}  # low, high bits
+from ..events import Notice, OnEvent, ignore
+from ..loading import Checkpoint, LoadOptions, at_resolution, inspect, make_model
+from ..quantization.recipes import KEPT, kept_reason, layer_number, mixed_bits, vision_prefix
+from ..quantization.scheme import Quantization, Scheme, dequantize
+from .options import ConvertOptions
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One canonical tensor: what is written for it, and why it is not quantized, if it is not."""
+    """One canonical tensor: how it is written, and why it is not quantized, if it is not."""
 
     name: str
     shape: tuple[int, ...]
@@ -42,101 +33,170 @@ class Planned:
     scheme: Scheme | None = None
     reason: str | None = None
 
+    @classmethod
+    def of(cls, name: str, x: mx.array, dtype: mx.Dtype, quantization: Quantization | None) -> Planned:
+        """Plan one tensor from its name, shape and dtype.
+
+        Args:
+            name: its canonical name.
+            x: the plain tensor; its values are not read.
+            dtype: of floats that are not kept in float32.
+            quantization: of the result; None for plain weights.
+        """
+        shape = tuple(x.shape)
+        if name.endswith(KEPT_FLOAT32):
+            dtype = mx.float32
+        if not mx.issubdtype(x.dtype, mx.floating):
+            dtype = x.dtype
+        if quantization is None:
+            return cls(name, shape, dtype)
+        scheme = quantization.scheme(name.removesuffix(".weight"))
+        reason = kept_reason(name, shape, scheme)
+        return cls(name, shape, dtype, None if reason else scheme, reason)
+
     @property
     def entries(self) -> list[Entry]:
-        """The tensors that will be in the file: one, or weight, scales and biases."""
+        """The tensors in the file: one, or weight, scales and biases."""
         if self.scheme is None:
             return [Entry(self.name, self.dtype, self.shape)]
         path = self.name.removesuffix(".weight")
         packed = mx.quantize(mx.zeros(self.shape, self.dtype), **self.scheme.arguments())  # lazy: only shapes
-        parts = zip(("weight", "scales", "biases"), packed, strict=False)
-        return [Entry(f"{path}.{kind}", x.dtype, tuple(x.shape)) for kind, x in parts]
+        tensors = zip(("weight", "scales", "biases"), packed, strict=False)
+        return [Entry(f"{path}.{kind}", x.dtype, tuple(x.shape)) for kind, x in tensors]
 
 
-def plan(
-    tensors: Mapping[str, mx.array], dtype: mx.Dtype, quantization: Quantization | None = None
-) -> list[Planned]:
-    """What is written for each canonical tensor.
+@dataclass(frozen=True)
+class Conversion:
+    """The plan of a conversion.
 
-    Args:
-        tensors: plain canonical tensors; only their names, shapes and dtypes are looked at.
-        dtype: of every float that is not kept in float32.
-        quantization: how to quantize what can be; None to quantize nothing.
+    Attributes:
+        checkpoint: the source.
+        planned: what becomes of each of its tensors.
+        quantization: of the result.
+        dtype: of the result.
+        parameters: weights of the model.
+        packed: whether the source's quantized weights stay as they are.
+        calibrated: whether the vision encoder is quantized with images.
+        recipe: the name of the mixed bits; None without a recipe.
     """
-    return [_plan_one(name, x, dtype, quantization) for name, x in tensors.items()]
+
+    checkpoint: Checkpoint
+    planned: list[Planned]
+    quantization: Quantization | None
+    dtype: str
+    parameters: int
+    packed: bool = False
+    calibrated: bool = False
+    recipe: str | None = None
+
+    def open(self) -> dict[str, mx.array]:
+        """The source's tensors by canonical name, lazy; quantized ones unpacked unless they stay as they are.
+
+        Raises:
+            DamagedFileError: a file cannot be opened, or has changed since it was looked at.
+            OutputError: there is no room to unpack an .npz or .msgpack file.
+        """
+        tensors, quantization = self.checkpoint.open(), self.checkpoint.quantization
+        if quantization is None or self.packed:
+            return tensors
+        return dequantize(tensors, quantization, getattr(mx, self.dtype))
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """Every tensor of the result."""
+        return [entry for tensor in self.planned for entry in tensor.entries]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors of the result."""
+        return sum(entry.nbytes for entry in self.entries)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of the result for each weight of the model, scales included."""
+        return 8 * self.nbytes / self.parameters
+
+    @property
+    def quantization_name(self) -> str | None:
+        """Such as `4-bit affine, groups of 64, calibrated`; None for plain weights."""
+        if self.quantization is None:
+            return None
+        recipe = f", recipe {self.recipe}" if self.recipe else ""
+        return f"{self.quantization}{recipe}{', calibrated' if self.calibrated else ''}"
+
+    @property
+    def unpacked_from(self) -> str | None:
+        """How the source was quantized, if its weights are unpacked."""
+        quantization = self.checkpoint.quantization
+        return None if quantization is None or self.packed else str(quantization)
+
+    @property
+    def kept(self) -> dict[str, list[str]]:
+        """The names of the tensors that are not quantized while the rest is, by reason."""
+        reasons: dict[str, list[str]] = {}
+        for tensor in self.planned:
+            if tensor.reason is not None:
+                reasons.setdefault(tensor.reason, []).append(tensor.name)
+        return reasons
+
+    @property
+    def unquantizable(self) -> str:
+        """The names and reasons of matrices whose shape cannot be quantized; empty if there are none."""
+        usual = {reason for _, reason in KEPT}
+        names = [(names, reason) for reason, names in self.kept.items() if reason not in usual]
+        return "; ".join(f"{fold_names(names)} ({reason})" for names, reason in names)
 
 
-def _plan_one(name: str, x: mx.array, dtype: mx.Dtype, quantization: Quantization | None) -> Planned:
-    shape = tuple(x.shape)
-    if name.endswith(KEPT_FLOAT32):
-        dtype = mx.float32
-    if not mx.issubdtype(x.dtype, mx.floating):
-        dtype = x.dtype
-    if quantization is None:
-        return Planned(name, shape, dtype)
-    scheme = quantization.scheme(name.removesuffix(".weight"))
-    reason = kept_reason(name, shape, scheme)
-    return Planned(name, shape, dtype, None if reason else scheme, reason)
+def plan_conversion(
+    hf_path: str | os.PathLike[str],
+    options: ConvertOptions,
+    revision: str | None = None,
+    on_event: OnEvent = ignore,
+    *,
+    may_stay_packed: bool = True,
+) -> Conversion:
+    """Plan a conversion from the headers of its source.
 
-
-def kept_reason(name: str, shape: Sequence[int], scheme: Scheme) -> str | None:
-    """Why a tensor stays as it is when a checkpoint is quantized; None where it does not."""
-    for part, reason in KEPT:
-        if part in name:
-            return reason
-    if len(shape) != 2:
-        return "only matrices are quantized"
-    if shape[-1] % scheme.group_size:
-        return f"its width {shape[-1]} is not a multiple of {scheme.group_size}"
-    return None
-
-
-def mixed(recipe: str, tensors: Mapping[str, mx.array], group_size: int = 64) -> Quantization:
-    """A recipe of mlx-lm: few bits, and more for value and down projections where they matter most.
-
-    Those are in the first and the last eighth of the layers, and every third layer between.
+    Quantized weights stay packed if they may, unless ``options`` dequantize them or quantize them again.
 
     Raises:
-        InputError: an unknown recipe.
+        CheckpointError: the source is no checkpoint, is damaged, or does not fit its configuration.
+        HubError: the Hub does not deliver the source.
+        InputError: the source does not allow an option.
     """
-    if recipe not in RECIPES:
-        raise InputError(f"quant-predicate {recipe!r} is not one of {', '.join(RECIPES)}")
-    low, high = (Scheme(group_size, bits) for bits in RECIPES[recipe])
-    paths = [
-        name.removesuffix(".weight")
-        for name in tensors
-        if name.endswith(("v_proj.weight", "down_proj.weight"))
-    ]
-    places = {path: place for path in paths if (place := _layer(path)) is not None}
-    counts: dict[str, int] = {}
-    for tower, index in places.values():
-        counts[tower] = max(counts.get(tower, 0), index + 1)
-    modules = {path: high for path, (tower, index) in places.items() if _matters(index, counts[tower])}
-    return Quantization(low, modules)
-
-
-def vision_prefix(config: AnyConfig) -> str:
-    """What the names of the vision encoder's tensors begin with."""
-    return "vision_model." if isinstance(config, Aimv2Config) else ""
-
-
-def layer_number(name: str, tower: str) -> int:
-    """The layer of the tower with names that begin with ``tower`` that a tensor is in; -1 for every other."""
-    place = _layer(name)
-    return place[1] if place and place[0] == tower else -1
-
-
-def by_layer(planned: Sequence[Planned], tower: str) -> list[Planned]:
-    """The same, with the layers of one tower one after the other, behind everything else."""
-    return sorted(planned, key=lambda one: layer_number(one.name, tower))
-
-
-def _layer(path: str) -> tuple[str, int] | None:
-    """The tower and the number of the layer a module is in."""
-    tower, found, rest = path.partition(LAYERS)
-    return (tower, int(rest.split(".")[0])) if found else None
-
-
-def _matters(index: int, count: int) -> bool:
-    eighth = count // 8
-    return index < eighth or index >= 7 * count // 8 or (index - eighth) % 3 == 2
+    if options.calibrate and not (options.scheme or options.quant_predicate):
+        raise InputError("--calibrate is a way to quantize: ask for that too, with -q (in Python, a scheme)")
+    resolution = LoadOptions(
+        interpolate_positions=options.interpolate_positions, image_size=options.image_size
+    )
+    checkpoint = at_resolution(inspect(hf_path, revision, options.weights, on_event), resolution)
+    dtype_name, source = options.dtype or checkpoint.stored_dtype, checkpoint.quantization
+    dtype, plain = getattr(mx, dtype_name), checkpoint.outline
+    if source is not None:
+        plain = dequantize(plain, source, dtype)
+    elif options.dequantize:
+        raise InputError(f"{hf_path} is not quantized: there is nothing to dequantize")
+    expected = dict(tree_flatten(make_model(checkpoint.config).parameters()))
+    check_fit(expected, plain, checkpoint.unknown, str(checkpoint.resolved.folder))
+    quantization = Quantization(options.scheme) if options.scheme else None
+    if options.quant_predicate:
+        group_size = options.scheme.group_size if options.scheme else 64
+        quantization = mixed_bits(options.quant_predicate, plain, group_size)
+    packed = may_stay_packed and source is not None and quantization is None and not options.dequantize
+    if source is not None and not packed:
+        on_event(Notice(f"the source's {source} weights are unpacked first; what they have lost stays lost"))
+    tensors = checkpoint.outline if packed else plain
+    planned = [Planned.of(name, x, dtype, quantization) for name, x in tensors.items()]
+    if options.calibrate:  # layers in order, after everything else
+        tower = vision_prefix(checkpoint.config)
+        planned.sort(key=lambda tensor: layer_number(tensor.name, tower))
+    return Conversion(
+        checkpoint=checkpoint,
+        planned=planned,
+        quantization=source if packed else quantization,
+        dtype=dtype_name,
+        parameters=sum(x.size for x in expected.values()),
+        packed=packed,
+        calibrated=bool(options.calibrate),
+        recipe=options.quant_predicate,
+    )

@@ -1,9 +1,8 @@
-"""What lies beside the weights of a checkpoint that is written: configuration, small files, card; and room for it."""
+"""The folder that convert, export and fuse write: whether they may, free space, and the files beside the weights."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,37 +18,23 @@ from ..checkpoints.files import inside
 from ..checkpoints.foreign_configs import without_source
 from ..errors import ConfigError, DamagedFileError, ExistsError, InputError, OutputError
 from ..events import OnEvent, Progress
-from ..fidelity.report import Fidelity
 from ..loading import Checkpoint
 from ..processing.image_settings import find_settings, write_settings
 from ..publishing.card import CARD, CardFacts, read_card
 from ..quantization.scheme import Quantization
 from ..storage.atomic import refuse_existing
-from ..storage.stand_ins import LOOK, WEB_PAGE_FOUND, stand_in
-from .options import Conversion
+from ..storage.stand_ins import LOOK, WEB_PAGE, stand_in
+from .plan import Conversion
 
 MAX_SMALL = 64 * 2**20  # bytes of a file that is copied
 
 
-def card_facts(conversion: Conversion, name: str, fidelity: Fidelity | None) -> CardFacts:
-    """What the model card of a conversion tells; ``name`` is what it calls the result."""
-    facts = source_facts(conversion.checkpoint, name, conversion.parameters, conversion.nbytes)
-    return dataclasses.replace(
-        facts,
-        dtype=conversion.dtype,
-        quantization=conversion.quantization_words,
-        kept=conversion.kept,
-        fidelity=fidelity.markdown() if fidelity else None,
-        unpacked_from=conversion.unpacked_from,
-    )
-
-
 def source_facts(checkpoint: Checkpoint, name: str, parameters: int, nbytes: int) -> CardFacts:
-    """What the model card of anything made from a checkpoint tells of it.
+    """The facts on a model card that every checkpoint made from ``checkpoint`` has.
 
     Args:
         checkpoint: the source.
-        name: what the card calls the result.
+        name: of the result, on the card.
         parameters: of the result.
         nbytes: of its weights.
     """
@@ -67,7 +52,7 @@ def source_facts(checkpoint: Checkpoint, name: str, parameters: int, nbytes: int
         repo=resolved.repo,
         revision=resolved.revision,
         source_card=read_card(resolved.folder),
-        license_files=tuple(one for one in small_files(names) if one.startswith("LICENSE")),
+        license_files=tuple(file for file in small_files(names) if file.startswith("LICENSE")),
         source=f"the checkpoint `{resolved.name}` inside the package mlx-aimv2"
         if resolved.bundled
         else "a local folder",
@@ -75,24 +60,28 @@ def source_facts(checkpoint: Checkpoint, name: str, parameters: int, nbytes: int
 
 
 def config_entry(conversion: Conversion) -> dict[str, Any]:
-    """config.json of the result."""
+    """The config.json of the result."""
     entry = without_source(conversion.checkpoint.config.to_dict()) | {"dtype": conversion.dtype}
     quantization = conversion.quantization
     if quantization is not None and not conversion.packed:
-        schemes = {one.name.removesuffix(".weight"): one.scheme for one in conversion.planned if one.scheme}
+        schemes = {
+            tensor.name.removesuffix(".weight"): tensor.scheme
+            for tensor in conversion.planned
+            if tensor.scheme
+        }
         quantization = Quantization(quantization.default, schemes)
     return entry | (quantization.to_config() if quantization else {})
 
 
 def copy_files(checkpoint: Checkpoint, folder: Path) -> None:
-    """Preprocessor, tokenizer, licence: everything small but configuration and card, which are written anew.
+    """Copy preprocessor, tokenizer and licence: all small files but config.json and card, which are written anew.
 
-    Settings for images that the source has elsewhere, or nowhere, become files of transformers here.
+    Image settings that the source has in another file, or not at all, are written as transformers' files.
 
     Raises:
-        DamagedFileError: one of them is a link out of the folder, stands in for another file, is too large, or
-            cannot be read.
-        OutputError: one of them cannot be written.
+        DamagedFileError: a file is a link out of the folder, stands in for another file, is too large, or cannot be
+            read.
+        OutputError: a file cannot be written.
     """
     source = checkpoint.resolved.folder
     for name in small_files(path.name for path in source.iterdir() if path.is_file()):
@@ -102,43 +91,41 @@ def copy_files(checkpoint: Checkpoint, folder: Path) -> None:
                 data = file.read(MAX_SMALL + 1)
         except OSError as error:
             raise DamagedFileError.reading(path, error) from error
-        found, is_prose = stand_in(data[:LOOK]), name.startswith(("LICENSE", "README"))
-        if found is not None and not (is_prose and found == WEB_PAGE_FOUND):  # a licence may be a page
-            raise DamagedFileError(f"{path} is {found}")
+        content, is_prose = stand_in(data[:LOOK]), name.startswith(("LICENSE", "README"))
+        if content is not None and not (is_prose and content == WEB_PAGE):  # a licence may be a web page
+            raise DamagedFileError(f"{path} is {content}")
         if name in (CONFIG, CARD):
             continue
         if len(data) > MAX_SMALL:
-            raise DamagedFileError(
-                f"{path} is over {MAX_SMALL >> 20} MB, which is no such file: take it away"
-            )
+            raise DamagedFileError(f"{path} is over {MAX_SMALL >> 20} MB: remove it")
         (folder / name).write_bytes(data)
-    with contextlib.suppress(ConfigError):  # damaged files are as damaged here
+    with contextlib.suppress(ConfigError):  # damaged settings stay damaged
         settings, vision = find_settings(source, checkpoint.config).config, checkpoint.config.vision
         write_settings(folder, settings.resized(vision.image_size) if checkpoint.resampled else settings)
 
 
 def target_folder(path: str | os.PathLike[str], force: bool = False) -> Path:
-    """The folder that is to be written.
+    """Check that a folder may be written, and return its path with `~` expanded.
 
     Args:
-        path: of the folder.
-        force: whether a checkpoint that is there may be replaced.
+        path: the folder to write.
+        force: replace a checkpoint that is there.
 
     Raises:
-        InputError: a name that MLX could not open again.
-        ExistsError: something is there, and may not be replaced, or is more than a checkpoint.
+        InputError: MLX could not open the name again.
+        ExistsError: ``path`` exists and ``force`` is not set, or it holds more than a checkpoint.
     """
     target = Path(os.path.expanduser(path))
     try:
         str(target).encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{str(target)!r} is no valid UTF-8, and could not be loaded: choose another name"
+            f"{str(target)!r} is not valid UTF-8, and could not be loaded: choose another name"
         ) from error
     refuse_existing(target, force=force)
     if os.path.lexists(target) and not target.is_dir():
-        raise ExistsError(f"{target} is no folder: name another")
-    names = sorted(one.name for one in target.iterdir()) if target.is_dir() else []
+        raise ExistsError(f"{target} is not a folder: name another")
+    names = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
     names = [name for name in names if not name.startswith(".")]
     of_checkpoint = {*small_files(names), *filter(is_written_name, names), HEAD, TASK}
     other = next((name for name in names if name not in of_checkpoint), None)
@@ -152,20 +139,20 @@ def target_folder(path: str | os.PathLike[str], force: bool = False) -> Path:
 
 
 def check_apart(target: Path, *sources: Path) -> None:
-    """Refuse to replace what is being read.
+    """Refuse to replace a folder that is a source.
 
     Raises:
         InputError: ``target`` is one of ``sources``.
     """
     if any(os.path.realpath(target) == os.path.realpath(source) for source in sources):
-        raise InputError(f"{target} is what is to be read: name another folder")
+        raise InputError(f"{target} is the source: name another folder")
 
 
 def check_space(folder: Path, nbytes: int) -> None:
-    """Refuse a result that the disk has no room for.
+    """Refuse a result that does not fit on the disk.
 
     Raises:
-        OutputError: there is too little.
+        OutputError: the disk has less than ``nbytes`` free.
     """
     free = shutil.disk_usage(folder).free
     if nbytes > free:
@@ -175,9 +162,13 @@ def check_space(folder: Path, nbytes: int) -> None:
         )
 
 
-def one_by_one(tensors: dict[str, mx.array], stage: str, on_event: OnEvent) -> Iterator[tuple[str, mx.array]]:
-    """The tensors in order, each let go when the next is asked for."""
+def stream_tensors(
+    tensors: dict[str, mx.array], stage: str, on_event: OnEvent
+) -> Iterator[tuple[str, mx.array]]:
+    """Yield the tensors in order, and free each before the next."""
     total = len(tensors)
     for number, name in enumerate(list(tensors)):
-        on_event(Progress(stage, number + 1, total, unit="tensors"))  # nobody asks again after the last
+        on_event(
+            Progress(stage, number + 1, total, unit="tensors")
+        )  # before: the writer does not ask again after the last
         yield name, tensors.pop(name)

@@ -1,7 +1,7 @@
-"""What a conversion did to a checkpoint: both are run on the same inputs, and their results compared.
+"""Comparison of a checkpoint and its conversion: run both on the same inputs, and compare the outputs.
 
 A layer's relative error is the largest, over a few images (or texts), of ||converted - original|| / ||original||,
-Frobenius norms of that layer's output on one image. It holds what the layers before have added up to.
+Frobenius norms of that layer's output on one image. It contains the errors of all layers before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..backend.threads import computing
 from ..config import Aimv2Config, AnyConfig
 from ..errors import InputError
 from ..events import Notice, OnEvent, ignore
-from ..loading import LoadOptions, at_resolution, inspect
+from ..loading import Checkpoint, LoadOptions, at_resolution, inspect
 from ..processing.build import build_processor
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor
@@ -29,7 +29,7 @@ from .trial_run import Labelling, Sample, States, Trial, make_sample, run_trial
 
 NEIGHBOURS = 10
 ROWS = 1024  # of the matrix of similarities, computed at once
-# What two checkpoints must agree in to be one model; all else may change in a conversion.
+# The sizes in which two checkpoints of one model agree; a conversion may change everything else.
 ARCHITECTURE = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "patch_size", "use_head",
     "vocab_size", "max_position_embeddings", "projection_dim",
@@ -58,17 +58,23 @@ def compare(
 
     Raises:
         InputError: the two are different models, or fewer than two images can be read.
-        NonFiniteError: one of them gives NaN or infinity; its name is in the message.
-        CheckpointError: one of them is no checkpoint, or damaged.
+        NonFiniteError: a model gives NaN or infinity; the message names it.
+        CheckpointError: ``original`` or ``converted`` is no checkpoint, or damaged.
         OutputError: there is no room to unpack an .npz or .msgpack file.
-        HubError: one of them cannot be had from the Hub.
+        HubError: the Hub does not deliver a checkpoint.
     """
     options = options or LoadOptions()
-    compute_dtype(options.dtype)  # before anything is downloaded
+    compute_dtype(options.dtype)  # raises before anything is downloaded
     sample = make_sample(images)
     first = at_resolution(inspect(original, revision, options.weights, on_event), options)
-    second = inspect(converted, None, None, on_event)
-    _check_same(first.config, second.config, str(original), str(converted))
+    return compare_checkpoints(first, inspect(converted, on_event=on_event), sample, options, on_event)
+
+
+def compare_checkpoints(
+    first: Checkpoint, second: Checkpoint, sample: Sample, options: LoadOptions, on_event: OnEvent
+) -> Fidelity:
+    """Compare two checkpoints whose headers are read; see `compare`."""
+    _check_same(first, second)
     if (problem := blas_problem()) is not None:
         on_event(Notice(problem))
     processor, other = (
@@ -82,7 +88,7 @@ def compare(
         )
         for checkpoint in (first, second)
     )
-    if differing := _differing(processor, other, sample.prompts):
+    if differing := _differing_settings(processor, other, sample.prompts):
         on_event(Notice(f"they prepare inputs differently ({', '.join(differing)}): both get the original's"))
     before = run_trial("original", first, processor, sample, options, on_event)
     mx.clear_cache()
@@ -91,21 +97,21 @@ def compare(
     mx.clear_cache()
     if len(after.images) != len(before.images):
         raise InputError("images that could be read at first cannot be any more: compare once again")
-    return _judge(before, after, sample, tuple(differing))
+    return _measure(before, after, sample, tuple(differing))
 
 
-def _check_same(first: AnyConfig, second: AnyConfig, original: str, converted: str) -> None:
-    """Refuse to compare two models that are not one.
+def _check_same(first: Checkpoint, second: Checkpoint) -> None:
+    """Refuse to compare two different models.
 
     Raises:
-        InputError: what they differ in.
+        InputError: the models differ; the message names the differences.
     """
-    one, two = _architecture(first), _architecture(second)
+    one, two = _architecture(first.config), _architecture(second.config)
     differing = [name for name in one if one[name] != two.get(name)]
     if differing:
         raise InputError(
-            f"{original} ({_words(one, differing)}) and {converted} ({_words(two, differing)}) are different"
-            " models: compare a checkpoint with its own conversion"
+            f"{first.resolved.name} ({_text(one, differing)}) and {second.resolved.name} ({_text(two, differing)})"
+            " are different models: compare a checkpoint with its own conversion"
         )
 
 
@@ -123,25 +129,26 @@ def _shape(config: Any) -> dict[str, Any]:
     return shape
 
 
-def _words(architecture: dict[str, Any], names: list[str]) -> str:
+def _text(architecture: dict[str, Any], names: list[str]) -> str:
     if "kind" in names:
         return str(architecture["kind"])
     return ", ".join(f"{name} {architecture[name]}" for name in names)
 
 
-def _differing(one: Processor, two: Processor, prompts: list[str]) -> list[str]:
+def _differing_settings(one: Processor, two: Processor, prompts: list[str]) -> list[str]:
     """The settings in which two checkpoints prepare their inputs differently."""
     first, second = one.image_processor.settings(), two.image_processor.settings()
     names = sorted(name for name in {*first, *second} if first.get(name) != second.get(name))
-    if one.tokenizer is not None:
-        same = np.array_equal(one.encode(prompts).input_ids, two.encode(prompts).input_ids)
-        names += [] if same else ["tokenizer"]
+    if one.tokenizer is not None and not np.array_equal(
+        one.encode(prompts).input_ids, two.encode(prompts).input_ids
+    ):
+        names.append("tokenizer")
     return names
 
 
-def _judge(before: Trial, after: Trial, sample: Sample, differing: tuple[str, ...]) -> Fidelity:
+def _measure(before: Trial, after: Trial, sample: Sample, differing: tuple[str, ...]) -> Fidelity:
     count = len(before.embeddings)
-    neighbours = max(1, min(NEIGHBOURS, (count - 1) // 2))  # on all the others, any two models agree
+    neighbours = max(1, min(NEIGHBOURS, (count - 1) // 2))  # any two models agree on all the others
     cosines = row_cosines(before.embeddings, after.embeddings)
     return Fidelity(
         original=before.side,
@@ -153,7 +160,7 @@ def _judge(before: Trial, after: Trial, sample: Sample, differing: tuple[str, ..
         cosine_mean=float(cosines.mean()),
         neighbour_recall=recall(before.embeddings, after.embeddings, neighbours) if count > 2 else None,
         neighbours=neighbours,
-        layers=tuple(_layer_errors(*(_states(trial) for trial in (before, after))).items()),
+        layers=tuple(_layer_errors(before.all_states, after.all_states).items()),
         layer_images=len(before.states),
         zero_shot=_zero_shot(before.labelling, after.labelling, sample.labels),
         differing=differing,
@@ -172,17 +179,13 @@ def _zero_shot(before: Labelling | None, after: Labelling | None, labels: tuple[
     )
 
 
-def _states(trial: Trial) -> list[States]:
-    return trial.states + (trial.labelling.states if trial.labelling else [])
-
-
 def _layer_errors(original: list[States], converted: list[States]) -> dict[str, float]:
     """The largest relative error of every layer, in the order of the layers."""
     errors: dict[str, float] = {}
-    for expected, found in zip(original, converted, strict=True):
+    for expected, actual in zip(original, converted, strict=True):
         for name, state in expected.items():
             norm = max(float(np.linalg.norm(state)), np.finfo(np.float32).tiny)
-            errors[name] = max(errors.get(name, 0.0), float(np.linalg.norm(found[name] - state)) / norm)
+            errors[name] = max(errors.get(name, 0.0), float(np.linalg.norm(actual[name] - state)) / norm)
     return errors
 
 

@@ -1,4 +1,4 @@
-"""What a comparison of two checkpoints found, and how it reads: as a table, as JSON, in a model card."""
+"""The report of a comparison of two checkpoints: as a table, as JSON, and in a model card."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-WORST = 5  # layers named where not all are
+WORST = 5  # layers in a table of the worst
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two checkpoints.
+    """A compared checkpoint.
 
     Attributes:
         name: the repository, or the folder's path.
-        layout: how it is written.
-        quantization: in words; None for plain weights.
-        stored: the dtype that most of what is not packed is stored in.
-        nbytes: its weights on disk.
-        dtype: what was computed in.
-        unpacked: quantized weights were unpacked to that dtype first, so that the speed is that of plain ones.
-        images_per_second: of the model alone, without decoding; the median of a few batches, each checkpoint
-            by itself.
+        layout: of its files.
+        quantization: such as `4-bit affine, groups of 64`; None for plain weights.
+        stored: the dtype in which most plain weights are stored.
+        nbytes: of its weights on disk.
+        dtype: of the computation.
+        unpacked: whether quantized weights were unpacked to that dtype, and the speed is that of plain ones.
+        images_per_second: of the model alone, without decoding; the median of a few batches.
     """
 
     name: str
@@ -38,11 +37,11 @@ class Side:
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """How far the labels of an image-text pair are apart.
+    """The difference of two image-text pairs in zero-shot labels.
 
     Attributes:
-        labels: what was chosen from.
-        agreement: share of the images whose best label is the same.
+        labels: the labels to choose from.
+        agreement: share of the images with the same best label.
         probability_difference: the largest of any label on any image.
         text_cosine_min: the least cosine similarity of a text's two embeddings.
     """
@@ -55,23 +54,23 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How far a converted checkpoint is from its original.
+    """The difference between a converted checkpoint and its original.
 
     Attributes:
-        original: the one converted from.
-        converted: the other.
+        original: the source.
+        converted: the result.
         device: cpu or gpu.
-        images: how many both were run on.
-        drawn: whether these were the built-in ones.
+        images: how many images both were run on.
+        drawn: whether the images were the built-in drawings.
         cosine_min: the least cosine similarity of an image's two embeddings.
         cosine_mean: their mean.
         neighbour_recall: of each image's nearest neighbours among the others, the share that both agree on
             (recall@k, where k is ``neighbours``); None for two images, which leave no choice.
-        neighbours: how many nearest neighbours: 10, or half of the others where those are fewer than 20.
-        layers: the largest relative error of the embeddings and every layer, in their order, by module path.
+        neighbours: how many nearest neighbours: 10, or half of the others if those are fewer than 20.
+        layers: module path and largest relative error of the embeddings and of every layer, in order.
         layer_images: how many images the layers were compared on.
         zero_shot: for an image-text pair.
-        differing: settings of the preprocessing that differ; both were given the original's inputs.
+        differing: settings of the preprocessing that differ; both checkpoints got the original's inputs.
     """
 
     original: Side
@@ -102,16 +101,16 @@ class Fidelity:
         return plain
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """The table: what, of the original, of the converted checkpoint (or of it against the original)."""
+        """Rows of a table: name, value of the original, value of the converted checkpoint or of the comparison."""
         sides = (self.original, self.converted)
-        described = [
+        checkpoints = [
             ("layout", *(side.layout for side in sides)),
             ("stored as", *(side.quantization or side.stored for side in sides)),
             ("weights", *(f"{side.nbytes / 1e6:,.1f} MB" for side in sides)),
             ("computed in", *(f"{side.dtype}{', unpacked' * side.unpacked}" for side in sides)),
             ("speed", *(f"{side.images_per_second:,.1f} images/s" for side in sides)),
         ]
-        return [*described, *((what, "", value) for what, value in self._measures())]  # type: ignore[list-item]
+        return [*checkpoints, *((name, "", value) for name, value in self._measures())]  # type: ignore[list-item]
 
     def _measures(self) -> Iterator[tuple[str, str]]:
         yield "image cosine, least", f"{self.cosine_min:.6f}"
@@ -125,7 +124,7 @@ class Fidelity:
             yield "text cosine, least", f"{self.zero_shot.text_cosine_min:.6f}"
 
     def markdown(self) -> str:
-        """A section of a model card."""
+        """The section `Fidelity` of a model card."""
         kind = "built-in drawings" if self.drawn else "images"
         device = {"cpu": "a CPU", "gpu": "a GPU"}.get(self.device, self.device)
         texts = f" or {len(self.zero_shot.labels)} texts" if self.zero_shot else ""

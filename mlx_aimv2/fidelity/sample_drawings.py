@@ -1,4 +1,4 @@
-"""Simple images drawn with Pillow, the same for the same seed."""
+"""Sample images of colored shapes, drawn with Pillow; the same for the same seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHAPES = ("circle", "square", "triangle")
 
 @dataclass(frozen=True)
 class Drawing:
-    """An image and what is on it."""
+    """An image and its caption."""
 
     image: Image.Image
     caption: str  # such as `a red circle`

@@ -1,11 +1,10 @@
-"""A checkpoint tried out on sample images: embeddings, hidden states, zero-shot labels, speed.
+"""A trial run of a checkpoint on sample images: embeddings, hidden states, zero-shot labels, speed.
 
-One model is in memory at a time; what is kept of it is small.
+One model is in memory at a time; its results are small.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import statistics
 import time
@@ -33,11 +32,11 @@ from ..sources.readahead import Failed
 from .report import Side
 from .sample_drawings import draw
 
-IMAGES = 64  # drawn where none are given: enough that ten neighbours are a choice
-SIZES = ((320, 240), (240, 320), (280, 280), (336, 224))  # of the drawn ones, as many of each
-LAYER_IMAGES, LAYER_BYTES = 16, 2**29  # whose hidden states are kept: so many, fewer where they are large
-BATCHES = 3  # timed, after one that is not
-LABELS = (  # for images that nothing is known of
+IMAGES = 64  # drawings: enough that ten neighbours are a choice
+SIZES = ((320, 240), (240, 320), (280, 280), (336, 224))  # of the drawings, as many of each
+LAYER_IMAGES, LAYER_BYTES = 16, 2**29  # images and bytes of hidden states to keep, at most
+BATCHES = 3  # timed, after an untimed one
+LABELS = (  # for images of unknown content
     "a person", "a group of people", "a dog", "a cat", "a bird", "a horse", "a wild animal", "a flower", "a tree",
     "a mountain", "the sea", "a street", "a building", "a room", "a car", "an aircraft", "a boat", "food",
     "a drink", "a toy", "a machine", "a text", "a drawing", "the sky at night",
@@ -48,11 +47,11 @@ States = dict[str, np.ndarray]  # by module path, (N, D) float32
 
 @dataclass(frozen=True)
 class Sample:
-    """What a checkpoint is tried on.
+    """The inputs of a trial run.
 
     Attributes:
         images: the images.
-        labels: for zero-shot labelling, where the checkpoint can do it.
+        labels: for zero-shot classification with an image-text pair.
         drawn: whether the images are the built-in drawings.
     """
 
@@ -62,13 +61,13 @@ class Sample:
 
     @property
     def prompts(self) -> list[str]:
-        """A sentence for each label."""
+        """The prompt of each label."""
         return [fill_template(PROMPT, label) for label in self.labels]
 
 
 @dataclass(frozen=True)
 class Labelling:
-    """What an image-text pair makes of the labels.
+    """The zero-shot results of an image-text pair.
 
     Attributes:
         embeddings: (C, P) float32 of the prompts, unit length.
@@ -83,10 +82,10 @@ class Labelling:
 
 @dataclass(frozen=True)
 class Trial:
-    """What is kept of a checkpoint after its model is gone.
+    """The results of a trial run.
 
     Attributes:
-        side: the checkpoint in words.
+        side: the checkpoint in the report.
         images: the images that could be read.
         embeddings: (N, P) float32 of those, unit length.
         states: hidden states of a few of them, spread evenly.
@@ -99,16 +98,21 @@ class Trial:
     states: list[States]
     labelling: Labelling | None = None
 
+    @property
+    def all_states(self) -> list[States]:
+        """Hidden states of images and prompts."""
+        return self.states + (self.labelling.states if self.labelling else [])
+
 
 def make_sample(images: Sequence[ImageInput] | None) -> Sample:
-    """The given images with general labels, or drawings with their captions.
+    """The sample of ``images`` with general labels, or without images drawings with their captions.
 
     Raises:
-        InputError: fewer than two images are given, or no sequence.
+        InputError: there are fewer than two images, or ``images`` is no sequence.
     """
     if images is not None:
-        given = as_items(images)
-        images = given if is_sequence(given) else list(given)  # type: ignore[assignment]
+        items = as_items(images)
+        images = items if is_sequence(items) else list(items)  # type: ignore[assignment]
         _check_count(len(images), len(images))
         return Sample(images, LABELS, drawn=False)
     each = IMAGES // len(SIZES)
@@ -117,11 +121,11 @@ def make_sample(images: Sequence[ImageInput] | None) -> Sample:
     return Sample([drawing.image for drawing in drawings], captions, drawn=True)
 
 
-def _check_count(good: int, given: int) -> None:
-    if good < 2:
-        found = f"only {good} of {given} could be read" if good < given else f"not {given}"
+def _check_count(readable: int, total: int) -> None:
+    if readable < 2:
+        count = f"only {readable} of {total} could be read" if readable < total else f"not {total}"
         raise InputError(
-            f"a comparison needs at least two images, {found}: name more, or none for built-in drawings"
+            f"a comparison needs at least two images, {count}: name more, or none for built-in drawings"
         )
 
 
@@ -133,62 +137,53 @@ def run_trial(
     options: LoadOptions,
     on_event: OnEvent,
 ) -> Trial:
-    """Load a checkpoint, run it on the sample, and let it go.
+    """Load a checkpoint, run it on the sample, and free it.
 
     Args:
-        stage: what progress is reported as.
-        checkpoint: the one to load.
-        processor: its own, or that of the checkpoint it is compared with.
-        sample: what to run it on.
+        stage: the name of the stage in progress events.
+        checkpoint: the checkpoint to load.
+        processor: the checkpoint's own, or that of the one it is compared with.
+        sample: images and labels.
         options: dtype, and whether quantized weights stay packed.
         on_event: called with progress, notices, and the images that cannot be read.
 
     Raises:
         InputError: fewer than two images can be read.
-        NonFiniteError: the model gives NaN or infinity; its name is in the message.
+        NonFiniteError: the model gives NaN or infinity; the message names it.
         CheckpointError: the weights cannot be read.
         OutputError: there is no room to unpack an .npz or .msgpack file.
     """
     model = build_model(checkpoint, compute_dtype(options.dtype), options.keep_quantized, on_event)
     embedder = Embedder(model, processor)
-    with _named(model.origin.name):
+    try:
         images, embeddings = _embed(stage, embedder, sample.images, on_event)
         states = list(_image_states(model, processor, images))
         labelling = _label(embedder, embeddings, sample) if isinstance(model, Aimv2Model) else None
+    except NonFiniteError as error:
+        raise error.at(model.origin.name) from error
     speed = _images_per_second(model, embedder.pooling, processor.image_processor(images[0]))
     return Trial(_side(checkpoint, model, speed), images, embeddings, states, labelling)
-
-
-@contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Say which of the two gives nothing finite."""
-    try:
-        yield
-    except NonFiniteError as error:
-        raise error.at(name) from error
 
 
 def _embed(
     stage: str, embedder: Embedder, images: Sequence[ImageInput], on_event: OnEvent
 ) -> tuple[list[ImageInput], np.ndarray]:
     """The images that can be read, and their embeddings (N, P)."""
-    good, vectors = [], []
+    readable, vectors = [], []
     on_event(Progress(stage, 0, len(images)))
     for item in embedder.stream(images):
         if not isinstance(item, Failed):
-            good.append(images[item.index])
+            readable.append(images[item.index])
             vectors.append(item.vector)
         elif isinstance(item.error, NonFiniteError):
             raise item.error
         elif item.error is not None:
-            on_event(Skipped.of(_source(images[item.index], item.index), item.error))
+            image = images[item.index]
+            name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {item.index}"
+            on_event(Skipped.of(name, item.error))
         on_event(Progress(stage, item.index + 1, len(images)))
-    _check_count(len(good), len(images))
-    return good, np.stack(vectors)
-
-
-def _source(image: ImageInput, index: int) -> str:
-    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {index}"
+    _check_count(len(readable), len(images))
+    return readable, np.stack(vectors)
 
 
 def _label(embedder: Embedder, embeddings: np.ndarray, sample: Sample) -> Labelling:
@@ -201,27 +196,27 @@ def _label(embedder: Embedder, embeddings: np.ndarray, sample: Sample) -> Labell
 def _image_states(model: AnyModel, processor: Processor, images: Sequence[ImageInput]) -> Iterator[States]:
     """Hidden states of some images, spread evenly over all, one image at a time."""
     vision, tower = _vision(model)
-    held = 0
+    nbytes = 0
     count = min(len(images), LAYER_IMAGES)
     for image in (images[number * len(images) // count] for number in range(count)):
-        if held >= LAYER_BYTES:
+        if nbytes >= LAYER_BYTES:
             return
         pixels = mx.array(processor.image_processor(image))[None]
         output = vision(pixels, output_hidden_states=True)
         states = _named_states(tower, output.hidden_states)
-        held += sum(state.nbytes for state in states.values())
+        nbytes += sum(state.nbytes for state in states.values())
         yield states
 
 
 def _text_states(model: AnyModel, processor: Processor, texts: list[str]) -> Iterator[States]:
-    """Hidden states of texts, one at a time, so that there is no padding among them."""
+    """Hidden states of texts, one at a time and so without padding."""
     for text in texts:
         output = model.text_model(mx.array(processor.encode(text).input_ids), output_hidden_states=True)
         yield _named_states("text_model.", output.hidden_states)
 
 
 def _vision(model: AnyModel) -> tuple[Aimv2VisionModel, str]:
-    """The vision tower, and what its module paths begin with."""
+    """The vision tower, and the start of its module paths."""
     return model.vision, "vision_model." if isinstance(model, Aimv2Model) else ""
 
 
@@ -239,7 +234,7 @@ def _named_states(tower: str, hidden_states: tuple[mx.array, ...] | None) -> Sta
 
 
 def _images_per_second(model: AnyModel, pooling: str, pixels: np.ndarray) -> float:
-    """The median of a few batches of one image (H, W, 3), as many as suit the device."""
+    """The median speed of a few batches of one image (H, W, 3), as large as suits the device."""
     h, w = patch_grid(_vision(model)[0].config, mx.array(pixels)[None])
     count = max(1, (CPU_TOKENS if on_cpu() else GPU_TOKENS) // (h * w))
     batch = mx.repeat(mx.array(pixels)[None], count, axis=0)

@@ -1,48 +1,45 @@
-"""Quantizing the vision encoder with images: layer after layer, each weight for what it really multiplies.
+"""Calibration: quantize the vision encoder with images, layer after layer, each weight for its real inputs.
 
-The images run through the layers that are quantized already, so that a layer also makes up for what was lost
-before it. What is held at a time: the tokens of all images, one layer in float32, and one matrix as large as the
-widest input on a side, several times over.
+The images run through the layers that are quantized already, so that a layer also makes up for the loss before it.
+In memory at a time: the tokens of all images, one layer in float32, and a few square matrices as wide as the widest
+input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from ..config import AnyConfig
-from ..conversion.plan import LAYERS, vision_prefix
 from ..errors import Aimv2Error, InputError, NonFiniteError
 from ..events import OnEvent, Progress, Skipped
 from ..models import kernels
 from ..models.layers import EncoderLayer, merge_heads, split_heads
 from ..models.vision import VisionEmbeddings
-from ..processing.build import build_processor
 from ..processing.decode import ImageInput
-from ..processing.image import NativeOptions
 from ..processing.processor import Processor
 from .gptq import Inputs, Packed, quantize
+from .recipes import LAYERS, vision_prefix
 from .scheme import Scheme, unpacked
 
-IMAGES = 32  # enough: the tokens of each count as samples
-MAX_PATCHES = 1024  # of an image of native resolution: all images' tokens are held at once
+IMAGES = 32  # enough: each token is a sample
+MAX_PATCHES = 1024  # of an image of native resolution: the tokens of all images are in memory
 Tensors = Mapping[str, mx.array]
 Rounding = Callable[[nn.Module, str, Sequence[str], list[mx.array]], None]
-"""Called with a module, its path, the names of projections in it, and the inputs they share."""
+"""A function of a module, its path, the names of projections in it, and the inputs they share."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What to quantize a vision encoder with.
+    """The inputs of a calibration.
 
     Attributes:
         config: the model.
-        schemes: how to quantize each weight, by its canonical name, in affine mode; the others stay.
+        schemes: how to quantize each weight, by its canonical name, in affine mode; other weights stay.
         dtype: of scales and biases.
         pixels: images, each (1, H, W, 3), normalized.
     """
@@ -53,36 +50,11 @@ class Calibration:
     pixels: Sequence[mx.array]
 
 
-def prepare_images(
-    images: Sequence[ImageInput],
-    folder: Path,
-    config: AnyConfig,
-    on_event: OnEvent,
-    resampled: bool = False,
-) -> list[mx.array]:
-    """Images as the checkpoint in ``folder`` takes them, each (1, H, W, 3).
-
-    Args:
-        images: of any size.
-        folder: the checkpoint.
-        config: of the model.
-        on_event: called with progress, and what was skipped.
-        resampled: whether the size that ``config`` says is another than the folder's.
-
-    Raises:
-        InputError: none can be read.
-        ConfigError: the checkpoint's preprocessor is damaged.
-        TokenizerError: an image-text pair without usable tokenizer files.
-    """
-    native = NativeOptions(max_patches=MAX_PATCHES)
-    return read_images(images, build_processor(folder, config, native=native, resized=resampled), on_event)
-
-
 def read_images(images: Sequence[ImageInput], processor: Processor, on_event: OnEvent) -> list[mx.array]:
-    """Up to `IMAGES` images, spread evenly over ``images``, each (1, H, W, 3); broken ones are reported.
+    """Prepare up to `IMAGES` images, spread evenly over ``images``, each (1, H, W, 3); report broken ones.
 
     Raises:
-        InputError: none can be read.
+        InputError: no image can be read.
     """
     pixels: list[mx.array] = []
     count = min(len(images), IMAGES)
@@ -99,18 +71,18 @@ def read_images(images: Sequence[ImageInput], processor: Processor, on_event: On
 def calibrated_layers(
     calibration: Calibration, tensors: Tensors, on_event: OnEvent
 ) -> Iterator[dict[str, Packed]]:
-    """Quantize one layer after the other; the embeddings are computed at once, the layers when asked for.
+    """Quantize one layer after the other. The embeddings are computed in the call, each layer in its iteration.
 
     Args:
-        calibration: what with.
-        tensors: plain canonical tensors; those of a layer are read when its turn comes.
+        calibration: model, schemes and images.
+        tensors: plain canonical tensors; those of a layer are read in its iteration.
         on_event: called with progress.
 
     Returns:
         For each layer, packed weight, scales and biases by the name of the weight.
 
     Raises:
-        NonFiniteError: a weight, or what the images give, holds NaN or infinity.
+        NonFiniteError: a weight or an activation holds NaN or infinity.
     """
     start = vision_prefix(calibration.config)
     config = calibration.config
@@ -125,7 +97,7 @@ def calibrated_layers(
             layer.load_weights(_below(tensors, path))
             layer.eval()
             packed: dict[str, Packed] = {}
-            tokens = through_layer(layer, tokens, _rounding(calibration, path, packed))
+            tokens = through_layer(layer, tokens, _quantizer(calibration, path, packed))
             mx.clear_cache()
             on_event(Progress("calibrating", number + 1, vision.num_hidden_layers, unit="layers"))
             yield packed
@@ -133,10 +105,10 @@ def calibrated_layers(
     return layers(tokens)
 
 
-def _rounding(calibration: Calibration, start: str, packed: dict[str, Packed]) -> Rounding:
-    """Quantizes projections into ``packed``; the layer goes on with what is left of them."""
+def _quantizer(calibration: Calibration, start: str, packed: dict[str, Packed]) -> Rounding:
+    """A function that quantizes projections into ``packed``, and puts the rounded weights in the layer."""
 
-    def rounded(module: nn.Module, path: str, names: Sequence[str], inputs: list[mx.array]) -> None:
+    def round_weights(module: nn.Module, path: str, names: Sequence[str], inputs: list[mx.array]) -> None:
         chosen = {name: f"{start}{path}.{name}.weight" for name in names}
         chosen = {name: full for name, full in chosen.items() if full in calibration.schemes}
         if not chosen:
@@ -149,14 +121,14 @@ def _rounding(calibration: Calibration, start: str, packed: dict[str, Packed]) -
             packed[full] = quantize(weight, statistics, scheme, calibration.dtype)
             module[name].weight = unpacked(*packed[full], scheme)
 
-    return rounded
+    return round_weights
 
 
 def _statistics(inputs: list[mx.array], where: str) -> Inputs:
-    """What projections multiply, over the tokens of all images.
+    """The statistics of the inputs of projections, over the tokens of all images.
 
     Raises:
-        NonFiniteError: it holds NaN or infinity, or is too large to compute with.
+        NonFiniteError: an input holds NaN or infinity, or is too large to compute with.
     """
     total = mx.zeros((inputs[0].shape[-1],) * 2)  # (D, D), the sum of x x^T
     for x in inputs:
@@ -167,40 +139,40 @@ def _statistics(inputs: list[mx.array], where: str) -> Inputs:
     try:
         if np.isfinite(gram).all():
             return Inputs.of(gram)
-    except np.linalg.LinAlgError:  # as ill-conditioned as only damaged weights make it
+    except np.linalg.LinAlgError:  # only damaged weights are so ill-conditioned
         pass
     raise NonFiniteError(f"{where}: the images to calibrate with give NaN or infinity there; is it damaged?")
 
 
 def _below(tensors: Tensors, start: str) -> list[tuple[str, mx.array]]:
-    """The tensors below a name, in float32, without it."""
+    """The tensors whose names begin with ``start``, without it, in float32."""
     return [
         (name[len(start) :], x.astype(mx.float32)) for name, x in tensors.items() if name.startswith(start)
     ]
 
 
-def through_layer(layer: EncoderLayer, tokens: list[mx.array], rounded: Rounding) -> list[mx.array]:
-    """A layer over images' tokens, each (1, N, D), where every projection is rounded before it is used.
+def through_layer(layer: EncoderLayer, tokens: list[mx.array], round_weights: Rounding) -> list[mx.array]:
+    """Run a layer over the tokens of images, each (1, N, D), and round every projection before its use.
 
-    The same as calling ``layer``, in steps: ``rounded`` is called with projections and all of their inputs.
+    The same as calling ``layer``, in steps: ``round_weights`` gets projections and all of their inputs.
     """
     attention, ffn = layer.attention, layer.ffn
     inputs = _each(layer.rms_norm1, tokens)
-    rounded(attention, "attention", ("q_proj", "k_proj", "v_proj"), inputs)
-    inputs = _each(lambda x: _mix(layer, x), inputs)
-    rounded(attention, "attention", ("out_proj",), inputs)
+    round_weights(attention, "attention", ("q_proj", "k_proj", "v_proj"), inputs)
+    inputs = _each(lambda x: _attend(layer, x), inputs)
+    round_weights(attention, "attention", ("out_proj",), inputs)
     tokens = [x + attention.out_proj(y) for x, y in zip(tokens, inputs, strict=True)]
     inputs = _each(layer.rms_norm2, tokens)
-    rounded(ffn, "ffn", ("gate_proj", "up_proj"), inputs)
+    round_weights(ffn, "ffn", ("gate_proj", "up_proj"), inputs)
     inputs = _each(lambda x: kernels.gated(ffn.activation, ffn.gate_proj(x), ffn.up_proj(x)), inputs)
-    rounded(ffn, "ffn", ("down_proj",), inputs)
+    round_weights(ffn, "ffn", ("down_proj",), inputs)
     tokens = [x + ffn.down_proj(y) for x, y in zip(tokens, inputs, strict=True)]
     mx.eval(tokens)
     return tokens
 
 
 def _each(function: Callable[[mx.array], mx.array], inputs: Sequence[mx.array]) -> list[mx.array]:
-    """A function of every image, evaluated one by one."""
+    """Apply a function to each input, and evaluate it before the next."""
     outputs = []
     for x in inputs:
         outputs.append(function(x))
@@ -208,8 +180,8 @@ def _each(function: Callable[[mx.array], mx.array], inputs: Sequence[mx.array]) 
     return outputs
 
 
-def _mix(layer: EncoderLayer, x: mx.array) -> mx.array:
-    """What the output projection of a layer's attention gets: (1, N, D)."""
+def _attend(layer: EncoderLayer, x: mx.array) -> mx.array:
+    """The input of the output projection of a layer's attention, (1, N, D)."""
     attention = layer.attention
     q, k, v = (
         split_heads(project(x), attention.num_heads)

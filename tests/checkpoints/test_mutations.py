@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from mlx_aimv2 import load
 from mlx_aimv2.checkpoints.foreign_configs import original_config
-from mlx_aimv2.conversion.options import ConvertOptions, prepare
+from mlx_aimv2.conversion.options import ConvertOptions
+from mlx_aimv2.conversion.plan import plan_conversion
 from mlx_aimv2.describe import describe_checkpoint
 from mlx_aimv2.errors import Aimv2Error, ConfigError, DamagedFileError
 from mlx_aimv2.loading import inspect
@@ -278,7 +279,7 @@ def test_looking_at_an_archive_does_not_unpack_it(copies, monkeypatch):
     checkpoint = inspect(folder)
     assert describe_checkpoint(checkpoint)["problem"] is None
     assert "model.npz" in prepare_upload(folder).sizes
-    assert prepare(folder, ConvertOptions(scheme=Scheme(32, 4))).nbytes < checkpoint.header.nbytes
+    assert plan_conversion(folder, ConvertOptions(scheme=Scheme(32, 4))).nbytes < checkpoint.header.nbytes
     with pytest.raises(pytest.fail.Exception, match="it was unpacked"):
         checkpoint.open()
 

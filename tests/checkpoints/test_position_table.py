@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
-from mlx_aimv2 import Embedder, convert, export, load
+from mlx_aimv2 import Embedder, ExportOptions, convert, export, load
 from mlx_aimv2.checkpoints.position_table import bicubic_weights, resample, table_size
 from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError
@@ -175,7 +175,7 @@ def test_a_quantized_checkpoint_is_resampled_too(tiny_vision: Path, tmp_path: Pa
 
 
 def test_an_export_keeps_it_as_well(tiny_vision: Path, tmp_path: Path) -> None:
-    options = ConvertOptions(interpolate_positions=True, image_size=84)
+    options = ExportOptions(interpolate_positions=True, image_size=84)
     folder = export(tiny_vision, tmp_path / "out", "apple", options=options)
     again = inspect(folder)
     assert table_size(again.outline, again.config) == again.config.image_size == 84

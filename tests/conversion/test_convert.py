@@ -186,13 +186,13 @@ def test_a_small_file_that_is_large_is_refused(tiny_pair, tmp_path):
     source = shutil.copytree(tiny_pair, tmp_path / "source")
     with (source / "LICENSE").open("wb") as file:
         file.truncate(2**27)
-    with pytest.raises(DamagedFileError, match="LICENSE is over 64 MB, which is no such file: take it away"):
+    with pytest.raises(DamagedFileError, match="LICENSE is over 64 MB: remove it"):
         convert(source, tmp_path / "out")
     assert list(tmp_path.iterdir()) == [source]
 
 
 def test_a_name_that_could_not_be_loaded_is_refused(tiny_pair, tmp_path):
-    with pytest.raises(InputError, match="is no valid UTF-8, and could not be loaded: choose another name"):
+    with pytest.raises(InputError, match="is not valid UTF-8, and could not be loaded: choose another name"):
         convert(tiny_pair, tmp_path / "out\udcff")
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(OutputError, match="link exists already"):
@@ -264,7 +264,7 @@ def test_nothing_but_a_checkpoint_is_replaced(tiny_vision, tmp_path, files, name
 
 def test_a_file_is_not_replaced_by_a_folder(tiny_vision, tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(ExistsError, match="out is no folder: name another"):
+    with pytest.raises(ExistsError, match="out is not a folder: name another"):
         convert(tiny_vision, tmp_path / "out", options=FORCE)
 
 
@@ -272,7 +272,7 @@ def test_the_source_is_not_replaced(tiny_pair, tmp_path):
     source = shutil.copytree(tiny_pair, tmp_path / "source")
     (tmp_path / "link").symlink_to("source")
     for target in (source, tmp_path / "link"):
-        with pytest.raises(InputError, match="is what is to be read: name another folder"):
+        with pytest.raises(InputError, match="is the source: name another folder"):
             convert(source, target, options=FORCE)
     assert isinstance(load(source)[0], Aimv2Model)
 

@@ -12,7 +12,7 @@ from drawn_world.untrained import write_checkpoint
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Aimv2VisionConfig, convert, load
-from mlx_aimv2.conversion.export import FORMATS, export
+from mlx_aimv2.conversion.export import FORMATS, ExportOptions, export
 from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import ignore
@@ -113,7 +113,7 @@ def test_one_dtype_is_written_at_one_place(checkpoint, tmp_path, variant, format
         if part in data:
             data[part] |= {"dtype": "float16", "torch_dtype": "float16"}
     (source / "config.json").write_text(json.dumps(data))
-    entry = config_of(export(source, tmp_path / "out", format, options=ConvertOptions(dtype="float32")))
+    entry = config_of(export(source, tmp_path / "out", format, options=ExportOptions(dtype="float32")))
     assert entry.pop("dtype") == entry.pop("torch_dtype") == "float32"
     assert "dtype" not in json.dumps(entry)
 
@@ -173,7 +173,7 @@ def test_the_weight_file_can_be_named(tiny_vision, checkpoint, tmp_path):
     done = run_export(source, tmp_path / "out", "--weights", "half.safetensors", "--dtype", "float16")
     assert done.returncode == 0, done.stderr
     assert config_of(tmp_path / "out")["dtype"] == "float16"
-    expected = export(source, tmp_path / "again", options=ConvertOptions(weights="half.safetensors"))
+    expected = export(source, tmp_path / "again", options=ExportOptions(weights="half.safetensors"))
     assert stored(tmp_path / "out") == stored(expected)
     assert stored(expected) != stored(export(source, tmp_path / "usual"))
 
@@ -194,25 +194,18 @@ def test_quantized_weights_are_exported_plain(checkpoint, tmp_path):
     assert all(mx.array_equal(found[name], x) for name, x in expected.items())
 
 
-@pytest.mark.parametrize(
-    ("format", "options", "message"),
-    [
-        ("onnx", {}, "format 'onnx' is not one of transformers, apple, apple-mlx, timm"),
-        ("apple", {"scheme": Scheme()}, "other programs' layouts have no place for quantized weights"),
-    ],
-)
-def test_what_cannot_be_is_refused(tiny_vision, tmp_path, format, options, message):
-    with pytest.raises(InputError, match=message):
-        export(tiny_vision, tmp_path / "out", format, options=ConvertOptions(**options))
+def test_an_unknown_format_is_refused(tiny_vision, tmp_path):
+    with pytest.raises(InputError, match="format 'onnx' is not one of transformers, apple, apple-mlx, timm"):
+        export(tiny_vision, tmp_path / "out", "onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_is_replaced_when_asked(tiny_vision, tmp_path):
     for format in ("apple", "transformers"):
-        export(tiny_vision, tmp_path / "out", format, options=ConvertOptions(force=True))
+        export(tiny_vision, tmp_path / "out", format, options=ExportOptions(force=True))
     assert inspect(tmp_path / "out").layout.name == "transformers"
-    with pytest.raises(InputError, match="is what is to be read: name another folder"):
-        export(tmp_path / "out", tmp_path / "out", options=ConvertOptions(force=True))
+    with pytest.raises(InputError, match="is the source: name another folder"):
+        export(tmp_path / "out", tmp_path / "out", options=ExportOptions(force=True))
 
 
 def test_an_existing_folder_is_refused(tiny_vision, tmp_path):

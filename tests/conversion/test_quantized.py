@@ -16,11 +16,12 @@ from mlx_aimv2 import LoadOptions, convert, load
 from mlx_aimv2.backend.device import without_cache
 from mlx_aimv2.checkpoints.files import find_weights, read_header
 from mlx_aimv2.conversion.convert import _converted
-from mlx_aimv2.conversion.options import ConvertOptions, prepare
-from mlx_aimv2.conversion.plan import RECIPES
+from mlx_aimv2.conversion.options import ConvertOptions
+from mlx_aimv2.conversion.plan import plan_conversion
 from mlx_aimv2.errors import ConfigError, InputError, NonFiniteError, OutputError
 from mlx_aimv2.events import Notice, ignore
 from mlx_aimv2.fidelity.sample_drawings import draw
+from mlx_aimv2.quantization.recipes import RECIPES
 from mlx_aimv2.quantization.scheme import VALID, Scheme
 
 SCHEMES = [
@@ -84,7 +85,7 @@ def arithmetic(scheme, weights):
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_sizes_are_what_arithmetic_says(sources, tmp_path, scheme, kind):
     options = ConvertOptions(dtype="float16", scheme=scheme)
-    planned = prepare(sources[kind], options).planned
+    planned = plan_conversion(sources[kind], options).planned
     packed = sum(np.prod(one.shape) for one in planned if one.scheme is not None)
     plain = sum(np.prod(one.shape) * one.dtype.size for one in planned if one.scheme is None)
     folder = convert(sources[kind], tmp_path / "out", options=options)
@@ -94,7 +95,7 @@ def test_sizes_are_what_arithmetic_says(sources, tmp_path, scheme, kind):
 
 
 def test_what_stays_has_its_reason(source):
-    conversion = prepare(source, ConvertOptions(scheme=Scheme()))
+    conversion = plan_conversion(source, ConvertOptions(scheme=Scheme()))
     reasons = {one.name: one.reason for one in conversion.planned if one.scheme is None}
     assert all(reasons.values())
     vision = "vision_model."
@@ -107,7 +108,7 @@ def test_what_stays_has_its_reason(source):
 
 def test_widths_that_groups_do_not_divide_are_kept_and_said(tmp_path):
     narrow = write_checkpoint(tmp_path / "narrow", TINY)
-    conversion = prepare(narrow, ConvertOptions(scheme=Scheme(group_size=64)))
+    conversion = plan_conversion(narrow, ConvertOptions(scheme=Scheme(group_size=64)))
     reasons = {one.name: one.reason for one in conversion.planned}
     name = "text_model.encoder.layers.0.attention.q_proj.weight"
     assert reasons[name] == "its width 48 is not a multiple of 64"
@@ -250,7 +251,7 @@ def test_no_tensor_is_held_when_all_is_written(source, tmp_path, packed):
     options = ConvertOptions(scheme=Scheme(bits=8))
     source = convert(source, tmp_path / "packed", options=options) if packed else source
     options = ConvertOptions(dequantize=True) if packed else options
-    plan = prepare(source, options)
+    plan = plan_conversion(source, options)
     mx.clear_cache()
     before = mx.get_active_memory()
     with without_cache():

@@ -11,7 +11,7 @@ from drawn_world.untrained import VOCABULARY, write_checkpoint
 from drawn_world.vocabulary import Vocabulary, write_vocabulary
 
 from mlx_aimv2 import Aimv2VisionConfig, convert, load
-from mlx_aimv2.conversion.export import export
+from mlx_aimv2.conversion.export import ExportOptions, export
 from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.loading import LoadOptions
 from mlx_aimv2.processing.image import NativeOptions
@@ -106,7 +106,7 @@ def test_what_is_written_here_opens_there(variant, written, variants, tmp_path):
 def test_it_opens_in_the_dtype_of_the_export(variant, stored, dtype, variants, tmp_path):
     folder = write_checkpoint(tmp_path / "x", variants[variant], "mlx", getattr(mx, stored))
     folder = convert(folder, tmp_path / "mlx")  # which writes the source's dtype
-    folder = export(folder, tmp_path / "out", options=ConvertOptions(dtype=dtype))
+    folder = export(folder, tmp_path / "out", options=ExportOptions(dtype=dtype))
     theirs, expected = opened(folder, kind_of(variant)), getattr(torch, dtype or stored)
     assert theirs.dtype == expected
     assert {x.dtype for x in theirs.state_dict().values()} == {expected}

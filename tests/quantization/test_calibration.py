@@ -8,12 +8,13 @@ import pytest
 from drawn_world.untrained import TINY, TINY_VISION, write_checkpoint
 
 from mlx_aimv2 import Embedder, LoadOptions, convert, load
-from mlx_aimv2.conversion.options import ConvertOptions, prepare
+from mlx_aimv2.conversion.options import ConvertOptions
+from mlx_aimv2.conversion.plan import plan_conversion
 from mlx_aimv2.errors import InputError, NonFiniteError
 from mlx_aimv2.events import Notice, Progress, Skipped, ignore
 from mlx_aimv2.fidelity.sample_drawings import draw
 from mlx_aimv2.models.layers import EncoderLayer
-from mlx_aimv2.quantization.calibration import IMAGES, _mix, read_images, through_layer
+from mlx_aimv2.quantization.calibration import IMAGES, _attend, read_images, through_layer
 from mlx_aimv2.quantization.scheme import Scheme
 
 WIDE = replace(TINY_VISION, hidden_size=128, intermediate_size=192, num_hidden_layers=3)
@@ -114,8 +115,8 @@ def test_a_layer_in_steps_is_the_layer():
         ("ffn", ("gate_proj", "up_proj"), (1, 9, 128)),
         ("ffn", ("down_proj",), (1, 9, 192)),
     ]
-    mixed = _mix(layer, layer.rms_norm1(tokens[0]))
-    assert mixed.shape == (1, 5, 128)
+    attended = _attend(layer, layer.rms_norm1(tokens[0]))
+    assert attended.shape == (1, 5, 128)
 
 
 def test_what_happens_is_told(sources, images, tmp_path):
@@ -172,7 +173,7 @@ def test_what_cannot_be_calibrated_is_refused(options, message):
 
 def test_calibration_without_quantization_is_refused(tmp_path):
     with pytest.raises(InputError, match="--calibrate is a way to quantize: ask for that too, with -q"):
-        prepare(tmp_path / "no-checkpoint", ConvertOptions(calibrate=("images",)))
+        plan_conversion(tmp_path / "no-checkpoint", ConvertOptions(calibrate=("images",)))
 
 
 def test_a_checkpoint_that_gives_nan_is_refused(images, tmp_path):
@@ -187,7 +188,7 @@ def test_a_checkpoint_that_gives_nan_is_refused(images, tmp_path):
 
 
 def test_a_plan_of_a_calibrated_conversion_goes_layer_by_layer(sources):
-    planned = prepare(sources["lit"], ConvertOptions(scheme=Scheme(), calibrate=("x",))).planned
+    planned = plan_conversion(sources["lit"], ConvertOptions(scheme=Scheme(), calibrate=("x",))).planned
     start = "vision_model.encoder.layers."
     numbers = [int(one.name[len(start) :].split(".")[0]) for one in planned if one.name.startswith(start)]
     assert numbers == sorted(numbers)
