@@ -18,7 +18,7 @@ from .tables import table
 from .trained_folders import check_head_is_named, has_head, is_trained_pair
 
 if TYPE_CHECKING:
-    from ..datasets.held_out import Measure
+    from ..datasets.held_out import SplitChoice
     from ..evaluation.labels import Evaluation
     from ..evaluation.metrics import ClassMetrics
     from ..evaluation.predictions import Labelled
@@ -150,20 +150,22 @@ def _with_predictions(evaluation: Evaluation, request: Request) -> Evaluation:
     return evaluation
 
 
-def _measure(request: Request) -> Measure:
-    from ..datasets.held_out import Measure
+def _measure(request: Request) -> SplitChoice:
+    from ..datasets.held_out import SplitChoice
 
-    return Measure(request.split, request.val_fraction, request.seed, request.reading)
+    return SplitChoice(request.split, request.val_fraction, request.seed, request.reading)
 
 
 def _labels(request: Request, revision: str | None, settings: LoadOptions, shown: Screen) -> Evaluation:
-    from ..datasets.held_out import measured
+    from ..datasets.held_out import choose_splits
     from ..datasets.labelled import read_dataset
     from ..evaluation.labels import evaluate_labels
     from ..models.classifier import Classifier
     from ..models.vision import Aimv2VisionModel
 
-    dataset, splits = measured(read_dataset, request.data, request.adapter_path, _measure(request), shown)
+    dataset, splits = choose_splits(
+        read_dataset, request.data, request.adapter_path, _measure(request), shown
+    )
     examples = [(each.path, each.labels) for name in splits for each in dataset.split(name)]
     choice = None
     if request.labels:
@@ -217,7 +219,7 @@ def _captions(
     request: Request, revision: str | None, settings: LoadOptions, shown: Screen
 ) -> RetrievalEvaluation:
     from ..datasets.captioned import read_captions
-    from ..datasets.held_out import measured
+    from ..datasets.held_out import choose_splits
     from ..evaluation.retrieval import evaluate_retrieval
     from ..models.classifier import Classifier
 
@@ -228,7 +230,9 @@ def _captions(
             raise InputError(
                 f"{name} is for labelled images, and {request.data} holds captions: leave it out"
             )
-    dataset, splits = measured(read_captions, request.data, request.adapter_path, _measure(request), shown)
+    dataset, splits = choose_splits(
+        read_captions, request.data, request.adapter_path, _measure(request), shown
+    )
     model, processor = _load(request, revision, settings, shown)
     if isinstance(model, Classifier):
         raise InputError(

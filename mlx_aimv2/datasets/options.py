@@ -1,4 +1,4 @@
-"""Options for reading data: what to leave out of it, and the columns of a table."""
+"""Options for reading data: columns of a table, and files to leave out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table are used; None for those with the usual names.
+    """The columns of a table to use; None for columns with the usual names.
 
     Attributes:
-        image: the path of an image.
-        label: its labels.
-        caption: its captions.
+        image: paths of images.
+        label: labels.
+        caption: captions.
     """
 
     image: str | None = None
@@ -22,13 +22,13 @@ class Columns:
 
 @dataclass(frozen=True)
 class Reading:
-    """How data is read.
+    """How to read data.
 
     Attributes:
         exclude: patterns of files and folders to leave out.
-        avoid: folders that are no data, such as the one of the run; they need not be there.
-        columns: of tables.
-        image_root: what the paths in a table are relative to; None for the folder of the table.
+        avoid: folders that do not belong to the data, such as that of the run; they need not exist.
+        columns: the columns of tables.
+        image_root: the folder that the paths in a table are relative to; None for that of the table.
     """
 
     exclude: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Which image was in which split, as plain values to keep beside what was trained."""
+"""The record of a training's splits: which image is in which split, as JSON."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .captioned import CaptionDataset
 from .labelled import Dataset
 from .rows import SPLITS
+from .splits import Item, Splits
 
 RECORD = "splits.json"
-SKIPPED = "skipped"  # images that could not be read, beside the splits
+SKIPPED = "skipped"  # key of the images that cannot be read, beside the splits
 MARKS = "files"
-TAIL = 4096  # bytes; the checksum of a PNG is in them, and the last rows of a JPEG
+TAIL = 4096  # bytes at the end of a file: they hold the checksum of a PNG, and the last rows of a JPEG
 
 
 def split_record(dataset: Dataset) -> dict[str, Any]:
-    """Plain values that JSON can hold: labels, seed, fraction, and for each split path -> names of labels.
+    """Plain values for JSON: labels, seed, fraction, and for each split the label names of each path.
 
     Paths are relative to the folder of the data, so that the record stays true when the folder is moved.
     """
@@ -37,8 +37,8 @@ def split_record(dataset: Dataset) -> dict[str, Any]:
     return record
 
 
-def data_account(dataset: Dataset | CaptionDataset) -> dict[str, Any]:
-    """What was used of some data and what was not, as plain values for JSON."""
+def data_account(dataset: Splits[Item]) -> dict[str, Any]:
+    """How many images a training used and which it skipped, as plain values for JSON."""
     return {
         "root": dataset.root,
         "images": {split: len(dataset.split(split)) for split in SPLITS},
@@ -47,25 +47,22 @@ def data_account(dataset: Dataset | CaptionDataset) -> dict[str, Any]:
     }
 
 
-def file_marks(dataset: Dataset | CaptionDataset) -> dict[str, str]:
-    """What tells each image from others, whatever it is called: by its path as in the record.
+def file_marks(dataset: Splits[Item]) -> dict[str, str]:
+    """The `file_mark` of each image, by its path as in the record.
 
     Raises:
         InputError: an image cannot be read.
     """
-    found = {}
-    for split in SPLITS:
-        for example in dataset.split(split):
-            if (mark := file_mark(example.path)) is None:
-                raise InputError(
-                    f"{example.path} cannot be read any more: put it back, or take it out of the data"
-                )
-            found[relative_path(example.path, dataset.root)] = mark
-    return found
+    marks = {}
+    for image in dataset.images():
+        if (mark := file_mark(image.path)) is None:
+            raise InputError(f"{image.path} cannot be read any more: put it back, or take it out of the data")
+        marks[relative_path(image.path, dataset.root)] = mark
+    return marks
 
 
 def file_mark(path: str) -> str | None:
-    """Size and a hash of the last bytes of a file; None where it cannot be read."""
+    """Size and a hash of the last bytes of a file, which identify a copy by another name; None if unreadable."""
     try:
         with Path(path).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -76,8 +73,8 @@ def file_mark(path: str) -> str | None:
 
 
 def relative_path(path: str, root: str) -> str:
-    """``path`` without the root it begins with."""
+    """``path`` relative to ``root``, or as it is where it lies elsewhere, as a table may have it."""
     try:
         return Path(path).relative_to(root).as_posix()
-    except ValueError:  # a table may name images anywhere
+    except ValueError:
         return path

@@ -1,10 +1,12 @@
-"""What every kind of data is read into: one row for an image, with its labels or captions, and its split."""
+"""Rows of a data set: each an image with its labels or captions, and its split."""
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -20,11 +22,11 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class Row:
-    """An image as the data names it.
+    """An image with its labels or captions, as the data names it.
 
     Attributes:
-        path: from the folder of the data, with forward slashes; or absolute.
-        labels: its labels, or its captions, none twice.
+        path: relative to the folder of the data, with forward slashes; or absolute.
+        labels: its labels, or its captions, without duplicates.
         split: "train", "val" or "test"; None where the data does not say.
         where: what messages call the row, such as `labels.csv, row 4`.
     """
@@ -37,11 +39,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """What some data holds.
+    """All rows of a data set.
 
     Attributes:
-        rows: one for an image.
-        notices: what the user should know of it, such as what was left out.
+        rows: one or more for each image.
+        notices: what the user should know, such as what is left out.
         skipped: images that cannot be used, and why.
     """
 
@@ -50,40 +52,54 @@ class Rows:
     skipped: tuple[Skipped, ...] = ()
 
 
-def check_split(row: Row, other: Row) -> None:
-    """Refuse an image that two rows put into different splits.
+def merge_rows(source: Rows, root: Path, merge: Callable[[Row, Row], Row]) -> Rows:
+    """One row for each image, sorted by path, so that the order of a disk or a table does not matter.
+
+    Args:
+        source: the rows of a data set.
+        root: the folder that their paths are relative to.
+        merge: makes one row of two rows for the same image in the same split.
 
     Raises:
-        InputError: they do.
+        InputError: an image is in two splits.
     """
-    one, two = (each.split or "train" for each in (row, other))
-    if one != two:
-        raise InputError(
-            f"{row.where}: {row.path} is in the split {one}, but in {two} too ({other.where}): keep it in one of them"
-        )
+    merged: dict[str, Row] = {}
+    for row in source.rows:
+        path = os.path.normpath(root.absolute() / row.path)
+        if (first := merged.get(path)) is None:
+            merged[path] = row
+            continue
+        split, other = row.split or "train", first.split or "train"
+        if split != other:
+            raise InputError(
+                f"{row.where}: {row.path} is in the split {split}, but in {other} too ({first.where}): keep it in one"
+                " of them"
+            )
+        merged[path] = merge(first, row)
+    return replace(source, rows=sorted(merged.values(), key=lambda row: row.path))
 
 
-def check_there(data: Path, what: str) -> None:
-    """Refuse data that does not exist; ``what`` says what to name instead.
+def check_exists(data: Path, expected: str) -> None:
+    """Refuse data that does not exist, and name what is ``expected``.
 
     Raises:
-        InputError: it does not, or its name is none.
+        InputError: the path does not exist, or is not a valid path.
     """
     try:
         data.stat()
     except (OSError, ValueError) as error:  # also too long a name, or a NUL byte in it
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{str(data)[:200]}: {reason}: name {what}") from error
+        raise InputError(f"{str(data)[:200]}: {reason}: name {expected}") from error
 
 
 def natural(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
-    """A key that sorts names with numbers as people do: `class2` before `class10`."""
+    """A sort key that puts `class2` before `class10`."""
     parts = re.split(r"([0-9]+)", name.casefold())
-    digits = [part.lstrip("0") for part in parts[1::2]]
-    parts[1::2] = digits  # a number is compared by its length first, since int() refuses very long ones
+    parts[1::2] = [digits.lstrip("0") for digits in parts[1::2]]
+    # a number is compared by its length first, since int() refuses very long numbers
     return tuple((len(part) if place % 2 else 0, part) for place, part in enumerate(parts)), name
 
 
 def label_name(name: str) -> str:
-    """A label in the one form in which equal ones are equal: file systems differ in how they write accents."""
+    """A label in Unicode form NFC, since file systems differ in how they write accents."""
     return unicodedata.normalize("NFC", name.strip())

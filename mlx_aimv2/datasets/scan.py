@@ -1,8 +1,8 @@
-"""The first pass over the images: every one is opened once, and the broken ones are left out by name."""
+"""A first pass that opens every image of a data set and leaves out those that cannot be opened."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar
@@ -14,42 +14,48 @@ from ..events import Notice, OnEvent, Progress, Skipped, ignore
 from ..messages import counted
 from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, Failed, read_ahead
-from .captioned import CaptionDataset, Captioned
-from .labelled import Dataset, Example, check_trainable
+from .labelled import Dataset, check_trainable
 from .rows import SPLITS
+from .splits import Item, Splits
 
 NAMED = 20  # images that cannot be used, before the others are only counted
-Images = TypeVar("Images", Dataset, CaptionDataset)
+STAGE = "checking images"
+Data = TypeVar("Data", bound=Splits[Item])
 
 
 def scan(
-    dataset: Images,
+    dataset: Data,
     image_processor: ImageProcessor,
     on_event: OnEvent = ignore,
     threads: int = DEFAULT_THREADS,
-) -> Images:
+) -> Data:
     """The dataset without the images that cannot be opened.
 
     Args:
         dataset: from `read_dataset` or `read_captions`.
-        image_processor: the one that training will use, with its way of decoding.
+        image_processor: the image processor of the training, with its decoder.
         on_event: gets `Skipped` for the first broken images, one for all others, and `Progress`.
         threads: images opened at once.
 
     Raises:
         InputError: a split has no image left, or a class no training image.
     """
-    examples: list[Example | Captioned] = [example for split in SPLITS for example in dataset.split(split)]
+
+    def opened(item: Item) -> np.ndarray:
+        image_processor(item.path)
+        return np.zeros((1, 1, 1), dtype=np.float32)  # in place of the pixels, which nobody needs
+
+    images = dataset.images()
     broken: dict[str, Skipped] = {}
-    on_event(Progress("checking images", 0, len(examples)))
-    with closing(read_ahead(examples, _opening(image_processor), threads)) as results:
+    on_event(Progress(STAGE, 0, len(images)))
+    with closing(read_ahead(images, opened, threads)) as results:
         for result in results:
             if isinstance(result, Failed):
-                path = examples[result.index].path
+                path = images[result.index].path
                 broken[path] = Skipped.of(path, result.error)
                 if len(broken) <= NAMED:
                     on_event(broken[path])
-            on_event(Progress("checking images", result.index + 1, len(examples)))
+            on_event(Progress(STAGE, result.index + 1, len(images)))
     for skipped in shortened(list(broken.values()), dataset.root)[NAMED:]:
         on_event(skipped)
     left = {split: tuple(x for x in dataset.split(split) if x.path not in broken) for split in SPLITS}
@@ -66,8 +72,8 @@ def scan(
     return checked
 
 
-def announce(dataset: Dataset | CaptionDataset, on_event: OnEvent) -> None:
-    """Say what was left out of some data when it was read."""
+def announce(dataset: Splits[Item], on_event: OnEvent) -> None:
+    """Report what the reading of a dataset left out, as events."""
     for notice in dataset.notices:
         on_event(Notice(notice))
     for skipped in shortened(dataset.skipped, dataset.root):
@@ -75,18 +81,8 @@ def announce(dataset: Dataset | CaptionDataset, on_event: OnEvent) -> None:
 
 
 def shortened(skipped: Sequence[Skipped], source: str) -> list[Skipped]:
-    """The first few, and one that stands for all the others."""
+    """The first 20 images, and one event for all others."""
     if len(skipped) <= NAMED + 1:
         return list(skipped)
     rest = len(skipped) - NAMED
     return [*skipped[:NAMED], Skipped(source, f"{rest:,} more images that cannot be used", rest)]
-
-
-def _opening(image_processor: ImageProcessor) -> Callable[[Example | Captioned], np.ndarray]:
-    """Opens an image as training will, and keeps nothing of it."""
-
-    def opened(example: Example | Captioned) -> np.ndarray:
-        image_processor(example.path)
-        return np.zeros((1, 1, 1), dtype=np.float32)
-
-    return opened

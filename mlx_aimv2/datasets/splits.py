@@ -1,4 +1,4 @@
-"""Which images are held out for validation: stratified, and the same on every machine."""
+"""Train, val and test splits of a data set, and the choice of the images held out for validation."""
 
 from __future__ import annotations
 
@@ -6,16 +6,71 @@ import hashlib
 import math
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
 
 from ..errors import InputError
-from .rows import SPLITS, Row
+from ..events import Skipped
+from .rows import SPLITS, Row, Rows
 
-NO_LABEL = -1  # images without any label are a class of their own here
+NO_LABEL = -1  # the class of images without any label
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image of a data set."""
+
+    path: str
+
+
+T = TypeVar("T", bound=Item)
+T_co = TypeVar("T_co", bound=Item, covariant=True)
+
+
+@dataclass(frozen=True)
+class Splits(Generic[T_co]):
+    """Images with labels or captions, in three splits.
+
+    Attributes:
+        train: images for training.
+        val: images for validation during training; may be empty.
+        test: images for evaluation after training; may be empty.
+        root: the folder that the paths of a split record are relative to.
+        val_fraction: the share of each class that is held out; None where the data has its own split.
+        seed: chooses the images held out.
+        notices: what the user should know about the data.
+        skipped: images that cannot be used, and why. Images that cannot be opened are found by `scan`.
+    """
+
+    train: tuple[T_co, ...]
+    val: tuple[T_co, ...] = ()
+    test: tuple[T_co, ...] = ()
+    root: str = "."
+    val_fraction: float | None = None
+    seed: int = 0
+    notices: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+    def split(self, name: str) -> tuple[T_co, ...]:
+        """The images of "train", "val" or "test".
+
+        Raises:
+            InputError: the name is another.
+        """
+        if name not in SPLITS:
+            raise InputError(f"there is no split {name!r}: choose among {', '.join(SPLITS)}")
+        images: tuple[T_co, ...] = getattr(self, name)
+        return images
+
+    def images(self) -> tuple[T_co, ...]:
+        """The images of all splits."""
+        return self.train + self.val + self.test
 
 
 def check_fraction(val_fraction: float) -> None:
-    """Refuse a fraction that is none.
+    """Check the share of images to hold out.
 
     Raises:
         InputError: it is not a number from 0 to below 1.
@@ -28,49 +83,67 @@ def check_fraction(val_fraction: float) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """Refuse a seed that no generator takes.
+    """Check the seed of a random choice.
 
     Raises:
-        InputError: it is no whole number, or negative.
+        InputError: it is not a whole number, or negative.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed is {seed!r}, but has to be a whole number of at least 0")
 
 
-def by_split(
-    rows: Sequence[Row], labels: Callable[[Row], tuple[int, ...]], val_fraction: float, seed: int
-) -> tuple[dict[str, list[Row]], float | None]:
-    """Rows by their split, those for validation chosen where the data names none; and the fraction, if so.
+def check_training(source: Rows, data: Path) -> None:
+    """Check that a data set has rows for training.
+
+    Raises:
+        InputError: it has none.
+    """
+    if not any(row.split in (None, "train") for row in source.rows):
+        raise InputError(f"{data} holds no images for training: none of its rows is in the split train")
+
+
+def split_rows(
+    source: Rows,
+    root: Path,
+    make: Callable[[Row], T],
+    classes: Callable[[T], tuple[int, ...]],
+    val_fraction: float,
+    seed: int,
+) -> Splits[T]:
+    """Put rows into their splits, and hold images out for validation where no row names the split val.
 
     Args:
-        rows: one for each image.
-        labels: the numbers of a row's labels, of each of which a part is held out.
-        val_fraction: that part.
-        seed: what chooses it.
+        source: one row for each image.
+        root: the folder that their paths are relative to.
+        make: the image of a row.
+        classes: the label numbers of an image; of each label a share is held out.
+        val_fraction: that share.
+        seed: chooses the images.
     """
-    given = any(row.split == "val" for row in rows)
-    found: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    for row in rows:
-        found[row.split or "train"].append(row)
-    if not given:
-        out = held_out({row.path: labels(row) for row in found["train"]}, val_fraction, seed)
-        found["val"] = [row for row in found["train"] if row.path in out]
-        found["train"] = [row for row in found["train"] if row.path not in out]
-    return found, None if given else val_fraction
+    rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    for row in source.rows:
+        rows[row.split or "train"].append(row)
+    fraction = None if rows["val"] else val_fraction
+    if fraction is not None:
+        val = held_out({row.path: classes(make(row)) for row in rows["train"]}, fraction, seed)
+        rows["val"] = [row for row in rows["train"] if row.path in val]
+        rows["train"] = [row for row in rows["train"] if row.path not in val]
+    train, validation, test = (tuple(map(make, rows[split])) for split in SPLITS)
+    return Splits(train, validation, test, str(root), fraction, seed, source.notices, source.skipped)
 
 
 def held_out(labels: Mapping[str, tuple[int, ...]], fraction: float, seed: int) -> set[str]:
-    """The images to validate with: about ``fraction`` of every class, and of each with two or more at least one.
+    """Choose images for validation: about ``fraction`` of each class, at least one of each class with two or more.
 
-    Within a class they are chosen by a hash of seed and path, so neither the order of files nor the folder above
-    them matters, and images that are added later leave most others where they were. Images with several labels
-    are dealt out class by class, the rarest first (Sechidis et al. 2011, "On the Stratification of Multi-Label
-    Data"), and none leaves a class without training images.
+    A hash of seed and path orders the images of a class, so neither the order of files nor the folder above them
+    matters, and images that are added later leave most others in their split. Images with several labels are
+    distributed class by class, the rarest first (Sechidis et al. 2011, "On the Stratification of Multi-Label Data"),
+    and each class keeps a training image.
 
     Args:
-        labels: path from the folder of the data -> the numbers of its labels.
-        fraction: of every class, from 0 to below 1.
-        seed: another one gives another choice.
+        labels: the label numbers of each path, which is relative to the folder of the data.
+        fraction: of each class, from 0 to below 1.
+        seed: changes the choice.
     """
     if fraction == 0:
         return set()

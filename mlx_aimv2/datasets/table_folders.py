@@ -1,4 +1,4 @@
-"""Folders of data with tables in them: one for each split, or `metadata.csv` as Hugging Face's imagefolder has it."""
+"""Tables in a data folder: one for each split, or `metadata.csv` as in Hugging Face's imagefolder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from ..errors import InputError
 from ..messages import counted
 from .options import Reading
 from .rows import SPLIT_NAMES, Row, Rows
-from .tables import IN_FOLDERS, read_table, split_tables
+from .table_formats import TABLE_ENDINGS
+from .tables import read_table
 from .tree import Tree, parent
 
 METADATA = "metadata"
-BY_NAME = IN_FOLDERS | {".json"}  # endings of tables that are called after a split, or `metadata`
+NAMED_ENDINGS = TABLE_ENDINGS | {".json"}  # of tables that are named after a split, or `metadata`
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Tables:
     """The tables that belong to a folder.
 
     Attributes:
-        files: their paths from the folder of the data, and the split of the rows of each.
-        by_split: whether each is called after its split, and stands for all of the data.
+        files: their paths relative to the data folder, each with the split of its rows.
+        by_split: whether each is named after its split, so that together they are all of the data.
     """
 
     files: tuple[tuple[str, str | None], ...] = ()
@@ -30,30 +31,29 @@ class Tables:
 
 
 def tables_of(tree: Tree) -> Tables:
-    """The tables that belong to a folder, by their names; none where it has no such.
+    """The tables that belong to a data folder, if there are any.
 
     These are `train.csv` and those beside it; or `metadata.csv` below `train/` and the folders beside it, or the only
-    table in such a folder; or `metadata.csv` in the folder itself.
+    table in such a folder; or `metadata.csv` in the data folder itself.
 
     Raises:
-        InputError: two tables stand for the same images, or a split has none.
+        InputError: two tables name the same images, or a split has no table.
     """
-    named = split_tables([tree.root / path for path in _tables(tree, "")])
-    if named:
-        return Tables(tuple((file.name, split) for split, file in named.items()), by_split=True)
-    folders = tree.split_folders()
-    found = {folder: _in_split(tree, folder) for folder in folders}
-    if any(found.values()) and "train" in folders.values():
-        for folder, tables in found.items():
-            if not tables and (tree.below(folder) or folders[folder] == "train"):
-                other = next(tables[0] for tables in found.values() if tables)
+    if named := _split_tables(tree):
+        return Tables(tuple((path, split) for split, path in named.items()), by_split=True)
+    splits = tree.split_folders()
+    tables = {folder: _in_split(tree, folder) for folder in splits}
+    if any(tables.values()) and "train" in splits.values():
+        for folder, split in splits.items():
+            if not tables[folder] and (tree.below(folder) or split == "train"):
+                other = next(paths[0] for paths in tables.values() if paths)
                 raise InputError(f"{tree.root} holds {other}, but {folder}/ has no such table: add one")
-        return Tables(tuple((path, folders[folder]) for folder, tables in found.items() for path in tables))
+        return Tables(tuple((path, splits[folder]) for folder, paths in tables.items() for path in paths))
     return Tables(tuple((path, None) for path in _metadata(tree, "")))
 
 
 def read_tables(tree: Tree, tables: Tables, value: str, reading: Reading) -> Rows:
-    """The rows of the tables of a folder; images that no row names are counted.
+    """The rows of the tables of a data folder; a notice counts the images that no row names.
 
     Raises:
         InputError: see `read_table`.
@@ -61,9 +61,9 @@ def read_tables(tree: Tree, tables: Tables, value: str, reading: Reading) -> Row
     rows: list[Row] = []
     notices: list[str] = []
     for path, split in tables.files:
-        part = read_table(tree.root / path, split, value, reading, tree.root)
-        rows += part.rows
-        notices += part.notices
+        table = read_table(tree.root / path, split, value, reading, tree.root)
+        rows += table.rows
+        notices += table.notices
     if all(split is None for _, split in tables.files):
         rows = _by_folder(rows)
     known = {row.path for row in rows}
@@ -74,7 +74,7 @@ def read_tables(tree: Tree, tables: Tables, value: str, reading: Reading) -> Row
 
 
 def _by_folder(rows: list[Row]) -> list[Row]:
-    """Rows in the split of the folder that their image lies in, where all that name none lie in such folders."""
+    """Rows in the split of their image's folder, if every row without a split lies in such a folder."""
     splits = [row.split or SPLIT_NAMES.get(row.path.partition("/")[0].lower()) for row in rows]
     if None in splits or "train" not in splits:
         return rows
@@ -82,7 +82,25 @@ def _by_folder(rows: list[Row]) -> list[Row]:
 
 
 def _tables(tree: Tree, folder: str) -> list[str]:
-    return [path for path in tree.others if parent(path) == folder and _ending(path) in BY_NAME]
+    return [path for path in tree.others if parent(path) == folder and _ending(path) in NAMED_ENDINGS]
+
+
+def _split_tables(tree: Tree) -> dict[str, str]:
+    """The tables in the data folder that are named after a split.
+
+    Raises:
+        InputError: there are two for a split, or none for training.
+    """
+    tables: dict[str, str] = {}
+    for path in _tables(tree, ""):
+        split = SPLIT_NAMES.get(PurePosixPath(path).stem.lower())
+        if split in tables:
+            raise InputError(f"{tree.root} holds both {tables[split]} and {path}: keep one of them")
+        if split is not None:
+            tables[split] = path
+    if tables and "train" not in tables:
+        raise InputError(f"{tree.root} holds {next(iter(tables.values()))} but no train.csv or train.jsonl")
+    return tables
 
 
 def _metadata(tree: Tree, folder: str) -> list[str]:
@@ -91,32 +109,33 @@ def _metadata(tree: Tree, folder: str) -> list[str]:
     Raises:
         InputError: there are two.
     """
-    found = [path for path in _tables(tree, folder) if PurePosixPath(path).stem.lower() == METADATA]
-    if len(found) > 1:
-        raise InputError(f"{tree.root} holds both {found[0]} and {found[1]}: keep one of them")
-    return found
+    tables = [path for path in _tables(tree, folder) if PurePosixPath(path).stem.lower() == METADATA]
+    if len(tables) > 1:
+        raise InputError(f"{tree.root} holds both {tables[0]} and {tables[1]}: keep one of them")
+    return tables
 
 
 def _in_split(tree: Tree, split: str) -> list[str]:
-    """The tables of one split."""
+    """The tables in the folder of a split."""
     folders = [split, *(path for path in tree.folders if path.startswith(f"{split}/"))]
-    found = [path for folder in folders for path in _metadata(tree, folder)]
-    only = [path for path in _tables(tree, split) if _ending(path) in IN_FOLDERS]
-    return found or (only if len(only) == 1 and not tree.subfolders(split) else [])
+    if metadata := [path for folder in folders for path in _metadata(tree, folder)]:
+        return metadata
+    tables = [path for path in _tables(tree, split) if _ending(path) in TABLE_ENDINGS]
+    return tables if len(tables) == 1 and not tree.subfolders(split) else []
 
 
 def check_other_tables(tree: Tree, what: str) -> None:
-    """Refuse a table in the folder itself whose name does not say whether it belongs to the data.
+    """Refuse a table in the data folder whose name does not say whether it belongs to the data.
 
     Args:
-        tree: of the data.
-        what: it may hold, such as labels.
+        tree: the data folder.
+        what: what the table may hold, such as labels.
 
     Raises:
-        InputError: there is one.
+        InputError: there is such a table.
     """
     for path in tree.others:
-        if not parent(path) and _ending(path) in IN_FOLDERS:
+        if not parent(path) and _ending(path) in TABLE_ENDINGS:
             folders = tree.subfolders()
             beside = f" beside the folder {folders[0]}" if folders else ""
             raise InputError(

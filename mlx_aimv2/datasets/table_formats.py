@@ -1,4 +1,4 @@
-"""Tables as records: delimited text, JSON lines, JSON and Parquet, each row with the names of its columns."""
+"""Readers of table formats: CSV and its relatives, JSON lines, JSON (also of COCO and Karpathy), Parquet."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import InputError, MissingExtraError
 from ..storage.stand_ins import check_stand_in
 from ..storage.text_files import read_lines, read_text
-from .columns import CAPTION, IMAGE, LABEL, NoColumnError, check_places, places_of
-from .json_datasets import json_records
+from .columns import ABSENT, CAPTION, IMAGE, LABEL, SPLIT, NoColumnError, column_places
 from .options import Columns
 
 DELIMITERS = ",\t;|"
-SEPARATOR_ROW = re.compile(r'"?sep=(.)"?[\r\n]')  # what Excel writes in front
-LONGEST_ROW = 1_000_000  # characters; beyond it a quote was left open, or it is no table
+SEPARATOR_ROW = re.compile(r'"?sep=(.)"?[\r\n]')  # the first line of a file from Excel
+LONGEST_ROW = 1_000_000  # characters; a longer row has an open quote, or the file is not a table
 EXAMPLES = {LABEL: "cat", CAPTION: "a cat on a sofa"}
+KARPATHY_SPLITS = {"restval": "train"}  # further names of splits in Karpathy's files
 
 Fields = Iterator[tuple[str, Mapping[str, Any]]]  # what messages call the row, and its values by use
+Objects = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is read of a table.
+    """What to read from a table.
 
     Attributes:
         value: `LABEL` or `CAPTION`.
-        columns: those that were chosen.
+        columns: the columns that the user chose.
         name: what messages call the table.
     """
 
@@ -45,7 +46,7 @@ def delimited(file: Path, wanted: Wanted) -> Fields:
     """The rows of a file with a header and one delimiter, such as CSV.
 
     Raises:
-        InputError: it is no such file, or a row has more fields than the header.
+        InputError: the file is not valid, or a row has more fields than the header.
     """
     name, text = wanted.name, read_text(file)
     start = SEPARATOR_ROW.match(text)
@@ -68,7 +69,7 @@ def delimited(file: Path, wanted: Wanted) -> Fields:
 
 
 def _header(name: str, text: str, delimiters: str, wanted: Wanted) -> tuple[str, dict[str, int], int]:
-    """The delimiter, the place of each column that is used, and how many there are."""
+    """The delimiter, the places of the columns to use, and how many columns there are."""
     problem: InputError | None = None
     most = 0
     for delimiter in delimiters:
@@ -78,11 +79,12 @@ def _header(name: str, text: str, delimiters: str, wanted: Wanted) -> tuple[str,
             continue
         names = [cell.strip() for cell in cells]
         try:
-            places = places_of(name, names, wanted.value, wanted.columns)
-            check_places(name, places, names, wanted.value)
+            places = column_places(name, names, wanted.value, wanted.columns)
             return delimiter, places, len(cells)
         except InputError as error:
-            if len(names) > most:  # what splits the row is the delimiter, and what it lacks the mistake
+            if (
+                len(names) > most
+            ):  # the delimiter is the one that splits the row; the error is about its columns
                 problem, most = error, len(names)
     raise problem or NoColumnError(f"{name}: no header: begin with path,{wanted.value}")
 
@@ -91,7 +93,7 @@ def json_lines(file: Path, wanted: Wanted) -> Fields:
     """The rows of a file with one JSON object per line.
 
     Raises:
-        InputError: it is no such file.
+        InputError: a line is not valid.
     """
     for number, line in enumerate(read_lines(file), 1):
         where = f"{wanted.name}, row {number}"
@@ -107,10 +109,10 @@ def json_lines(file: Path, wanted: Wanted) -> Fields:
 
 
 def json_file(file: Path, wanted: Wanted) -> Fields:
-    """The rows of a JSON file: a list of objects, or one of the forms of `json_records`.
+    """The rows of a JSON file: a list of objects, COCO's captions, or Karpathy's splits of them.
 
     Raises:
-        InputError: it is no such file.
+        InputError: the file is not valid, or has another form.
     """
     try:
         data = json.loads(read_text(file))
@@ -123,15 +125,15 @@ def json_file(file: Path, wanted: Wanted) -> Fields:
             where = f"{wanted.name}, row {number}"
             yield where, _fields(where, record, wanted)
     else:
-        yield from json_records(wanted.name, data, wanted.value)
+        yield from _json_dataset(wanted, data)
 
 
 def parquet(file: Path, wanted: Wanted) -> Fields:
     """The rows of a Parquet file.
 
     Raises:
-        MissingExtraError: the package that reads it is not installed.
-        InputError: it is no such file, or holds the images themselves.
+        MissingExtraError: pyarrow is not installed.
+        InputError: the file is not valid, or contains the images themselves.
     """
     check_stand_in(file, InputError)
     try:
@@ -142,8 +144,7 @@ def parquet(file: Path, wanted: Wanted) -> Fields:
     try:
         with files.ParquetFile(file) as table:
             names = table.schema_arrow.names
-            places = places_of(wanted.name, names, wanted.value, wanted.columns)
-            check_places(wanted.name, places, names, wanted.value)
+            places = column_places(wanted.name, names, wanted.value, wanted.columns)
             kind = table.schema_arrow.field(places[IMAGE]).type
             if (
                 arrow.types.is_struct(kind)
@@ -171,9 +172,56 @@ def _fields(where: str, record: object, wanted: Wanted) -> dict[str, Any]:
         example = json.dumps({"path": "a.jpg", wanted.value: EXAMPLES[wanted.value]})
         raise InputError(f"{where}: has to be an object such as {example}")
     names, values = list(record), list(record.values())
-    places = places_of(where, names, wanted.value, wanted.columns)
-    check_places(where, places, names, wanted.value)
+    places = column_places(where, names, wanted.value, wanted.columns)
     return {use: values[place] for use, place in places.items()}
+
+
+def _json_dataset(wanted: Wanted, data: object) -> Fields:
+    """A row for each image of COCO's captions, or of Karpathy's splits."""
+    name = wanted.name
+    images, annotations = (
+        data.get(key) if isinstance(data, dict) else None for key in ("images", "annotations")
+    )
+    if _are_objects(images) and _are_objects(annotations):
+        rows = list(_coco(name, images, annotations))
+    elif _are_objects(images) and all(_are_objects(image.get("sentences")) for image in images):
+        rows = list(_karpathy(name, images))
+    else:
+        raise InputError(
+            f"{name} is no list of objects, and none of COCO's or Karpathy's files with captions: write an object for"
+            f" each image, with path and {wanted.value}"
+        )
+    if wanted.value != CAPTION:
+        raise NoColumnError(f"{name} holds captions and no labels: use --task contrastive")
+    yield from rows
+
+
+def _coco(name: str, images: Objects, annotations: Objects) -> Fields:
+    captions: dict[Any, list[Any]] = {}
+    for number, each in enumerate(annotations, 1):
+        if CAPTION not in each or "image_id" not in each:
+            raise InputError(
+                f"{name}, annotation {number}: no caption: of COCO's files only captions_*.json are read; for labels,"
+                " write a table with path and label (several separated by ;)"
+            )
+        captions.setdefault(each["image_id"], []).append(each[CAPTION])
+    for image in images:
+        where = f"{name}, image {image.get('id')}"
+        yield where, {IMAGE: image.get("file_name"), CAPTION: captions.get(image.get("id"), ABSENT)}
+
+
+def _karpathy(name: str, images: Objects) -> Fields:
+    for number, image in enumerate(images, 1):
+        folder, file = image.get("filepath"), image.get("filename")
+        path = f"{folder}/{file}" if folder and file else file
+        split = image.get(SPLIT)
+        texts = [sentence.get("raw") for sentence in image["sentences"]]
+        split = KARPATHY_SPLITS.get(str(split), split)
+        yield f"{name}, image {number}", {IMAGE: path, CAPTION: texts, SPLIT: split}
+
+
+def _are_objects(values: object) -> TypeGuard[Objects]:
+    return isinstance(values, list) and bool(values) and all(isinstance(value, dict) for value in values)
 
 
 READERS: dict[str, Callable[[Path, Wanted], Fields]] = {
@@ -187,3 +235,4 @@ READERS: dict[str, Callable[[Path, Wanted], Fields]] = {
     ".psv": delimited,
     ".txt": delimited,
 }
+TABLE_ENDINGS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})  # files that can only be tables

@@ -1,4 +1,4 @@
-"""Data in tables: each row an image with labels or captions, whatever the format of the file."""
+"""Tables of images with labels or captions: their paths are located and their cells checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from .rows import SPLIT_NAMES, Row, Rows, label_name
 from .table_formats import READERS, Wanted
 from .unsupported import hint
 
-IN_FOLDERS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})  # tables wherever they lie
 LABEL_SEPARATOR = ";"
 CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
@@ -33,18 +32,18 @@ def read_table(
     reading: Reading | None = None,
     root: Path | None = None,
 ) -> Rows:
-    """The rows of a table, without those that are excluded.
+    """Read a table, without the rows that are excluded.
 
     Args:
-        file: ends as one of `READERS`.
-        split: of rows that do not name theirs.
-        value: what is read of each image: `LABEL` or `CAPTION`.
-        reading: which columns to use, and what their paths are relative to.
-        root: the folder that the paths of the rows will be relative to; None for the one of the file.
+        file: a file with an ending of `READERS`.
+        split: the split of rows without one.
+        value: `LABEL` or `CAPTION`.
+        reading: which columns to use, and the folder that paths are relative to.
+        root: the folder that the paths of the rows will be relative to; None for that of the file.
 
     Raises:
-        InputError: the file cannot be read as such a table, has no rows, a row lacks its path or value, or none of
-            its images exists. Rows are counted from 1, the header of a CSV file being the first.
+        InputError: the file is not a table, has no rows, a row lacks its path or value, or no image exists. Messages
+            count rows from 1, which is the header of a CSV file.
     """
     reading = reading or Reading()
     reader = READERS.get(file.suffix.lower())
@@ -72,16 +71,16 @@ def read_table(
     return Rows(kept, tuple(notices))
 
 
-def names_captions(file: Path, reading: Reading, optional: bool = False) -> bool:
+def has_caption_column(file: Path, reading: Reading, labels_optional: bool = False) -> bool:
     """Whether a table has a column for captions, and none for labels.
 
     Args:
         file: the table.
         reading: which columns to use.
-        optional: whether the labels may come from elsewhere.
+        labels_optional: whether the labels may come from elsewhere.
 
     Raises:
-        InputError: it has neither.
+        InputError: it has neither, and ``labels_optional`` is false.
     """
     reader = READERS.get(file.suffix.lower())
     if reader is None or reading.columns.label:
@@ -93,42 +92,36 @@ def names_captions(file: Path, reading: Reading, optional: bool = False) -> bool
             return value == CAPTION
         except NoColumnError as error:
             problems.append(str(error))
-        except InputError:  # whoever reads it will say so
+        except InputError:  # the function that reads the table reports it
             return False
-    if optional:
+    if labels_optional:
         return False
     raise InputError(f"{problems[0]}; for captions, caption or --caption-column")
 
 
 def _located(file: Path, rows: list[Row], image_root: str | None, root: Path) -> tuple[list[Row], int]:
-    """The rows with paths from ``root``, and how many of their files are not there.
+    """The rows with paths relative to ``root``, and the number of files that do not exist.
 
     Raises:
-        InputError: not one is.
+        InputError: no file exists.
     """
     bases = [Path(image_root).expanduser()] if image_root is not None else _bases(file)
     for base in bases:
-        found = [_existing(base, row.path) for row in rows]
-        if any(found):
+        existing = [_existing(base, row.path) for row in rows]
+        if any(existing):
             break
     else:
         raise InputError(_none_exists(file, rows, image_root))
-    paths = [path or row.path for path, row in zip(found, rows, strict=True)]
-    if image_root is None or base.absolute().is_relative_to(root):
-        paths = [_from(root, base, path) for path in paths]
-    else:  # they do not go with the table
-        paths = [os.path.normpath(base.absolute() / path) for path in paths]
-    return [replace(row, path=path) for path, row in zip(paths, rows, strict=True)], found.count(None)
-
-
-def _from(root: Path, base: Path, path: str) -> str:
-    """A path from ``base`` as one from ``root``."""
-    above = os.path.relpath(base.absolute(), root)
-    return os.path.normpath(Path(above, path)).removeprefix(str(root) + os.sep)
+    is_outside = image_root is not None and not base.absolute().is_relative_to(root)
+    start = base.absolute() if is_outside else Path(os.path.relpath(base.absolute(), root))
+    paths = [os.path.normpath(start / (path or row.path)) for path, row in zip(existing, rows, strict=True)]
+    if not is_outside:
+        paths = [path.removeprefix(str(root) + os.sep) for path in paths]
+    return [replace(row, path=path) for path, row in zip(paths, rows, strict=True)], existing.count(None)
 
 
 def _bases(file: Path) -> list[Path]:
-    """What the paths in a table may be relative to: its folder, or else where other programs put the images."""
+    """The folders that paths may be relative to: that of the table, then those where other programs put images."""
     folders = [file.parent, *(file.parent / name for name in ("images", file.stem, f"{file.stem}_images"))]
     if file.stem.startswith("captions_"):
         name = file.stem.removeprefix("captions_")
@@ -140,9 +133,9 @@ def _bases(file: Path) -> list[Path]:
 
 
 def _existing(base: Path, path: str) -> str | None:
-    """The path of a row, if there is such a file.
+    """The path of a row as the file is called; None if it does not exist.
 
-    Tables of Windows have backslashes in paths, and systems differ in how they write accents.
+    Tables from Windows have backslashes in paths, and systems differ in how they write accents.
     """
     names = (path, path.replace("\\", "/"), *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
     return next((name for name in dict.fromkeys(names) if _exists(base / name)), None)
@@ -186,7 +179,7 @@ def _row(where: str, values: Mapping[str, Any], split: str | None, value: str) -
 
 
 def _labels(where: str, value: object) -> tuple[str, ...]:
-    """The labels in a cell: one, several separated by `;`, or a JSON list, which alone may be empty."""
+    """The labels in a cell: one, several separated by `;`, or a JSON list, which may be empty."""
     listed = _parsed_list(value)
     if listed is None:
         listed = [x for x in value.split(LABEL_SEPARATOR) if x.strip()] if isinstance(value, str) else [value]
@@ -204,10 +197,10 @@ def _captions(where: str, value: object) -> tuple[str, ...]:
 
 
 def caption_text(where: str, value: object) -> str:
-    """A caption with one space between its words.
+    """A caption with one space between words.
 
     Raises:
-        InputError: it is no text, empty, or holds a control character.
+        InputError: it is not a text, is empty, or contains a control character.
     """
     caption = _clean(where, "caption", " ".join(value.split()) if isinstance(value, str) else value)
     if not caption:
@@ -240,24 +233,3 @@ def _clean(where: str, what: str, value: object) -> str:
     if CONTROL.search(value):
         raise InputError(f"{where}: the {what} {value[:40]!a} holds a control character")
     return value
-
-
-def split_tables(tables: Iterable[Path]) -> dict[str, Path]:
-    """The tables that are called after a split.
-
-    Raises:
-        InputError: two of them stand for the same split, or there is none for training.
-    """
-    found: dict[str, Path] = {}
-    for file in tables:
-        split = SPLIT_NAMES.get(file.stem.lower())
-        if split in found:
-            raise InputError(
-                f"{file.parent} holds both {found[split].name} and {file.name}: keep one of them"
-            )
-        if split is not None:
-            found[split] = file
-    if found and "train" not in found:
-        file = next(iter(found.values()))
-        raise InputError(f"{file.parent} holds {file.name} but no train.csv or train.jsonl")
-    return found

@@ -1,4 +1,4 @@
-"""The folder of some data: its images, its folders, and what is left out of it."""
+"""The images, folders and tables below a data folder, and the layouts of folders that are not supported."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from ..sources.folder_scan import Rules, identity, scan_folder
 from ..sources.ignored import LeftOut
 from .options import Reading
 from .rows import SPLIT_NAMES, natural
+from .table_formats import TABLE_ENDINGS
+from .unsupported import BOXES, ENDINGS, LISTED, SAVED, hint
+
+PARQUET_SHARD = "-of-"  # in the name of a part, such as train-00000-of-00008.parquet
 
 
 @dataclass(frozen=True)
 class Tree:
-    """Everything below the folder of some data; paths are relative to it, with forward slashes.
+    """Everything below a data folder; paths are relative to it, with forward slashes.
 
     Attributes:
-        root: the folder.
-        images: in order; a folder that cannot be read stands for itself, so that opening it names the reason.
-        folders: all that were searched.
-        others: files with the endings that were asked for.
-        left_out: the rest.
+        root: the data folder.
+        images: in order. A folder that cannot be read counts as an image, so that opening it names the reason.
+        folders: all folders.
+        others: tables, and files that show a layout.
+        left_out: all other files and folders.
     """
 
     root: Path
@@ -36,52 +40,81 @@ class Tree:
     left_out: LeftOut
 
     def subfolders(self, folder: str = "") -> list[str]:
-        """The folders in a folder, in their natural order."""
-        found = [path for path in self.folders if parent(path) == folder]
-        return sorted(found, key=lambda path: natural(name(path)))
+        """The folders directly in a folder, in natural order."""
+        inside = [path for path in self.folders if parent(path) == folder]
+        return sorted(inside, key=lambda path: natural(name(path)))
 
     def split_folders(self) -> dict[str, str]:
-        """The folders of the data that are called like a split, and which."""
+        """The top folders that are named after a split, and the split of each."""
         return {path: SPLIT_NAMES[path.lower()] for path in self.subfolders() if path.lower() in SPLIT_NAMES}
 
     def below(self, folder: str) -> list[str]:
-        """The images below a folder."""
+        """The images at any depth below a folder."""
         return [path for path in self.images if path == folder or path.startswith(f"{folder}/")]
 
+    def loose(self, folder: str = "") -> list[str]:
+        """The images directly in a folder."""
+        return [path for path in self.images if parent(path) == folder and path not in self.folders]
+
     def notice(self, used: Iterable[str] = ()) -> tuple[str, ...]:
-        """What was left out, in words; of `others` all but those that are used."""
-        left_out = self._all_but(used)
+        """A notice of the files that are left out, which are all `others` but ``used``; none if there are none."""
+        left_out = self._all_left_out(used)
         return (f"left out {left_out.words()}",) if left_out else ()
 
-    def only(self) -> str:
-        """What there is in place of images, as the end of a message."""
-        return f": it holds {self._all_but().words() or 'nothing'}"
+    def instead(self) -> str:
+        """What the folder holds in place of images, and how to convert it, as the end of a message."""
+        advice = f": {hint}" if (hint := self.conversion_hint()) else ""
+        return f": it holds {self._all_left_out().words() or 'nothing'}{advice}"
 
-    def _all_but(self, used: Iterable[str] = ()) -> LeftOut:
+    def _all_left_out(self, used: Iterable[str] = ()) -> LeftOut:
         unused = Counter((kind_of(ending_of(path)), ending_of(path)) for path in {*self.others} - {*used})
         return self.left_out + LeftOut(dict(unused))
 
-    def loose(self, folder: str = "") -> list[str]:
-        """The images in a folder that lie in none of its folders."""
-        return [path for path in self.images if parent(path) == folder and path not in self.folders]
+    def unsupported_layout(self, folder: str = "") -> str | None:
+        """The layout of a folder if it is not supported, and how to convert it; None for any other."""
+        folders = {name(path).lower(): path for path in self.subfolders(folder)}
+        files = {name(path).lower() for path in self.others if parent(path) == folder}
+        if {"dataset_info.json", "dataset_dict.json"} & files:
+            return f"holds {SAVED}"
+        if "data.mdb" in files:
+            return f"is an LMDB database, which is not read: {LISTED}"
+        if {"jpegimages", "annotations"} <= set(folders):
+            return f"is laid out like Pascal VOC: {BOXES}"
+        if annotations := folders.get("annotations"):
+            captions = [path for path in self.others if path.startswith(f"{annotations}/")]
+            for path in captions:
+                if name(path).startswith("captions_") and path.endswith(".json"):
+                    return f"is laid out like COCO: name the file of captions, {self.root / path}"
+            if not self.below(annotations):
+                return f"is laid out like COCO: {BOXES}"
+        if {"images", "labels"} <= set(folders) and not self.below(folders["labels"]):
+            return f"is laid out like YOLO: {BOXES}"
+        return None
+
+    def conversion_hint(self) -> str | None:
+        """How to convert the first file of a known kind; None if there is none."""
+        for path in self.others:
+            if PARQUET_SHARD in path and path.lower().endswith(".parquet"):
+                return f"{name(path)} is a part of a data set with the images in it: {LISTED}"
+        hints = ((path, hint(Path(path))) for path in self.others)
+        return next((f"{name(path)}: {advice}" for path, advice in hints if advice), None)
 
 
-def read_tree(root: Path, reading: Reading, also: frozenset[str] = frozenset()) -> Tree:
-    """Search a folder of data.
+def read_tree(root: Path, reading: Reading) -> Tree:
+    """Search a data folder.
 
     Args:
         root: the folder.
         reading: what to leave out.
-        also: endings of further files to find.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the folder cannot be read.
     """
     avoid = []
     for path in reading.avoid:
         with contextlib.suppress(OSError):
             avoid.append(identity(path))
-    scan = scan_folder(root, Rules(reading.exclude, also, frozenset(avoid)))
+    scan = scan_folder(root, Rules(reading.exclude, TABLE_ENDINGS | ENDINGS, frozenset(avoid)))
     for path, reason in scan.unreadable:
         if Path(path) == root:
             raise InputError(f"{root} cannot be read: {reason}")
@@ -93,10 +126,10 @@ def read_tree(root: Path, reading: Reading, also: frozenset[str] = frozenset()) 
 
 
 def parent(path: str) -> str:
-    """The folder of a path; empty for the one of the data."""
+    """The folder of a path; empty for the data folder."""
     return path.rpartition("/")[0]
 
 
 def name(path: str) -> str:
-    """The last part of a path."""
+    """The last component of a path."""
     return path.rpartition("/")[2]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mlx_aimv2.datasets.captioned import read_captions
-from mlx_aimv2.datasets.held_out import Measure, measured
+from mlx_aimv2.datasets.held_out import SplitChoice, choose_splits
 from mlx_aimv2.datasets.labelled import read_dataset
 from mlx_aimv2.datasets.record import file_mark, file_marks, split_record
 from mlx_aimv2.errors import InputError
@@ -36,7 +36,7 @@ def write_record(folder, dataset, **more):
 def chosen(data, adapter_path=None, read=read_dataset, **asked):
     """The images to measure by file name, and what was said of them."""
     events = []
-    dataset, splits = measured(read, data, adapter_path, Measure(**asked), events.append)
+    dataset, splits = choose_splits(read, data, adapter_path, SplitChoice(**asked), events.append)
     paths = [each.path for split in splits for each in dataset.split(split)]
     return paths, [event.message for event in events if isinstance(event, Notice)]
 
@@ -53,7 +53,7 @@ def test_a_row_whose_image_is_missing_is_no_new_image(data):
     rows = [f"{path.relative_to(data)},{path.parent.name}" for path in sorted(data.rglob("*.png"))]
     (data / "t.csv").write_text("\n".join(["path,label", *rows, "gone.png,cat"]))
     events = []
-    measured(read_dataset, data / "t.csv", data.parent / "run", Measure(), events.append)
+    choose_splits(read_dataset, data / "t.csv", data.parent / "run", SplitChoice(), events.append)
     assert events == [
         Notice(f"1 of 11 images of {data / 't.csv'} missing: skipped"),
         Skipped(str(data / "gone.png"), "it cannot be read"),

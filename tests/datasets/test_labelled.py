@@ -548,7 +548,7 @@ def test_seeds_that_are_none_are_refused(tmp_path: Path, seed: Any) -> None:
 
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(InputError, match="there is no split 'dev': choose among train, val, test"):
-        Dataset(("a", "b"), False, (Example("a.jpg", (0,)),)).split("dev")
+        Dataset((Example("a.jpg", (0,)),), labels=("a", "b"), multi_label=False).split("dev")
 
 
 CELLS = st.text(st.sampled_from("a.jpg,;\t\"'\n\r[]{}:\\\0\u00e9\ufeff path label split train"), max_size=60)

@@ -162,7 +162,7 @@ def test_each_part_of_a_mixture_counts_as_its_class_does(dataset: Dataset) -> No
 def test_several_labels(tmp_path: Path) -> None:
     labels: list[tuple[int, ...]] = [(0, 1), (1,), ()]
     examples = [Example(str(image(tmp_path / f"{k}.png", k)), each) for k, each in enumerate(labels)]
-    dataset = Dataset(("red", "round"), True, tuple(examples))
+    dataset = Dataset(tuple(examples), labels=("red", "round"), multi_label=True)
     weights = class_weights(dataset)
     np.testing.assert_allclose(weights, [3 / 2, 3 / 4])
     (batch,) = Batches(dataset, PROCESSOR, BatchOptions(label_smoothing=0.2), weights=weights).epoch(0)
