@@ -19,27 +19,27 @@ from mlx_aimv2.events import Metric, Notice, Progress
 
 def test_ignored_signals_stay_ignored(pair, many, tmp_path):
     terminal, target = Terminal(), tmp_path / "x.npz"
-    arguments = ["embed", many("many", 400), "--model", pair, "-o", target]
+    arguments = ["embed", many("many", 120), "--model", pair, "-o", target]
     with start(arguments, terminal, ("HUP", "INT", "TERM")) as process:
-        terminal.wait_for(r"[1-9]\d*/400")
+        terminal.wait_for(r"[1-9]\d*/120")
         for number in interrupts.ENDING:
             process.send_signal(number)
         assert process.wait(120) == 0
     terminal.close()
     with np.load(target) as data:
-        assert len(data["paths"]) == 400
+        assert len(data["paths"]) == 120
 
 
 def test_a_closed_terminal_does_not_end_what_ignores_it(pair, many, tmp_path):
     terminal, target = Terminal(), tmp_path / "x.npz"
-    with start(["embed", many("many", 400), "--model", pair, "-o", target], terminal, ("HUP",)) as process:
-        terminal.wait_for(r"[1-9]\d*/400")
+    with start(["embed", many("many", 120), "--model", pair, "-o", target], terminal, ("HUP",)) as process:
+        terminal.wait_for(r"[1-9]\d*/120")
         terminal.hang_up()
         process.send_signal(signal.SIGHUP)
         assert process.wait(120) == 0
     terminal.close()
     with np.load(target) as data:
-        assert len(data["paths"]) == 400
+        assert len(data["paths"]) == 120
 
 
 def test_only_what_is_not_ignored_gets_a_handler():
