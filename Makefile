@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format parity golden slow bench clean
+.PHONY: demo test check format parity docs golden slow bench clean
 
 # Draws images, embeds, labels and finds them with the checkpoint inside the package; offline, in seconds.
 demo: $(VENV)/.base
@@ -29,6 +29,10 @@ format: $(VENV)/.dev
 parity: $(VENV)/.parity
 	$(BIN)/python -m pytest -q -m "parity and not slow" tests/parity
 
+# The documentation site, into site/; a warning is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 slow: $(VENV)/.parity
 	$(BIN)/python -m pytest -q -m slow
 
@@ -39,7 +43,7 @@ bench: $(VENV)/.parity
 	$(BIN)/python benchmarks/forward.py
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.10 to 3.14 is needed; install one, or: make PYTHON=/path/to/python3.12"; exit 1; }
@@ -59,4 +63,8 @@ $(VENV)/.dev: $(VENV)/.test
 
 $(VENV)/.parity: $(VENV)/.test
 	$(PIP) -e '.[cpu,test,parity]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(PIP) -e '.[cpu,docs]'
 	@touch $@

@@ -1,0 +1,67 @@
+"""MkDocs hook: write the page of the command line from the commands themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import typer.main
+
+PLACE = "<!-- commands -->"
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace the mark on the page of the command line."""
+    return markdown.replace(PLACE, command_pages()) if PLACE in markdown else markdown
+
+
+def command_pages() -> str:
+    """A section for each command, in Markdown."""
+    from mlx_aimv2.cli.app import app
+
+    group: Any = typer.main.get_command(app)
+    context = group.make_context("mlx-aimv2", [], resilient_parsing=True)
+    return "\n".join(_section(name, group.commands[name], context) for name in group.list_commands(context))
+
+
+def _section(name: str, command: Any, parent: Any) -> str:
+    context = command.context_class(command, parent=parent, info_name=name)
+    usage = " ".join(["mlx-aimv2", name, *command.collect_usage_pieces(context)])
+    text = [f"## {name}\n", f"```text\n{usage}\n```\n", f"{_escaped(command.help or '')}\n"]
+    for title, rows in _panels(command.get_params(context), context).items():
+        text += [f"**{title}**\n", "| | |\n|---|---|"]
+        text += [f"| {_names(names)} | {_cell(help_text)} |" for names, help_text in rows]
+        text.append("")
+    return "\n".join(text)
+
+
+def _panels(parameters: Iterable[Any], context: Any) -> dict[str, list[tuple[str, str]]]:
+    """The names and help texts of parameters, under the titles that `--help` has for them."""
+    panels: dict[str, list[tuple[str, str]]] = {}
+    for parameter in parameters:
+        record = parameter.get_help_record(context)
+        if record is None:
+            continue
+        is_argument = parameter.param_type_name == "argument"
+        title = "Arguments" if is_argument else getattr(parameter, "rich_help_panel", None) or "Options"
+        name = parameter.metavar or parameter.name.upper() if is_argument else record[0]
+        panels.setdefault(title, []).append((name, record[1]))
+    return panels
+
+
+def _names(text: str) -> str:
+    """The names of a parameter as code: `-m`, `--model TEXT`."""
+    text = re.sub(r" <(?:list\[)?(\w+)[^>]*>$", lambda found: f" {found[1].upper()}", text)
+    return ", ".join(f"`{part}`" for part in re.split(r", | / ", text))
+
+
+def _cell(text: str) -> str:
+    return _escaped(text.replace("\\[", "[")).replace("|", "\\|").replace("\n", " ")
+
+
+def _escaped(text: str) -> str:
+    """Help texts as Markdown: what is in backquotes stays code, the rest has no markup."""
+    parts = text.split("`")
+    return "`".join(part if number % 2 else re.sub(r"([*_\[\]<>])", r"\\\1", part)
+                    for number, part in enumerate(parts))  # fmt: skip
