@@ -1,0 +1,246 @@
+"""Every command and every Python block of the README and the documentation runs, and shown output is right.
+
+Small checkpoints stand in for the published ones: they lie in folders of the same names, which this package prefers.
+What cannot run here has `<!-- parsed only: REASON -->` above its fence; its options are parsed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+
+import pytest
+import typer.main
+from helpers.documentation import INLINE, PAGES, ROOT, blocks, commands
+from helpers.terminal import Terminal
+from PIL import Image
+
+from mlx_aimv2.cli.app import app, run
+from mlx_aimv2.presets import DEFAULT_MODEL
+
+PARSED_ONLY = {"uploads to the Hub": 1}  # the reasons, and how many blocks have each
+SHELL = {"|", "<", ">"}
+COLUMNS = 90
+LENGTH = {"--epochs", "--iters", "--dry-run", "-c", "knn"}  # with one of these a training is short
+BEFORE = {
+    "evaluating": ["finetune --data images/ --model large-224 --adapter-path adapters --epochs 1"],
+    "file-formats": ["embed photos/ -o photos.npz"],
+}  # what a page takes over from other pages
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+EXTRAS = set(re.findall(r"^([\w-]+) = \[", (ROOT / "pyproject.toml").read_text().partition(
+    "[project.optional-dependencies]")[2].partition("\n[")[0], re.M))  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory, checkpoint):
+    """The files that the pages speak of."""
+    folder = tmp_path_factory.mktemp("samples")
+    for name, variant in (("lit", "lit"), (DEFAULT_MODEL, "lit"), ("large-224", "fixed")):
+        shutil.copytree(checkpoint(variant), folder / name)
+    names = ["photo", *(f"photos/{k}" for k in range(4))]
+    names += [f"images/{label}/{k}" for label in ("cat", "dog") for k in range(5)]
+    for number, name in enumerate(names):
+        path = folder / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (80, 60), (20 * number, 255 - 15 * number, 90)).save(path)
+    texts = {
+        "captions.csv": "path,caption\n" + "".join(f"photos/{k}.jpg,image {k} of a dog\n" for k in range(4)),
+        "labels.txt": "cat\ndog\n",
+        "texts.txt": "a dog\na cat\n",
+        "options.yaml": "learning_rate: 1e-5\nepochs: 1\n",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def workplace(samples, tmp_path, monkeypatch):
+    """A folder with the sample files, in which everything runs without compiled kernels."""
+    import mlx.core as mx
+
+    shutil.copytree(samples, tmp_path / "work")
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "mlx-aimv2"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m mlx_aimv2 "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path / "work")
+    for name, value in {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1",
+                        "MLX_AIMV2_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    mx.disable_compile()
+    yield tmp_path / "work"
+    mx.enable_compile()
+
+
+def parse(words):
+    """Parse a command line of the program without running it."""
+    group = typer.main.get_command(app)
+    context = group.make_context("mlx-aimv2", list(words), resilient_parsing=False)
+    if context.invoked_subcommand is None and not context._protected_args:
+        return
+    name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+    command.make_context(name, rest, parent=context)
+
+
+def check_other_program(words):
+    """Check what can be checked of a command of another program."""
+    program, *arguments = words
+    if program == "make":
+        assert all(re.search(rf"^{target}:", MAKEFILE, re.M) for target in arguments), words
+    elif program == "pip":
+        extras = ",".join(re.findall(r"\[(.*?)\]", " ".join(arguments)))
+        assert {extra for extra in extras.split(",") if extra} <= EXTRAS, words
+    elif program == "python":
+        assert (ROOT / arguments[0]).exists() or arguments[0] == "-m", words
+    else:
+        assert program in {"git", "apt-get", "pyinstaller", "cd", "pre-commit"}, words
+
+
+def on_a_terminal(words):
+    """The exit status of a command and the lines that a terminal shows."""
+    terminal = Terminal(COLUMNS)
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("COLUMNS", str(COLUMNS))
+        patch.setenv("TERM", "xterm-256color")
+        patch.setattr(sys, "stdout", stack.enter_context(terminal.open()))
+        patch.setattr(sys, "stderr", stack.enter_context(terminal.open()))
+        status = run(words[1:])
+    terminal.close()
+    return status, terminal.lines
+
+
+def same_line(shown, seen):
+    """Whether two lines agree but for bars, small differences of numbers, and all numbers of messages (times)."""
+    if [NUMBER.sub("0", word) for word in shown.split() if "█" not in word] != [
+        NUMBER.sub("0", word) for word in seen.split() if "█" not in word
+    ]:
+        return False
+    if shown.startswith("mlx-aimv2:"):
+        return True
+    pairs = zip(NUMBER.findall(shown), NUMBER.findall(seen), strict=True)
+    return all(
+        abs(float(a.replace(",", "")) - float(b.replace(",", "")))
+        <= 0.02 + 0.02 * abs(float(a.replace(",", "")))
+        for a, b in pairs
+    )
+
+
+def check_command(command, monkeypatch):
+    words = command.words
+    for name, value in command.variables.items():
+        monkeypatch.setenv(name, value)
+    if SHELL & set(words):
+        done = subprocess.run(command.line, shell=True, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, (command.block.place, command.line, done.stderr)
+    elif words[0] != "mlx-aimv2":
+        check_other_program(words)
+    elif command.block.parsed_only:
+        parse(words[1:])
+    elif command.output:
+        status, lines = on_a_terminal(words)
+        assert status == 0, (command.block.place, command.line, lines)
+        shown = command.output.rstrip().splitlines()
+        assert len(shown) == len(lines), (command.block.place, command.line, lines)
+        wrong = [(a, b) for a, b in zip(shown, lines, strict=True) if not same_line(a, b)]
+        assert not wrong, (command.block.place, command.line)
+    else:
+        is_long = words[1] == "finetune" and not LENGTH & set(words)
+        words += ["--epochs", "1"] if is_long else []  # the default is hundreds of steps
+        assert run(words[1:]) == 0, (command.block.place, command.line)
+
+
+def check_python(block, output, capsys):
+    """Run a block; the `text` block behind it, if there is one, is its output."""
+    capsys.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a folder stands in for a published checkpoint
+        exec(compile("\n" * (block.line - 1) + block.text, str(block.page), "exec"), {"__name__": "__main__"})
+    if output is not None:
+        shown, seen = output.splitlines(), capsys.readouterr().out.splitlines()
+        assert len(shown) == len(seen) and all(map(same_line, shown, seen)), (block.place, seen)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_everything_on_a_page_runs(page, workplace, monkeypatch, capsys):
+    for line in BEFORE.get(page.stem, []):
+        assert run(line.split()) == 0
+    every = blocks(page)
+    for block, following in zip(every, [*every, None][1:], strict=True):
+        if block.language == "python":
+            is_output = following is not None and following.language == "text"
+            check_python(block, following.text if is_output else None, capsys)
+        for command in commands(block):
+            with monkeypatch.context() as patch:
+                check_command(command, patch)
+
+
+def test_few_blocks_are_only_parsed():
+    reasons = [block.parsed_only for page in PAGES for block in blocks(page) if block.parsed_only]
+    assert {reason: reasons.count(reason) for reason in reasons} == PARSED_ONLY
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_and_options_within_sentences_exist(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for line in INLINE.findall(text):
+        words = line.split()
+        if "COMMAND" not in words and "MODEL" not in words:
+            name = next((word for word in words[1:] if not word.startswith("-")), None)
+            assert name is None or name in typer.main.get_command(app).commands, line
+    known = {name for command in typer.main.get_command(app).commands.values()
+             for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}  # fmt: skip
+    known |= {"--help", "--version", "--debug", "--install-completion", "--show-completion"}
+    used = {name for code in re.findall(r"`([^`\n]*)`", text) if not code.startswith(OTHERS)
+            for name in re.findall(r"(?<![\w-])--[a-z][\w-]*", code)}  # fmt: skip
+    assert used <= known, used - known
+
+
+OTHERS = ("pytest", "python", "pip", "git", "ruff", "mlx.launch")
+
+
+def test_links_between_pages_and_files_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            if not target.startswith(("http://", "https://")):
+                assert (page.parent / target).exists(), (page, target)
+
+
+def test_the_page_of_the_command_line_has_every_command(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import hooks
+
+    text = hooks.on_page_markdown("# Command line\n" + hooks.PLACE)
+    sections = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    group = typer.main.get_command(app)
+    assert list(sections) == list(group.commands)
+    for name, command in group.commands.items():
+        assert all(f"`{parameter.opts[0]}" in sections[name] or parameter.param_type_name == "argument"
+                   for parameter in command.params if not parameter.hidden)  # fmt: skip
+    assert hooks.on_page_markdown("no place") == "no place"
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    assert set(re.findall(r"[\w-]+\.md", navigation)) == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_every_public_name_is_on_the_page_of_the_api():
+    import mlx_aimv2
+
+    page = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
+    errors = {name for name in mlx_aimv2.__all__ if name.endswith("Error")}
+    assert set(re.findall(r"^::: mlx_aimv2\.(\w+)$", page, re.M)) == set(mlx_aimv2.__all__) - errors | {
+        "errors"
+    }
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
