@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .conversion.export import ExportOptions, export
     from .conversion.fuse import FuseOptions, fuse
     from .conversion.options import ConvertOptions
+    from .evaluation.labels import evaluate_labels
     from .evaluation.retrieval import evaluate_retrieval
     from .finetuning.options import FinetuneOptions
     from .finetuning.run import finetune
@@ -82,6 +83,7 @@ _WITH_MLX = {
     "Vectors": "vectors.reading",
     "ZeroShotClassifier": "inference.zero_shot",
     "convert": "conversion.convert",
+    "evaluate_labels": "evaluation.labels",
     "evaluate_retrieval": "evaluation.retrieval",
     "export": "conversion.export",
     "finetune": "finetuning.run",
@@ -133,6 +135,7 @@ __all__ = [
     "Vectors",
     "ZeroShotClassifier",
     "convert",
+    "evaluate_labels",
     "evaluate_retrieval",
     "export",
     "finetune",

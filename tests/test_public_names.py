@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 NAMES = {
     "Aimv2Config", "Aimv2Model", "Aimv2TextConfig", "Aimv2TextModel", "Aimv2VisionConfig", "Aimv2VisionModel",
     "ConvertOptions", "Embedder", "ExportOptions", "FinetuneOptions", "FuseOptions", "LoadOptions", "Scheme",
-    "TrainedClassifier",
-    "Vectors", "ZeroShotClassifier", "convert", "evaluate_retrieval", "export", "finetune", "fuse", "load",
+    "TrainedClassifier", "Vectors", "ZeroShotClassifier", "convert", "evaluate_labels", "evaluate_retrieval",
+    "export", "finetune", "fuse", "load",
     "read_vectors",
 }  # fmt: skip
 ERRORS = {

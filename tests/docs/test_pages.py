@@ -23,7 +23,10 @@ from PIL import Image
 from mlx_aimv2.cli.app import app, run
 from mlx_aimv2.presets import DEFAULT_MODEL
 
-PARSED_ONLY = {"uploads to the Hub": 1}  # the reasons, and how many blocks have each
+PARSED_ONLY = {
+    "uploads to the Hub": 1,
+    "needs a published size": 1,
+}  # the reasons, and how many blocks have each
 SHELL = {"|", "<", ">"}
 COLUMNS = 90
 LENGTH = {"--epochs", "--iters", "--dry-run", "-c", "knn"}  # with one of these a training is short

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"^(?:<!-- parsed only: (.+) -->\n)?```(\w*)\n(.*?)^```$", re.M | re.S)
+FENCE = re.compile(r"^(?:<!-- parsed only: ([^\n]+) -->\n)?```(\w*)\n(.*?)^```$", re.M | re.S)
 INLINE = re.compile(r"`(mlx-aimv2 [^`]+)`")
 
 
