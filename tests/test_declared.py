@@ -48,7 +48,11 @@ def imported(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inside = {id(node) for function in ast.walk(tree) if isinstance(function, (ast.FunctionDef, ast.If, ast.Try))
               for node in ast.walk(function)}  # fmt: skip
+    for_checkers = {id(node) for branch in ast.walk(tree) if isinstance(branch, ast.If)
+                    and getattr(branch.test, "id", "") == "TYPE_CHECKING" for node in ast.walk(branch)}  # fmt: skip
     for node in ast.walk(tree):
+        if id(node) in for_checkers:
+            continue
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -50,7 +50,7 @@ def test_a_public_name_has_a_docstring(name):
             for key, member in vars(value).items()
             if not key.startswith("_") and (inspect.isfunction(member) or isinstance(member, property))
         ]
-        assert [key for key, method in methods if not method.__doc__] == []
+        assert [key for key, method in methods if not method.__doc__ and f"{key}:" not in text] == []
 
 
 def test_examples_import_public_names_only():

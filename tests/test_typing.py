@@ -1,4 +1,4 @@
-"""The package in the hands of a type checker: the Python of the README passes it."""
+"""The package in the hands of a type checker: the Python of the documentation passes it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.documentation import python_blocks
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = "[mypy]\nstrict = True\nfollow_imports = silent\n"
@@ -52,10 +53,9 @@ def checked(folder, cache, **sources):
 def test_python_that_users_copy_passes_a_strict_type_checker(tmp_path, pytestconfig):
     cache = pytestconfig.rootpath / ".mypy_cache" / "readme"
     pytest.importorskip("mypy")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
-    assert len(blocks) >= 5
-    readme = {f"readme_{number}": block for number, block in enumerate(blocks)}
-    found = checked(tmp_path, cache, **readme, calls=CALLS, wrong=WRONG)
+    pages = {re.sub(r"\W", "_", block.place): block.text for block in python_blocks()}
+    assert len(pages) >= 10
+    found = checked(tmp_path, cache, **pages, calls=CALLS, wrong=WRONG)
     wrong = found.pop("wrong")
-    assert found == {name: [] for name in (*readme, "calls")}
+    assert found == {name: [] for name in (*pages, "calls")}
     assert {int(line) for line, _ in wrong} == {6, 7, 8}

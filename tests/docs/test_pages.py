@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -216,18 +217,16 @@ def test_links_between_pages_and_files_lead_somewhere():
                 assert (page.parent / target).exists(), (page, target)
 
 
-def test_the_page_of_the_command_line_has_every_command(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    import hooks
-
-    text = hooks.on_page_markdown("# Command line\n" + hooks.PLACE)
+def test_the_page_of_the_command_line_has_every_command():
+    hooks = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+    text = hooks["on_page_markdown"]("# Command line\n" + hooks["PLACE"])
     sections = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
     group = typer.main.get_command(app)
     assert list(sections) == list(group.commands)
     for name, command in group.commands.items():
         assert all(f"`{parameter.opts[0]}" in sections[name] or parameter.param_type_name == "argument"
                    for parameter in command.params if not parameter.hidden)  # fmt: skip
-    assert hooks.on_page_markdown("no place") == "no place"
+    assert hooks["on_page_markdown"]("no place") == "no place"
 
 
 def test_every_page_is_in_the_navigation():
