@@ -1,4 +1,4 @@
-"""How good predictions are: numbers from logits and the truth, in numpy."""
+"""Classification metrics in numpy: accuracy, F1, average precision, calibration, confusion matrix."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from ..errors import InputError
 from ..inference.probabilities import log_softmax, sigmoid
 
-BINS = 15  # of the reliability diagram, as Guo et al. 2017 have it
+BINS = 15  # of the reliability diagram, as in Guo et al. 2017
 TOP = 5
-THRESHOLD = 0.5  # of a probability, for a label of several to count as predicted
-SHOWN = (  # name in `to_dict`, what it is called in a table, whether it is a share
+THRESHOLD = 0.5  # the least probability of a predicted label, where there may be several
+NUMBERS = (  # name in `to_dict`, name in a table, whether it is a fraction
     ("top1", "top-1", True),
     ("top5", f"top-{TOP}", True),
     ("map", "mean average precision", True),
@@ -28,14 +28,14 @@ SHOWN = (  # name in `to_dict`, what it is called in a table, whether it is a sh
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """How one class fares; a ratio without any case is 0.
+    """Metrics of one class, as fractions; a fraction of nothing is 0.
 
     Attributes:
-        label: its name.
-        precision: of what was called so, the share that is.
-        recall: of what is so, the share that was called so.
-        f1: their harmonic mean.
-        support: how many images are so.
+        label: the name of the class.
+        precision: correct predictions of the class / predictions of the class.
+        recall: correct predictions of the class / images of the class.
+        f1: the harmonic mean of precision and recall.
+        support: images of the class.
     """
 
     label: str
@@ -47,14 +47,14 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """The predictions whose confidence lies in (lower, upper].
+    """The predictions with a confidence in (lower, upper].
 
     Attributes:
-        lower: where it begins.
-        upper: where it ends.
-        count: how many there are.
-        confidence: their mean confidence; None where there are none.
-        accuracy: the share of them that is right; None where there are none.
+        lower: the lower bound.
+        upper: the upper bound.
+        count: the number of predictions.
+        confidence: their mean confidence; None if there are none.
+        accuracy: the fraction of them that is correct; None if there are none.
     """
 
     lower: float
@@ -66,23 +66,23 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How good predictions are, as fractions; what does not apply is None.
+    """Metrics of predictions, as fractions; None for those that do not apply.
 
     Attributes:
-        count: images.
+        count: the number of images.
         labels: names of the classes.
         multi_label: whether an image may have any number of labels.
         macro_f1: mean F1 of the classes that occur, in the truth or among the predictions.
         ece: expected calibration error (Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3).
-        nll: mean negative log likelihood of the truth, in nats; with several labels, of every label's yes or no.
+        nll: mean negative log likelihood of the truth, in nats; with several labels, over all labels.
         per_class: precision, recall and F1 of every class.
-        calibration: the bins of the reliability diagram; with several labels, of all their probabilities.
-        top1: share whose likeliest label is right.
-        top5: share whose right label is among the five likeliest, or among all where there are fewer.
+        calibration: the bins of the reliability diagram; with several labels, of all probabilities.
+        top1: fraction of images whose most probable label is correct.
+        top5: fraction of images whose label is among the five most probable.
         confusion: (C, C) counts, truth by row, prediction by column.
-        map: mean over the labels that occur of the area under precision and recall.
-        micro_f1: F1 of all decisions for and against a label taken together.
-        exact_match: share whose labels are all right.
+        map: mean over the labels that occur of the area under the precision-recall curve.
+        micro_f1: F1 of the decisions about all labels together.
+        exact_match: fraction of images with all labels correct.
     """
 
     count: int
@@ -101,9 +101,9 @@ class Metrics:
     exact_match: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything that applies, as plain values for JSON."""
-        numbers = {name: getattr(self, name) for name, _, _ in SHOWN}
-        plain: dict[str, Any] = {
+        """The metrics that apply, as plain values for JSON."""
+        numbers = {name: getattr(self, name) for name, _, _ in NUMBERS}
+        values: dict[str, Any] = {
             "images": self.count,
             "multi_label": self.multi_label,
             **{name: number for name, number in numbers.items() if number is not None},
@@ -111,20 +111,20 @@ class Metrics:
             "per_class": [dict(vars(each)) for each in self.per_class],
             "calibration": [dict(vars(each)) for each in self.calibration],
         }
-        return plain if self.confusion is None else {**plain, "confusion": self.confusion.tolist()}
+        return values if self.confusion is None else {**values, "confusion": self.confusion.tolist()}
 
     def rows(self) -> list[tuple[str, str]]:
-        """The numbers over all classes as a table: what, and how much."""
-        shown = [("images", f"{self.count:,}"), ("classes", f"{len(self.labels):,}")]
-        for name, words, is_share in SHOWN:
+        """A table of the metrics over all classes: name and value."""
+        rows = [("images", f"{self.count:,}"), ("classes", f"{len(self.labels):,}")]
+        for name, title, is_fraction in NUMBERS:
             number = getattr(self, name)
-            if number is None or (name == "top5" and len(self.labels) <= TOP):  # which is 1 whatever was said
+            if number is None or (name == "top5" and len(self.labels) <= TOP):  # always 1 for few classes
                 continue
-            shown.append((words, f"{number:.2%}" if is_share else f"{number:.4f}"))
-        return shown
+            rows.append((title, f"{number:.2%}" if is_fraction else f"{number:.4f}"))
+        return rows
 
     def class_rows(self) -> list[tuple[str, str, str, str, str]]:
-        """The table of the classes: label, precision, recall, F1, support."""
+        """A table of the classes: label, precision, recall, F1, support."""
         return [
             (each.label, f"{each.precision:.2%}", f"{each.recall:.2%}", f"{each.f1:.2%}", f"{each.support:,}")
             for each in self.per_class
@@ -132,23 +132,23 @@ class Metrics:
 
 
 def measure(logits: np.ndarray, targets: np.ndarray, labels: Sequence[str]) -> Metrics:
-    """How good predictions of one label each are.
+    """Metrics of predictions with one label for each image.
 
     Args:
-        logits: (N, C); logarithms of probabilities will do.
-        targets: (N,) numbers of the right classes.
+        logits: (N, C), or log probabilities.
+        targets: (N,) indices of the true classes.
         labels: names of the C classes.
 
     Raises:
-        InputError: shapes that do not fit, nothing to measure, NaN, or a target that is no class.
+        InputError: shapes do not fit, there are no images, a logit is NaN, or a target is not an index of a class.
     """
     logits = _checked(logits, labels)
     targets = np.asarray(targets)
     count, classes = logits.shape
     if targets.shape != (count,) or not np.issubdtype(targets.dtype, np.integer):
         raise InputError(f"targets must be ({count},) integers, not {targets.shape} {targets.dtype}")
-    if targets.min() < 0 or targets.max() >= classes:
-        raise InputError(f"a target is {_outside(targets, classes)}, and there are {classes} classes")
+    if (outside := targets[(targets < 0) | (targets >= classes)]).size:
+        raise InputError(f"a target is {outside[0]}, and there are {classes} classes")
     log_probabilities = log_softmax(logits)
     order = np.argsort(-logits, axis=1, kind="stable")[:, : min(TOP, classes)]
     predicted = order[:, 0]
@@ -175,15 +175,15 @@ def measure(logits: np.ndarray, targets: np.ndarray, labels: Sequence[str]) -> M
 
 
 def measure_multi_label(logits: np.ndarray, targets: np.ndarray, labels: Sequence[str]) -> Metrics:
-    """How good predictions of any number of labels each are; a probability of at least 0.5 predicts a label.
+    """Metrics of predictions with any number of labels for each image, predicted from a probability of 0.5 on.
 
     Args:
-        logits: (N, C), of every label by itself.
+        logits: (N, C), each label independent of the others.
         targets: (N, C), 1 where an image has a label, else 0.
         labels: names of the C classes.
 
     Raises:
-        InputError: shapes that do not fit, nothing to measure, NaN, or targets other than 0 and 1.
+        InputError: shapes do not fit, there are no images, a logit is NaN, or a target is neither 0 nor 1.
     """
     logits = _checked(logits, labels)
     targets = np.asarray(targets)
@@ -215,7 +215,7 @@ def measure_multi_label(logits: np.ndarray, targets: np.ndarray, labels: Sequenc
 
 
 def calibrate(confidence: np.ndarray, right: np.ndarray) -> tuple[CalibrationBin, ...]:
-    """The reliability diagram of confidences (N,) in 0..1 and whether each was right (N,): 15 bins of equal width."""
+    """The reliability diagram of confidences (N,) from 0 to 1 and their correctness (N,): 15 bins of equal width."""
     place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     bins = []
     for k in range(BINS):
@@ -227,20 +227,19 @@ def calibrate(confidence: np.ndarray, right: np.ndarray) -> tuple[CalibrationBin
 
 
 def calibration_error(bins: Sequence[CalibrationBin]) -> float:
-    """The mean distance of confidence and accuracy, weighed by how many predictions a bin holds."""
+    """The mean distance between confidence and accuracy, weighted by the predictions in each bin."""
     total = sum(each.count for each in bins)
     gaps = (each.count * abs((each.accuracy or 0) - (each.confidence or 0)) for each in bins)
     return float(sum(gaps) / max(1, total))
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """The area under precision and recall of scores (N,), without interpolation; equal scores count as one step."""
+    """The area under the precision-recall curve of scores (N,), without interpolation; equal scores are one step."""
     order = np.argsort(-scores, kind="stable")
-    found = np.cumsum(truth[order])
-    last = np.append(np.diff(scores[order]) != 0, True)  # of a run of equal scores
-    found, taken = found[last], np.flatnonzero(last) + 1
-    recall = found / found[-1]
-    return float((np.diff(recall, prepend=0) * found / taken).sum())
+    last = np.append(np.diff(scores[order]) != 0, True)  # of each run of equal scores
+    hits, predicted = np.cumsum(truth[order])[last], np.flatnonzero(last) + 1
+    recall, precision = hits / hits[-1], hits / predicted
+    return float((np.diff(recall, prepend=0) * precision).sum())
 
 
 def _checked(logits: np.ndarray, labels: Sequence[str]) -> np.ndarray:
@@ -252,10 +251,6 @@ def _checked(logits: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     if np.isnan(logits).any():
         raise InputError("the logits hold NaN: leave those images out")
     return logits
-
-
-def _outside(targets: np.ndarray, classes: int) -> int:
-    return int(targets[(targets < 0) | (targets >= classes)][0])
 
 
 def _per_class(

@@ -1,4 +1,4 @@
-"""What a model predicted for each image of an evaluation: the likeliest labels with their scores."""
+"""Predictions of an evaluation: the most probable labels of each image, with their scores."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from ..inference.probabilities import log_softmax, sigmoid
 from .metrics import THRESHOLD, TOP
 
-Labelled = tuple[str, tuple[int, ...]]  # an image's path, and the numbers of its labels
-SEPARATOR = ";"  # of several labels in a cell, as in tables of labelled images
+Labelled = tuple[str, tuple[int, ...]]  # the path of an image, and the indices of its labels
+SEPARATOR = ";"  # between labels in a cell, as in tables of labelled images
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was predicted for one image.
+    """The prediction for an image.
 
     Attributes:
         path: of the image.
         truth: its labels.
-        predicted: those it was given.
-        ranked: the likeliest labels with their scores, best first.
+        predicted: the predicted labels.
+        ranked: the most probable labels with their scores, best first.
     """
 
     path: str
@@ -32,7 +32,7 @@ class Prediction:
     ranked: tuple[tuple[str, float], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values for JSON."""
+        """Plain values for JSON."""
         return {
             "path": self.path,
             "truth": list(self.truth),
@@ -42,21 +42,21 @@ class Prediction:
         }
 
     def rows(self) -> list[list[str | float]]:
-        """The one row of a table, its cells in the order of `Predictions.columns`."""
+        """A table with one row, in the order of `Predictions.columns`."""
         cells = [self.path, *(SEPARATOR.join(labels) for labels in (self.truth, self.predicted))]
         return [[*cells, self.ranked[0][1], *(cell for pair in self.ranked for cell in pair)]]
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions(Sequence[Prediction]):
-    """The predictions of an evaluation, one for each image, in the order of the images; they are made when asked for.
+    """The predictions for all images, in the order of the images; each is made on access.
 
     Attributes:
-        examples: the images with the numbers of their labels.
-        labels: what the numbers stand for.
-        best: (N, K) numbers of the likeliest labels, best first; equally likely ones in the order of the labels.
-        scores: (N, K) float32 probabilities of those.
-        chosen: (N, C) whether a label was predicted, where there may be several; None where the likeliest is it.
+        examples: the images with the indices of their labels.
+        labels: names of the C labels.
+        best: (N, K) indices of the most probable labels, best first; labels of equal probability keep their order.
+        scores: (N, K) float32 probabilities of these labels.
+        chosen: (N, C) whether a label is predicted, where there may be several; None: the most probable is.
     """
 
     examples: Sequence[Labelled] = ()
@@ -69,7 +69,7 @@ class Predictions(Sequence[Prediction]):
     def from_logits(
         cls, examples: Sequence[Labelled], logits: np.ndarray, labels: tuple[str, ...], multi_label: bool
     ) -> Predictions:
-        """The five likeliest labels of each image, or all where there are fewer, from logits (N, C)."""
+        """The five most probable labels of each image, or all if there are fewer, from logits (N, C)."""
         best = np.argsort(-logits, axis=1, kind="stable")[:, : min(TOP, len(labels))].astype(np.int32)
         probabilities = sigmoid(logits) if multi_label else np.exp(log_softmax(logits))
         scores = np.take_along_axis(probabilities, best, axis=1).astype(np.float32)
@@ -77,9 +77,9 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def columns(self) -> dict[str, type]:
-        """The names of a table's columns, with the type of their cells."""
-        shown = range(1, self.best.shape[1] + 1)
-        pairs = {f"{name}_{k}": kind for k in shown for name, kind in (("label", str), ("score", float))}
+        """The columns of a table, with the type of their cells."""
+        ranks = range(1, self.best.shape[1] + 1)
+        pairs = {f"{name}_{k}": kind for k in ranks for name, kind in (("label", str), ("score", float))}
         return {"path": str, "truth": str, "predicted": str, "score": float, **pairs}
 
     def __len__(self) -> int:

@@ -138,8 +138,8 @@ class Validation:
             NonFiniteError: the model gives NaN or infinity.
         """
         images, texts = self._vectors("vision"), self._vectors("text")
-        found = retrieve(images, texts, self._batches.belonging())
-        return {"loss": self._loss(images, texts), **found.metrics.numbers()}
+        metrics, _ = retrieve(images, texts, self._batches.belonging())
+        return {"loss": self._loss(images, texts), **metrics.numbers()}
 
     def _vectors(self, tower: str) -> np.ndarray:
         if tower in self._kept:

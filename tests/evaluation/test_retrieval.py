@@ -8,7 +8,7 @@ from PIL import Image
 
 from mlx_aimv2 import load
 from mlx_aimv2.errors import InputError, NonFiniteError
-from mlx_aimv2.evaluation.retrieval import evaluate_retrieval, numbered, retrieve
+from mlx_aimv2.evaluation.retrieval import evaluate_retrieval, retrieve
 from mlx_aimv2.events import Notice, Progress
 
 
@@ -20,10 +20,10 @@ def unit(rows):
 def test_ranks_are_those_counted_by_hand():
     images = unit([[1, 0.1, 0], [0, 1, 0], [0, 0.2, 1]])
     texts = unit([[1, 0, 0], [0.2, 1, 0], [0.9, 1, 0]])  # the last one is the third image's, and far from it
-    found = retrieve(images, texts, [[0], [1], [2]])
-    assert found.metrics.image_to_text.ranks.tolist() == [1, 1, 2]
-    assert found.metrics.text_to_image.ranks.tolist() == [1, 1, 3]
-    assert found.best.tolist() == [0, 1, 1]
+    metrics, best = retrieve(images, texts, [[0], [1], [2]])
+    assert metrics.image_to_text.tolist() == [1, 1, 2]
+    assert metrics.text_to_image.tolist() == [1, 1, 3]
+    assert best.tolist() == [0, 1, 1]
 
 
 def brute_force(images, texts, belonging):
@@ -45,18 +45,18 @@ def test_many_images_with_several_captions_some_of_them_shared(monkeypatch):
     rng = np.random.default_rng(0)
     images, texts = unit(rng.normal(size=(40, 8))), unit(rng.normal(size=(50, 8)))
     belonging = [[k] + ([40 + k // 2] if k < 20 else []) for k in range(40)]
-    found = retrieve(images, texts, belonging).metrics
+    metrics, _ = retrieve(images, texts, belonging)
     of_images, of_texts = brute_force(images, texts, belonging)
-    assert found.image_to_text.ranks.tolist() == of_images
-    assert found.text_to_image.ranks.tolist() == of_texts
-    numbers = found.to_dict()
+    assert metrics.image_to_text.tolist() == of_images
+    assert metrics.text_to_image.tolist() == of_texts
+    numbers = metrics.to_dict()
     assert (numbers["images"], numbers["captions"]) == (40, 50)
     assert numbers["text_to_image_recall@5"] == np.mean(np.array(of_texts) <= 5)
     assert numbers["image_to_text_median_rank"] == np.median(of_images)
     assert numbers["recall@10"] == pytest.approx(
         (np.mean(np.array(of_texts) <= 10) + np.mean(np.array(of_images) <= 10)) / 2
     )
-    assert [row[0] for row in found.rows()][:3] == [
+    assert [row[0] for row in metrics.rows()][:3] == [
         "images",
         "different captions",
         "image to text recall@1",
@@ -64,14 +64,9 @@ def test_many_images_with_several_captions_some_of_them_shared(monkeypatch):
 
 
 def test_a_model_that_says_the_same_of_everything_finds_nothing():
-    found = retrieve(
-        np.ones((9, 4), np.float32) / 2, np.ones((9, 4), np.float32) / 2, [[k] for k in range(9)]
-    )
-    assert found.metrics.numbers()["recall@5"] == 0 and found.metrics.image_to_text.median == 9
-
-
-def test_captions_that_are_the_same_are_one():
-    assert numbered([("a", "b"), ("b",), ("c", "c")]) == (["a", "b", "c"], [[0, 1], [1], [2]])
+    same = np.ones((9, 4), np.float32) / 2
+    metrics, _ = retrieve(same, same, [[k] for k in range(9)])
+    assert metrics.numbers()["recall@5"] == 0 and metrics.numbers()["image_to_text_median_rank"] == 9
 
 
 def test_what_does_not_fit():
@@ -107,6 +102,13 @@ def test_a_pair_is_measured_and_broken_images_are_named(tiny_pair, images, tmp_p
     ranks = [miss["rank"] for miss in values["mistakes"]]
     assert ranks == sorted(ranks, reverse=True) and len(ranks) <= 10
     assert found.charts() == {}
+
+
+def test_equal_captions_are_one_caption_of_all_their_images(tiny_pair, images):
+    examples = [(path, ("a", "a", f"b {k // 2}")) for k, (path, _) in enumerate(images)]
+    metrics = evaluate_retrieval(*load(tiny_pair), examples).metrics
+    assert (len(metrics.image_to_text), len(metrics.text_to_image)) == (6, 4)
+    assert metrics.text_to_image[0] == 1  # every image is right for "a"
 
 
 def test_what_cannot_be_measured(tiny_pair, tiny_vision, images, tmp_path):
