@@ -20,7 +20,8 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from ..errors import TokenizerError
-from ..storage.json_files import read_json, read_small_text
+from ..storage.json_files import MAX_JSON, read_json
+from ..storage.text_files import read_text
 
 # with the two CLIP names for every vocabulary, as in transformers 5
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -191,7 +192,7 @@ def _check_id(token: str, token_id: object, path: Path) -> None:
 
 def _read_pipeline(path: Path) -> tokenizers.Tokenizer:
     with as_tokenizer_error(path):
-        backend = tokenizers.Tokenizer.from_str(read_small_text(path, TokenizerError))
+        backend = tokenizers.Tokenizer.from_str(read_text(path, TokenizerError, MAX_JSON))
     backend.no_truncation()
     backend.no_padding()
     if isinstance(backend.model, models.BPE):
@@ -228,7 +229,7 @@ def _read_vocab(path: Path) -> dict[str, int]:
 
 def _read_merges(path: Path, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
     merges: list[tuple[str, str]] = []
-    text = read_small_text(path, TokenizerError).replace("\r\n", "\n").replace("\r", "\n")
+    text = read_text(path, TokenizerError, MAX_JSON).replace("\r\n", "\n").replace("\r", "\n")
     for number, line in enumerate(text.split("\n"), start=1):
         # OpenAI's file has its name before "#version"
         if not line.strip() or line.startswith("#version") or (number == 1 and "#version:" in line):

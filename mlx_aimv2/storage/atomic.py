@@ -21,30 +21,26 @@ from pathlib import Path
 
 from ..errors import Advice, ExistsError, OutputError
 
-STEM = 50  # signs of a name that its partial name has too: there is room for no more than 255 bytes
+STEM = 50  # characters of a name in its partial name, which has room for 255 bytes
 OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
-UNSUPPORTED = (
-    errno.EINVAL,
-    errno.ENOSYS,
-    errno.ENOTSUP,
-    errno.EOPNOTSUPP,
-)  # by a file system, or by the kernel
+# by a file system, or by the kernel
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 AT_FDCWD, RENAME_EXCHANGE, RENAME_SWAP = -100, 2, 2  # of Linux' renameat2 and of macOS' renamex_np
 
 
 @contextlib.contextmanager
 def _partial(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
-    """A new partial file or folder of ``path``, locked for as long as this process writes there, however it ends."""
+    """Make a partial file or folder of ``path``, and lock it until the writing ends, however that ends."""
     _sweep(path)
-    partial, descriptor = _made(path, make)
+    partial, descriptor = _make_locked(path, make)
     try:
         yield partial
     finally:
         os.close(descriptor)
 
 
-def _made(path: Path, make: Callable[[Path], object]) -> tuple[Path, int]:
-    """The partial file or folder, and the descriptor that holds its lock."""
+def _make_locked(path: Path, make: Callable[[Path], object]) -> tuple[Path, int]:
+    """Make the partial file or folder; return it and the descriptor of its lock."""
     while True:
         partial = path.with_name(f".{path.name[:STEM]}.{secrets.token_hex(5)}.partial")
         make(partial)
@@ -53,11 +49,11 @@ def _made(path: Path, make: Callable[[Path], object]) -> tuple[Path, int]:
             _lock(descriptor)
             if partial.exists():
                 return partial, descriptor
-            os.close(descriptor)  # before it was locked, another run took it for what a killed one had left
+            os.close(descriptor)  # before the lock, another run took it for a leftover
 
 
 def _lock(descriptor: int, flags: int = 0) -> bool:
-    """Whether the lock could be had; some network file systems have none."""
+    """Lock a file, and return whether that worked; some network file systems have no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
     except OSError:
@@ -66,9 +62,9 @@ def _lock(descriptor: int, flags: int = 0) -> bool:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what killed runs left of ``path``: what nobody holds a lock on."""
+    """Remove the partial files that killed runs left of ``path``: those without a lock."""
     for leftover in path.parent.glob(f".{glob.escape(path.name[:STEM])}.{'[0-9a-f]' * 10}.partial"):
-        with contextlib.suppress(OSError):  # another run may have been quicker
+        with contextlib.suppress(OSError):  # another run may be faster
             descriptor = os.open(leftover, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:
                 if _lock(descriptor, fcntl.LOCK_NB):
@@ -80,15 +76,15 @@ def _sweep(path: Path) -> None:
 def _remove(leftover: Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
         shutil.rmtree(leftover)
-    elif stat.S_ISREG(mode):  # of other kinds none is made here
+    elif stat.S_ISREG(mode):  # other kinds are not ours
         leftover.unlink()
 
 
 def refuse_existing(*paths: Path, force: bool = False) -> None:
-    """Refuse to write where something is, before any work is done.
+    """Refuse to write over existing files, before any work is done.
 
     Raises:
-        ExistsError: one of ``paths`` exists, also as a link to nowhere, and ``force`` is not set.
+        ExistsError: a path exists, perhaps as a broken link, and ``force`` is not set.
     """
     for path in paths:
         if not force and os.path.lexists(path):
@@ -97,7 +93,7 @@ def refuse_existing(*paths: Path, force: bool = False) -> None:
 
 
 def followed(path: Path) -> Path:
-    """Where a link leads, so that the link stays and what it leads to is replaced; another path as it is."""
+    """The target of a link, so that the link stays and its target is replaced; any other path as it is."""
     return Path(os.path.realpath(path)) if os.path.lexists(path) and path.is_symlink() else path
 
 
@@ -107,14 +103,14 @@ def _exists_already(path: Path) -> ExistsError:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write to the path this yields; it becomes ``path`` when all is well, and is removed when not.
+    """Write to the path this yields; it becomes ``path`` on success, and is removed on failure.
 
     Raises:
         OutputError: the file cannot be written (no such folder, no permission, a full disk).
     """
     target = followed(path)
     try:
-        # a folder that is not there is found before any work is done
+        # a missing folder is noticed before any work is done
         with _partial(target, lambda partial: partial.touch()) as partial:
             try:
                 yield partial
@@ -131,11 +127,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
-    """Fill the folder this yields; it becomes ``path`` when all is well, and is removed when not.
+    """Fill the folder this yields; it becomes ``path`` on success, and is removed on failure.
 
     Args:
         path: the folder to write.
-        replace: let it take the place of a folder that is there, which is removed afterwards.
+        replace: replace an existing folder, which is removed afterwards.
 
     Raises:
         OutputError: ``path`` exists already, or cannot be written.
@@ -162,16 +158,16 @@ def _rename(partial: Path, path: Path) -> None:
     try:
         partial.rename(path)
     except OSError as error:
-        if error.errno in OCCUPIED:  # another run was quicker
+        if error.errno in OCCUPIED:  # another run was faster
             raise _exists_already(path) from error
         raise
 
 
 def replace_folder(path: Path, new: Path) -> None:
-    """Put a folder in the place of another, in one step where the system can; the old one is then ``new``, or gone.
+    """Replace a folder by another, in one step where the system can; the old folder becomes ``new``, or is removed.
 
     Raises:
-        OSError: it cannot be done, and nothing has changed.
+        OSError: the system refuses, and nothing has changed.
     """
     if not os.path.lexists(path):
         _rename(new, path)
@@ -187,7 +183,7 @@ def replace_folder(path: Path, new: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change their names, in one step; False where the system has no such step."""
+    """Exchange the names of two folders in one step; return False if the system cannot."""
     library = ctypes.CDLL(None, use_errno=True)
     first, second = os.fsencode(one), os.fsencode(other)
     try:
@@ -204,10 +200,10 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def sync_tree(folder: Path) -> None:
-    """Bring everything below a folder to the disk: files, then the folders that name them.
+    """Write everything below a folder to the disk: files, then the folders that name them.
 
     Raises:
-        OSError: it cannot be done.
+        OSError: the system refuses.
     """
     for root, _, files in os.walk(folder, topdown=False):
         for path in (*(Path(root) / name for name in files), Path(root)):
@@ -216,10 +212,10 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk.
+    """Write a file, or the names in a folder, to the disk.
 
     Raises:
-        OSError: it cannot be done.
+        OSError: the system refuses.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -230,6 +226,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     except OSError as error:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode) or error.errno not in UNSUPPORTED:
-            raise  # some file systems have no such thing for folders
+            raise  # some file systems cannot sync folders
     finally:
         os.close(descriptor)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ..errors import Aimv2Error, DamagedFileError
-from .encodings import decode_start
+from .encodings import encoding_of
 
 LOOK = 1024  # bytes from the start of a file: a pointer of Git LFS has no more
 WEB_PAGE = "a web page: download the file again"
@@ -44,7 +44,7 @@ def stand_in(start: bytes) -> str | None:
     Returns:
         Such as "a web page: download the file again".
     """
-    text = decode_start(start)
+    text = start.decode(encoding_of(start), errors="replace")
     return next((description for pattern, description in PATTERNS if pattern.match(text)), None)
 
 

@@ -1,9 +1,8 @@
-"""Several files of one folder that are replaced together.
+"""Replacement of several files of a folder together.
 
-The new ones are written whole into a hidden folder beside their places, the swap. When that has got its name, it is
-what counts: its files move to their places, last the one that says that the others are whole. At every moment all of
-the old files are there, or all of the new ones, in the swap or in their places; and whoever writes next goes on with
-what a killed run had begun.
+The new files are written whole into a hidden folder beside their places, the swap. Once the swap has its final name,
+its files count: they move to their places, last the file that says that the others are whole. At every moment all old
+files are there, or all new ones, in the swap or in their places; the next writer completes what a killed run began.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from .atomic import new_folder, sync
 
 @contextlib.contextmanager
 def replacing_together(swap: Path, last: str) -> Iterator[Path]:
-    """Write files, ``last`` among them, into the folder this yields; then they replace those beside it.
+    """Write files, ``last`` among them, into the folder this yields; then they replace those beside the swap.
 
     Args:
         swap: a hidden folder in the folder of the files.
-        last: the file without which the others count for nothing.
+        last: the file without which the others do not count.
 
     Raises:
         OutputError: a file cannot be written.
     """
-    if not swap.parent.is_dir():  # which `new_folder` would make
+    if not swap.parent.is_dir():  # `new_folder` would make it
         reason = os.strerror(errno.ENOTDIR if os.path.lexists(swap.parent) else errno.ENOENT)
         raise OutputError(f"{swap.parent / last} cannot be written: {reason}")
     finish_swap(swap, last)
@@ -37,13 +36,13 @@ def replacing_together(swap: Path, last: str) -> Iterator[Path]:
     try:
         with new_folder(swap) as partial:
             yield partial
-    except OutputError as error:  # names the place that was meant
+    except OutputError as error:  # name the final place
         raise OutputError(str(error).replace(f"{partial}{os.sep}", f"{swap.parent}{os.sep}")) from error
     finish_swap(swap, last)
 
 
 def finish_swap(swap: Path, last: str) -> None:
-    """Move what was written whole to its place, as far as a killed run has not done so.
+    """Move the files of a whole swap to their places, as far as a killed run has not.
 
     Raises:
         OutputError: a file cannot be moved.
@@ -67,5 +66,5 @@ def finish_swap(swap: Path, last: str) -> None:
 
 
 def swapped(path: Path, swap: Path) -> Path:
-    """Where a file can be read: in the swap, if it has not been moved to its place yet."""
+    """The place to read a file from: the swap, if the file is still there."""
     return swap / path.name if (swap / path.name).is_file() else path

@@ -112,7 +112,7 @@ def test_wrong_values_are_named(data: dict[str, Any], message: str) -> None:
     [
         (b"", " is not valid JSON"),
         (b"{", " is not valid JSON"),
-        (b"\xff", " is not text in UTF-8"),
+        (b"\xff", ", line 1, byte offset 0: not UTF-8"),
         (b"[" * 100_000, " is not valid JSON"),
         (b"[]", " must hold a JSON object, not list"),
         (b'{"rescale_factor": NaN}', ": rescale_factor is nan"),

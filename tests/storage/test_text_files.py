@@ -79,10 +79,10 @@ def test_an_empty_list() -> None:
             codecs.BOM_UTF32_LE + "a\n".encode("utf-32-le") + b"\xff" * 4,
             "x, line 2, byte offset 12: not UTF-32, as its first bytes say: save it as UTF-8",
         ),
-        ("a\nb".encode("utf-16-le"), "x, line 1, byte offset 1: a NUL byte, so it is no text: save it as UTF-8"),
+        ("a\nb".encode("utf-16-le"), "x, line 1, byte offset 1: a NUL byte, so it is not text: save it as UTF-8"),
         (
             codecs.BOM_UTF16_LE + "ab\n\0".encode("utf-16-le"),
-            "x, line 2, byte offset 8: a NUL byte, so it is no text: save it as UTF-8",
+            "x, line 2, byte offset 8: a NUL byte, so it is not text: save it as UTF-8",
         ),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
