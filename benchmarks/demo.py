@@ -99,7 +99,7 @@ def main():
         work = given.work or Path(temporary)
         world, conditions = work / "world", HARD if given.hard else Conditions()
         shown = WorldOptions(
-            train=1, near=0, dyed=0, val=0, side=SIDE, seed=given.seed, conditions=conditions
+            train=1, close_ups=0, recolored=0, val=0, side=SIDE, seed=given.seed, conditions=conditions
         )
         if not world.exists():
             write_world(world, shown)

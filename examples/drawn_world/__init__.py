@@ -1,3 +1,3 @@
-"""The drawn world: images of shapes with captions, on which the demo checkpoint is trained."""
+"""Drawn images of coloured shapes with captions, and the training of the checkpoint `demo` on them."""
 
 import mlx_aimv2 as mlx_aimv2  # before MLX, whose BLAS it chooses

@@ -1,4 +1,4 @@
-"""Sentences about a scene: the full one that identifies it, and the many ways to say less or the same."""
+"""Captions of a scene: the full caption, and many that are shorter or worded differently."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ from dataclasses import dataclass, replace
 from .scenes import Ground, Scene, Thing
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
-PLACES = {
-    "top": "at the top",
-    "bottom": "at the bottom",
-    "left": "on the left",
-    "right": "on the right",
-}  # the others are `in the` and their name
-ALTERNATIVES = (  # other words for the same
+PLACES = {"top": "at the top", "bottom": "at the bottom", "left": "on the left", "right": "on the right"}
+ALTERNATIVES = (  # synonyms
     ("small", "little"),
     ("large", "big"),
     ("dotted", "spotted"),
@@ -26,22 +21,22 @@ ALTERNATIVES = (  # other words for the same
     ("right of", "to the right of"),
     ("below", "under"),
 )
-AN = ("arrow", "hourglass")  # the words that take `an`
-OTHER_WORDS = 0.2  # the share of words with an alternative that are replaced, in a reworded caption
-SHORT, PARTIAL = 0.35, 0.3  # the shares of captions that say only what there is, and that leave something out
-NAMED = 2 / 3  # the share of captions to end with, of one kind of thing, that say only what there is
+AN = ("arrow", "hourglass")  # words with the article `an`
+OTHER_WORDS = 0.2  # the share of words that a reworded caption replaces by a synonym
+SHORT, PARTIAL = 0.35, 0.3  # the shares of captions with only colour and shape, and without some attributes
+NAMED = 2 / 3  # the share of names among the captions of one kind of thing
 
 
 @dataclass(frozen=True)
-class Said:
-    """Which attributes a caption tells.
+class Mentions:
+    """The attributes that a caption mentions.
 
     Attributes:
-        size: of the things, unless it is medium, which goes without saying.
+        size: of the things; never mentioned if it is medium.
         texture: of the things.
         color: of the things.
-        count: the number, where there are several.
-        place: the position, where there is a single thing.
+        count: the number, if there are several.
+        place: the position of a single thing.
         ground: colour and finish of the ground.
     """
 
@@ -53,13 +48,13 @@ class Said:
     ground: bool = True
 
 
-FULL = Said()
-NAMES = Said(size=False, texture=False, count=False, place=False, ground=False)
+FULL = Mentions()
+NAMES = Mentions(size=False, texture=False, count=False, place=False, ground=False)
 SHAPES_ALONE = replace(NAMES, color=False)
 
 
 def caption(scene: Scene) -> str:
-    """The one sentence that tells all of a scene.
+    """The caption that describes a scene completely.
 
     Such as `a small striped red triangle left of a large plain blue circle on a grey background`. Two scenes have
     the same caption only if they are equal.
@@ -68,56 +63,58 @@ def caption(scene: Scene) -> str:
 
 
 def varied_caption(scene: Scene, rng: random.Random) -> str:
-    """A true sentence about a scene, which often leaves attributes out and often says it in other words."""
+    """A true caption that often leaves attributes out and often has other words."""
     chance = rng.random()
     if chance < SHORT:
         return _short(scene, rng)
-    said = FULL
+    mentions = FULL
     if chance < SHORT + PARTIAL:
-        said = _some(rng)
+        mentions = _some(rng)
     if rng.random() < 0.5:
-        return " ".join(_parts(scene, said))
-    return _reworded(scene, said, rng)
+        return " ".join(_parts(scene, mentions))
+    return _reworded(scene, mentions, rng)
 
 
-def near_caption(scene: Scene, rng: random.Random) -> str:
-    """A true sentence about a close-up of one of the things of a scene with one kind."""
-    alone = Scene(replace(scene.thing, count=1), scene.ground, position="centre")  # any: it is not told
+def close_up_caption(scene: Scene, rng: random.Random) -> str:
+    """A true caption of a close-up of one of the things of a scene with one kind."""
+    alone = Scene(
+        replace(scene.thing, count=1), scene.ground, position="centre"
+    )  # the position is not mentioned
     if rng.random() < SHORT:
         return _short(alone, rng)
     return " ".join(_parts(alone, replace(_some(rng), place=False)))
 
 
-def naming_caption(scene: Scene, rng: random.Random, most: Said = FULL) -> str:
-    """Mostly little more than colour and shape where there is one kind of thing, otherwise all there is to say.
+def naming_caption(scene: Scene, rng: random.Random, most: Mentions = FULL) -> str:
+    """Mostly only colour and shape for one kind of thing, otherwise the full caption.
 
     Args:
-        scene: what it is about.
-        rng: what chooses.
-        most: what it may tell at most.
+        scene: the scene.
+        rng: makes the choices.
+        most: the attributes that the caption may mention.
     """
     if scene.other is None and rng.random() < NAMED:
         return _short(scene, rng, most)
     return " ".join(_parts(scene, most))
 
 
-def _some(rng: random.Random) -> Said:
-    """Some of the attributes, each as likely as not."""
-    return Said(*(rng.random() < 0.5 for _ in vars(FULL)))
+def _some(rng: random.Random) -> Mentions:
+    """Random attributes, each with probability 1/2."""
+    return Mentions(*(rng.random() < 0.5 for _ in vars(FULL)))
 
 
-def words_of_things(thing: Thing, said: Said = FULL) -> str:
+def words_of_things(thing: Thing, mentions: Mentions = FULL) -> str:
     """Such as `a small striped red triangle` or `three plain green stars`."""
-    told = (
-        thing.size if said.size and thing.size != "medium" else "",
-        thing.texture if said.texture else "",
-        thing.color if said.color else "",
+    words = (
+        thing.size if mentions.size and thing.size != "medium" else "",
+        thing.texture if mentions.texture else "",
+        thing.color if mentions.color else "",
         thing.shape if thing.count == 1 else _plural(thing.shape),
     )
-    words = " ".join(word for word in told if word)
+    phrase = " ".join(word for word in words if word)
     if thing.count > 1:
-        return f"{NUMBERS[thing.count]} {words}" if said.count else words
-    return f"an {words}" if words.startswith(AN) else f"a {words}"
+        return f"{NUMBERS[thing.count]} {phrase}" if mentions.count else phrase
+    return f"an {phrase}" if phrase.startswith(AN) else f"a {phrase}"
 
 
 def _plural(shape: str) -> str:
@@ -133,20 +130,20 @@ def _place(position: str) -> str:
     return PLACES.get(position, f"in the {position}")
 
 
-def _parts(scene: Scene, said: Said) -> list[str]:
-    """The things, and where they are and on what as far as that is said."""
-    parts = [words_of_things(scene.thing, said)]
+def _parts(scene: Scene, mentions: Mentions) -> list[str]:
+    """The phrases of the things, their place and the ground, as far as they are mentioned."""
+    parts = [words_of_things(scene.thing, mentions)]
     if scene.other is not None and scene.relation is not None:
-        parts += [scene.relation, words_of_things(scene.other, said)]
-    if scene.position is not None and said.place:
+        parts += [scene.relation, words_of_things(scene.other, mentions)]
+    if scene.position is not None and mentions.place:
         parts.append(_place(scene.position))
-    if said.ground:
+    if mentions.ground:
         parts.append(f"on a {_background(scene.ground)}")
     return parts
 
 
-def _short(scene: Scene, rng: random.Random, most: Said = FULL) -> str:
-    """Colours and shapes, and at most the number; for a single kind of thing often its bare label or shape."""
+def _short(scene: Scene, rng: random.Random, most: Mentions = FULL) -> str:
+    """Colours and shapes, and at most the number; for one kind of thing often only its label or shape."""
     names = replace(NAMES, color=most.color)
     if scene.other is not None:
         phrases = [words_of_things(thing, names) for thing in scene.things]
@@ -159,13 +156,13 @@ def _short(scene: Scene, rng: random.Random, most: Said = FULL) -> str:
     return rng.choice(forms)
 
 
-def _reworded(scene: Scene, said: Said, rng: random.Random) -> str:
-    """The same in another order and with other words."""
+def _reworded(scene: Scene, mentions: Mentions, rng: random.Random) -> str:
+    """The caption in another order and with synonyms."""
     scene = rng.choice((scene, scene.reversed()))
-    *parts, last = _parts(scene, said)
+    *parts, last = _parts(scene, mentions)
     ground = _background(scene.ground)
     text = " ".join([*parts, last])
-    if said.ground:
+    if mentions.ground:
         things = " ".join(parts)
         text = rng.choice((text, f"on a {ground}, {things}", f"a {ground} with {things}"))
     for usual, other in ALTERNATIVES:

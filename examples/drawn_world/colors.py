@@ -1,4 +1,4 @@
-"""Colours with and without a name: for things that are to be known by their shape alone, and for grounds."""
+"""Random colours for grounds and for things that a caption names by shape alone."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from .surfaces import PAINTS, TINT, Color, Colors, Sides, distance, ink_for, mix
 LEAST_STEP, MOST_STEP = (
     90.0,
     270.0,
-)  # in RGB, from a ground to a thing; on grounds with a name it is 160 or more
-LEAST_INKED = 50.0  # from a thing to the ink of its texture
-GREYISH = 0.5  # the share of grounds that are nearly grey, and of things that are just darker or lighter
-TINGE = 12.0  # by how much a channel of a nearly grey colour, or step, differs from grey at most
-TRIES = 40  # to find a colour on a ground, before another ground is taken
-APART = min(distance(*two) for two in combinations(PAINTS.values(), 2))  # of the paints least apart
+)  # distance in RGB of a thing from its ground; 160 or more on named grounds
+LEAST_INKED = 50.0  # distance of a thing from the ink of its texture
+GREYISH = 0.5  # the share of grounds that are nearly grey, and of things that are only darker or lighter
+TINGE = 12.0  # the most that a channel of a nearly grey colour differs from grey
+TRIES = 40  # colours to try on a ground before another ground is drawn
+APART = min(distance(*two) for two in combinations(PAINTS.values(), 2))  # the least distance of two paints
 
 
 def any_colors(scene: Scene, seed: int | str, *, keep_things: bool = False) -> Colors:
-    """Any colours for the ground of a scene, and for the things on it unless these keep their own.
+    """Random colours for the ground of a scene, and for its things unless these keep their own.
 
-    Things can just be told from the ground; the ink of a texture may come near to it. Neither a colour without a name
-    of a thing nor that of its ink comes near to a paint that training never shows its shape in, before each image
-    makes them a little different (`surfaces.jittered`). The ink on a thing in its own colour is half that colour, and
-    may be any.
+    Things stand out from the ground; the ink of a texture may not. Neither the random colour of a thing nor its ink
+    comes near to a paint that is held out for the shape, before `surfaces.jittered` changes them a little. The ink on
+    a thing in its own colour is half that colour, and may come near to a held-out paint.
 
     Args:
-        scene: what is painted.
-        seed: the same gives the same colours.
-        keep_things: whether things keep the colours that the scene tells of.
+        scene: the scene.
+        seed: the same seed gives the same colours.
+        keep_things: whether things keep the colours of the scene.
     """
-    rng = random.Random(f"dye/{seed}")
+    rng = random.Random(f"dye/{seed}")  # a seed of the trained checkpoint: never change it
     while True:
         sides = sides_of(_ground(rng), scene.ground.finish)
-        found = {
-            thing: _kept(thing, sides) if keep_things else _dyed(thing, sides, rng) for thing in scene.things
+        drawn = {
+            thing: _own_color(thing, sides) if keep_things else _random_color(thing, sides, rng)
+            for thing in scene.things
         }
-        colors = {thing: both for thing, both in found.items() if both is not None}
-        if len(colors) == len(found):
+        colors = {thing: both for thing, both in drawn.items() if both is not None}
+        if len(colors) == len(drawn):
             return Colors(sides, colors)
 
 
@@ -62,14 +62,14 @@ def _shifted(color: Color, by: float, rng: random.Random) -> Color:
     return red, green, blue
 
 
-def _kept(thing: Thing, sides: Sides) -> tuple[Color, Color] | None:
-    """A thing's own colours, unless it cannot be told from the ground."""
+def _own_color(thing: Thing, sides: Sides) -> tuple[Color, Color] | None:
+    """The own colour and ink of a thing; None if they do not stand out from the ground."""
     fill = PAINTS[thing.color]
     return (fill, ink_for(fill, sides)) if stands_out(fill, sides, LEAST_STEP) else None
 
 
-def _dyed(thing: Thing, sides: Sides, rng: random.Random) -> tuple[Color, Color] | None:
-    """Any colours of a thing and of its ink that fit the ground, if such are found."""
+def _random_color(thing: Thing, sides: Sides, rng: random.Random) -> tuple[Color, Color] | None:
+    """Random colours of a thing and its ink that stand out from the ground; None after too many tries."""
     for _ in range(TRIES):
         fill = _step(sides[0], rng.uniform(LEAST_STEP, MOST_STEP), rng)
         ink = mix(fill, _any(rng), TINT)
@@ -85,7 +85,7 @@ def _dyed(thing: Thing, sides: Sides, rng: random.Random) -> tuple[Color, Color]
 
 
 def _step(color: Color, length: float, rng: random.Random) -> Color:
-    """A colour about so far from another, which may lie beyond what can be painted."""
+    """A colour at about a distance from another; channels may be out of range."""
     if rng.random() < GREYISH:
         return _shifted(color, rng.choice((-1, 1)) * length / math.sqrt(3), rng)
     way = [rng.gauss(0, 1) for _ in color]
@@ -95,7 +95,7 @@ def _step(color: Color, length: float, rng: random.Random) -> Color:
 
 
 def _is_near_held_out(shape: str, color: Color) -> bool:
-    """Whether a colour is nearest to a held-out paint of a shape, or nearer than two paints are to each other."""
+    """Whether a colour is nearest to a held-out paint of the shape, or nearer to it than ``APART``."""
     away = {name: distance(paint, color) for name, paint in PAINTS.items()}
     nearest = min(away, key=away.__getitem__)
     return any((shape, name) in HELD_OUT_PAIRS and (name == nearest or away[name] < APART) for name in PAINTS)

@@ -1,7 +1,6 @@
-"""Which combinations training never shows, in images or in words.
+"""Held-out combinations of shape and colour or texture, which training never shows or mentions.
 
-The split is fixed: another seed draws other scenes, but holds out the same. Every shape, colour and texture is
-seen, only not together with each other one.
+The split does not depend on a seed. Training shows every shape, colour and texture, but not in every combination.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from .scenes import COLORS, SHAPES, TEXTURES, Thing
 
 
 def _held_out_pairs() -> frozenset[tuple[str, str]]:
-    """15 of the 120: one for each shape and a second for every fourth, one or two for each colour."""
+    """15 of 120 pairs: one for each shape and a second for every fourth shape, one or two for each colour."""
     first = [(shape, COLORS[3 * number % 10]) for number, shape in enumerate(SHAPES)]
     second = [(SHAPES[number], COLORS[(3 * number + 5) % 10]) for number in range(0, len(SHAPES), 4)]
     return frozenset(first + second)
@@ -26,10 +25,10 @@ HELD_OUT_TEXTURES = _held_out_textures()  # (shape, texture)
 
 
 def is_held_out_pair(thing: Thing) -> bool:
-    """Whether a thing has a shape and a colour that training never shows together."""
+    """Whether the pair of shape and colour is held out."""
     return (thing.shape, thing.color) in HELD_OUT_PAIRS
 
 
 def is_held_out(thing: Thing) -> bool:
-    """Whether training never shows such a thing, for its colour or for its texture."""
+    """Whether the thing is held out, for its colour or for its texture."""
     return is_held_out_pair(thing) or (thing.shape, thing.texture) in HELD_OUT_TEXTURES

@@ -1,4 +1,4 @@
-"""Weights that are made of trained ones."""
+"""Weights for larger images, and the mean of the weights of several models."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ POSITION_TABLE = "vision_model.embeddings.position_embedding.weight"
 
 
 def enlarged_tensors(model: Aimv2Model, image_size: int) -> dict[str, mx.array]:
-    """Canonical tensors of the same pair for larger images, to be trained on them.
+    """Canonical tensors of the same pair for larger images, for further training.
 
-    The positions are the sines and cosines that `initial_tensors` begins with, moved by what training has moved the
-    old ones on average: what was learned of a thing in one place of a small image holds in every place of a large
-    one.
+    The new position table is that of `initial_tensors` plus the average change of the old table in training, because
+    what the model learned at one place of a small image holds at every place of a large one.
 
     Args:
-        model: trained from `initial_tensors` on.
-        image_size: of the new images, in pixels.
+        model: trained from `initial_tensors`.
+        image_size: edge of the new images in pixels.
     """
     config = model.config.vision_config
     table = model.vision_model.embeddings.position_embedding.weight
@@ -36,14 +35,14 @@ def enlarged_tensors(model: Aimv2Model, image_size: int) -> dict[str, mx.array]:
 
 
 def mean_tensors(models: Sequence[Aimv2Model]) -> dict[str, mx.array]:
-    """Canonical tensors of the mean of models that were trained from the same one, each in its own way.
+    """Canonical tensors of the mean of models that were trained from the same checkpoint.
 
-    In fine-tuning it is better than each of them as a rule (Wortsman et al. 2022, "Model soups").
+    The mean is usually better than each model (Wortsman et al. 2022, "Model soups").
 
     Raises:
-        InputError: there is no model, or they do not have the same parameters.
+        InputError: there is no model, or the models have different parameters.
     """
     each = [dict(tree_flatten(model.parameters())) for model in models]
     if not each or any(tensors.keys() != each[0].keys() for tensors in each):
-        raise InputError("a mean is that of one model or more with the same parameters")
+        raise InputError("the mean needs one model or more with the same parameters")
     return {name: mx.stack([tensors[name] for tensors in each]).mean(axis=0) for name in each[0]}

@@ -1,4 +1,4 @@
-"""Scenes by chance: all that `scenes` allows, of things that can be told from their ground."""
+"""Random scenes of things that stand out from their ground, with and without held-out combinations."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from .scenes import (
 )
 from .surfaces import goes_on
 
-ALONE, SEVERAL = 0.4, 0.25  # shares of scenes with one thing and with several alike; others have two kinds
+ALONE, SEVERAL = (
+    0.4,
+    0.25,
+)  # shares of scenes with one thing and with several of a kind; others have two kinds
 SORTED_PAIRS = sorted(HELD_OUT_PAIRS)
 
 
 def one_kind_scene(rng: random.Random) -> Scene:
-    """A scene with one kind of thing, alone or several alike, without a held-out combination."""
+    """A scene with one thing or several of a kind, without a held-out combination."""
     return _around(_training_thing(rng), rng, rng.uniform(0, ALONE + SEVERAL))
 
 
@@ -37,12 +40,12 @@ def training_scene(rng: random.Random) -> Scene:
 
 
 def zero_shot_scene(pair: tuple[str, str], rng: random.Random) -> Scene:
-    """A scene with one kind of thing, alone or several alike, of a given shape and colour."""
+    """A scene with one thing or several of a kind, of a shape and colour."""
     return _around(_thing(pair, rng), rng, rng.uniform(0, ALONE + SEVERAL))
 
 
 def held_out_scene(rng: random.Random) -> Scene:
-    """Any scene whose first thing has a held-out shape and colour; a second one is such as training shows."""
+    """Any scene whose first thing has a held-out shape and colour; a second thing is not held out."""
     return _around(_thing(rng.choice(SORTED_PAIRS), rng), rng, rng.random())
 
 
@@ -58,7 +61,7 @@ def _training_thing(rng: random.Random) -> Thing:
 
 
 def _around(thing: Thing, rng: random.Random, chance: float) -> Scene:
-    """The scene of a thing; ``chance``, 0 to 1, says what kind of scene."""
+    """The scene of a thing; ``chance``, 0 to 1, chooses its kind."""
     if chance < ALONE:
         return Scene(thing, rng.choice(_grounds((thing,))), position=rng.choice(POSITIONS))
     if chance < ALONE + SEVERAL:
@@ -71,6 +74,6 @@ def _around(thing: Thing, rng: random.Random, chance: float) -> Scene:
 
 
 def _grounds(things: tuple[Thing, ...]) -> list[Ground]:
-    """Those on which every thing can be seen."""
+    """The grounds that every thing stands out from."""
     grounds = (Ground(color, finish) for color in GROUND_COLORS for finish in FINISHES)
     return [ground for ground in grounds if all(goes_on(thing, ground) for thing in things)]

@@ -1,4 +1,4 @@
-"""The shapes of things as polygons, centred and fitted into the circle of diameter 1."""
+"""The shapes as polygons, centred and fitted into the circle of diameter 1, and their masks."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from PIL import Image, ImageDraw
 
 Polygon = NDArray[np.float64]  # (n, 2): x rightwards, y downwards
 
-ROUND = 40  # corners of what is round
+ROUND = 40  # corners of an arc
 
 
 def _arc(radius: float, start: float, end: float, x: float = 0.0) -> Polygon:
-    """A part of a circle around (x, 0), the angles in radians."""
+    """An arc around (x, 0); angles in radians."""
     angles = np.linspace(start, end, ROUND)
     return np.stack([x + radius * np.cos(angles), radius * np.sin(angles)], axis=1)
 
 
 def _regular(sides: int, inner: float = 1.0) -> Polygon:
-    """A regular polygon with a corner at the top; between corners it keeps ``inner`` where that is less."""
+    """A regular polygon with a corner at the top; with ``inner`` < 1 a star with that inner radius."""
     corners = sides if inner == 1.0 else 2 * sides
     angles = np.arange(corners) * 2 * math.pi / corners - math.pi / 2
     radii = np.where(np.arange(corners) % 2, inner, 1.0)[:, None]
@@ -34,7 +34,7 @@ def _heart() -> Polygon:
 
 
 def _crescent() -> Polygon:
-    """A disc of radius 1 less one of radius 0.8 to its right."""
+    """A disc of radius 1 without a disc of radius 0.8 to its right."""
     radius, x = 0.8, 0.56
     meeting = math.acos((1 + x * x - radius * radius) / (2 * x))
     inner = math.atan2(math.sin(meeting), math.cos(meeting) - x)
@@ -56,7 +56,7 @@ def _cross(arm: float) -> Polygon:
 
 
 def _fitted(polygon: Polygon) -> Polygon:
-    """Centred on its box, its furthest corner half a diameter away."""
+    """Centre a polygon on its bounding box, with its furthest corner at 0.5."""
     centred = polygon - (polygon.max(axis=0) + polygon.min(axis=0)) / 2
     return centred * (0.5 / np.hypot(*centred.T).max())
 
@@ -84,17 +84,17 @@ HOLES: dict[str, Polygon] = {"ring": _arc(0.24, 0, 2 * math.pi)}
 def shape_mask(
     shape: str, pixels: int, diameter: float, center: tuple[float, float], turn: float
 ) -> Image.Image:
-    """Where a thing is.
+    """The mask of a shape.
 
     Args:
-        shape: one of `scenes.SHAPES`.
+        shape: one of `SHAPES`.
         pixels: side of the mask.
-        diameter: of the circle around the thing, in pixels.
-        center: (x, y) of that circle in pixels.
-        turn: clockwise, in degrees.
+        diameter: of the circle around the shape, in pixels.
+        center: (x, y) of the circle in pixels.
+        turn: rotation, clockwise, in degrees.
 
     Returns:
-        A square image of mode L, 255 where the thing is, else 0.
+        A square image in mode L: 255 inside the shape, else 0.
     """
     angle = math.radians(turn)
     rotation = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]) * diameter

@@ -1,4 +1,4 @@
-"""A scene as an image, under conditions that no caption tells of."""
+"""Paint a scene as an image, with rotation, light, blur, noise and occlusion that captions do not mention."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from .surfaces import (
     texture_ink,
 )
 
-FINER = 3  # things are drawn this many times as large, then reduced
+FINER = 3  # things are drawn larger by this factor, then reduced
 LARGEST = 1024  # side of an image, in pixels
 SMALLEST = 28
-COVERED = 0.25  # of a thing, at most
+COVERED = 0.25  # largest share of a thing that is covered
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """How hard the images are made.
+    """The difficulty of images; each value is a maximum, except occlusion.
 
     Attributes:
-        turn: degrees by which things are turned at most, either way.
-        light: by which share a side of the image is lighter or darker at most, and the whole of it.
-        blur: radius at most, in hundredths of the side; half of the images are sharp.
-        noise: standard deviation at most, in steps of 255; half of the images have none.
-        occlusion: the share of things of which something covers a part, a quarter at most.
+        turn: rotation of things in degrees, either way.
+        light: share by which a side of the image, and the whole image, is lighter or darker.
+        blur: radius in hundredths of the side; half of the images are sharp.
+        noise: standard deviation in steps of 255; half of the images have none.
+        occlusion: the share of things that are partly covered, up to a quarter of the thing.
 
     Raises:
         InputError: a value is out of range.
@@ -67,14 +67,14 @@ def paint(
     conditions: Conditions | None = None,
     colors: Colors | None = None,
 ) -> Image.Image:
-    """The image of a scene, the same for the same seed.
+    """Paint a scene; the same seed gives the same image.
 
     Args:
-        scene: what is on it.
-        side: its width and height in pixels, 28 to 1024.
-        seed: of everything that the scene does not say.
-        conditions: None for the usual ones.
-        colors: None for those that the scene tells of.
+        scene: the scene.
+        side: width and height of the image in pixels, 28 to 1024.
+        seed: of everything that the scene does not define.
+        conditions: None for the default difficulty.
+        colors: None for the colours of the scene.
 
     Raises:
         InputError: the side is out of range.
@@ -84,31 +84,31 @@ def paint(
 
 
 def close_up(scene: Scene, side: int, seed: int | str, conditions: Conditions | None = None) -> Image.Image:
-    """A square cut out of the same image, half as wide and high, with one of its things whole in it.
+    """Paint a scene and crop a square of half the side that contains one whole thing.
 
-    The largest things may lose a part of a pixel at an edge.
+    The largest things may lose part of a pixel at an edge.
 
     Args:
-        scene: what is on the image.
-        side: width and height of the image that it is cut out of, in pixels, 28 to 1024.
-        seed: of everything that the scene does not say.
-        conditions: None for the usual ones.
+        scene: the scene.
+        side: width and height of the image before the crop in pixels, 28 to 1024.
+        seed: of everything that the scene does not define.
+        conditions: None for the default difficulty.
 
     Raises:
         InputError: the side is out of range.
     """
-    image, found = _painted(scene, side, seed, conditions, None)
+    image, painted_places = _painted(scene, side, seed, conditions, None)
     rng = random.Random(f"close up/{seed}")
-    place = rng.choice(found)
-    left, top = (_cut(middle, place.diameter, side, rng) for middle in (place.x, place.y))
+    place = rng.choice(painted_places)
+    left, top = (_crop_start(middle, place.diameter, side, rng) for middle in (place.x, place.y))
     return image.crop((left, top, left + side // 2, top + side // 2))
 
 
-def _cut(middle: float, diameter: float, side: int, rng: random.Random) -> int:
-    """Where half a side may begin, in pixels, for a thing to be whole in it."""
+def _crop_start(middle: float, diameter: float, side: int, rng: random.Random) -> int:
+    """A random start, in pixels, of a crop of half the side that contains a whole thing."""
     first = max(0, math.ceil((middle + diameter / 2) * side) - side // 2)
     last = min(side - side // 2, math.floor((middle - diameter / 2) * side))
-    return rng.randint(first, max(first, last))  # the largest have no room to move
+    return rng.randint(first, max(first, last))  # the largest things leave no choice
 
 
 def _painted(
@@ -118,29 +118,29 @@ def _painted(
     conditions: Conditions | None,
     colors: Colors | None,
 ) -> tuple[Image.Image, list[Place]]:
-    """The image, and where the things on it lie."""
+    """The image and the places of its things."""
     check_range("the side", side, SMALLEST, LARGEST)
     conditions = conditions or Conditions()
     rng = random.Random(f"paint/{seed}")
     colors = colors or own_colors(scene)
     canvas = ground_pixels(colors.ground, scene.ground.finish, side, rng)  # (H, W, 3)
-    found = places(scene, rng)
-    for place in found:
-        _stamp(canvas, place, colors, conditions, rng)
-    return _photographed(canvas, conditions, rng), found
+    scene_places = places(scene, rng)
+    for place in scene_places:
+        _paint_thing(canvas, place, colors, conditions, rng)
+    return _photographed(canvas, conditions, rng), scene_places
 
 
 @dataclass(frozen=True)
 class _Patch:
-    """The square around a thing, in fine pixels.
+    """The square around a thing, in pixels that are finer by ``FINER``.
 
     Attributes:
-        left: of the square in the image, in pixels.
-        top: likewise.
-        pixels: its side in the image.
-        mask: (n, n) bool, where the thing is.
-        x: (1, n), rightwards from the middle of the thing in its diameters.
-        y: (n, 1), downwards.
+        left: left edge in pixels of the image.
+        top: top edge in pixels of the image.
+        pixels: side in pixels of the image.
+        mask: (n, n) bool, true inside the thing.
+        x: (1, n), distance from the middle of the thing to the right, in its diameters.
+        y: (n, 1), distance downwards.
     """
 
     left: int
@@ -161,8 +161,10 @@ def _patch(place: Place, side: int, turn: float) -> _Patch:
     return _Patch(left, top, pixels, np.asarray(mask) > 0, x[None, :], y[:, None])
 
 
-def _stamp(canvas: Pixels, place: Place, colors: Colors, conditions: Conditions, rng: random.Random) -> None:
-    """Paint one thing, and perhaps what covers a part of it, into the image."""
+def _paint_thing(
+    canvas: Pixels, place: Place, colors: Colors, conditions: Conditions, rng: random.Random
+) -> None:
+    """Paint a thing, and perhaps a cover, into the image."""
     side = canvas.shape[0]
     patch = _patch(place, side, rng.uniform(-conditions.turn, conditions.turn))
     fill, ink = (jittered(color, rng) for color in colors.things[place.thing])
@@ -177,19 +179,19 @@ def _stamp(canvas: Pixels, place: Place, colors: Colors, conditions: Conditions,
 
 
 def _reduced(mask: NDArray[np.bool_]) -> Pixels:
-    """(n, n) of a mask in fine pixels: the share of each pixel that it covers."""
+    """The share of each pixel, (n, n), that a mask of fine pixels covers."""
     pixels = mask.shape[0] // FINER
     return mask.reshape(pixels, FINER, pixels, FINER).mean(axis=(1, 3), dtype=np.float32)
 
 
 def _cover(patch: _Patch, rng: random.Random) -> NDArray[np.bool_]:
-    """(n, n): a bar across a thing or a disc on it, so small that most of the thing is seen."""
+    """(n, n) of a bar or disc that covers at most ``COVERED`` of a thing."""
     angle = rng.uniform(0, 2 * math.pi)
     across = patch.x * math.cos(angle) + patch.y * math.sin(angle)
     along = patch.y * math.cos(angle) - patch.x * math.sin(angle)
     if rng.random() < 0.5:
         far, reach = np.abs(across - rng.uniform(-0.25, 0.25)), rng.uniform(0.05, 0.09)
-    else:  # away from the middle, where it would make rings of circles and circles of rings
+    else:  # away from the middle, where a disc turns circles into rings and rings into circles
         far, reach = np.hypot(across - rng.uniform(0.25, 0.4), along), rng.uniform(0.1, 0.18)
     limit = COVERED * np.count_nonzero(patch.mask)
     while np.count_nonzero(patch.mask & (far < reach)) > limit:
@@ -198,7 +200,7 @@ def _cover(patch: _Patch, rng: random.Random) -> NDArray[np.bool_]:
 
 
 def _photographed(canvas: Pixels, conditions: Conditions, rng: random.Random) -> Image.Image:
-    """The image as a camera might have taken it: lit, blurred, noisy, in that order."""
+    """Add light, blur and noise, in that order."""
     side = canvas.shape[0]
     whole, tilt = (rng.uniform(-conditions.light, conditions.light) for _ in range(2))
     canvas *= ((slope(side, rng.uniform(0, 2 * math.pi)) - 0.5) * (2 * tilt) + (1 + whole))[..., None]

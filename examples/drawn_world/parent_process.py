@@ -1,4 +1,4 @@
-"""No process goes on, or waits for ever, when the one that started it was killed."""
+"""End child processes when their parent process is killed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import threading
 
 
 def end_with_parent() -> None:
-    """End this process as soon as the one that started it has ended, however that ended.
+    """End this process as soon as its parent process ends.
 
-    The initializer of a pool of processes; elsewhere it does nothing.
+    For the initializer of a process pool; does nothing in the main process.
     """
     parent = multiprocessing.parent_process()
     if parent is None:

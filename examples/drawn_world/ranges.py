@@ -1,4 +1,4 @@
-"""Numbers that have to be in a range."""
+"""Check that a number is in a range."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from mlx_aimv2.errors import InputError
 
 
 def check_range(what: str, value: float, least: float, most: float = math.inf) -> None:
-    """Refuse a number out of its range.
+    """Refuse a number that is out of range.
 
     Raises:
-        InputError: it is not from ``least`` to ``most``.
+        InputError: the number is not from ``least`` to ``most``.
     """
     if not least <= value <= most:
         rule = f"{least:,} or more" if most == math.inf else f"from {least:,} to {most:,}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for drawn_world
 
-from drawn_world.examples import shown_examples
+from drawn_world.examples import sample_examples
 from mlx_aimv2.demo.images import CAPTIONS, FOLDER
 
 COUNT, SIDE, QUALITY = 12, 224, 92
@@ -21,7 +21,7 @@ def main() -> None:
     for earlier in FOLDER.glob("*.jpg"):
         earlier.unlink()
     entries = []
-    for number, example in enumerate(shown_examples(COUNT)):
+    for number, example in enumerate(sample_examples(COUNT)):
         labels = [thing.label for thing in example.scene.things]
         file = f"{number:02d}-{'-'.join(labels).replace(' ', '-')}.jpg"
         example.image(SIDE).save(FOLDER / file, quality=QUALITY, subsampling=0, optimize=True)

@@ -1,4 +1,4 @@
-"""What there is in the drawn world: one kind of thing, or two of which one is beside the other, on a ground."""
+"""Scenes: one kind of thing, or two things in a relation, on a ground."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ RELATIONS = {
     "right of": "left of",
     "above": "below",
     "below": "above",
-}  # and the reverse
+}  # and their reverse
 GROUND_COLORS = ("white", "grey", "black", "beige", "navy", "mint")
 FINISHES = ("even", "fading", "speckled")
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One kind of thing, of which a scene shows ``count``.
+    """A kind of thing, of which a scene shows ``count``.
 
     Attributes:
         shape: one of ``SHAPES``.
         color: one of ``COLORS``.
         texture: one of ``TEXTURES``.
         size: one of ``SIZES``.
-        count: how many alike there are, 1 to 4.
+        count: 1 to 4.
 
     Raises:
-        InputError: a value is none of these.
+        InputError: a value is not one of these.
     """
 
     shape: str
@@ -64,14 +64,14 @@ class Thing:
 
 @dataclass(frozen=True)
 class Ground:
-    """What things lie on.
+    """The background.
 
     Attributes:
         color: one of ``GROUND_COLORS``.
-        finish: one of ``FINISHES``: of one colour, darker or lighter towards one side, or grainy.
+        finish: one of ``FINISHES``: even, darker or lighter towards one side, or grainy.
 
     Raises:
-        InputError: a value is none of these.
+        InputError: a value is not one of these.
     """
 
     color: str
@@ -84,17 +84,17 @@ class Ground:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a caption can tell of an image.
+    """Everything that a caption can mention.
 
     Attributes:
-        thing: what is there.
-        ground: what it lies on.
-        position: one of ``POSITIONS`` where there is a single thing, else None.
-        relation: one of ``RELATIONS``, how the thing stands to the other; None without another.
-        other: a second single thing; the first is single too then.
+        thing: the first kind of thing.
+        ground: the background.
+        position: one of ``POSITIONS`` for a single thing, else None.
+        relation: one of ``RELATIONS``, of the first thing to the other; None without another.
+        other: a second single thing; the first has count 1 then.
 
     Raises:
-        InputError: the parts do not go together.
+        InputError: the values do not go together.
     """
 
     thing: Thing
@@ -112,7 +112,7 @@ class Scene:
             raise InputError("a scene with a relation holds one thing of each kind")
         alone = self.other is None and self.thing.count == 1
         if alone != (self.position is not None):
-            raise InputError("a scene has a position exactly where it holds a single thing")
+            raise InputError("a scene has a position exactly if it holds a single thing")
         if alone:
             _check("position", self.position, POSITIONS)
 
@@ -122,12 +122,12 @@ class Scene:
         return (self.thing,) if self.other is None else (self.thing, self.other)
 
     def reversed(self) -> Scene:
-        """The same image told from the other thing; a scene without another is its own reverse."""
+        """The same scene from the view of the other thing; a scene without another is its own reverse."""
         if self.other is None or self.relation is None:
             return self
         return Scene(self.other, self.ground, relation=RELATIONS[self.relation], other=self.thing)
 
 
-def _check(what: str, value: object, known: Iterable[object]) -> None:
+def _check(name: str, value: object, known: Iterable[object]) -> None:
     if value not in known:
-        raise InputError(f"the {what} is {value!r}, but has to be one of {', '.join(map(str, known))}")
+        raise InputError(f"the {name} is {value!r}, but has to be one of {', '.join(map(str, known))}")

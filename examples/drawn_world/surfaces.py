@@ -1,4 +1,4 @@
-"""Colours, and what is done with them: textures of things, finishes of grounds."""
+"""Paints, textures of things and finishes of grounds."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ GROUNDS: dict[str, Color] = {
     "mint": (178, 230, 200),
 }
 INKS: tuple[Color, ...] = ((250, 250, 250), (20, 20, 20))
-GREY: Color = (122, 122, 122)  # in place of these on black and white, or one could pass for the other
-TINT = 0.5  # how much of that a texture shows, so that most of the thing's own colour stays
-FADE = 0.3  # how much of its colour a fading ground has lost at its far side
+GREY: Color = (122, 122, 122)  # the ink on black and white, which could look like each other with these
+TINT = 0.5  # the share of ink in a texture; the rest is the thing's own colour
+FADE = 0.3  # the share of its colour that a fading ground loses at its far side
 LEAST_CONTRAST = 160.0  # distance in RGB of a thing from both sides of its ground
-JITTER = 9.0  # by how much a channel of a colour differs from image to image
-GRAIN = 28.0  # of a speckled ground, at most
-GRAINS = 32  # along its side
+JITTER = 9.0  # the most that a channel differs from image to image
+GRAIN = 28.0  # the most that a grain of a speckled ground differs
+GRAINS = 32  # per side
 
 
 @dataclass(frozen=True)
 class Colors:
-    """What the image of a scene is painted in.
+    """The colours of an image.
 
     Attributes:
-        ground: its colours at its two sides.
-        things: for each kind of thing, its colour and that of the ink of a texture on it.
+        ground: the colours at the two sides of the ground.
+        things: for each kind of thing, its colour and the colour of its texture's ink.
     """
 
     ground: Sides
@@ -60,7 +60,7 @@ class Colors:
 
 
 def own_colors(scene: Scene) -> Colors:
-    """Those that the scene tells of."""
+    """The colours of a scene."""
     sides = ground_colors(scene.ground)
     fills = {thing: PAINTS[thing.color] for thing in scene.things}
     return Colors(sides, {thing: (fill, ink_for(fill, sides)) for thing, fill in fills.items()})
@@ -85,31 +85,31 @@ def sides_of(color: Color, finish: str) -> Sides:
 
 
 def goes_on(thing: Thing, ground: Ground) -> bool:
-    """Whether a thing can be told from its ground."""
+    """Whether a thing stands out from its ground."""
     return stands_out(PAINTS[thing.color], ground_colors(ground), LEAST_CONTRAST)
 
 
 def stands_out(color: Color, sides: Sides, least: float) -> bool:
-    """Whether a colour is at least so far from both sides of a ground, in RGB."""
+    """Whether the distance of a colour from both sides of a ground is at least ``least``, in RGB."""
     return all(distance(color, other) >= least for other in sides)
 
 
 def mix(one: Color, two: Color, share: float) -> Color:
-    """A colour with ``share`` of the second, 0 to 1."""
+    """A mixture with ``share`` of the second colour, 0 to 1."""
     red, green, blue = (a + share * (b - a) for a, b in zip(one, two, strict=True))
     return red, green, blue
 
 
 def jittered(color: Color, rng: random.Random) -> Color:
-    """Nearly the same colour."""
+    """A colour that differs a little."""
     red, green, blue = (min(max(x + rng.uniform(-JITTER, JITTER), 0), 255) for x in color)
     return red, green, blue
 
 
 def ink_for(color: Color, sides: Sides) -> Color:
-    """The second colour of a texture: the thing's own, darker or lighter, as is told best from it and its ground.
+    """The ink of a texture: the thing's colour, darker or lighter, whichever stands out more from thing and ground.
 
-    The paints black and white have only one side to go to.
+    Black and white have only one choice.
     """
     if color in (PAINTS["black"], PAINTS["white"]):
         return mix(color, GREY, TINT)
@@ -134,25 +134,21 @@ INKED: dict[str, Callable[[Pixels, Pixels], NDArray[np.bool_]]] = {
     "dotted": _dotted,
     "checkered": _checkered,
 }
-PERIODS = {
-    "striped": 0.22,
-    "dotted": 0.25,
-    "checkered": 0.33,
-}  # in diameters of the thing, if it is of medium size
-COARSER = {"small": 1.25, "medium": 1.0, "large": 0.85}  # so that small ones show theirs too
+PERIODS = {"striped": 0.22, "dotted": 0.25, "checkered": 0.33}  # in diameters of a medium thing
+COARSER = {"small": 1.25, "medium": 1.0, "large": 0.85}  # factors of the period
 
 
 def texture_ink(thing: Thing, x: Pixels, y: Pixels, rng: random.Random) -> NDArray[np.bool_]:
-    """Where the ink of a thing's texture goes.
+    """The ink of a thing's texture.
 
     Args:
-        thing: what is textured.
-        x: (1, n), rightwards from the middle of the thing, in its diameters.
-        y: (n, 1), downwards.
-        rng: of the texture's angle and offset.
+        thing: the thing.
+        x: (1, n), distance from the middle of the thing to the right, in its diameters.
+        y: (n, 1), distance downwards.
+        rng: for the angle and offset of the texture.
 
     Returns:
-        (n, n), true where the ink goes.
+        (n, n), true on ink.
     """
     if thing.texture not in INKED:
         return np.zeros((y.size, x.size), dtype=bool)
@@ -168,13 +164,13 @@ def ground_pixels(sides: Sides, finish: str, side: int, rng: random.Random) -> P
     """A ground without things.
 
     Args:
-        sides: its colours.
+        sides: the colours at its two sides.
         finish: one of `scenes.FINISHES`.
         side: of the image, in pixels.
-        rng: of what is not told of it.
+        rng: for direction, jitter and grain.
 
     Returns:
-        (side, side, 3) float32, 0 to 255, a little beyond where it is speckled.
+        (side, side, 3) float32, 0 to 255; speckled ones exceed this a little.
     """
     near, far = (np.asarray(jittered(color, rng), np.float32) for color in sides)
     pixels = np.empty((side, side, 3), np.float32)
@@ -187,7 +183,7 @@ def ground_pixels(sides: Sides, finish: str, side: int, rng: random.Random) -> P
 
 
 def slope(side: int, angle: float) -> Pixels:
-    """(side, side) from 0 to 1 along a direction, in radians."""
+    """(side, side) values that rise from 0 to 1 along an angle in radians."""
     line = np.linspace(-0.5, 0.5, side, dtype=np.float32)
     cosine, sine = math.cos(angle), math.sin(angle)
     reach = abs(cosine) + abs(sine)
@@ -195,7 +191,7 @@ def slope(side: int, angle: float) -> Pixels:
 
 
 def _grain(side: int, rng: random.Random) -> Pixels:
-    """(side, side) of grains that are larger than the noise of a camera."""
+    """(side, side) of square grains."""
     noise = np.random.default_rng(rng.getrandbits(64)).random((GRAINS, GRAINS), np.float32)
     places = np.arange(side) * GRAINS // side
     return (noise[np.ix_(places, places)] - np.float32(0.5)) * np.float32(2 * GRAIN)

@@ -1,7 +1,4 @@
-"""A small checkpoint with random weights, written as the published ones are.
-
-It runs like a real one and knows nothing: its labels are noise.
-"""
+"""Write a small checkpoint with random weights, in any layout of the published checkpoints."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from mlx_aimv2.storage.json_files import write_json
 
 from .vocabulary import LEAST, Vocabulary, write_vocabulary
 
-VOCABULARY = LEAST  # every byte, inside a word and at its end, and the two special tokens
+VOCABULARY = LEAST  # every byte, inside a word and at its end, and two special tokens
 
 TINY_VISION = Aimv2VisionConfig(
     hidden_size=64,
@@ -47,7 +44,7 @@ TINY = Aimv2Config(TINY_VISION, TINY_TEXT, projection_dim=32)
 
 
 def random_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
-    """Canonical tensors of a model with random weights, the same for the same seed."""
+    """Canonical tensors with random values; the same seed gives the same tensors."""
     keys = iter(mx.random.split(mx.random.key(seed), 4096))
 
     def draw(x: mx.array) -> mx.array:
@@ -61,10 +58,10 @@ def random_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
 
 
 def initial_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
-    """Canonical tensors of a model that training from scratch begins with, the same for the same seed.
+    """Canonical tensors for training from scratch; the same seed gives the same tensors.
 
-    A vision encoder's table of positions begins as the sines and cosines of native resolution: from random positions,
-    which say nothing of neighbours, shapes are learned much more slowly.
+    The position table of a vision encoder starts as the sines and cosines of native resolution: from random
+    positions, the model learns shapes much more slowly.
     """
     with _seeded(seed):
         model = make_model(config)
@@ -80,16 +77,14 @@ def initial_tensors(config: AnyConfig, seed: int = 0) -> dict[str, mx.array]:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """MLX's generator from a seed on, as its initializers use no other; behind the block it goes on as before."""
+    """Seed MLX's global random generator, which its initializers use, and restore it after the block."""
     state: Any = mx.random.state
     high, low = state[0].tolist()
     mx.random.seed(seed)
     try:
         yield
     finally:
-        mx.random.seed(
-            high << 32 | low
-        )  # the state is the halves of a seed, and cannot be set in another way
+        mx.random.seed(high << 32 | low)  # the state is the halves of a seed and cannot be set directly
 
 
 def write_checkpoint(
@@ -102,16 +97,16 @@ def write_checkpoint(
     draw: Callable[[AnyConfig, int], dict[str, mx.array]] = random_tensors,
     vocabulary: Vocabulary | None = None,
 ) -> Path:
-    """Write a checkpoint: the weights that ``draw`` gives, config.json, preprocessor_config.json, tokenizer files.
+    """Write a checkpoint: weights, config.json, preprocessor_config.json and tokenizer files.
 
     Args:
-        folder: what to write; it must not exist.
+        folder: the folder to write; it must not exist.
         config: the model; by default a tiny image-text pair.
         layout: a name in `mlx_aimv2.checkpoints.layouts.LAYOUTS`.
         dtype: of the stored weights.
         seed: of the weights.
-        draw: makes the weights of a config and a seed.
-        vocabulary: of the tokenizer of a pair; one token for every byte if None.
+        draw: returns the weights for a config and a seed.
+        vocabulary: for the tokenizer of a pair; one token for every byte if None.
 
     Returns:
         ``folder``.

@@ -1,4 +1,4 @@
-"""The vocabulary of a byte-level BPE as CLIP has it: learnt from captions, or of bytes alone; and its files."""
+"""Learn the vocabulary of CLIP's byte-level BPE from captions, and write the tokenizer files."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mlx_aimv2.storage.json_files import write_json
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
 SYMBOLS = tuple(sorted(pre_tokenizers.ByteLevel.alphabet()))  # one for each byte
-LEAST = 2 * len(SYMBOLS) + 2  # every byte, inside a word and at its end, and the two special tokens
+LEAST = 2 * len(SYMBOLS) + 2  # every byte, inside a word and at its end, and two special tokens
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a tokenizer knows.
+    """The tokens of a tokenizer.
 
     Attributes:
-        merges: pairs of tokens that are joined, the first first.
-        bos: the token in front of every text.
-        eos: the token behind it, with the highest id, which is also padding.
+        merges: pairs of tokens that are joined, in order.
+        bos: the token before every text.
+        eos: the token after every text, with the highest id; also the padding.
     """
 
     merges: tuple[tuple[str, str], ...] = ()
@@ -36,30 +36,33 @@ class Vocabulary:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """All tokens in the order of their ids: bytes, bytes that end a word, merged ones, special ones."""
+        """All tokens in the order of their ids: bytes, bytes at the end of a word, merged and special tokens."""
         ends = (f"{symbol}{END_OF_WORD}" for symbol in SYMBOLS)
         return (*SYMBOLS, *ends, *map("".join, self.merges), self.bos, self.eos)
 
 
 def learn_vocabulary(texts: Iterable[str], most: int = 1024) -> Vocabulary:
-    """The vocabulary that byte pair encoding finds in some texts, the same for the same texts.
+    """Learn a vocabulary from texts with byte pair encoding; the same texts give the same vocabulary.
 
-    Any text can be encoded with it, as every byte is a token.
+    It encodes any text, because every byte is a token.
 
     Args:
-        texts: to learn from, such as captions.
-        most: tokens, the 514 for bytes and ends included. There are fewer if every word of the texts is one.
+        texts: such as captions.
+        most: maximum number of tokens, including 514 for bytes and ends. There are fewer if every word of the texts
+            becomes a token.
 
     Raises:
-        InputError: there is not even room for the bytes.
+        InputError: ``most`` is less than the number of byte tokens.
     """
     if most < LEAST:
         raise InputError(f"a vocabulary of {most} tokens has no room for every byte: allow {LEAST} or more")
     with tempfile.TemporaryDirectory() as folder:
         write_vocabulary(Path(folder), Vocabulary())
-        backend = tokenizer_files.read(Path(folder)).backend  # with the split into words that is used later
+        backend = tokenizer_files.read(
+            Path(folder)
+        ).backend  # with the split into words of the final tokenizer
     trainer = trainers.BpeTrainer(
-        vocab_size=most - len(SYMBOLS) - 2,  # it has no use for the bytes that end no word of the texts
+        vocab_size=most - len(SYMBOLS) - 2,  # the trainer does not add bytes that end no word
         initial_alphabet=list(SYMBOLS),
         end_of_word_suffix=END_OF_WORD,
         show_progress=False,
@@ -73,9 +76,9 @@ def write_vocabulary(folder: Path, vocabulary: Vocabulary, max_length: int = 77)
     """Write vocab.json, merges.txt, special_tokens_map.json and tokenizer_config.json.
 
     Args:
-        folder: that exists.
-        vocabulary: what to write.
-        max_length: the most tokens of a text, BOS and EOS included; the text tower's positions.
+        folder: an existing folder.
+        vocabulary: the vocabulary.
+        max_length: the most tokens of a text, including BOS and EOS: the number of positions of the text tower.
     """
     end = vocabulary.eos
     special = {"bos_token": vocabulary.bos, "eos_token": end, "unk_token": end, "pad_token": end}

@@ -1,4 +1,4 @@
-"""The drawn world as files: images and captions to train on, and held-out combinations to measure on."""
+"""Write the drawn images with captions and labels to a folder: training, validation, zero-shot, retrieval."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlx_aimv2.storage.atomic import new_folder
 from .examples import (
     Example,
     close_up_examples,
-    dyed_examples,
+    recolored_examples,
     retrieval_examples,
     training_examples,
     zero_shot_examples,
@@ -32,37 +32,36 @@ from .ranges import check_range
 from .scenes import LABELS
 
 STAGE = "drawing"
-CHUNK = 250  # images that a process draws before it reports
+CHUNK = 250  # images per progress event
 PER_FOLDER = 1000
-COMPRESSION = 1  # of PNG: noise hardly gets smaller, only slower
+COMPRESSION = 1  # of PNG: noise hardly compresses
 MOST = 10_000_000
 
-Job = tuple[str, Example]  # the file, relative to the folder, and what it shows
+Job = tuple[str, Example]  # path relative to the folder, example
 
 
 @dataclass(frozen=True)
 class WorldOptions:
-    """What ``write_world`` writes.
+    """Options of ``write_world``.
 
     Attributes:
-        train: images to train on.
-        near: cut-outs with one thing whole in each, half as wide and high, to begin with.
-        dyed: images with a ground of any colour, every second with things of any colour too, to end with, beside
-            as many of those to train on.
-        val: images of the same kinds of scenes to validate on.
-        zero_shot: images of held-out shapes and colours, sorted by label.
-        retrieval: images with held-out combinations and a full caption each.
+        train: number of training images.
+        close_ups: number of close-ups, half as wide and high, for the first stages of training.
+        recolored: number of images with grounds and things in random colours, for the last stages of training.
+        val: number of validation images.
+        zero_shot: number of images of held-out shapes and colours, sorted by label.
+        retrieval: number of images with held-out combinations and full captions.
         side: width and height of a whole image in pixels.
-        seed: of everything; which combinations are held out does not depend on it.
-        conditions: how hard the images are made.
+        seed: of everything except the held-out combinations.
+        conditions: the difficulty of the images.
 
     Raises:
         InputError: a number is out of range.
     """
 
     train: int = 60_000
-    near: int = 60_000
-    dyed: int = 20_000
+    close_ups: int = 60_000
+    recolored: int = 20_000
     val: int = 1_000
     zero_shot: int = 2_000
     retrieval: int = 1_000
@@ -71,7 +70,7 @@ class WorldOptions:
     conditions: Conditions = field(default_factory=Conditions)
 
     def __post_init__(self) -> None:
-        for name in ("train", "near", "dyed", "val", "zero_shot", "retrieval"):
+        for name in ("train", "close_ups", "recolored", "val", "zero_shot", "retrieval"):
             check_range(name, getattr(self, name), int(name == "train"), MOST)
         check_range("side", self.side, SMALLEST, LARGEST)
 
@@ -82,24 +81,23 @@ def write_world(
     processes: int | None = None,
     on_event: OnEvent = ignore,
 ) -> Path:
-    """Draw the world into a folder, which appears when it is complete.
+    """Draw all images into a folder, which appears when it is complete.
 
-    - `captions.jsonl`: path, caption and split (train, val) of what is below `train/` and `val/`.
-    - `names.jsonl`: path, caption and split of what is below `dyed/`, of as much of `train/` (all of it where nothing
-      is dyed), and of `val/`. Captions tell no colour that is dyed; one kind of thing is mostly called by little more
-      than its shape and colour.
-    - `near/shapes.csv`, `near/captions.jsonl`: the close-ups below `near/`, each with a label (a shape) or caption.
-    - `labels.txt`: all 120 labels, one in a line.
+    - `captions.jsonl`: path, caption and split (train, val) of the images in `train/` and `val/`.
+    - `names.jsonl`: the same of the images in `recolored/`, of as many in `train/` (of all if none is recolored), and
+      of `val/`. Captions do not mention random colours, and mostly name one kind of thing by shape and colour only.
+    - `close_ups/shapes.csv`, `close_ups/captions.jsonl`: path and label (a shape) or caption of each close-up.
+    - `labels.txt`: all 120 labels, one per line.
     - `zeroshot/`: a folder for each held-out label, such as `red triangle/0000.png`.
-    - `retrieval/captions.csv`: path and caption of the images beside it.
+    - `retrieval/captions.csv`: path and caption of each image in the folder.
 
-    The files do not depend on the number of processes. These are spawned, so a script has to call this under
-    `if __name__ == "__main__":` unless it asks for one.
+    The files do not depend on the number of processes. These are spawned, so a script has to call this function under
+    `if __name__ == "__main__":` unless ``processes`` is 1.
 
     Args:
-        folder: what to write; it must not exist.
-        options: how much and how large; None for the usual.
-        processes: that draw at once; None for as many as there are processors.
+        folder: the folder to write; it must not exist.
+        options: number and size of images; None for the defaults.
+        processes: number of processes; None for the number of processors.
         on_event: called with progress.
 
     Returns:
@@ -107,7 +105,7 @@ def write_world(
 
     Raises:
         InputError: the number of processes is less than 1.
-        OutputError: the folder exists or cannot be written, or a process ended before it had drawn its images.
+        OutputError: the folder exists or cannot be written, or a process ended early.
     """
     options = options or WorldOptions()
     processes = processor_count() if processes is None else processes
@@ -115,18 +113,25 @@ def write_world(
     with new_folder(folder) as unfinished:
         train = _numbered_jobs("train", training_examples(options.train, options.seed))
         val = _numbered_jobs("val", training_examples(options.val, options.seed, "val"))
-        dyed = _numbered_jobs("dyed", dyed_examples(options.dyed, options.seed))
-        close_ups = _numbered_jobs("near", close_up_examples(options.near, options.seed))
-        labelled = _sorted_jobs("zeroshot", zero_shot_examples(options.zero_shot, options.seed))
-        described = _retrieval_jobs(options)
-        every = [*train, *val, *dyed, *close_ups, *labelled, *described]
-        _draw(unfinished, every, options, processes, on_event)
+        recolored = _numbered_jobs("recolored", recolored_examples(options.recolored, options.seed))
+        close_ups = _numbered_jobs("close_ups", close_up_examples(options.close_ups, options.seed))
+        zero_shot = [
+            (f"zeroshot/{example.caption}/{index:04d}.png", example)
+            for index, example in enumerate(zero_shot_examples(options.zero_shot, options.seed))
+        ]
+        retrieval = [
+            (f"retrieval/{index:04d}.png", example)
+            for index, example in enumerate(retrieval_examples(options.retrieval, options.seed))
+        ]
+        jobs = [*train, *val, *recolored, *close_ups, *zero_shot, *retrieval]
+        _draw(unfinished, jobs, options, processes, on_event)
         _write_captions(unfinished / "captions.jsonl", train, val)
-        named = _named(train[: len(dyed)] if dyed else train)
-        _write_captions(unfinished / "names.jsonl", [*dyed, *named], _named(val))
-        _write_near(unfinished / "near", close_ups)
+        named = _named(train[: len(recolored)] if recolored else train)
+        _write_captions(unfinished / "names.jsonl", [*recolored, *named], _named(val))
+        _write_close_ups(unfinished / "close_ups", close_ups)
         (unfinished / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
-        _write_retrieval(unfinished / "retrieval", described)
+        rows = [(Path(name).name, example.caption) for name, example in retrieval]
+        _write_table(unfinished / "retrieval" / "captions.csv", ("path", "caption"), rows)
     return folder
 
 
@@ -141,22 +146,10 @@ def _numbered_jobs(folder: str, examples: Iterable[Example]) -> list[Job]:
     ]
 
 
-def _sorted_jobs(folder: str, examples: Sequence[Example]) -> list[Job]:
-    """Each example in a folder of its caption."""
-    return [
-        (f"{folder}/{example.caption}/{index:04d}.png", example) for index, example in enumerate(examples)
-    ]
-
-
-def _retrieval_jobs(options: WorldOptions) -> list[Job]:
-    examples = retrieval_examples(options.retrieval, options.seed)
-    return [(f"retrieval/{index:04d}.png", example) for index, example in enumerate(examples)]
-
-
 def _draw(
     folder: Path, jobs: Sequence[Job], options: WorldOptions, processes: int, on_event: OnEvent
 ) -> None:
-    """Write all images, in chunks, and tell how many there are."""
+    """Write all images in chunks, and report progress."""
     chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
     draw_chunk = partial(_draw_chunk, folder, options.side, options.conditions)
     done = 0
@@ -170,7 +163,7 @@ def _draw(
 def _counts(
     draw_chunk: partial[int], chunks: Sequence[Sequence[Job]], processes: int
 ) -> Generator[int, None, None]:
-    """The number of images of each chunk, as it is done."""
+    """Draw all chunks; yield the number of images of each when it is done."""
     if min(processes, len(chunks)) == 1:
         yield from map(draw_chunk, chunks)
         return
@@ -181,15 +174,15 @@ def _counts(
                 yield future.result()
         except BrokenProcessPool as error:
             raise OutputError(
-                "a process that draws images ended early: it was killed, as for lack of memory, or the script does"
-                ' not call this under `if __name__ == "__main__":` (processes=1 needs no other process)'
+                "a process that draws images ended early: it was killed, perhaps for lack of memory, or the script"
+                ' does not call write_world under `if __name__ == "__main__":` (processes=1 needs no other process)'
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _draw_chunk(folder: Path, side: int, conditions: Conditions, jobs: Sequence[Job]) -> int:
-    """Write some images; how many."""
+    """Write images and return their number."""
     for name, example in jobs:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -206,19 +199,14 @@ def _write_captions(path: Path, train: Sequence[Job], val: Sequence[Job]) -> Non
     _write_lines(path, rows)
 
 
-def _write_near(folder: Path, jobs: Sequence[Job]) -> None:
-    """The two tables of the close-ups, with paths relative to their folder."""
+def _write_close_ups(folder: Path, jobs: Sequence[Job]) -> None:
+    """Write the two tables of close-ups, with paths relative to their folder."""
     named = [(name.partition("/")[2], example) for name, example in jobs]
     shapes = [(name, example.scene.thing.shape) for name, example in named]
     _write_table(folder / "shapes.csv", ("path", "label"), shapes)
     _write_lines(
         folder / "captions.jsonl", ({"path": name, "caption": example.caption} for name, example in named)
     )
-
-
-def _write_retrieval(folder: Path, jobs: Sequence[Job]) -> None:
-    told = [(Path(name).name, example.caption) for name, example in jobs]
-    _write_table(folder / "captions.csv", ("path", "caption"), told)
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
@@ -234,5 +222,5 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str
 
 
 def processor_count() -> int:
-    """Those that this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -158,7 +158,7 @@ def test_finetune_evaluate_and_fuse_take_it(cli, work, shades):
 def test_what_it_can_do_with_combinations_it_has_never_seen(cli, tmp_path):
     """What it has to: see benchmarks/demo.py for all that it does."""
     world = write_world(
-        tmp_path / "world", WorldOptions(train=1, near=0, dyed=0, val=0, side=84), processes=1
+        tmp_path / "world", WorldOptions(train=1, close_ups=0, recolored=0, val=0, side=84), processes=1
     )
     templates = [part for template in TEMPLATES for part in ("--template", template)]
     labels = ("--labels", world / "labels.txt", *templates)

@@ -3,7 +3,7 @@
 import random
 
 import numpy as np
-from drawn_world.examples import shown_examples
+from drawn_world.examples import sample_examples
 from drawn_world.placement import places
 from drawn_world.surfaces import ground_pixels, own_colors
 
@@ -24,7 +24,7 @@ def covered(example):
 
 
 def test_the_main_direction_of_the_patches_tells_things_from_ground():
-    examples = shown_examples(40)
+    examples = sample_examples(40)
     images = [example.image(SIDE) for example in examples]
     tokens = Embedder(*load("demo"), pooling="tokens").images(images).reshape(len(images) * GRID**2, -1)
     centred = tokens - tokens.mean(axis=0)

@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from drawn_world.examples import shown_examples
+from drawn_world.examples import sample_examples
 
 from mlx_aimv2.demo.images import CAPTIONS, FOLDER, LABELS, sample_images
 
@@ -16,7 +16,7 @@ def test_every_file_has_an_entry_and_every_entry_has_a_file():
 
 def test_they_are_the_examples_of_the_drawn_world():
     """Another Pillow draws a little differently."""
-    for sample, example in zip(sample_images(), shown_examples(12), strict=True):
+    for sample, example in zip(sample_images(), sample_examples(12), strict=True):
         assert sample.caption == example.caption
         assert sample.labels == tuple(thing.label for thing in example.scene.things)
         stored, drawn = (np.asarray(image, np.float32) for image in (sample.open(), example.image(224)))

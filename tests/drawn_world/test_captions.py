@@ -9,10 +9,10 @@ import pytest
 from drawn_world.captions import (
     ALTERNATIVES,
     NUMBERS,
-    Said,
+    Mentions,
     caption,
+    close_up_caption,
     naming_caption,
-    near_caption,
     varied_caption,
     words_of_things,
 )
@@ -89,7 +89,7 @@ def test_captions_of_close_ups_are_true_of_one_thing(seed):
     rng = random.Random(seed)
     scene = one_kind_scene(rng)
     told = set(caption(replace(scene, thing=replace(scene.thing, count=1), position="centre")).split())
-    assert set(near_caption(scene, rng).split()) <= (told - {"in", "the", "centre"}) | {"a", "an"}
+    assert set(close_up_caption(scene, rng).split()) <= (told - {"in", "the", "centre"}) | {"a", "an"}
 
 
 @given(SEEDS)
@@ -97,7 +97,7 @@ def test_naming_captions_tell_of_two_kinds_all_there_is(seed):
     rng = random.Random(seed)
     scene = training_scene(rng)
     words = naming_caption(scene, rng)
-    said = set(words_of_things(scene.thing, Said(size=False, texture=False)).split())
+    said = set(words_of_things(scene.thing, Mentions(size=False, texture=False)).split())
     bare = scene.other is None and set(words.split()) <= said | {scene.thing.shape, "a", "an"}
     assert bare or words == caption(scene)
 
@@ -106,11 +106,15 @@ def test_naming_captions_tell_of_two_kinds_all_there_is(seed):
 def test_naming_captions_leave_out_what_they_may_not_tell(seed):
     rng = random.Random(seed)
     scene = training_scene(rng)
-    for said in (Said(color=False, ground=False), Said(ground=False), Said(count=False, ground=False)):
-        words = set(naming_caption(scene, rng, said).split())
+    for mentions in (
+        Mentions(color=False, ground=False),
+        Mentions(ground=False),
+        Mentions(count=False, ground=False),
+    ):
+        words = set(naming_caption(scene, rng, mentions).split())
         assert "background" not in words
-        assert said.color or not words & set(COLORS)
-        assert said.count or not words & set(NUMBERS.values())
+        assert mentions.color or not words & set(COLORS)
+        assert mentions.count or not words & set(NUMBERS.values())
         assert words <= {*caption(scene).split(), scene.thing.shape, "a", "an"}
 
 
@@ -122,7 +126,7 @@ def test_most_naming_captions_of_one_kind_are_bare():
 
 
 def test_articles_and_plurals_are_english():
-    bare = Said(texture=False, color=False)
+    bare = Mentions(texture=False, color=False)
     assert words_of_things(Thing("arrow", "red"), bare) == "an arrow"
     assert words_of_things(Thing("hourglass", "red"), bare) == "an hourglass"
     assert words_of_things(Thing("hourglass", "red", count=2), bare) == "two hourglasses"

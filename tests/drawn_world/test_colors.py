@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from drawn_world.colors import any_colors
 from drawn_world.combinations import HELD_OUT_PAIRS
-from drawn_world.examples import dyed_examples
+from drawn_world.examples import recolored_examples
 from drawn_world.scenes import COLORS, SHAPES, Ground, Scene, Thing
 from drawn_world.surfaces import PAINTS, distance, ink_for, own_colors
 
@@ -46,7 +46,7 @@ def test_they_are_of_all_kinds_on_grounds_of_all_kinds_near_and_far():
 
 def test_neither_fill_nor_ink_looks_like_a_held_out_pair():
     """By the paint it is nearest to, and red and brown, the paints least apart, are 98 apart."""
-    every = [one for one in dyed_examples(6000, 7) if one.dyed == "everything"]
+    every = [one for one in recolored_examples(6000, 7) if one.recolored == "everything"]
     assert len(every) == 3000
     for example in every:
         for thing, both in any_colors(example.scene, example.seed).things.items():
@@ -68,7 +68,7 @@ def test_things_may_keep_their_own_colours_on_any_ground(color):
 
 
 def test_each_kind_of_thing_has_its_own_and_a_seed_always_the_same():
-    example = next(one for one in dyed_examples(50) if one.scene.other is not None)
+    example = next(one for one in recolored_examples(50) if one.scene.other is not None)
     found = any_colors(example.scene, "seed")
     assert found == any_colors(example.scene, "seed") != any_colors(example.scene, "another")
     assert found.things[example.scene.thing] != found.things[example.scene.other]

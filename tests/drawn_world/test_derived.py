@@ -39,5 +39,5 @@ def test_the_mean_of_pairs_is_that_of_each_of_their_weights():
 
 @pytest.mark.parametrize("models", [[], [make_model(TINY), make_model(TINY_VISION)]])
 def test_refuses_a_mean_of_nothing_or_of_different_models(models):
-    with pytest.raises(InputError, match="a mean is that of one model or more with the same parameters"):
+    with pytest.raises(InputError, match="the mean needs one model or more with the same parameters"):
         mean_tensors(models)

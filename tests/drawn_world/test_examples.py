@@ -12,9 +12,9 @@ from drawn_world.colors import any_colors
 from drawn_world.combinations import HELD_OUT_TEXTURES, is_held_out_pair
 from drawn_world.examples import (
     close_up_examples,
-    dyed_examples,
+    recolored_examples,
     retrieval_examples,
-    shown_examples,
+    sample_examples,
     training_example,
     training_examples,
     zero_shot_examples,
@@ -62,38 +62,41 @@ def test_close_ups_show_one_kind_of_thing_and_hold_out_the_same():
 
 
 def test_dyed_examples_hold_out_the_same_and_tell_no_colour_that_is_not_there():
-    found = dyed_examples(480)
-    assert found[:30] == dyed_examples(30) and len({example.seed for example in found}) == 480
-    assert [example.dyed for example in found[:4]] == ["everything", "ground"] * 2
+    found = recolored_examples(480)
+    assert found[:30] == recolored_examples(30) and len({example.seed for example in found}) == 480
+    assert [example.recolored for example in found[:4]] == ["everything", "ground"] * 2
     for example in found:
         assert is_for_training(example.scene)  # its textures; of its colours see test_dyes
         assert "background" not in example.caption
         told = set(example.caption.split()) & set(COLORS)
         assert told <= (
-            {thing.color for thing in example.scene.things} if example.dyed == "ground" else set()
+            {thing.color for thing in example.scene.things} if example.recolored == "ground" else set()
         )
-    assert sum(one.scene.thing.color in one.caption.split() for one in found if one.dyed == "ground") > 150
+    assert (
+        sum(one.scene.thing.color in one.caption.split() for one in found if one.recolored == "ground") > 150
+    )
     bare = sum(example.caption in {*SHAPES, *(f"a {shape}" for shape in SHAPES)} for example in found)
     assert 50 < bare < 300
 
 
-@pytest.mark.parametrize("dyed", ["ground", "everything"])
-def test_a_dyed_image_is_the_same_but_for_its_colours(dyed):
-    example = next(one for one in dyed_examples(200) if one.scene.thing.count == 4)
+@pytest.mark.parametrize("recolored", ["ground", "everything"])
+def test_a_dyed_image_is_the_same_but_for_its_colours(recolored):
+    example = next(one for one in recolored_examples(200) if one.scene.thing.count == 4)
     scene = replace(
         example.scene, thing=replace(example.scene.thing, texture="plain"), ground=Ground("grey", "even")
     )
     clear = Conditions(0, 0, 0, 0, 0)
     other, own = (
-        np.asarray(replace(example, scene=scene, dyed=how).image(84, clear), int) for how in (dyed, "nothing")
+        np.asarray(replace(example, scene=scene, recolored=how).image(84, clear), int)
+        for how in (recolored, "nothing")
     )
     thing = np.abs(own - np.median(own, axis=(0, 1))).max(axis=2) > 20
-    colors = any_colors(scene, example.seed, keep_things=dyed == "ground")
+    colors = any_colors(scene, example.seed, keep_things=recolored == "ground")
     ((fill, _),) = colors.things.values()
     for where, expected in ((thing, fill), (~thing, colors.ground[0])):
         assert np.abs(np.median(other[where], axis=0) - expected).max() < 15
     assert 0.05 < thing.mean() < 0.6
-    assert (fill == PAINTS[scene.thing.color]) == (dyed == "ground")
+    assert (fill == PAINTS[scene.thing.color]) == (recolored == "ground")
 
 
 def test_zero_shot_examples_take_turns_and_have_one_right_label():
@@ -119,33 +122,33 @@ def test_retrieval_examples_are_of_different_held_out_scenes():
 
 @pytest.mark.parametrize("count", [0, 1, 4, 12, 40])
 def test_the_images_show_held_out_combinations_of_every_kind(count):
-    examples = shown_examples(count)
+    examples = sample_examples(count)
     assert len(examples) == count
     assert all(is_held_out_pair(one.scene.thing) for one in examples)
     assert sum(one.scene.other is not None for one in examples) == count - round(2 / 3 * count)
     assert len({one.seed for one in examples}) == count
-    assert shown_examples(count) == examples
+    assert sample_examples(count) == examples
 
 
 def test_shapes_and_colours_come_twice_only_when_all_have_come():
-    alone = [one.scene.thing.label for one in shown_examples(18) if one.scene.other is None]
+    alone = [one.scene.thing.label for one in sample_examples(18) if one.scene.other is None]
     assert len(set(alone)) == len(alone) == 12
-    alone = [one.scene.thing.label for one in shown_examples(45) if one.scene.other is None]
+    alone = [one.scene.thing.label for one in sample_examples(45) if one.scene.other is None]
     assert sorted({alone.count(label) for label in alone}) == [2]
 
 
 def test_another_seed_shows_others():
-    assert shown_examples(6, 1) != shown_examples(6, 0)
+    assert sample_examples(6, 1) != sample_examples(6, 0)
 
 
 def test_refuses_counts_that_cannot_be():
     for make in (
         training_examples,
         close_up_examples,
-        dyed_examples,
+        recolored_examples,
         zero_shot_examples,
         retrieval_examples,
-        shown_examples,
+        sample_examples,
     ):
         with pytest.raises(InputError, match="the count is -1, but has to be 0 or more"):
             make(-1)
@@ -166,7 +169,7 @@ def test_the_world_stays_the_one_that_the_checkpoint_was_trained_on():
         *close_up_examples(2),
         *zero_shot_examples(2),
         *retrieval_examples(2),
-        *dyed_examples(3),
+        *recolored_examples(3),
         training_example(1).named(),
     ]
     assert [example.caption for example in drawn] == [

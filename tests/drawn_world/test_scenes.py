@@ -34,7 +34,7 @@ def test_the_reverse_of_a_scene_tells_the_same_from_the_other_thing():
         (lambda: Thing("star", "red", count=5), "the count is 5, but has to be one of 1, 2, 3, 4"),
         (lambda: Ground("red"), "the color of the ground is 'red', but has to be one of white"),
         (lambda: Ground("grey", "wet"), "the finish is 'wet', but has to be one of even"),
-        (lambda: Scene(THING, GROUND), "a position exactly where it holds a single thing"),
+        (lambda: Scene(THING, GROUND), "a position exactly if it holds a single thing"),
         (lambda: Scene(THING, GROUND, "middle"), "the position is 'middle', but has to be one of top left"),
         (lambda: Scene(THING, GROUND, relation="above"), "both a relation and another thing, or neither"),
         (lambda: Scene(THING, GROUND, other=OTHER), "both a relation and another thing, or neither"),
@@ -48,7 +48,7 @@ def test_the_reverse_of_a_scene_tells_the_same_from_the_other_thing():
         ),
         (
             lambda: Scene(THING, GROUND, "top", relation="above", other=OTHER),
-            "a position exactly where it holds a single thing",
+            "a position exactly if it holds a single thing",
         ),
     ],
 )

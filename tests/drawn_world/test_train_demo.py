@@ -1,4 +1,4 @@
-"""The script that trains the checkpoint `demo`: on very little, killed on its way, to the end."""
+"""The script that trains the checkpoint `demo`: interrupted, killed, resumed, with few images."""
 
 import contextlib
 import json
@@ -109,7 +109,7 @@ def test_other_arguments_need_another_folder(tmp_path):
     done = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == (
-        "work was begun with other arguments, see work/arguments.json: name another folder with --work\n"
+        "work was started with other arguments, see work/arguments.json: name another folder with --work\n"
     )
 
 
@@ -118,7 +118,7 @@ def test_an_interruption_is_one_line(tmp_path):
         assert started.stdout.readline().startswith("drawing: 0 of ")
         started.send_signal(signal.SIGINT)
         _, told = started.communicate()
-    assert (started.returncode, told) == (130, "interrupted: the same command goes on with it\n")
+    assert (started.returncode, told) == (130, "interrupted: the same command resumes it\n")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["arguments.json"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from drawn_world import world
-from drawn_world.examples import close_up_examples, dyed_examples, training_example
+from drawn_world.examples import close_up_examples, recolored_examples, training_example
 from drawn_world.painting import Conditions
 from drawn_world.scenes import LABELS
 from drawn_world.world import WorldOptions, write_world
@@ -23,7 +23,7 @@ from mlx_aimv2.datasets.tree import read_tree
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import Progress
 
-SMALL = WorldOptions(train=12, near=24, dyed=8, val=3, zero_shot=15, retrieval=5, side=28)
+SMALL = WorldOptions(train=12, close_ups=24, recolored=8, val=3, zero_shot=15, retrieval=5, side=28)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -47,27 +47,27 @@ def test_captions_name_the_images_of_training(folder):
 
 def test_names_are_of_things_in_any_colour_and_as_many_others(folder):
     named = [json.loads(line) for line in (folder / "names.jsonl").read_text().splitlines()]
-    dyed, shown = named[:8], named[8:16]
-    assert [row["path"] for row in dyed] == [f"dyed/000/{k:06d}.png" for k in range(8)]
+    recolored, shown = named[:8], named[8:16]
+    assert [row["path"] for row in recolored] == [f"recolored/000/{k:06d}.png" for k in range(8)]
     assert [row["path"] for row in shown] == [f"train/000/{k:06d}.png" for k in range(8)]
     assert [row["split"] for row in named] == ["train"] * 16 + ["val"] * 3
-    assert [row["caption"] for row in dyed] == [example.caption for example in dyed_examples(8)]
+    assert [row["caption"] for row in recolored] == [example.caption for example in recolored_examples(8)]
     assert [row["caption"] for row in shown] == [training_example(k).named().caption for k in range(8)]
-    with Image.open(folder / dyed[5]["path"]) as image:
-        assert image.tobytes() == dyed_examples(8)[5].image(28).tobytes()
+    with Image.open(folder / recolored[5]["path"]) as image:
+        assert image.tobytes() == recolored_examples(8)[5].image(28).tobytes()
 
 
 def test_close_ups_have_a_shape_and_a_caption_each(folder):
-    near = folder / "near"
-    with (near / "shapes.csv").open(newline="") as stream:
+    close_ups = folder / "close_ups"
+    with (close_ups / "shapes.csv").open(newline="") as stream:
         shapes = [(row["path"], row["label"]) for row in csv.DictReader(stream)]
-    captions = [json.loads(line) for line in (near / "captions.jsonl").read_text().splitlines()]
+    captions = [json.loads(line) for line in (close_ups / "captions.jsonl").read_text().splitlines()]
     examples = close_up_examples(24)
     assert shapes == [(f"000/{k:06d}.png", one.scene.thing.shape) for k, one in enumerate(examples)]
     assert captions == [
         {"path": f"000/{k:06d}.png", "caption": one.caption} for k, one in enumerate(examples)
     ]
-    with Image.open(near / shapes[3][0]) as image:
+    with Image.open(close_ups / shapes[3][0]) as image:
         assert image.size == (14, 14) and image.tobytes() == examples[3].image(28).tobytes()
 
 
@@ -104,14 +104,14 @@ def test_seed_and_conditions_change_the_files(folder, tmp_path):
 
 
 def test_sets_may_be_left_out(tmp_path):
-    only = replace(SMALL, near=0, dyed=0, val=0, zero_shot=0, retrieval=0)
+    only = replace(SMALL, close_ups=0, recolored=0, val=0, zero_shot=0, retrieval=0)
     files = content(write_world(tmp_path / "world", only, processes=1))
     assert sorted(name for name in files if not name.endswith(".png")) == [
         "captions.jsonl",
+        "close_ups/captions.jsonl",
+        "close_ups/shapes.csv",
         "labels.txt",
         "names.jsonl",
-        "near/captions.jsonl",
-        "near/shapes.csv",
         "retrieval/captions.csv",
     ]
     named = [json.loads(line)["path"] for line in files["names.jsonl"].decode().splitlines()]
