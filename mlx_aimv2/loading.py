@@ -11,7 +11,7 @@ from typing import overload
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from .adapters.restore import adapter_folder, check_folder, restore
+from .adapters.adapter_folder import adapter_folder, check_folder, restore
 from .backend.blas import blas_problem
 from .backend.device import compute_dtype, on_cpu, without_cache
 from .backend.threads import aside, computing

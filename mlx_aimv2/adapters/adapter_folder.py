@@ -1,166 +1,131 @@
-"""An adapter folder in PEFT's format, read: its configuration, its tensors, and what was wrapped around its model.
-
-Programs save a model under the names of whatever holds it: `_orig_mod.` of a compiled one, `module.` of one spread
-over several GPUs, `vision.` or any other attribute of a class of one's own. One such prefix, which all tensors share,
-is taken off.
-"""
+"""An adapter folder put on a loaded model: an adapter or a whole encoder, a trained head, or both."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
 from pathlib import Path
 
-import mlx.core as mx
-
-from ..checkpoints.files import inside, open_tensors, read_header
-from ..checkpoints.identity import checkpoint_hash
-from ..checkpoints.matching import fold_names
-from ..errors import NotACheckpointError, PickleRefusedError
-from ..storage.json_files import read_json
-from ..storage.swap import swapped
-from .peft_config import PeftConfig
-
-CONFIG, TENSORS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
-SAVING = ".adapter"  # a folder in which files of a newer adapter wait to be moved to their places
-PREFIX = "base_model.model."  # of every name in PEFT's files
-KINDS = {"lora_A.weight": "lora_a", "lora_B.weight": "lora_b", "lora_magnitude_vector": "magnitude"}
-TOWER_PREFIXES = ("vision_model.", "text_model.", "visual_projection", "text_projection")
-OWN = re.compile(  # the module that a tensor's name ends with, and before it what is wrapped around the model
-    r"(?P<wrapper>(?:.+?\.)??)(?P<own>(?:(?:vision_model|text_model)\.)?(?:encoder\.layers\.\d+\.|head\.\w+_proj\.)\S+"
-    r"|(?:visual|text)_projection\.\S+)"
-)
-MAGNITUDE = ("lora_magnitude_vector.weight", "lora_magnitude_vector")  # there, and as in KINDS
-PARTS = (
-    "encoder.",
-    "embeddings.",
-    "head.",
-    "rms_norm.",
-    "logit_scale",
-    *TOWER_PREFIXES,
-)  # of an encoder or a pair
+from ..checkpoints.identity import Origin
+from ..errors import ConfigError, InputError, NotACheckpointError
+from ..events import Notice, OnEvent, ignore
+from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier
+from ..models.lit import Aimv2Model
+from ..models.vision import Aimv2VisionModel
+from .attach import settle
+from .base_check import require_base
+from .pair_task import TRAINED, AnyTask, has_trained, is_pair_task, load_trained, read_any_task, trained_hash
+from .store import apply_adapter
+from .stored_adapter import CONFIG, has_adapter, read_stored
+from .task import SWAP, TASK, Task, check_base, has_task, read_head
+from .weights import TRUNK, has_trunk, load_trunk, trunk_hash
 
 
-@dataclass(frozen=True)
-class StoredAdapter:
-    """An adapter folder that has been read.
-
-    Attributes:
-        folder: where it lies.
-        config: what its adapter_config.json says.
-        tensors: float arrays by the names in the file without `base_model.model.`, lazy.
-        base: hash of the checkpoint it was trained on; None where the file does not say.
-        hash: of this adapter: its tensors and how they are used.
-        wrapper: what the names of modules had before them in training, such as `vision.`.
-        outer: what the names of tensors have before PEFT's own prefix, such as `module.`.
-        outside: names of tensors that belong to no encoder or pair, and are left out.
-    """
-
-    folder: Path
-    config: PeftConfig
-    tensors: dict[str, mx.array]
-    base: str | None
-    hash: str
-    wrapper: str = ""
-    outer: str = ""
-    outside: tuple[str, ...] = ()
-
-    def notices(self) -> list[str]:
-        """What a user should know of how it was read."""
-        found = []
-        if self.outer or self.wrapper:
-            before = " and ".join(part for part in (self.outer, self.wrapper) if part)
-            found.append(f"{self.folder}: {before} before the name of every module is taken off")
-        if self.outside:
-            names = fold_names(self.outside)
-            found.append(f"{self.folder}: left out, for it is no part of the encoder: {names}")
-        return found
-
-    def names(self, module: str) -> bool:
-        """Whether the module of this name, a linear layer, has an adapter."""
-        return self.config.names(self.wrapper + module)
-
-    def rank_of(self, module: str) -> int:
-        """The rank of this module's adapter."""
-        return self.config.rank_of(self.wrapper + module)
-
-    def alpha_of(self, module: str) -> float:
-        """The alpha of this module's adapter."""
-        return self.config.alpha_of(self.wrapper + module)
-
-    def of_pair(self) -> bool:
-        """Whether the names are those of an image-text pair."""
-        return any(name.startswith(TOWER_PREFIXES) for name in self.tensors)
-
-    def modules(self) -> set[str]:
-        """Names of the modules that have tensors here."""
-        ends = tuple(f".{kind}" for kind in KINDS)
-        return {name.removesuffix(end) for name in self.tensors for end in ends if name.endswith(end)}
-
-
-def has_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter for the encoder, and not only a head."""
-    return any((folder / name).exists() for name in (CONFIG, TENSORS, PICKLE, SAVING))
-
-
-def read_stored(folder: Path) -> StoredAdapter:
-    """Read an adapter folder; nothing is compared with a model yet.
+def adapter_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder of an adapter, a trained head, or both.
 
     Raises:
-        NotACheckpointError: a file is missing.
-        PickleRefusedError: the tensors are pickled.
-        ConfigError: adapter_config.json is damaged, or says what this package cannot do.
-        DamagedFileError: the tensors are damaged.
+        NotACheckpointError: no such folder, neither is in it, or not all that belongs to it.
+        ConfigError: it holds an adapter and a whole encoder.
     """
-    places = {name: swapped(inside(folder, name), folder / SAVING) for name in (CONFIG, TENSORS)}
-    for name, path in places.items():
-        if path.is_file():
-            continue
-        if name == TENSORS and (folder / PICKLE).exists():
-            raise PickleRefusedError(
-                f"{folder} holds pickled tensors ({PICKLE}), which can run code when opened: have PEFT write"
-                f" {TENSORS}, with save_pretrained(..., safe_serialization=True)"
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        what = "is no folder" if os.path.lexists(folder) else "there is no such folder"
+        raise NotACheckpointError(f"{folder}: {what}: name the one that holds the adapter")
+    if (folder / SWAP).is_dir() and not (folder / TASK).exists():
+        raise NotACheckpointError(
+            f"{folder} lacks {TASK}: the training that wrote it was cut short while it kept its best epoch: resume it"
+        )
+    if not has_adapter(folder) and not has_task(folder):
+        raise NotACheckpointError(f"{folder} holds neither an adapter ({CONFIG}) nor a trained head ({TASK})")
+    if has_trained(folder) != is_pair_task(folder):
+        lacking = TASK if has_trained(folder) else TRAINED
+        raise NotACheckpointError(
+            f"{folder} lacks {lacking}: the training that wrote it was cut short: resume it"
+        )
+    if has_trunk(folder) and (has_adapter(folder) or has_trained(folder)):
+        other = CONFIG if has_adapter(folder) else TRAINED
+        raise ConfigError(
+            f"{folder} holds {other} and {TRUNK}: two trainings, remove what is of the older one"
+        )
+    return folder
+
+
+def check_folder(
+    folder: Path, origin: Origin, any_base: bool = False, on_event: OnEvent = ignore
+) -> AnyTask | None:
+    """Read what can be read of an adapter folder before the base is loaded.
+
+    Returns:
+        What it was trained for; None where it holds an adapter alone.
+
+    Raises:
+        InputError: it was trained on another base.
+        CheckpointError: a file is missing, damaged or not what this package reads.
+    """
+    task = read_any_task(folder) if has_task(folder) else None
+    _check_base(folder, task, origin, any_base)
+    if has_adapter(folder):
+        stored = read_stored(folder)
+        require_base(str(folder), stored.config.base_name, stored.base, origin, any_base)
+        for message in stored.notices():
+            on_event(Notice(message))
+    return task
+
+
+def _check_base(folder: Path, task: AnyTask | None, origin: Origin | None, any_base: bool) -> None:
+    if isinstance(task, Task):
+        check_base(task, origin, any_base)
+    elif task is not None:
+        require_base(str(folder), task.base.name, task.base.checkpoint or None, origin, any_base)
+
+
+def restore(
+    model: Aimv2Model | Aimv2VisionModel, folder: Path, any_base: bool = False
+) -> Aimv2Model | Aimv2VisionModel | Classifier:
+    """The model with what a folder holds: as a `Classifier`, with its labels, where there is a trained head.
+
+    Raises:
+        InputError: the folder's contents were trained on another base.
+        CheckpointError: a file is missing, damaged, or does not fit the model.
+    """
+    origin: Origin | None = getattr(model, "origin", None)
+    task = read_any_task(folder) if has_task(folder) else None
+    _check_base(folder, task, origin, any_base)
+    put_on(model, folder, any_base)
+    settle(model)
+    return _classifier(model, folder, task) if isinstance(task, Task) else model
+
+
+def put_on(model: Aimv2Model | Aimv2VisionModel, folder: Path, any_base: bool = False) -> None:
+    """Put the adapter of a folder into a model, and trained tensors in place of the model's; or nothing.
+
+    Raises:
+        InputError: the adapter was trained on another base, or a pair was trained and this is none.
+        CheckpointError: a file is damaged, or does not fit the model.
+    """
+    if has_trained(folder):
+        if not isinstance(model, Aimv2Model):
+            name = getattr(getattr(model, "origin", None), "name", "this model")
+            raise InputError(
+                f"{folder} was trained on an image-text pair, and {name} is an image encoder alone: load the pair"
             )
-        raise NotACheckpointError(f"{folder} is no adapter: it lacks {name}")
-    data, header = read_json(places[CONFIG]), read_header((places[TENSORS],))
-    opened = open_tensors(header)
-    found = wrapper_of(opened)
-    before = found or PREFIX
-    named = {name: name.removeprefix(before).replace(*MAGNITUDE) for name in opened}
-    outside = sorted(name for name in named if not _is_inside(name, before)) if found else []
-    saved = data.get("modules_to_save")
-    if isinstance(saved, list) and saved and all(_names_any(module, outside) for module in saved):
-        data = {**data, "modules_to_save": None}  # all of it is left out
-    config = PeftConfig.from_dict(data, str(places[CONFIG]))
-    used = json.dumps([dataclasses.asdict(config) | {"source": None, "base_name": None}], sort_keys=True)
-    digest = hashlib.sha256(f"{checkpoint_hash(header)} {used}".encode()).hexdigest()[:16]
-    return StoredAdapter(
-        folder=folder,
-        config=config,
-        tensors={named[name]: x for name, x in opened.items() if name not in outside},
-        base=header.metadata.get("base") or None,
-        hash=digest,
-        wrapper=before.rpartition(PREFIX)[2],
-        outer=before.partition(PREFIX)[0],
-        outside=tuple(outside),
-    )
+        load_trained(folder, model)
+    if has_adapter(folder):
+        apply_adapter(model, folder, any_base)
+    if has_trunk(folder):
+        load_trunk(folder, model.vision)
+        if (origin := getattr(model, "origin", None)) is not None:
+            model.origin = dataclasses.replace(origin, adapter=trunk_hash(folder))
+    if has_trained(folder) and (origin := getattr(model, "origin", None)) is not None:
+        model.origin = dataclasses.replace(origin, adapter=trained_hash(folder, origin.adapter))
 
 
-def wrapper_of(names: Iterable[str]) -> str | None:
-    """What stands before the names of an encoder's or a pair's modules; None where that is not the same for all."""
-    found = {match["wrapper"] for name in names if (match := OWN.fullmatch(name))}
-    return found.pop() if len(found) == 1 and all(PREFIX in wrapper for wrapper in found) else None
-
-
-def _is_inside(name: str, before: str) -> bool:
-    """Whether a tensor is of the encoder or the pair."""
-    return name.startswith(before) and name.removeprefix(before).startswith(PARTS)
-
-
-def _names_any(module: object, names: Iterable[str]) -> bool:
-    """Whether a module of this name is part of any of these names."""
-    return any(f".{module}." in f".{name}" for name in names)
+def _classifier(model: Aimv2Model | Aimv2VisionModel, folder: Path, task: Task) -> Classifier:
+    trunk = model.vision
+    classifier = Classifier(trunk, read_head(folder, task, trunk.config.hidden_size), task.pooling)
+    classifier.labels = task.labels
+    classifier.task = MULTI_LABEL if task.multi_label else SINGLE_LABEL
+    classifier.origin = trunk.origin = getattr(model, "origin", None)
+    classifier.eval()
+    return classifier

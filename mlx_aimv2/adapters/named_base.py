@@ -10,10 +10,10 @@ from ..checkpoints.bundled import is_demo
 from ..errors import Advice, InputError
 from ..presets import find
 from ..storage.json_files import read_json
-from .adapter_folder import CONFIG
+from .adapter_folder import adapter_folder
 from .base_check import REPOSITORY
 from .pair_task import read_any_task
-from .restore import adapter_folder
+from .stored_adapter import CONFIG
 from .task import TASK
 
 UNNAMED = "unnamed"  # a model that was not loaded from anywhere

@@ -23,10 +23,10 @@ from ..errors import InputError, OutputError
 from ..models.lit import Aimv2Model
 from ..storage.atomic import replacing
 from ..storage.swap import replacing_together
-from .adapter_folder import CONFIG, KINDS, PREFIX, SAVING, TENSORS, StoredAdapter, read_stored
 from .attach import AdapterConfig, adapted, encoder_of, linears, replace_module
 from .base_check import require_base
 from .lora import LAYERS, LoRALinear
+from .stored_adapter import CONFIG, KINDS, PREFIX, SAVING, TENSORS, StoredAdapter, read_stored
 
 PARENT_LIBRARY = "transformers.models.aimv2.modeling_aimv2"
 LAYER = re.compile(

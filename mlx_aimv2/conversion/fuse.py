@@ -12,10 +12,10 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ..adapters.adapter_folder import has_adapter, read_stored
+from ..adapters.adapter_folder import adapter_folder, check_folder, put_on
 from ..adapters.attach import fuse as fuse_modules
 from ..adapters.pair_task import AnyTask, has_trained
-from ..adapters.restore import adapter_folder, check_folder, put_on
+from ..adapters.stored_adapter import has_adapter, read_stored
 from ..adapters.task import HEAD, Task, read_head, with_base, write_task
 from ..adapters.weights import has_trunk
 from ..backend.threads import computing

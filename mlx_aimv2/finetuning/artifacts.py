@@ -10,10 +10,10 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from .._version import __version__
-from ..adapters.adapter_folder import read_stored
 from ..adapters.attach import AdapterConfig, adapted
 from ..adapters.pair_task import TRAINED, PairTask, load_trained, trained_tensors
 from ..adapters.store import fill_adapters, save_adapter, write_tensors
+from ..adapters.stored_adapter import read_stored
 from ..adapters.task import HEAD, Task, read_head, write_task
 from ..adapters.weights import TRUNK, load_trunk
 from ..checkpoints.identity import Origin

@@ -9,12 +9,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..adapters.adapter_folder import CONFIG, TENSORS, StoredAdapter, has_adapter, read_stored
+from ..adapters.adapter_folder import adapter_folder
 from ..adapters.attach import adapted
 from ..adapters.base_check import require_base
 from ..adapters.pair_task import TRAINED, AnyTask, PairTask, has_trained, load_trained, read_any_task
-from ..adapters.restore import adapter_folder
 from ..adapters.store import attached_layers, fill_adapters
+from ..adapters.stored_adapter import CONFIG, TENSORS, StoredAdapter, has_adapter, read_stored
 from ..adapters.task import HEAD, TASK, Task, has_task, read_head
 from ..adapters.weights import TRUNK, has_trunk, load_trunk
 from ..checkpoints.matching import fold_names

@@ -8,10 +8,10 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import LoadOptions, load
-from mlx_aimv2.adapters.adapter_folder import read_stored
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted, attach
 from mlx_aimv2.adapters.peft_config import PeftConfig
 from mlx_aimv2.adapters.store import apply_adapter, save_adapter
+from mlx_aimv2.adapters.stored_adapter import read_stored
 from mlx_aimv2.errors import (
     ConfigError,
     DamagedFileError,
