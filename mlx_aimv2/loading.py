@@ -11,7 +11,7 @@ from typing import overload
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from .adapters.adapter_folder import adapter_folder, check_folder, restore
+from .adapters.adapter_folder import AdapterFolder
 from .backend.blas import blas_problem
 from .backend.device import compute_dtype, on_cpu, without_cache
 from .backend.threads import aside, computing
@@ -131,12 +131,10 @@ def load(
     emit = on_event or warn
     target = compute_dtype(dtype or options.dtype)
     checkpoint = inspect(path_or_repo, revision, options.weights, emit)
-    settings = None
-    if adapter_path is not None:
-        folder = adapter_folder(adapter_path)
-        origin = origin_of(checkpoint, target)
-        task = check_folder(folder, origin, options.any_base, emit)  # before the weights are read
-        settings = task.image_config() if task is not None else None
+    adapter = None if adapter_path is None else AdapterFolder.read(adapter_path)
+    if adapter is not None:
+        adapter.check(origin_of(checkpoint, target), options.any_base, emit)
+    settings = None if adapter is None else adapter.image_config()
     checkpoint = at_resolution(checkpoint, options, settings)
     if (problem := blas_problem()) is not None:
         emit(Notice(problem))
@@ -150,7 +148,7 @@ def load(
         options.interpolate_positions,
         emit,
     )
-    return (model if adapter_path is None else aside(restore)(model, folder, options.any_base)), processor
+    return (model if adapter is None else aside(adapter.put_on)(model)), processor
 
 
 def at_resolution(

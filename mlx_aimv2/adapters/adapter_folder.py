@@ -1,131 +1,191 @@
-"""An adapter folder put on a loaded model: an adapter or a whole encoder, a trained head, or both."""
+"""An adapter folder, read once: its task, its base, its adapter; and how its weights get into a model."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.identity import Origin
-from ..errors import ConfigError, InputError, NotACheckpointError
-from ..events import Notice, OnEvent, ignore
+from ..errors import Advice, ConfigError, InputError, NotACheckpointError
+from ..events import Notice, OnEvent, warn
 from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier
 from ..models.lit import Aimv2Model
 from ..models.vision import Aimv2VisionModel
+from ..processing.image_config import ImageProcessorConfig
 from .attach import settle
-from .base_check import require_base
-from .pair_task import TRAINED, AnyTask, has_trained, is_pair_task, load_trained, read_any_task, trained_hash
-from .store import apply_adapter
-from .stored_adapter import CONFIG, has_adapter, read_stored
-from .task import SWAP, TASK, Task, check_base, has_task, read_head
-from .weights import TRUNK, has_trunk, load_trunk, trunk_hash
+from .base_check import ANY_BASE, NamedBase, find_base, require_base
+from .stored_adapter import ADAPTER_FILES, CONFIG, StoredAdapter, read_stored
+from .task import SWAP, TASK, PairTask, Task, read_task
+from .weights import HEAD, TRAINED, TRUNK, load_trained, load_trunk, read_head, weights_hash
+
+AnyModel = Aimv2Model | Aimv2VisionModel
 
 
-def adapter_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder of an adapter, a trained head, or both.
+@dataclass(frozen=True)
+class AdapterFolder:
+    """What a folder of fine-tuning, or of PEFT, holds. Its small files are read, its tensors are lazy.
 
-    Raises:
-        NotACheckpointError: no such folder, neither is in it, or not all that belongs to it.
-        ConfigError: it holds an adapter and a whole encoder.
+    Attributes:
+        path: the folder.
+        task: what was trained; None for an adapter alone.
+        adapter: the LoRA or DoRA adapter; None if the folder has none.
+        has_trunk: whether the folder holds a whole vision encoder.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        what = "is no folder" if os.path.lexists(folder) else "there is no such folder"
-        raise NotACheckpointError(f"{folder}: {what}: name the one that holds the adapter")
-    if (folder / SWAP).is_dir() and not (folder / TASK).exists():
-        raise NotACheckpointError(
-            f"{folder} lacks {TASK}: the training that wrote it was cut short while it kept its best epoch: resume it"
-        )
-    if not has_adapter(folder) and not has_task(folder):
-        raise NotACheckpointError(f"{folder} holds neither an adapter ({CONFIG}) nor a trained head ({TASK})")
-    if has_trained(folder) != is_pair_task(folder):
-        lacking = TASK if has_trained(folder) else TRAINED
-        raise NotACheckpointError(
-            f"{folder} lacks {lacking}: the training that wrote it was cut short: resume it"
-        )
-    if has_trunk(folder) and (has_adapter(folder) or has_trained(folder)):
-        other = CONFIG if has_adapter(folder) else TRAINED
-        raise ConfigError(
-            f"{folder} holds {other} and {TRUNK}: two trainings, remove what is of the older one"
-        )
-    return folder
 
+    path: Path
+    task: Task | PairTask | None
+    adapter: StoredAdapter | None
+    has_trunk: bool
 
-def check_folder(
-    folder: Path, origin: Origin, any_base: bool = False, on_event: OnEvent = ignore
-) -> AnyTask | None:
-    """Read what can be read of an adapter folder before the base is loaded.
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> AdapterFolder:
+        """Read a folder; one that was read before is returned as it is.
 
-    Returns:
-        What it was trained for; None where it holds an adapter alone.
-
-    Raises:
-        InputError: it was trained on another base.
-        CheckpointError: a file is missing, damaged or not what this package reads.
-    """
-    task = read_any_task(folder) if has_task(folder) else None
-    _check_base(folder, task, origin, any_base)
-    if has_adapter(folder):
-        stored = read_stored(folder)
-        require_base(str(folder), stored.config.base_name, stored.base, origin, any_base)
-        for message in stored.notices():
-            on_event(Notice(message))
-    return task
-
-
-def _check_base(folder: Path, task: AnyTask | None, origin: Origin | None, any_base: bool) -> None:
-    if isinstance(task, Task):
-        check_base(task, origin, any_base)
-    elif task is not None:
-        require_base(str(folder), task.base.name, task.base.checkpoint or None, origin, any_base)
-
-
-def restore(
-    model: Aimv2Model | Aimv2VisionModel, folder: Path, any_base: bool = False
-) -> Aimv2Model | Aimv2VisionModel | Classifier:
-    """The model with what a folder holds: as a `Classifier`, with its labels, where there is a trained head.
-
-    Raises:
-        InputError: the folder's contents were trained on another base.
-        CheckpointError: a file is missing, damaged, or does not fit the model.
-    """
-    origin: Origin | None = getattr(model, "origin", None)
-    task = read_any_task(folder) if has_task(folder) else None
-    _check_base(folder, task, origin, any_base)
-    put_on(model, folder, any_base)
-    settle(model)
-    return _classifier(model, folder, task) if isinstance(task, Task) else model
-
-
-def put_on(model: Aimv2Model | Aimv2VisionModel, folder: Path, any_base: bool = False) -> None:
-    """Put the adapter of a folder into a model, and trained tensors in place of the model's; or nothing.
-
-    Raises:
-        InputError: the adapter was trained on another base, or a pair was trained and this is none.
-        CheckpointError: a file is damaged, or does not fit the model.
-    """
-    if has_trained(folder):
-        if not isinstance(model, Aimv2Model):
-            name = getattr(getattr(model, "origin", None), "name", "this model")
-            raise InputError(
-                f"{folder} was trained on an image-text pair, and {name} is an image encoder alone: load the pair"
+        Raises:
+            NotACheckpointError: there is no such folder, it holds no adapter and no head, or files are missing.
+            ConfigError: a file is damaged, or the folder holds the weights of two trainings.
+            DamagedFileError: the tensors of the adapter are damaged.
+            PickleRefusedError: the tensors of the adapter are pickled.
+        """
+        if isinstance(path, AdapterFolder):
+            return path
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            problem = "is no folder" if os.path.lexists(folder) else "there is no such folder"
+            raise NotACheckpointError(f"{folder}: {problem}: name the one that holds the adapter")
+        names = {name for name in (TASK, HEAD, TRUNK, TRAINED, *ADAPTER_FILES) if (folder / name).exists()}
+        if (folder / SWAP).is_dir() and TASK not in names:
+            raise NotACheckpointError(
+                f"{folder} lacks {TASK}: the training that wrote it was cut short while it kept its best epoch:"
+                " resume it"
             )
-        load_trained(folder, model)
-    if has_adapter(folder):
-        apply_adapter(model, folder, any_base)
-    if has_trunk(folder):
-        load_trunk(folder, model.vision)
-        if (origin := getattr(model, "origin", None)) is not None:
-            model.origin = dataclasses.replace(origin, adapter=trunk_hash(folder))
-    if has_trained(folder) and (origin := getattr(model, "origin", None)) is not None:
-        model.origin = dataclasses.replace(origin, adapter=trained_hash(folder, origin.adapter))
+        has_adapter = not names.isdisjoint(ADAPTER_FILES)
+        if not has_adapter and names.isdisjoint((TASK, HEAD)):
+            raise NotACheckpointError(
+                f"{folder} holds neither an adapter ({CONFIG}) nor a trained head ({TASK})"
+            )
+        task = None if names.isdisjoint((TASK, HEAD)) else read_task(folder)
+        if (TRAINED in names) != isinstance(task, PairTask):
+            missing = TASK if TRAINED in names else TRAINED
+            raise NotACheckpointError(
+                f"{folder} lacks {missing}: the training that wrote it was cut short: resume it"
+            )
+        if TRUNK in names and (has_adapter or TRAINED in names):
+            other = CONFIG if has_adapter else TRAINED
+            raise ConfigError(
+                f"{folder} holds {other} and {TRUNK}: two trainings, remove what is of the older one"
+            )
+        return cls(folder, task, read_stored(folder) if has_adapter else None, TRUNK in names)
 
+    def __fspath__(self) -> str:
+        """The path of the folder: it may be given wherever a path is taken."""
+        return str(self.path)
 
-def _classifier(model: Aimv2Model | Aimv2VisionModel, folder: Path, task: Task) -> Classifier:
-    trunk = model.vision
-    classifier = Classifier(trunk, read_head(folder, task, trunk.config.hidden_size), task.pooling)
-    classifier.labels = task.labels
-    classifier.task = MULTI_LABEL if task.multi_label else SINGLE_LABEL
-    classifier.origin = trunk.origin = getattr(model, "origin", None)
-    classifier.eval()
-    return classifier
+    def __str__(self) -> str:
+        """The path of the folder."""
+        return str(self.path)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the folder changes the weights of its base, and does not only add a head."""
+        return self.adapter is not None or self.has_trunk or isinstance(self.task, PairTask)
+
+    def image_config(self) -> ImageProcessorConfig | None:
+        """How training prepared images; None where the base's settings apply."""
+        return None if self.task is None else self.task.image_config()
+
+    def base(self) -> NamedBase | None:
+        """The checkpoint that was trained, as the files name it; None where they name none.
+
+        The base of a fused checkpoint with its head beside it is the folder itself. A relative path begins in the
+        working directory, or else beside the folder.
+
+        Raises:
+            InputError: the base is a folder that does not exist.
+        """
+        if self.task is not None:
+            return find_base(self.path, self.task.base.name, self.task.base.revision)
+        if self.adapter is None:
+            return None
+        return find_base(self.path, self.adapter.config.base_name, self.adapter.config.base_revision)
+
+    def check(
+        self,
+        origin: Origin | None,
+        any_base: bool = False,
+        on_event: OnEvent = warn,
+        source: str = "",
+        advice: Advice = ANY_BASE,
+    ) -> None:
+        """Compare the base with a model, before its weights are read.
+
+        Args:
+            origin: of the model; None for a model that was not loaded.
+            any_base: accept every model.
+            on_event: called with a notice for what of the adapter is renamed or ignored.
+            source: the name of the folder in messages; its path by default.
+            advice: what the message advises.
+
+        Raises:
+            InputError: the model is another base; the message names both.
+        """
+        source = source or str(self.path)
+        if not any_base:
+            if self.task is not None:
+                base = self.task.base
+                require_base(source, base.name, base.checkpoint or None, origin, advice)
+            if self.adapter is not None:
+                require_base(source, self.adapter.config.base_name, self.adapter.base, origin, advice)
+        for message in self.adapter.notices() if self.adapter is not None else ():
+            on_event(Notice(message))
+
+    def put_weights_on(self, model: AnyModel) -> None:
+        """Put the adapter into a model, and replace the model's weights by trained ones.
+
+        Raises:
+            InputError: the folder holds a trained pair, and the model is none; or the model has adapters already.
+            CheckpointError: a file is damaged, or does not fit the model.
+        """
+        origin: Origin | None = getattr(model, "origin", None)
+        digest = None
+        if isinstance(self.task, PairTask):
+            if not isinstance(model, Aimv2Model):
+                name = "this model" if origin is None else origin.name
+                raise InputError(
+                    f"{self.path} was trained on an image-text pair, and {name} is an image encoder alone: load the"
+                    " pair"
+                )
+            load_trained(self.path, model)
+        if self.adapter is not None:
+            self.adapter.put_on(model)
+            digest = self.adapter.hash
+        if self.has_trunk:
+            load_trunk(self.path, model.vision)
+            digest = weights_hash(self.path, TRUNK)
+        if isinstance(self.task, PairTask):
+            digest = weights_hash(self.path, TRAINED, digest)
+        if origin is not None and digest is not None:
+            model.origin = dataclasses.replace(origin, adapter=digest)
+
+    def put_on(self, model: AnyModel) -> AnyModel | Classifier:
+        """The model with everything that the folder holds: a `Classifier` with its labels if there is a head.
+
+        Call `check` first.
+
+        Raises:
+            InputError: as `put_weights_on`.
+            CheckpointError: a file is missing, damaged, or does not fit the model.
+        """
+        self.put_weights_on(model)
+        settle(model)
+        if not isinstance(self.task, Task):
+            return model
+        head = read_head(self.path, self.task, model.vision.config.hidden_size)
+        classifier = Classifier(model.vision, head, self.task.pooling)
+        classifier.labels = self.task.labels
+        classifier.task = MULTI_LABEL if self.task.multi_label else SINGLE_LABEL
+        classifier.origin = model.vision.origin = getattr(model, "origin", None)
+        classifier.eval()
+        return classifier

@@ -1,9 +1,9 @@
-"""Putting adapters into a model, and taking them out again."""
+"""Putting fresh adapters into a model, and merging them into its weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +22,15 @@ TOWERS = ("vision", "text")
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What to adapt, and how.
+    """Which layers get an adapter, and of which kind.
 
     Attributes:
         type: "lora" or "dora".
         rank: r, the width of the two small matrices.
         alpha: the adapter's output is multiplied by ``alpha / rank``.
         dropout: probability with which a number of an adapter's input is dropped in training.
-        target_modules: the layers to adapt: q, k, v, out, gate, up, down (or q_proj, … as files call them).
-        num_layers: how many layers of an encoder, counted from its end; None for all.
+        target_modules: the layers to adapt: q, k, v, out, gate, up, down (or q_proj, … as in files).
+        num_layers: adapt the last so many layers of an encoder; None for all.
         rslora: multiply by ``alpha / sqrt(rank)`` instead.
     """
 
@@ -43,10 +43,10 @@ class AdapterConfig:
     rslora: bool = False
 
     def __post_init__(self) -> None:
-        """Bring the names into one form, and refuse values no adapter could have.
+        """Check the values, and shorten the names of target modules.
 
         Raises:
-            InputError: one of them, with what is valid.
+            InputError: a value is not valid; the message says which are.
         """
         if self.type not in LAYERS:
             raise InputError(f"adapter type {self.type!r} is not one of {', '.join(LAYERS)}")
@@ -74,22 +74,22 @@ def is_number(value: object) -> bool:
 
 
 def attach(model: nn.Module, config: AdapterConfig, towers: Sequence[str] = ("vision",)) -> list[str]:
-    """Freeze an encoder or a pair and put fresh adapters into it: they are all of it that is trained then.
+    """Freeze an encoder or a pair, and put fresh adapters into it, which are then all that is trained.
 
     Args:
-        model: an `Aimv2VisionModel`, an `Aimv2Model` or a `Classifier`, whose head is left as it is.
-        config: what to adapt.
+        model: an `Aimv2VisionModel`, an `Aimv2Model` or a `Classifier`, whose head stays trainable.
+        config: which layers, and how.
         towers: the encoders of an image-text pair to adapt, "vision" or "text".
 
     Returns:
         The paths of the adapted layers in the encoder or the pair, in order.
 
     Raises:
-        InputError: an encoder or so many layers do not exist, or there are adapters already.
+        InputError: the model lacks an encoder or has fewer layers, or it has adapters already.
     """
     encoder = encoder_of(model)
     if adapted(encoder):
-        raise InputError("the model has adapters already: fuse or detach them first")
+        raise InputError("the model has adapters already: fuse them first")
     paths = [path for prefix in _prefixes(encoder, towers) for path in _targets(encoder, prefix, config)]
     encoder.freeze()
     layers, make = linears(encoder), LAYERS[config.type]
@@ -102,12 +102,12 @@ def attach(model: nn.Module, config: AdapterConfig, towers: Sequence[str] = ("vi
 
 
 def settle(model: nn.Module) -> None:
-    """Compute now what adapters keep of the base, so that no step of a training computes it again."""
+    """Compute the arrays that adapters derive from the base, so that not every training step computes them again."""
     mx.eval([layer.state for layer in adapted(model).values()])
 
 
 def encoder_of(model: nn.Module) -> nn.Module:
-    """The encoder or pair inside a classifier; any other model itself."""
+    """The encoder of a classifier; any other model itself."""
     trunk = model.get("trunk")
     return trunk if isinstance(trunk, nn.Module) else model
 
@@ -146,47 +146,41 @@ def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
 def linears(model: nn.Module) -> dict[str, AnyLinear]:
     """Every linear layer that has no adapter, by its path."""
     inside = {f"{path}.linear" for path in adapted(model)}
-    found: dict[str, AnyLinear] = {
+    layers: dict[str, AnyLinear] = {
         path: module
         for path, module in model.named_modules()
         if isinstance(module, (nn.Linear, nn.QuantizedLinear)) and path not in inside
     }
-    return {path: found[path] for path in sorted(found, key=_in_order)}
+    return {path: layers[path] for path in sorted(layers, key=_in_order)}
 
 
 def adapted(model: nn.Module) -> dict[str, LoRALinear]:
     """Every layer with an adapter, by its path, in order."""
-    found = {path: module for path, module in model.named_modules() if isinstance(module, LoRALinear)}
-    return {path: found[path] for path in sorted(found, key=_in_order)}
+    layers = {path: module for path, module in model.named_modules() if isinstance(module, LoRALinear)}
+    return {path: layers[path] for path in sorted(layers, key=_in_order)}
 
 
 def _in_order(path: str) -> list[tuple[int, str]]:
-    """A key with which `layers.2` comes before `layers.10`."""
+    """A sort key that puts `layers.2` before `layers.10`."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in path.split(".")]
 
 
-def detach(model: nn.Module) -> list[str]:
-    """Take every adapter out, so that the model is the base again; the paths of those layers."""
-    return _put_back(model, {path: layer.linear for path, layer in adapted(model).items()})
-
-
 def fuse(model: nn.Module, dequantize: bool = False) -> list[str]:
-    """Merge every adapter into the weight it belongs to; the paths of those layers.
+    """Merge every adapter into the weight of its layer.
 
     Args:
-        model: what `attach` was given.
-        dequantize: give plain layers where those with adapters are quantized; else they are quantized again,
-            which rounds.
+        model: as given to `attach`.
+        dequantize: make quantized layers plain; else their merged weights are quantized again, which rounds.
+
+    Returns:
+        The paths of the layers that had adapters.
     """
-    return _put_back(model, {path: layer.fuse(dequantize) for path, layer in adapted(model).items()})
-
-
-def _put_back(model: nn.Module, layers: Mapping[str, AnyLinear]) -> list[str]:
+    layers = adapted(model)
     for path, layer in layers.items():
-        replace_module(model, path, layer)
+        replace_module(model, path, layer.fuse(dequantize))
     return list(layers)
 
 
 def count_trainable(model: nn.Module) -> int:
-    """Numbers that training would change."""
+    """The number of trainable parameters."""
     return sum(x.size for x in dict(tree_flatten(model.trainable_parameters())).values())

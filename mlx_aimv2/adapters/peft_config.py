@@ -65,7 +65,8 @@ class PeftConfig:
         layers_patterns: what a list of layers is called; none for anything.
         rank_pattern: other ranks, by the end of a module's name.
         alpha_pattern: other alphas, likewise.
-        base_name: what the adapter was trained on: a repository or a folder.
+        base_name: repository or folder of the base.
+        base_revision: commit of the repository.
     """
 
     source: str
@@ -81,6 +82,7 @@ class PeftConfig:
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     base_name: str | None = None
+    base_revision: str | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str) -> PeftConfig:
@@ -105,7 +107,8 @@ class PeftConfig:
             layers_patterns=read.words("layers_pattern"),
             rank_pattern=read.table("rank_pattern", read.rank),
             alpha_pattern=read.table("alpha_pattern", read.positive),
-            base_name=str(data["base_model_name_or_path"]) if data.get("base_model_name_or_path") else None,
+            base_name=str(data.get("base_model_name_or_path") or "") or None,
+            base_revision=str(data.get("revision") or "") or None,
         )
 
     def names(self, module: str) -> bool:
