@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlx.nn as nn
+
 from ..checkpoints.identity import Origin
 from ..errors import Advice, ConfigError, InputError, NotACheckpointError
 from ..events import Notice, OnEvent, warn
@@ -182,10 +184,19 @@ class AdapterFolder:
         settle(model)
         if not isinstance(self.task, Task):
             return model
-        head = read_head(self.path, self.task, model.vision.config.hidden_size)
-        classifier = Classifier(model.vision, head, self.task.pooling)
+        classifier = Classifier(model.vision, self.head(model.vision.config.hidden_size), self.task.pooling)
         classifier.labels = self.task.labels
         classifier.task = MULTI_LABEL if self.task.multi_label else SINGLE_LABEL
         classifier.origin = model.vision.origin = getattr(model, "origin", None)
         classifier.eval()
         return classifier
+
+    def head(self, width: int) -> nn.Module:
+        """The trained head, for an encoder of ``width`` D.
+
+        Raises:
+            CheckpointError: the folder holds no head, or the head is damaged or does not fit.
+        """
+        if not isinstance(self.task, Task):
+            raise NotACheckpointError(f"{self.path} holds no trained head")
+        return read_head(self.path, self.task, width)

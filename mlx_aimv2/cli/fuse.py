@@ -36,7 +36,7 @@ def fuse(
     from ..backend.device import require_mlx
 
     require_mlx()
-    from ..adapters.task import has_task
+    from ..adapters.task import TASK
     from ..conversion.fuse import FuseOptions
     from ..conversion.fuse import fuse as run
 
@@ -45,5 +45,5 @@ def fuse(
     with screen() as shown:
         written = run(base, adapter_path, save_path, options=options, on_event=shown)
     name = quote(str(written))
-    head = f"; its head: --model {name} --adapter-path {name}" if has_task(written) else ""
+    head = f"; its head: --model {name} --adapter-path {name}" if (written / TASK).is_file() else ""
     say(f"wrote {written}{head}; try: mlx-aimv2 info {name}")

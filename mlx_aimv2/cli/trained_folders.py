@@ -20,9 +20,9 @@ def base_of(model: str | None, revision: str | None, adapter_path: Path | None) 
     """
     if model is not None or adapter_path is None:
         return model or DEFAULT_MODEL, revision
-    from ..adapters.named_base import named_base
+    from ..adapters.adapter_folder import AdapterFolder
 
-    base = named_base(adapter_path)
+    base = AdapterFolder.read(adapter_path).base()
     if base is None:
         say(f"{adapter_path} does not name its base: {DEFAULT_MODEL} is used; --model names another")
         return DEFAULT_MODEL, revision

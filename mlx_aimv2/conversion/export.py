@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..adapters.task import HEAD
+from ..adapters.task import Task
 from ..backend.device import without_cache
 from ..backend.threads import computing
 from ..checkpoints.file_names import CONFIG
@@ -25,7 +25,7 @@ from ..processing.image_config import PREPROCESSOR
 from ..processing.image_settings import find_settings
 from ..storage.atomic import new_folder
 from ..storage.json_files import write_json
-from .fuse import check_fusible, fused_tensors
+from .fuse import check_fusible, fused_tensors, stored_origin
 from .options import MAX_SHARD_BYTES, ConvertOptions
 from .plan import Conversion, plan_conversion
 from .target_folder import check_apart, check_space, copy_files, stream_tensors, target_folder
@@ -100,7 +100,7 @@ def export(
     )
     path = target_folder(target, options.force)
     adapter = check_fusible(options.adapter_path) if options.adapter_path is not None else None
-    if adapter is not None and (adapter / HEAD).is_file():
+    if adapter is not None and isinstance(adapter.task, Task):
         on_event(Notice(f"the head in {adapter} stays there: the encoder alone is exported"))
     with new_folder(path, replace=options.force) as folder:
         conversion = plan_conversion(source, convert_options, revision, on_event, may_stay_packed=False)
@@ -108,7 +108,8 @@ def export(
         check_apart(path, checkpoint.resolved.folder)
         entry, tensors = _config(conversion, format), conversion.open()
         if adapter is not None:
-            tensors = fused_tensors(checkpoint, tensors, adapter, options.any_base)
+            adapter.check(stored_origin(checkpoint), options.any_base, on_event)
+            tensors = fused_tensors(checkpoint, tensors, adapter)
         _write_weights(folder, conversion, tensors, format, on_event, options.max_shard_bytes)
         write_json(folder / CONFIG, entry)
         copy_files(checkpoint, folder)

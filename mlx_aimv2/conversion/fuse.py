@@ -12,12 +12,10 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ..adapters.adapter_folder import adapter_folder, check_folder, put_on
+from ..adapters.adapter_folder import AdapterFolder
 from ..adapters.attach import fuse as fuse_modules
-from ..adapters.pair_task import AnyTask, has_trained
-from ..adapters.stored_adapter import has_adapter, read_stored
-from ..adapters.task import HEAD, Task, read_head, with_base, write_task
-from ..adapters.weights import has_trunk
+from ..adapters.task import Task, write_task
+from ..adapters.weights import HEAD
 from ..backend.threads import computing
 from ..checkpoints.file_names import CONFIG
 from ..checkpoints.files import find_weights, inside, read_header
@@ -91,8 +89,8 @@ def fuse(
     path, adapter = target_folder(target, options.force), check_fusible(adapter_path)
     with new_folder(path, replace=options.force) as folder:
         checkpoint = inspect(base, options.revision, options.weights, on_event)
-        check_apart(path, checkpoint.resolved.folder, adapter)
-        task = _check_base(checkpoint, adapter, options, on_event)
+        check_apart(path, checkpoint.resolved.folder, adapter.path)
+        _check_base(checkpoint, adapter, options, on_event)
         quantization = None if options.dequantize else checkpoint.quantization
         if quantization is not None:
             on_event(
@@ -104,9 +102,10 @@ def fuse(
         entry = without_source(checkpoint.config.to_dict()) | {"dtype": checkpoint.stored_dtype}
         write_json(folder / CONFIG, entry | (quantization.to_config() if quantization else {}))
         copy_files(checkpoint, folder)
-        if isinstance(task, Task):
-            shutil.copyfile(inside(adapter, HEAD), folder / HEAD)
-            write_task(folder, with_base(task, _fused_origin(folder, path, checkpoint, quantization)))
+        if isinstance(adapter.task, Task):
+            shutil.copyfile(inside(adapter.path, HEAD), folder / HEAD)
+            origin = _fused_origin(folder, path, checkpoint, quantization)
+            write_task(folder, dataclasses.replace(adapter.task, base=origin))
         parameters = dict(tree_flatten(make_model(checkpoint.config).parameters()))
         facts = dataclasses.replace(
             source_facts(checkpoint, path.name, sum(x.size for x in parameters.values()), nbytes),
@@ -117,43 +116,43 @@ def fuse(
     return path
 
 
-def check_fusible(adapter_path: str | os.PathLike[str]) -> Path:
-    """Check that a folder holds an adapter or a whole trained encoder, and return its path.
+def check_fusible(adapter_path: str | os.PathLike[str]) -> AdapterFolder:
+    """Read the folder of an adapter, a trained encoder or a trained pair.
 
     Raises:
-        InputError: it holds only a head.
-        NotACheckpointError: there is no such folder, or it holds neither.
+        InputError: the folder holds only a head.
+        CheckpointError: there is no such folder, it holds none of these, or a file is damaged.
     """
-    adapter = adapter_folder(adapter_path)
-    if not any(has(adapter) for has in (has_adapter, has_trunk, has_trained)):
+    adapter = AdapterFolder.read(adapter_path)
+    if not adapter.has_weights:
         raise InputError(f"{adapter} holds a trained head and no adapter: there is nothing to fuse")
     return adapter
 
 
 def _check_base(
-    checkpoint: Checkpoint, adapter: Path, options: FuseOptions, on_event: OnEvent
-) -> AnyTask | None:
-    """Check adapter and base before the work; return the task of the adapter's head, if it has one."""
+    checkpoint: Checkpoint, adapter: AdapterFolder, options: FuseOptions, on_event: OnEvent
+) -> None:
+    """Check options, base and head before the work."""
     if options.dequantize and checkpoint.quantization is None:
         raise InputError(f"{checkpoint.resolved.folder} is not quantized: there is nothing to dequantize")
-    task = check_folder(adapter, _origin(checkpoint), options.any_base, on_event)
-    if isinstance(task, Task):
-        read_head(adapter, task, checkpoint.config.vision.hidden_size)
-    return task
+    adapter.check(stored_origin(checkpoint), options.any_base, on_event)
+    if isinstance(adapter.task, Task):
+        adapter.head(checkpoint.config.vision.hidden_size)
 
 
-def _origin(checkpoint: Checkpoint) -> Origin:
+def stored_origin(checkpoint: Checkpoint) -> Origin:
+    """The origin of a checkpoint in the dtype that it is stored in."""
     return origin_of(checkpoint, getattr(mx, checkpoint.stored_dtype))
 
 
 def _write_weights(
-    folder: Path, checkpoint: Checkpoint, adapter: Path, options: FuseOptions, on_event: OnEvent
+    folder: Path, checkpoint: Checkpoint, adapter: AdapterFolder, options: FuseOptions, on_event: OnEvent
 ) -> int:
     """Write the fused tensors, and return their bytes."""
     tensors = checkpoint.open()
     if options.dequantize and checkpoint.quantization is not None:
         tensors = dequantize(tensors, checkpoint.quantization, getattr(mx, checkpoint.stored_dtype))
-    tensors = fused_tensors(checkpoint, tensors, adapter, any_base=options.any_base)
+    tensors = fused_tensors(checkpoint, tensors, adapter)
     entries = [Entry(name, x.dtype, tuple(x.shape)) for name, x in tensors.items()]
     nbytes = sum(entry.nbytes for entry in entries)
     check_space(folder, nbytes)
@@ -163,18 +162,17 @@ def _write_weights(
 
 
 def fused_tensors(
-    checkpoint: Checkpoint, tensors: Mapping[str, mx.array], adapter: Path, any_base: bool = False
+    checkpoint: Checkpoint, tensors: Mapping[str, mx.array], adapter: AdapterFolder
 ) -> dict[str, mx.array]:
     """A checkpoint's tensors with an adapter merged into them, lazy: packed where ``tensors`` are, else plain.
 
     Args:
         checkpoint: the base.
         tensors: its canonical tensors, lazy.
-        adapter: the folder of the adapter.
-        any_base: merge an adapter that was trained on another checkpoint too.
+        adapter: what to merge.
 
     Raises:
-        InputError: the adapter belongs to another base.
+        InputError: the adapter is a pair's, and the checkpoint is none.
         CheckpointError: the adapter is damaged or does not fit, or the tensors do not.
     """
     model = make_model(checkpoint.config)  # its random weights are never computed
@@ -184,8 +182,8 @@ def fused_tensors(
     expected = dict(tree_flatten(model.parameters()))
     check_fit(expected, tensors, checkpoint.unknown, str(checkpoint.resolved.folder))
     model.load_weights(list(tensors.items()))
-    model.origin = _origin(checkpoint)
-    put_on(model, adapter, any_base)
+    model.origin = stored_origin(checkpoint)
+    adapter.put_weights_on(model)
     fuse_modules(model)
     if checkpoint.quantization is not None and paths:  # a whole trained encoder has plain weights
         quantize_modules(model, checkpoint.quantization, paths)
@@ -206,11 +204,11 @@ def _fused_origin(
     )
 
 
-def _training_sentence(adapter: Path) -> str:
+def _training_sentence(adapter: AdapterFolder) -> str:
     """The sentence on the model card that says what was trained."""
-    if has_trunk(adapter):
+    if adapter.has_trunk:
         return "Its image encoder was trained further, as a whole."
-    if not has_adapter(adapter):
+    if adapter.adapter is None:
         return "It was trained further on images and their captions."
-    config = read_stored(adapter).config
+    config = adapter.adapter.config
     return f"A {'DoRA' if config.dora else 'LoRA'} adapter of rank {config.rank} was merged into its weights."

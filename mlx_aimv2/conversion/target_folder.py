@@ -12,7 +12,8 @@ from typing import Any
 import mlx.core as mx
 
 from .._version import __version__
-from ..adapters.task import HEAD, TASK
+from ..adapters.task import TASK
+from ..adapters.weights import HEAD
 from ..checkpoints.file_names import CONFIG, is_written_name, small_files
 from ..checkpoints.files import inside
 from ..checkpoints.foreign_configs import without_source

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import mlx.core as mx
-import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from .._version import __version__
+from ..adapters.adapter_folder import AdapterFolder
 from ..adapters.attach import AdapterConfig, adapted
-from ..adapters.pair_task import TRAINED, PairTask, load_trained, trained_tensors
-from ..adapters.store import fill_adapters, save_adapter, write_tensors
+from ..adapters.store import save_adapter, write_tensors
 from ..adapters.stored_adapter import read_stored
-from ..adapters.task import HEAD, Task, read_head, write_task
-from ..adapters.weights import TRUNK, load_trunk
+from ..adapters.task import PairTask, Task, write_task
+from ..adapters.weights import HEAD, TRAINED, TRUNK, load_trained, load_trunk, trained_tensors
 from ..checkpoints.identity import Origin
 from ..models.classifier import Classifier, head_spec
 from ..processing.image import ImageProcessor
@@ -71,11 +70,12 @@ def write_best_pair(
         OutputError: a file cannot be written; those of the best epoch before are left as they were.
     """
     origin, settings = base_of(model), image_processor.config.to_dict()
+    task = PairTask(base=origin, method=method, towers=towers, preprocessing=settings, version=__version__)
     with new_best(folder) as partial:
         if adapter is not None:
             save_adapter(partial, model.trunk, adapter, origin)
         write_tensors(partial / TRAINED, trained_tensors(model.trunk), {"format": "mlx"})
-        write_task(partial, PairTask(origin, method, towers, settings, version=__version__))
+        write_task(partial, task)
 
 
 def base_of(model: Classifier | Contrast) -> Origin:
@@ -84,19 +84,18 @@ def base_of(model: Classifier | Contrast) -> Origin:
     return origin or Origin("unnamed", None, "", "", "float32")
 
 
-def read_best(folder: Path, classifier: Classifier, task: Task) -> None:
+def read_best(folder: Path, classifier: Classifier) -> None:
     """Put the trained parts that ``folder`` holds into the classifier they were trained in.
 
     Raises:
         CheckpointError: they are missing, damaged, or another model's.
     """
-    trunk = classifier.trunk
-    if adapted(trunk):
-        fill_adapters(trunk, read_stored(folder))
-    elif task.method == "full":
+    trunk, best = classifier.trunk, AdapterFolder.read(folder)
+    if best.adapter is not None:
+        best.adapter.fill(trunk)
+    if best.has_trunk:
         load_trunk(folder, trunk)
-    head: nn.Module = read_head(folder, task, trunk.config.hidden_size)
-    classifier.head = head
+    classifier.head = best.head(trunk.config.hidden_size)
     mx.eval(classifier.parameters())
 
 
@@ -107,6 +106,6 @@ def read_best_pair(folder: Path, model: Contrast) -> None:
         CheckpointError: they are missing, damaged, or another model's.
     """
     if adapted(model.trunk):
-        fill_adapters(model.trunk, read_stored(folder))
+        read_stored(folder).fill(model.trunk)
     load_trained(folder, model.trunk)
     mx.eval(model.parameters())

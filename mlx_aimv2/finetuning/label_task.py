@@ -9,7 +9,6 @@ import mlx.core as mx
 import numpy as np
 
 from ..adapters.attach import AdapterConfig, count_trainable
-from ..adapters.task import read_task
 from ..datasets.labelled import Dataset, read_dataset
 from ..datasets.record import split_record
 from ..errors import InputError
@@ -60,7 +59,7 @@ class Classification:
         if METHODS[run.options.fine_tune_type].frozen:
             return train_probe(run, on_event)
         trained = self.loop(run, on_event).run(run.options.resume)
-        read_best(run.folder, run.model, read_task(run.folder))
+        read_best(run.folder, run.model)
         return trained, count_trainable(run.model)
 
     def loop(self, run: ClassifierRun, on_event: OnEvent) -> Loop:

@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from ..adapters.adapter_folder import AdapterFolder
 from ..adapters.attach import AdapterConfig
 from ..adapters.task import TASK
 from ..datasets.labelled import Dataset
@@ -61,7 +62,7 @@ class Prepared(Generic[Data, Model]):
     model: Model
     processor: Processor
     adapter: AdapterConfig | None
-    start: Path | None = None
+    start: AdapterFolder | None = None
 
     @property
     def classifier(self) -> Model:

@@ -16,7 +16,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..adapters.attach import count_trainable
-from ..adapters.task import has_task, read_head, read_task
+from ..adapters.task import Task
 from ..errors import TrainingError
 from ..events import Notice, OnEvent, ignore
 from ..models.classifier import Classifier, KnnHead, head_spec, make_head
@@ -73,7 +73,7 @@ def train_probe(run: ClassifierRun, on_event: OnEvent) -> tuple[Trained | None, 
     chosen = _swept(run, options, train, val, on_event) if options.sweep else options
     loop = probe_loop(run, chosen, run.run_folder, train, val, lambda: _write(run, classifier), on_event)
     trainable, trained = count_trainable(classifier.head), loop.run(options.resume)
-    read_best(run.folder, classifier, read_task(run.folder))
+    read_best(run.folder, classifier)
     return trained, trainable
 
 
@@ -110,8 +110,8 @@ def probe_loop(
     dataset, classifier = run.dataset, run.classifier
     mx.random.seed(options.seed)
     head = make_head(head_spec(classifier.head), classifier.trunk.config.hidden_size, len(dataset.labels))
-    if run.start is not None and has_task(run.start):
-        head = read_head(run.start, read_task(run.start), classifier.trunk.config.hidden_size)
+    if run.start is not None and isinstance(run.start.task, Task):
+        head = run.start.head(classifier.trunk.config.hidden_size)
     classifier.head, model = head, HeadOnly(head)
     weights = np.ones(len(train.x), dtype=np.float32)
     if options.class_weights == "balanced":

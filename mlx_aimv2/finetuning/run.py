@@ -178,7 +178,7 @@ def _prepared(
         begin_at(trainee, start, options, emit)
     dataset = scan(dataset, images, emit)  # last, since it takes longest
     if start is not None:
-        tell_of_known_images(dataset, start, emit)
+        tell_of_known_images(dataset, start.path, emit)
     return Prepared(options, folder, dataset, trainee, processor, adapter, start)
 
 

@@ -9,14 +9,11 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..adapters.adapter_folder import adapter_folder
+from ..adapters.adapter_folder import AdapterFolder
 from ..adapters.attach import adapted
-from ..adapters.base_check import require_base
-from ..adapters.pair_task import TRAINED, AnyTask, PairTask, has_trained, load_trained, read_any_task
-from ..adapters.store import attached_layers, fill_adapters
-from ..adapters.stored_adapter import CONFIG, TENSORS, StoredAdapter, has_adapter, read_stored
-from ..adapters.task import HEAD, TASK, Task, has_task, read_head
-from ..adapters.weights import TRUNK, has_trunk, load_trunk
+from ..adapters.stored_adapter import CONFIG, TENSORS, StoredAdapter
+from ..adapters.task import TASK, PairTask, Task
+from ..adapters.weights import HEAD, TRAINED, TRUNK, load_trained, load_trunk
 from ..checkpoints.matching import fold_names
 from ..datasets.held_out import known_images
 from ..datasets.record import RECORD
@@ -34,7 +31,7 @@ FLAG = "--resume-adapter-file"
 FILES = (TENSORS, CONFIG, HEAD, TRUNK, TRAINED, TASK)  # any of which may stand for its folder
 
 
-def start_folder(options: FinetuneOptions) -> Path | None:
+def start_folder(options: FinetuneOptions) -> AdapterFolder | None:
     """The folder that a run begins from; None for fresh weights.
 
     Raises:
@@ -46,15 +43,17 @@ def start_folder(options: FinetuneOptions) -> Path | None:
     path = Path(os.path.expanduser(options.resume_adapter_file))
     if path.is_file() and path.name not in FILES:
         raise InputError(f"{FLAG} {path}: name the folder of an adapter, or its {TENSORS}")
-    return adapter_folder(path.parent if path.is_file() else path)
+    return AdapterFolder.read(path.parent if path.is_file() else path)
 
 
-def begin_at(model: Classifier | Contrast, folder: Path, options: FinetuneOptions, on_event: OnEvent) -> None:
+def begin_at(
+    model: Classifier | Contrast, start: AdapterFolder, options: FinetuneOptions, on_event: OnEvent
+) -> None:
     """Put what a folder holds into a model that is ready to be trained; the optimizer begins anew.
 
     Args:
         model: with fresh adapters and a fresh head; what of it is trained stays so.
-        folder: of an earlier training, or of PEFT.
+        start: of an earlier training, or of PEFT.
         options: of the new run.
         on_event: told what the folder does not hold, and is fresh.
 
@@ -62,34 +61,27 @@ def begin_at(model: Classifier | Contrast, folder: Path, options: FinetuneOption
         InputError: it is of another base, task, method, rank, or of other layers or labels, naming which.
         CheckpointError: a file is damaged, or does not fit.
     """
-    task = read_any_task(folder) if has_task(folder) else None
-    _check_task(folder, task, options)
-    stored = read_stored(folder) if has_adapter(folder) else None
-    origin = base_of(model)
-    source, advice = f"{FLAG} {folder}", Advice("train on that one, with {}", "model")
-    if task is not None:
-        require_base(source, task.base.name, task.base.checkpoint or None, origin, advice=advice)
-    if stored is not None:
-        require_base(source, stored.config.base_name, stored.base, origin, advice=advice)
-    _check_method(folder, stored, options)
+    folder = start.path
+    _check_task(start, options)
+    advice = Advice("train on that one, with {}", "model")
+    start.check(base_of(model), on_event=on_event, source=f"{FLAG} {folder}", advice=advice)
+    _check_method(start, options)
     fresh = []
-    if stored is not None:
-        _check_layers(model.trunk, stored)
-        fill_adapters(model.trunk, stored)
-        for message in stored.notices():
-            on_event(Notice(message))
+    if start.adapter is not None:
+        _check_layers(model.trunk, start.adapter)
+        start.adapter.fill(model.trunk)
     elif METHODS[options.fine_tune_type].adapter is not None and adapted(model.trunk):
         fresh.append("adapter")
     if isinstance(model, Contrast):
-        if has_trained(folder):
+        if isinstance(start.task, PairTask):
             load_trained(folder, model.trunk)
         else:
             fresh.append("trained projection")
     else:
-        if has_trunk(folder):
+        if start.has_trunk:
             load_trunk(folder, model.trunk)
-        if isinstance(task, Task):
-            model.head = stored_head(model, folder, task)
+        if isinstance(start.task, Task):
+            model.head = stored_head(model, start, start.task)
         else:
             fresh.append("head")
     mx.eval(model.parameters())
@@ -118,14 +110,14 @@ def tell_of_known_images(dataset: Any, folder: Path, on_event: OnEvent) -> None:
         )
 
 
-def stored_head(classifier: Classifier, folder: Path, task: Task) -> nn.Module:
+def stored_head(classifier: Classifier, start: AdapterFolder, task: Task) -> nn.Module:
     """The head of a folder, if it fits in the place of a fresh one.
 
     Raises:
         InputError: it is a head of another kind, or for other labels.
         CheckpointError: a file is damaged.
     """
-    head = read_head(folder, task, classifier.trunk.config.hidden_size)
+    folder, head = start.path, start.head(classifier.trunk.config.hidden_size)
     labels = _difference(task.labels, classifier.labels)
     if labels:
         raise InputError(
@@ -157,7 +149,8 @@ def _difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
     return ", ".join(parts) or ("another order" if there != here else "")
 
 
-def _check_task(folder: Path, task: AnyTask | None, options: FinetuneOptions) -> None:
+def _check_task(start: AdapterFolder, options: FinetuneOptions) -> None:
+    folder, task = start.path, start.task
     if task is None:
         return
     trained_for = "contrastive" if isinstance(task, PairTask) else "classify"
@@ -171,10 +164,11 @@ def _check_task(folder: Path, task: AnyTask | None, options: FinetuneOptions) ->
         raise InputError(f"{FLAG} {folder} was trained with {states}: give the same")
 
 
-def _check_method(folder: Path, stored: StoredAdapter | None, options: FinetuneOptions) -> None:
+def _check_method(start: AdapterFolder, options: FinetuneOptions) -> None:
+    folder, stored = start.path, start.adapter
     name = options.fine_tune_type
     method = METHODS[name]
-    if has_trunk(folder) and not method.full:
+    if start.has_trunk and not method.full:
         raise InputError(
             f"{FLAG} {folder} holds a whole encoder ({TRUNK}), and {name} trains none: give --fine-tune-type full, or"
             " `mlx-aimv2 fuse` it and name the result with --model"
@@ -203,7 +197,7 @@ def _check_method(folder: Path, stored: StoredAdapter | None, options: FinetuneO
 
 
 def _check_layers(trunk: nn.Module, stored: StoredAdapter) -> None:
-    here, there = set(attached_layers(trunk, stored)), stored.modules()
+    here, there = set(stored.layers_of(trunk)), stored.modules()
     parts = [
         f"{len(names)} layers only {where} ({fold_names(sorted(names))})"
         for names, where in ((there - here, "there"), (here - there, "in this run"))

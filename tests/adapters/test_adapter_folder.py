@@ -1,14 +1,26 @@
-"""The base that an adapter folder names: in every kind of folder, and where it is looked for."""
+"""Adapter folders: read once, their base, and the check of it."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from mlx.utils import tree_flatten
 
-from mlx_aimv2.adapters.named_base import NamedBase, named_base
+from mlx_aimv2 import load
+from mlx_aimv2.adapters import stored_adapter, task
+from mlx_aimv2.adapters.adapter_folder import AdapterFolder
+from mlx_aimv2.adapters.base_check import NamedBase
+from mlx_aimv2.adapters.store import write_tensors
+from mlx_aimv2.adapters.task import Task, write_task
+from mlx_aimv2.adapters.weights import HEAD
+from mlx_aimv2.checkpoints.identity import Origin
 from mlx_aimv2.errors import InputError, NotACheckpointError
+from mlx_aimv2.models.classifier import make_head
+from mlx_aimv2.storage.json_files import read_json
 
 
 def rename(folder, name, revision=None):
@@ -26,19 +38,19 @@ def adapter(tiny_vision, with_adapter, tmp_path):
 
 
 def test_a_folder_that_is_there(adapter, tiny_vision):
-    assert named_base(adapter) == NamedBase(str(tiny_vision))
+    assert AdapterFolder.read(adapter).base() == NamedBase(str(tiny_vision))
 
 
 @pytest.mark.parametrize("name", ["demo", "apple/aimv2-large-patch14-224", "lit"])
 def test_what_the_hub_or_the_package_holds(adapter, name):
     commit = "ac764a25c832c7dc5e11871daa588e98e3cdbfb7"
-    assert named_base(rename(adapter, name, commit)) == NamedBase(name, commit)
-    assert named_base(rename(adapter, name)) == NamedBase(name)
+    assert AdapterFolder.read(rename(adapter, name, commit)).base() == NamedBase(name, commit)
+    assert AdapterFolder.read(rename(adapter, name)).base() == NamedBase(name)
 
 
 @pytest.mark.parametrize("name", [None, "", "unnamed"])
 def test_no_name(adapter, name):
-    assert named_base(rename(adapter, name)) is None
+    assert AdapterFolder.read(rename(adapter, name)).base() is None
 
 
 def test_a_relative_path_begins_here_or_beside_the_adapter(adapter, tiny_vision, tmp_path, monkeypatch):
@@ -46,21 +58,53 @@ def test_a_relative_path_begins_here_or_beside_the_adapter(adapter, tiny_vision,
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     shutil.copytree(tiny_vision, tmp_path / "base")
-    assert named_base("../adapter") == NamedBase(str(tmp_path / "elsewhere" / ".." / "base"))
+    assert AdapterFolder.read("../adapter").base() == NamedBase(str(tmp_path / "elsewhere" / ".." / "base"))
     shutil.copytree(tiny_vision, tmp_path / "elsewhere" / "base")
-    assert named_base("../adapter") == NamedBase("base")
+    assert AdapterFolder.read("../adapter").base() == NamedBase("base")
 
 
 @pytest.mark.parametrize("name", ["/no/such/base", "no folder", "./base"])
 def test_a_folder_that_is_gone(adapter, name):
     message = f"{adapter} was trained on {name}, which is not there: name its place with model"
     with pytest.raises(InputError) as refused:
-        named_base(rename(adapter, name))
+        AdapterFolder.read(rename(adapter, name)).base()
     assert str(refused.value) == message
 
 
 def test_no_adapter(tmp_path):
     with pytest.raises(NotACheckpointError, match="holds neither an adapter"):
-        named_base(tmp_path)
+        AdapterFolder.read(tmp_path).base()
     with pytest.raises(NotACheckpointError, match="there is no such folder"):
-        named_base(tmp_path / "missing")
+        AdapterFolder.read(tmp_path / "missing").base()
+
+
+def test_a_folder_is_read_once_in_a_load(adapter, tiny_vision, monkeypatch):
+    model, _ = load(tiny_vision)
+    head = make_head({"kind": "linear"}, 64, 2)
+    write_tensors(adapter / HEAD, dict(tree_flatten(head.parameters())), {"format": "mlx"})
+    write_task(adapter, Task(labels=("a", "b"), base=model.origin, method="lora"))
+    files = []
+    for module in (task, stored_adapter):
+        monkeypatch.setattr(module, "read_json", lambda path: files.append(path.name) or read_json(path))
+    folder = AdapterFolder.read(adapter)
+    classifier, _ = load(folder.base().model, adapter_path=folder)
+    assert classifier.labels == ("a", "b") and files == ["task.json", "adapter_config.json"]
+    load(tiny_vision, adapter_path=adapter)
+    assert files == 2 * ["task.json", "adapter_config.json"]
+    assert AdapterFolder.read(folder) is folder and Path(folder) == adapter
+
+
+def test_another_base_is_refused_by_name():
+    base = Origin("apple/aimv2-large-patch14-224", "0" * 40, "0123456789abcdef", "apple", "float32")
+    folder = AdapterFolder(Path("a"), Task(labels=("x",), base=base, method="lora"), None, False)
+    other = Origin("apple/aimv2-large-patch14-336", "1" * 40, "fedcba9876543210", "apple", "float32")
+    message = (
+        r"a was trained on apple/aimv2-large-patch14-224 \(checkpoint 0123456789abcdef\), and this is"
+        r" apple/aimv2-large-patch14-336 \(checkpoint fedcba9876543210\)"
+    )
+    with pytest.raises(InputError, match=message):
+        folder.check(other)
+    folder.check(other, any_base=True)
+    folder.check(replace(other, checkpoint=base.checkpoint))  # the same files from elsewhere
+    folder.check(replace(base, dtype="float16"))
+    folder.check(None)

@@ -12,7 +12,6 @@ from mlx_aimv2.adapters.attach import (
     adapted,
     attach,
     count_trainable,
-    detach,
     fuse,
     linears,
     replace_module,
@@ -117,19 +116,8 @@ def test_more_layers_than_there_are_are_refused(model):
 
 def test_two_adapters_are_refused(model):
     attach(model, AdapterConfig(rank=2))
-    with pytest.raises(InputError, match="the model has adapters already: fuse or detach them first"):
+    with pytest.raises(InputError, match="the model has adapters already: fuse them first"):
         attach(model, AdapterConfig(rank=2))
-
-
-@pytest.mark.parametrize("kind", ["lora", "dora"])
-def test_what_is_taken_out_again_leaves_nothing(model, pixels, trained, kind):
-    before, parameters = model(pixels).last_hidden_state, dict(tree_flatten(model.parameters()))
-    attach(model, AdapterConfig(type=kind, rank=2))
-    paths = list(adapted(trained(model)))
-    assert not mx.allclose(model(pixels).last_hidden_state, before, atol=1e-2)
-    assert detach(model) == paths
-    assert dict(tree_flatten(model.parameters())).keys() == parameters.keys()
-    assert mx.array_equal(model(pixels).last_hidden_state, before)
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])

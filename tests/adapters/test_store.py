@@ -8,9 +8,10 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import LoadOptions, load
+from mlx_aimv2.adapters.adapter_folder import AdapterFolder
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted, attach
 from mlx_aimv2.adapters.peft_config import PeftConfig
-from mlx_aimv2.adapters.store import apply_adapter, save_adapter
+from mlx_aimv2.adapters.store import save_adapter
 from mlx_aimv2.adapters.stored_adapter import read_stored
 from mlx_aimv2.errors import (
     ConfigError,
@@ -127,7 +128,7 @@ def test_an_image_encoders_adapter_fits_a_pair_and_back(
 ):
     pair = with_adapter(tiny_pair, tmp_path / "of-pair")
     alone = load(tiny_pair, dtype="float32")[0].vision_model
-    apply_adapter(alone, tmp_path / "of-pair")
+    read_stored(tmp_path / "of-pair").put_on(alone)
     expected = pair.vision_model(pixels).last_hidden_state
     assert mx.array_equal(alone(pixels).last_hidden_state, expected)
     save_adapter(tmp_path / "of-encoder", alone, AdapterConfig(rank=4), None)
@@ -268,7 +269,7 @@ def test_numbers_that_are_no_floats_are_refused(adapter, tiny_vision):
 def test_the_text_towers_adapter_needs_a_text_tower(with_adapter, tiny_pair, variants, tmp_path):
     with_adapter(tiny_pair, tmp_path / "a", towers=("text",))
     with pytest.raises(MismatchError, match=r"28 unexpected: text_model.encoder.layers"):
-        apply_adapter(make_model(variants["head"]), tmp_path / "a")
+        read_stored(tmp_path / "a").put_on(make_model(variants["head"]))
 
 
 def test_another_base_is_refused_by_name(adapter, checkpoint, tiny_vision):
@@ -289,20 +290,19 @@ def test_what_peft_wrote_is_held_against_the_repositorys_name(adapter, tiny_visi
     mx.save_safetensors(path, dict(mx.load(path)), metadata={"format": "pt"})
     change(adapter, base_model_name_or_path="apple/aimv2-large-patch14-336")
     model, _ = load(tiny_vision, adapter_path=adapter)  # a folder: nobody knows
-    fresh, _ = load(tiny_vision)
-    fresh.origin = replace(model.origin, name="apple/aimv2-large-patch14-224", revision="0" * 40)
+    other = replace(model.origin, name="apple/aimv2-large-patch14-224", revision="0" * 40)
     message = (
         "was trained on apple/aimv2-large-patch14-336, and this is apple/aimv2-large-patch14-224: load that"
     )
     with pytest.raises(InputError, match=message):
-        apply_adapter(fresh, adapter)
-    apply_adapter(fresh, adapter, any_base=True)
+        AdapterFolder.read(adapter).check(other)
+    AdapterFolder.read(adapter).check(other, any_base=True)
 
 
 def test_a_second_adapter_is_refused(adapter, tiny_vision):
     model, _ = load(tiny_vision, adapter_path=adapter)
     with pytest.raises(InputError, match="the model has adapters already"):
-        apply_adapter(model, adapter)
+        read_stored(adapter).put_on(model)
 
 
 def test_saving_nothing_is_refused(tiny_vision, tmp_path):

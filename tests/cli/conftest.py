@@ -122,7 +122,8 @@ def write_head(folder, base, data, multi_label=False):
 
     from mlx_aimv2 import load
     from mlx_aimv2.adapters.store import write_tensors
-    from mlx_aimv2.adapters.task import HEAD, Task, write_task
+    from mlx_aimv2.adapters.task import Task, write_task
+    from mlx_aimv2.adapters.weights import HEAD
     from mlx_aimv2.datasets.labelled import read_dataset
     from mlx_aimv2.datasets.record import MARKS, RECORD, file_marks, split_record
     from mlx_aimv2.models.classifier import Classifier, LinearHead

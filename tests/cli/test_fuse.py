@@ -10,7 +10,8 @@ from mlx.utils import tree_flatten
 from mlx_aimv2 import convert, load
 from mlx_aimv2.adapters.attach import AdapterConfig
 from mlx_aimv2.adapters.store import write_tensors
-from mlx_aimv2.adapters.task import HEAD, Task, write_task
+from mlx_aimv2.adapters.task import Task, write_task
+from mlx_aimv2.adapters.weights import HEAD
 from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.models.classifier import make_head
 from mlx_aimv2.quantization.scheme import Scheme

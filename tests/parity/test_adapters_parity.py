@@ -12,7 +12,8 @@ from mlx.utils import tree_flatten
 
 from mlx_aimv2 import load
 from mlx_aimv2.adapters.attach import TARGETS, AdapterConfig, adapted, attach
-from mlx_aimv2.adapters.store import apply_adapter, save_adapter
+from mlx_aimv2.adapters.store import save_adapter
+from mlx_aimv2.adapters.stored_adapter import read_stored
 from mlx_aimv2.conversion.export import ExportOptions, export
 from mlx_aimv2.conversion.fuse import fuse
 from mlx_aimv2.events import ignore
@@ -298,7 +299,7 @@ def test_gradients_are_those_of_torch(vision, tmp_path, dora):
     theirs = randomize(peft.get_peft_model(theirs_of(vision), config), 3, only="lora_").train()
     theirs.save_pretrained(tmp_path)
     ours = ours_of(vision)
-    apply_adapter(ours, tmp_path)
+    read_stored(tmp_path).put_on(ours)
     ours.train()
     x, y = pixels()
     wanted = torch.randn((2, 64), generator=torch.Generator().manual_seed(7))
@@ -326,7 +327,7 @@ def test_dropout_of_dora_is_as_in_peft(vision, tmp_path):
     theirs = randomize(peft.get_peft_model(theirs_of(vision), config), 3, only="lora_").train()
     theirs.save_pretrained(tmp_path)
     ours = ours_of(vision)
-    apply_adapter(ours, tmp_path)
+    read_stored(tmp_path).put_on(ours)
     ours.train()
     x, y = pixels()
     with torch.no_grad():
