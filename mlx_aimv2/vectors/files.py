@@ -1,7 +1,7 @@
-"""Files of embeddings: a table of formats, each with its writer.
+"""File formats of vectors: `.npz`, `.npy`, `.safetensors`, `.jsonl` and `.parquet`, each with its writer.
 
-Every format holds the vectors, what each is of, and the fingerprint of what made them; `.npy` and `.jsonl` have it
-in a file beside them.
+Every format stores the vectors, their names, and their fingerprint; `.npy` and `.jsonl` have the fingerprint in a
+file beside them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ ALIGNMENT = 8  # of the data in a safetensors file
 
 @dataclass(frozen=True)
 class Rows:
-    """Vectors that need not all be in memory.
+    """Vectors that need not be in memory at once.
 
     Attributes:
         shape: (N, ...).
-        blocks: gives them in order, some at a time, float32; it may be called again.
+        blocks: returns the vectors in order, float32, in blocks of rows; it may be called several times.
     """
 
     shape: tuple[int, ...]
@@ -40,7 +40,7 @@ class Rows:
 
     @classmethod
     def of(cls, vectors: np.ndarray) -> Rows:
-        """The rows of an array."""
+        """All rows of an array (N, ...) in one block."""
         return cls(vectors.shape, lambda: [vectors])
 
 
@@ -48,9 +48,9 @@ Write = Callable[[Path, Sequence[str], Rows, Fingerprint], None]
 
 
 def json_line(path: str, embedding: np.ndarray, key: str = "path") -> str:
-    """One line of JSON for one vector; float32 values in their shortest exact decimals.
+    """A line of JSON for a vector, with the shortest exact decimals of its float32 values.
 
-    A file's name that is not UTF-8 keeps its bytes as lone surrogates, escaped (`os.fsencode` gives them back).
+    The bytes of a file name that is not UTF-8 become escaped lone surrogates (`os.fsencode` decodes them).
     """
     values = np.array([float(str(x)) for x in embedding.ravel()]).reshape(embedding.shape).tolist()
     return json.dumps({key: path, "embedding": values}, ensure_ascii=_has_surrogates(path))
@@ -67,7 +67,7 @@ def write_npz(
     fingerprint: Fingerprint,
     more: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Write an `.npz` file, as `np.savez` does; with ``more`` arrays beside the three of every such file."""
+    """Write an `.npz` file, as `np.savez` does, with ``more`` arrays after those of every such file."""
     arrays = {"paths": np.array(names, dtype=np.str_), "fingerprint": np.array(json.dumps(fingerprint))}
     with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("embeddings.npy", "w", force_zip64=True) as member:
@@ -93,21 +93,25 @@ def _raw(block: np.ndarray) -> bytes:
 
 def _write_npy(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint) -> None:
     check_names(path, names)
+    lines = "".join(f"{name}\n" for name in names).encode(errors="surrogateescape")
+    _write_with_note(path, _npy(rows), fingerprint, {PATHS: lines})
+
+
+def _write_with_note(
+    path: Path, data: Iterable[bytes], fingerprint: Fingerprint, beside: Mapping[str, bytes]
+) -> None:
+    """Write a file, the fingerprint beside it, and other files beside it by their suffixes."""
+    note = json.dumps(fingerprint, indent=2).encode()
     with replacing_together(swap_of(path), path.name) as folder:
-        lines = "".join(f"{name}\n" for name in names)
-        (folder / path.with_suffix(PATHS).name).write_bytes(lines.encode(errors="surrogateescape"))
-        _write_note(folder / path.name, fingerprint)
-        _write_parts(folder / path.name, _npy(rows))
+        for suffix, content in {**beside, NOTE: note}.items():
+            (folder / path.with_suffix(suffix).name).write_bytes(content)
+        _write_chunks(folder / path.name, data)
 
 
-def _write_note(path: Path, fingerprint: Fingerprint) -> None:
-    path.with_suffix(NOTE).write_text(json.dumps(fingerprint, indent=2), encoding="utf-8")
-
-
-def _write_parts(path: Path, parts: Iterable[bytes]) -> None:
+def _write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
     with path.open("wb") as file:
-        for part in parts:
-            file.write(part)
+        for chunk in chunks:
+            file.write(chunk)
 
 
 def _write_safetensors(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint) -> None:
@@ -117,15 +121,13 @@ def _write_safetensors(path: Path, names: Sequence[str], rows: Rows, fingerprint
     header = json.dumps({"__metadata__": note, "embeddings": entry}).encode()
     header += b" " * (-len(header) % ALIGNMENT)
     with replacing(path) as partial:
-        _write_parts(partial, (struct.pack("<Q", len(header)), header, *map(_raw, rows.blocks())))
+        _write_chunks(partial, (struct.pack("<Q", len(header)), header, *map(_raw, rows.blocks())))
 
 
 def _write_jsonl(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint) -> None:
     vectors = (vector for block in rows.blocks() for vector in block)
     lines = ((json_line(name, row) + "\n").encode() for name, row in zip(names, vectors, strict=True))
-    with replacing_together(swap_of(path), path.name) as folder:
-        _write_note(folder / path.name, fingerprint)
-        _write_parts(folder / path.name, lines)
+    _write_with_note(path, lines, fingerprint, {})
 
 
 def _write_parquet(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint) -> None:
@@ -141,8 +143,8 @@ def _write_parquet(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fi
         start = 0
         for block in rows.blocks():
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), rows.shape[1])
-            own = pa.array(list(names[start : start + len(block)]), pa.string())
-            writer.write_table(pa.table([own, vectors], schema=schema))
+            paths = pa.array(list(names[start : start + len(block)]), pa.string())
+            writer.write_table(pa.table([paths, vectors], schema=schema))
             start += len(block)
 
 
@@ -163,38 +165,37 @@ WRITERS: dict[str, Write] = {
     ".parquet": _write_parquet,
 }
 NOTE, PATHS = ".fingerprint.json", ".paths.txt"
-COMPANIONS = {".npy": (NOTE, PATHS), ".jsonl": (NOTE,)}  # endings of files beside those of a format
+COMPANIONS = {".npy": (NOTE, PATHS), ".jsonl": (NOTE,)}  # suffixes of the files beside a file of a format
 
 
 def swap_of(path: Path) -> Path:
-    """The hidden folder in which a file and its companions wait to be moved to their places."""
+    """The hidden folder of a new file and its companions before they are moved to their places."""
     return path.with_name(f".{path.name}.swap")
 
 
 def check_names(path: Path, names: Sequence[str]) -> None:
-    """Refuse names that the format of ``path`` cannot hold.
+    """Refuse names that the format of ``path`` cannot store.
 
     Raises:
-        InputError: one of them has line breaks, or is not UTF-8.
+        InputError: a name has a line break, or is not UTF-8.
     """
     suffix = path.suffix.lower()
-    lines = next((name for name in names if "\n" in name or "\r" in name), None)
-    if suffix == ".npy" and lines is not None:
-        raise InputError(
-            f"{lines!r} has a line break in its name, which .npy with .paths.txt cannot hold: use .npz"
-        )
-    odd = next((name for name in names if _has_surrogates(name)), None)
-    if suffix == ".parquet" and odd is not None:
-        raise InputError(f"{odd!r} is not UTF-8, which .parquet cannot hold: use .npz")
+    for name in names:
+        if suffix == ".npy" and ("\n" in name or "\r" in name):
+            raise InputError(
+                f"{name!r} has a line break in its name, which .npy with .paths.txt cannot hold: use .npz"
+            )
+        if suffix == ".parquet" and _has_surrogates(name):
+            raise InputError(f"{name!r} is not UTF-8, which .parquet cannot hold: use .npz")
 
 
 def check_target(path: Path, names: Sequence[str] = (), force: bool = True) -> None:
-    """Refuse a target that could not be written, before hours of work go into it.
+    """Refuse a file that cannot be written, before hours of work go into it.
 
     Raises:
-        InputError: the ending is of no known format, or the format cannot hold one of ``names``.
-        ExistsError: it or a companion exists already, and ``force`` is not set.
-        OutputError: the folder is not there or cannot be written to.
+        InputError: the suffix belongs to no format, or the format cannot store one of ``names``.
+        ExistsError: the file or a companion exists, and ``force`` is not set.
+        OutputError: the folder is missing or cannot be written.
         MissingExtraError: the format needs a package that is not installed.
     """
     suffix = path.suffix.lower()
@@ -212,9 +213,9 @@ def check_target(path: Path, names: Sequence[str] = (), force: bool = True) -> N
             raise OutputError(f"{path} is a folder: end its name in / for shards, or name a file")
         refuse_existing(path, force=force)
         target = followed(path)
-        companions = [target.with_suffix(ending) for ending in COMPANIONS.get(suffix, ())]
-        # two files of one model may share the note of what made them: that is compared when the model is known
-        refuse_existing(*(one for one in companions if not one.name.endswith(NOTE)), force=force)
+        # two files of one model may share a fingerprint file: `check_note` compares it when the model is known
+        suffixes = [each for each in COMPANIONS.get(suffix, ()) if each != NOTE]
+        refuse_existing(*map(target.with_suffix, suffixes), force=force)
         probe.touch()
         probe.unlink()
     except OutputError:
@@ -224,10 +225,10 @@ def check_target(path: Path, names: Sequence[str] = (), force: bool = True) -> N
 
 
 def check_note(path: Path, fingerprint: Fingerprint, force: bool) -> None:
-    """Refuse to replace the fingerprint of another file of vectors, or what only has such a name.
+    """Refuse to replace a fingerprint file that belongs to another file of vectors.
 
     Raises:
-        ExistsError: ``path`` has a note beside it that says something else, and ``force`` is not set.
+        ExistsError: the fingerprint file of ``path`` exists with another content, and ``force`` is not set.
     """
     note = followed(path).with_suffix(NOTE)
     if force or NOTE not in COMPANIONS.get(path.suffix.lower(), ()) or not os.path.lexists(note):
@@ -243,10 +244,10 @@ def check_note(path: Path, fingerprint: Fingerprint, force: bool) -> None:
 
 
 def check_grid(name: str, vector: np.ndarray, shape: tuple[int, ...] | None) -> None:
-    """Refuse a token grid that cannot stand in one file with those before it, which have a shape.
+    """Refuse a token grid of another shape than the previous ones, which one file cannot store.
 
     Raises:
-        InputError: its size is another.
+        InputError: the shapes differ.
     """
     if shape is not None and vector.shape != shape:
         raise InputError(
@@ -256,13 +257,13 @@ def check_grid(name: str, vector: np.ndarray, shape: tuple[int, ...] | None) -> 
 
 
 def write(path: Path, names: Sequence[str], embeddings: np.ndarray | Rows, fingerprint: Fingerprint) -> None:
-    """Write vectors (N, D), with what each is of, in the format that ``path`` ends in.
+    """Write vectors (N, D) with their names, in the format that the suffix of ``path`` names.
 
-    What is there is replaced, all files of a format together; of a link, what it leads to.
+    An existing file is replaced, together with its companions; if ``path`` is a link, its target is replaced.
 
     Raises:
-        InputError: the ending is of no known format, or there is not a name for each vector.
-        OutputError: the file cannot be written; what was there before is as it was.
+        InputError: the suffix belongs to no format, or the numbers of names and vectors differ.
+        OutputError: the file cannot be written; an existing file stays as it is.
     """
     if path.suffix.lower() not in WRITERS:
         check_target(path)

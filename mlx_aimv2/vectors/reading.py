@@ -1,4 +1,4 @@
-"""Vectors read back: any file or folder that `embed -o` wrote, and the JSON lines it prints in a pipe."""
+"""Reading of vectors: every file or folder that `embed -o` writes, and the JSON lines that `embed` prints."""
 
 from __future__ import annotations
 
@@ -19,21 +19,18 @@ from ..storage.stand_ins import check_stand_in
 from ..storage.swap import swapped
 from .files import NOTE, PATHS, WRITERS, swap_of
 from .fingerprint import check_same
-from .manifest import part_folder, read_manifest
-from .shards import UNREADABLE, map_npy, map_vectors, read_shard
-
-FEWEST_AXES = 2  # rows, and the values of each
+from .shards import UNREADABLE, map_npy, map_vectors, part_folder, read_manifest, read_shard
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Vectors, what each is of, and what made them.
+    """Vectors with their names and their fingerprint.
 
     Attributes:
-        paths: of the images, or the texts; item k is that of row k.
-        embeddings: (N, D) float32, of token grids (N, h, w, D); mapped into memory from `.npy`, `.npz` and
-            `.safetensors`, so that what is not used is not read. It may be read-only.
-        fingerprint: what made the vectors, as `Embedder.fingerprint`; empty where JSON lines from a pipe have none.
+        paths: of the images, or the texts; item k belongs to row k.
+        embeddings: (N, D) float32, or token grids (N, h, w, D). Vectors of `.npy`, `.npz` and `.safetensors` are
+            mapped into memory: only what is used is read, and the array may be read-only.
+        fingerprint: as `Embedder.fingerprint`; empty for JSON lines from a pipe.
     """
 
     paths: tuple[str, ...]
@@ -42,13 +39,13 @@ class Vectors:
 
 
 def read_vectors(path: str | os.PathLike[str]) -> Vectors:
-    """Read what `embed -o` wrote: a file of any format, a folder of shards; or JSON lines from its pipe.
+    """Read the vectors of a file or a folder.
 
     Args:
-        path: of the file or folder.
+        path: a file of any format, or a folder of shards, that `embed -o` wrote; or JSON lines that `embed` printed.
 
     Raises:
-        InputError: it is missing, damaged, or holds no vectors.
+        InputError: the file is missing or damaged, or has no vectors.
         MissingExtraError: the format needs a package that is not installed.
     """
     place = followed(Path(path).expanduser())
@@ -58,7 +55,9 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
         suffix = place.suffix.lower()
         source = swapped(place, swap_of(place))
         if not source.is_file():
-            raise InputError(f"{place}: there is no such file{_hint(place)}")
+            part = part_folder(place)
+            hint = f"; what a run left that was cut short is in {part}" if part.is_dir() else ""
+            raise InputError(f"{place}: there is no such file{hint}")
         check_stand_in(source, InputError)
         read = READERS.get(suffix) or _by_content(source)
         vectors = read(place, source)
@@ -66,9 +65,7 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
         raise
     except (*UNREADABLE, RecursionError) as error:
         raise InputError(f"{place} cannot be read as vectors: {' '.join(str(error).split())}") from error
-    if vectors.embeddings.ndim < FEWEST_AXES or vectors.embeddings.dtype != np.float32:
-        kind = f"{vectors.embeddings.dtype} of shape {vectors.embeddings.shape}"
-        raise InputError(f"{place} holds {kind}, not float32 vectors in rows")
+    _check_array(place, vectors.embeddings)
     if len(vectors.paths) != len(vectors.embeddings):
         raise InputError(
             f"{place} is damaged: {len(vectors.embeddings)} vectors, and names for {len(vectors.paths)}"
@@ -76,13 +73,13 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
     return vectors
 
 
-def _hint(place: Path) -> str:
-    part = part_folder(place)
-    return f"; what a run left that was cut short is in {part}" if part.is_dir() else ""
+def _check_array(place: Path, array: np.ndarray) -> None:
+    if array.ndim < 2 or array.dtype != np.float32:
+        raise InputError(f"{place} holds {array.dtype} of shape {array.shape}, not float32 vectors in rows")
 
 
 def _by_content(source: Path) -> Callable[[Path, Path], Vectors]:
-    """The reader of JSON lines, whatever their file is called."""
+    """The reader of JSON lines, whatever the name of their file."""
     with source.open("rb") as file:
         start = file.read(4).removeprefix(b"\xef\xbb\xbf")
     if not start.startswith(b"{"):
@@ -94,7 +91,7 @@ def _by_content(source: Path) -> Callable[[Path, Path], Vectors]:
 
 def _read_npz(place: Path, source: Path) -> Vectors:
     shard = read_shard(source)
-    return Vectors(tuple(shard.names), map_vectors(source), shard.made_by)
+    return Vectors(tuple(shard.names), map_vectors(source), shard.fingerprint)
 
 
 def _read_npy(place: Path, source: Path) -> Vectors:
@@ -107,10 +104,10 @@ def _read_npy(place: Path, source: Path) -> Vectors:
 
 def _beside(place: Path, ending: str) -> Path:
     companion = place.with_suffix(ending)
-    found = swapped(companion, swap_of(place))
-    if not found.is_file():
+    source = swapped(companion, swap_of(place))
+    if not source.is_file():
         raise InputError(f"{place} lacks {companion.name}, which is written beside it")
-    return found
+    return source
 
 
 def _read_safetensors(place: Path, source: Path) -> Vectors:
@@ -123,12 +120,12 @@ def _read_safetensors(place: Path, source: Path) -> Vectors:
         raise InputError(f"{place} holds no vectors that `embed` wrote")
     if info.dtype != "F32":
         raise InputError(f"{place} holds {info.dtype}, not float32 vectors in rows")
-    names, made_by = (json.loads(header.metadata[key]) for key in ("paths", "fingerprint"))
+    names, fingerprint = (json.loads(header.metadata[key]) for key in ("paths", "fingerprint"))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{place} is damaged: its names are no list of texts")
     empty = np.empty(info.shape, dtype=np.float32)
-    found = np.memmap(source, "<f4", "r", info.start, info.shape) if info.nbytes else empty
-    return Vectors(tuple(names), found, dict(made_by))
+    rows = np.memmap(source, "<f4", "r", info.start, info.shape) if info.nbytes else empty
+    return Vectors(tuple(names), rows, dict(fingerprint))
 
 
 def _read_jsonl(place: Path, source: Path) -> Vectors:
@@ -175,7 +172,7 @@ def _read_parquet(place: Path, source: Path) -> Vectors:
         raise MissingExtraError("Reading .parquet", "pyarrow", "parquet") from error
     try:
         table = pq.read_table(source, columns=["path", "embedding"])
-        made_by = json.loads((table.schema.metadata or {})[b"fingerprint"])
+        fingerprint = json.loads((table.schema.metadata or {})[b"fingerprint"])
         column = table["embedding"].combine_chunks()
         width = table.schema.field("embedding").type.list_size
         values = (
@@ -184,7 +181,7 @@ def _read_parquet(place: Path, source: Path) -> Vectors:
             else pa.concat_arrays([chunk.flatten() for chunk in column.chunks])
         )
         rows = values.to_numpy(zero_copy_only=False).reshape(-1, width)
-        return Vectors(tuple(table["path"].to_pylist()), rows, dict(made_by))
+        return Vectors(tuple(table["path"].to_pylist()), rows, dict(fingerprint))
     except pa.ArrowException as error:
         raise InputError(f"{place} cannot be read as vectors: {' '.join(str(error).split())}") from error
 
@@ -197,11 +194,10 @@ def _read_folder(folder: Path) -> Vectors:
     blocks: list[np.ndarray] = []
     for file, count in manifest.shards.items():
         shard, vectors = read_shard(folder / file), map_vectors(folder / file)
-        check_same(folder / file, shard.made_by, manifest.fingerprint)
+        check_same(folder / file, shard.fingerprint, manifest.fingerprint)
         if not len(shard.names) == len(vectors) == count:
             raise InputError(f"{folder / file} is damaged: it has {len(vectors)} vectors instead of {count}")
-        if vectors.ndim < FEWEST_AXES or vectors.dtype != np.float32:
-            raise InputError(f"{folder / file} holds {vectors.dtype}, not float32 vectors in rows")
+        _check_array(folder / file, vectors)
         if blocks and vectors.shape[1:] != blocks[0].shape[1:]:
             raise InputError(f"{folder} holds token grids of different sizes: read its shards one by one")
         names += shard.names

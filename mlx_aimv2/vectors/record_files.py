@@ -1,4 +1,4 @@
-"""Files of one record for each image, written as the records come: CSV, TSV, JSON, JSON lines, Parquet."""
+"""Files of results with a record for each image: CSV, TSV, JSON, JSON lines, Parquet."""
 
 from __future__ import annotations
 
@@ -17,38 +17,25 @@ from .files import check_names
 
 Cell = str | float
 Columns = Mapping[str, type]  # names of columns, with the type of their cells
-PART = ".part"  # in the name of a file that is not whole, and has no other's place to take
-ROWS = 8192  # that a Parquet file holds back at most
+PART = ".part"  # in the name of the file of an interrupted run, if another file has its place
+ROWS = 8192  # in a group of a Parquet file
 
 
 class Record(Protocol):
-    """What there is to say of one image."""
+    """The results of one image."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
+        """The entry of a JSON file, as plain values."""
 
     def rows(self) -> Sequence[Sequence[Cell]]:
-        """As rows of a table."""
+        """The rows of a table."""
 
 
-class Encoder(Protocol):
-    """How records become the bytes of a file."""
-
-    def begin(self) -> bytes:
-        """What comes before the first record."""
-
-    def add(self, record: Record) -> bytes:
-        """What a record adds."""
-
-    def end(self) -> bytes:
-        """What comes after the last one."""
-
-
-class _Lines:
-    """JSON lines."""
+class _Encoder:
+    """The bytes of a file, record by record; this one writes JSON lines."""
 
     def __init__(self, path: Path, columns: Columns) -> None:
-        return
+        self._columns = columns
 
     def begin(self) -> bytes:
         return b""
@@ -60,67 +47,55 @@ class _Lines:
         return b""
 
 
-class _Json:
+class _Json(_Encoder):
     """One list."""
 
-    def __init__(self, path: Path, columns: Columns) -> None:
-        self._before = ""
+    _separator = ""
 
     def begin(self) -> bytes:
         return b"["
 
     def add(self, record: Record) -> bytes:
-        text, self._before = f"{self._before}\n{json.dumps(record.to_dict())}", ","
+        text, self._separator = f"{self._separator}\n{json.dumps(record.to_dict())}", ","
         return text.encode()
 
     def end(self) -> bytes:
         return b"\n]\n"
 
 
-class _Table:
-    """Cells with commas between them, and names of the columns in the first line."""
+class _Csv(_Encoder):
+    """Cells with a delimiter between them, and the names of the columns in the first line."""
 
     delimiter = ","
 
-    def __init__(self, path: Path, columns: Columns) -> None:
-        self._columns = tuple(columns)
-
     def begin(self) -> bytes:
-        return self._encoded([self._columns])
+        return self._encoded([tuple(self._columns)])
 
     def add(self, record: Record) -> bytes:
         return self._encoded(record.rows())
 
-    def end(self) -> bytes:
-        return b""
-
     def _encoded(self, rows: Sequence[Sequence[Cell]]) -> bytes:
         text = io.StringIO()
         csv.writer(text, delimiter=self.delimiter, lineterminator="\n").writerows(rows)
-        return text.getvalue().encode("utf-8", "surrogateescape")  # names of files as they are
+        return text.getvalue().encode("utf-8", "surrogateescape")  # the bytes of file names
 
 
-class _TabTable(_Table):
-    """The same with tabs."""
-
+class _Tsv(_Csv):
     delimiter = "\t"
 
 
-class _Parquet:
-    """Rows with types, which it writes to the file by itself."""
+class _Parquet(_Encoder):
+    """Typed columns. pyarrow writes to the file, so there are no bytes to return."""
 
     def __init__(self, path: Path, columns: Columns) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        kinds = {str: pa.string(), float: pa.float64()}
-        self._schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+        types = {str: pa.string(), float: pa.float64()}
+        self._schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
         self._writer = pq.ParquetWriter(path, self._schema)
         self._rows: list[Sequence[Cell]] = []
-        self._problem: OSError | None = None  # after which the writer writes nothing any more
-
-    def begin(self) -> bytes:
-        return b""
+        self._problem: OSError | None = None  # of the first failure, after which nothing more is written
 
     def add(self, record: Record) -> bytes:
         self._rows += record.rows()
@@ -134,47 +109,45 @@ class _Parquet:
         return b""
 
     def _write(self) -> None:
+        import pyarrow as pa
+
         if self._problem is not None:
             raise self._problem
+        if not self._rows:
+            return
+        cells = zip(*self._rows, strict=True)
+        arrays = [pa.array(column, kind) for column, kind in zip(cells, self._schema.types, strict=True)]
         try:
-            self._write_group()
+            self._writer.write_table(pa.table(arrays, schema=self._schema))
         except OSError as error:
             self._problem = error
             with contextlib.suppress(OSError, ValueError):
                 self._writer.close()
             raise
-
-    def _write_group(self) -> None:
-        import pyarrow as pa
-
-        if self._rows:
-            cells = zip(*self._rows, strict=True)
-            arrays = [pa.array(column, kind) for column, kind in zip(cells, self._schema.types, strict=True)]
-            self._writer.write_table(pa.table(arrays, schema=self._schema))
-            self._rows = []
+        self._rows = []
 
 
-ENCODERS: dict[str, Callable[[Path, Columns], Encoder]] = {
-    ".csv": _Table,
-    ".tsv": _TabTable,
+ENCODERS: dict[str, type[_Encoder]] = {
+    ".csv": _Csv,
+    ".tsv": _Tsv,
     ".json": _Json,
-    ".jsonl": _Lines,
+    ".jsonl": _Encoder,
     ".parquet": _Parquet,
 }
 
 
 def check_record_file(path: Path, names: Sequence[str] = (), force: bool = False) -> None:
-    """Refuse a file that could not be written, before hours of work go into it.
+    """Refuse a file that cannot be written, before hours of work go into it.
 
     Args:
         path: of the file.
-        names: of the images, which not every format can hold.
-        force: whether a file that is there may be replaced.
+        names: of the images, which not every format can store.
+        force: replace an existing file.
 
     Raises:
-        InputError: the ending is of no known format, or the format cannot hold one of ``names``.
-        ExistsError: something is there.
-        OutputError: the folder is not there, or cannot be written to.
+        InputError: the suffix belongs to no format, or the format cannot store one of ``names``.
+        ExistsError: the file exists, and ``force`` is not set.
+        OutputError: the folder is missing, or cannot be written.
         MissingExtraError: the format needs a package that is not installed.
     """
     suffix = path.suffix.lower()
@@ -189,25 +162,25 @@ def check_record_file(path: Path, names: Sequence[str] = (), force: bool = False
     if path.is_dir():
         raise OutputError(f"{path} is a folder: name a file")
     refuse_existing(path, force=force)
-    with contextlib.suppress(_Tried), replacing(path):
-        raise _Tried
+    with contextlib.suppress(_Discard), replacing(path):
+        raise _Discard
 
 
-class _Tried(Exception):
-    """Ends an attempt to write, and leaves nothing behind."""
+class _Discard(Exception):
+    """Ends the `replacing` of a file without a new file."""
 
 
 def write_records(path: Path, records: Iterable[Record], columns: Columns, force: bool = False) -> None:
     """Write a file of records.
 
     Args:
-        path: of the file; its ending says in which format.
-        records: what it is to hold.
-        columns: of the rows, where the format has rows.
-        force: whether a file that is there may be replaced.
+        path: of the file, whose suffix names the format.
+        records: of the images.
+        columns: of the rows, in a format with rows.
+        force: replace an existing file.
 
     Raises:
-        Aimv2Error: as `check_record_file` refuses, or what is written cannot be.
+        Aimv2Error: as in `check_record_file`.
     """
     file = RecordFile(path, columns, force)
     for record in records:
@@ -216,23 +189,18 @@ def write_records(path: Path, records: Iterable[Record], columns: Columns, force
 
 
 class RecordFile:
-    """A file that takes records as they come, and appears when it is closed.
+    """A file that is written record by record, and appears when it is closed.
 
     Attributes:
         path: of the file.
-        count: records that it holds.
+        count: the number of its records.
     """
 
     def __init__(self, path: Path, columns: Columns, force: bool = False) -> None:
-        """Open a partial file beside it.
-
-        Args:
-            path: of the file; its ending says in which format.
-            columns: of the rows, where the format has rows.
-            force: whether a file that is there may be replaced.
+        """Open a partial file; the arguments and errors are those of `write_records`.
 
         Raises:
-            Aimv2Error: as `check_record_file` refuses.
+            Aimv2Error: as in `check_record_file`.
         """
         check_record_file(path, force=force)
         self.path, self.count = path, 0
@@ -244,43 +212,43 @@ class RecordFile:
         self._write(self._encoder.begin)
 
     def add(self, record: Record) -> None:
-        """Take in a record.
+        """Write a record.
 
         Raises:
-            OutputError: it cannot be written, as on a full disk; those before it can.
+            OutputError: it cannot be written, as on a full disk; `close` still completes the file without it.
         """
         self._write(lambda: self._encoder.add(record))
         self.count += 1
 
     def close(self, interrupted: bool = False) -> None:
-        """Let the file appear; without a record, none does.
+        """Complete the file; without a record there is no file.
 
         Args:
-            interrupted: not all records have come. What they would replace is kept then, and `path` becomes that of a
-                file beside it.
+            interrupted: some records are missing. An existing file is not replaced then, and `path` becomes the path
+                of a file beside it.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
-        with contextlib.suppress(_Tried), self._stack:
+        with contextlib.suppress(_Discard), self._stack:
             self._write(self._encoder.end)
             if not self.count:
-                raise _Tried
+                raise _Discard
             if interrupted and self.path.exists():
                 self.path = self.path.with_suffix(f"{PART}{self.path.suffix}")
                 with replacing(self.path) as beside:
                     shutil.copyfile(self._partial, beside)
-                raise _Tried
+                raise _Discard
 
     def _write(self, encode: Callable[[], bytes]) -> None:
-        """Write all that ``encode`` gives, or nothing."""
-        whole = self._file.tell()
+        """Write all bytes of ``encode``, or nothing."""
+        end = self._file.tell()
         try:
             data = encode()
             while data:
                 data = data[self._file.write(data) :]
         except OSError as error:
             with contextlib.suppress(OSError):
-                self._file.truncate(whole)
-                self._file.seek(whole)
+                self._file.truncate(end)
+                self._file.seek(end)
             raise OutputError.writing(self.path, error) from error

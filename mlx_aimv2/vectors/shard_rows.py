@@ -1,24 +1,90 @@
-"""Which images, or texts, a folder of embeddings holds: known by where a file really is, and what its content was."""
+"""The rows of a folder of shards: which images or texts have a vector, and whether their files have changed.
+
+A row is known by the path of its file without links. A file has changed if its size or time differs and the hash of
+its content does too.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from .file_marks import FileMark, Places, current_mark, marked
+CHUNK = 2**20  # bytes that are read at once
+DIGITS = 32  # of the hash of a content: 128 bits
+
+
+@dataclass(frozen=True)
+class FileMark:
+    """The state of a file when its vector was computed.
+
+    Attributes:
+        place: the absolute path without links; empty for a text.
+        size: in bytes; -1 if it is not known.
+        mtime_ns: the time of the last write.
+        digest: a hash of the content; empty if it is not known.
+    """
+
+    place: str = ""
+    size: int = -1
+    mtime_ns: int = 0
+    digest: str = ""
+
+    def is_same_version(self, other: FileMark) -> bool:
+        """Whether size and time are known, and equal to those of ``other``."""
+        return self.size >= 0 and (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+
+    def has_content_of(self, other: FileMark) -> bool:
+        """Whether the content equals that of ``other``, whose file is read if its size is the same."""
+        return self.size == other.size and bool(self.digest) and self.digest == digest_of(other.place)
+
+    def exists(self) -> bool:
+        """Whether the file is still in its place."""
+        return current_mark(self.place) is not None
+
+
+def current_mark(place: str) -> FileMark | None:
+    """The state of a file now, without its content; None if there is no such file."""
+    try:
+        status = Path(place).stat()
+    except (OSError, ValueError):
+        return None
+    return FileMark(place, status.st_size, status.st_mtime_ns)
+
+
+def complete_mark(place: str, before: FileMark | None) -> FileMark:
+    """The state of a file with its content; the state is not known if the file has changed since ``before``."""
+    digest, now = digest_of(place), current_mark(place)
+    if before is None or now is None or not digest or not before.is_same_version(now):
+        return FileMark(place)
+    return replace(now, digest=digest)
+
+
+def digest_of(place: str) -> str:
+    """The hash of a file's content; empty if the file cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with Path(place).open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    except OSError:
+        return ""
+    return digest.hexdigest()[:DIGITS]
 
 
 @dataclass(slots=True)
 class Row:
-    """A vector that the folder holds, or that waits to be written.
+    """A vector in a shard, or one that waits to be written.
 
     Attributes:
-        key: what tells its file, or text, apart.
-        name: of its image or text, as it was given.
-        mark: of the file; None where a version wrote it that kept none, a future while its content is read.
-        shard: the file it is in; empty while it waits.
-        number: of the row there, or among those that wait.
+        key: identifies the file, or the text.
+        name: of the image or text, as the user wrote it.
+        mark: of the file; None in a shard of an old version; a future while the content is read.
+        shard: the file name of the shard; empty while the row waits.
+        number: of the row in the shard, or among the rows that wait.
     """
 
     key: str
@@ -29,28 +95,29 @@ class Row:
 
 
 class RowIndex:
-    """The rows that count, and what has become of their files.
+    """The valid rows of a folder of shards.
 
     Attributes:
-        dirty: shards that hold rows which no longer count, or marks that are out of date.
-        changed: images whose content is another now, as `remaining` found.
+        dirty: shards with rows that are no longer valid, or with marks that are out of date.
+        changed: how many images have a new content, as `remaining` has found.
     """
 
     def __init__(self, texts: bool, written_ns: Callable[[str], int]) -> None:
-        """Hold nothing yet.
+        """Start without rows.
 
         Args:
             texts: the names are texts, not files.
-            written_ns: when a shard was written.
+            written_ns: from the file name of a shard to the time of its last write.
         """
         self.dirty: set[str] = set()
         self.changed = 0
         self._texts, self._written_ns = texts, written_ns
-        self._places, self._pool = Places(), ThreadPoolExecutor(1)
+        self._pool = ThreadPoolExecutor(1)
         self._rows: dict[str, Row] = {}
         self._keys: dict[str, str] = {}  # by names
         self._seen: dict[str, FileMark | None] = {}
         self._stale: list[Row] = []
+        self._folders: dict[str, str] = {}  # without links, by paths as the user wrote them
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -66,55 +133,72 @@ class RowIndex:
         return self._rows.get(self._key(name))
 
     def new(self, name: str, number: int) -> Row:
-        """A row that waits as the number so and so, in place of an earlier one of the same file."""
+        """Add a row that waits as number ``number``; it replaces an earlier row of the same file."""
         key = self._key(name)
         before = self._seen.get(key) or current_mark(key)
-        mark = FileMark() if self._texts else self._pool.submit(marked, key, before)
+        mark = FileMark() if self._texts else self._pool.submit(complete_mark, key, before)
         earlier = self._rows.get(key)
         if earlier is not None:
             self.drop(earlier)
-        taken = self._keys.get(name, key) != key  # the name is that of another file, from another folder
-        shown = earlier.name if earlier is not None else key if taken else name
-        return self._put(Row(key, shown, mark, "", number))
+            name = earlier.name
+        elif self._keys.get(name, key) != key:  # a file of the same name, relative to another folder
+            name = key
+        return self._put(Row(key, name, mark, "", number))
 
     def load(self, name: str, mark: FileMark | None, shard: str, number: int) -> None:
-        """Take a row of a shard; it counts instead of one of the same file that was loaded before."""
-        key = self._loaded_key(name, mark)
+        """Add a row of a shard; it replaces a row of the same file that was loaded before."""
+        if mark is not None and mark.place:
+            key = mark.place
+        elif self._texts or mark is not None:
+            key = f"\0{name}"
+        else:
+            place = self._place(name)
+            key = place if current_mark(place) is not None else f"?{name}"
         if key in self._rows:
             self.drop(self._rows[key])
         self._put(Row(key, name, mark, shard, number))
 
     def remaining(self, names: Iterable[str]) -> list[str]:
-        """Those of ``names`` that have to be embedded; of one file that is named in several ways, the first."""
-        left, asked = [], set()
+        """The names that need a vector; of several names of one file, the first."""
+        remaining, keys = [], set()
         for name in names:
             key = self._key(name)
-            if key not in asked and not self._is_done(key, name):
-                left.append(name)
-            asked.add(key)
-        return left
+            if key not in keys and not self._is_done(key, name):
+                remaining.append(name)
+            keys.add(key)
+        return remaining
 
     def gone(self) -> list[Row]:
-        """The rows of images that are no longer where they were."""
-        known = [(row, row.mark) for row in self if isinstance(row.mark, FileMark) and row.mark.place]
-        return [row for row, mark in known if not mark.is_there()]
+        """The rows of images that are no longer in their places."""
+        marked = [(row, row.mark) for row in self if isinstance(row.mark, FileMark) and row.mark.place]
+        return [row for row, mark in marked if not mark.exists()]
 
     def drop(self, row: Row) -> None:
-        """Let a row count no longer."""
+        """Remove a row."""
         del self._rows[row.key]
         self._keys.pop(row.name, None)
         if row.shard:
             self.dirty.add(row.shard)
 
     def drop_stale(self) -> None:
-        """Let no row count whose file has changed, and which none has taken the place of."""
+        """Remove the rows of changed files that have no new row."""
         for row in self._stale:
             if row in self:
                 self.drop(row)
 
     def _key(self, name: str) -> str:
-        """What tells files, or texts, apart."""
-        return f"\0{name}" if self._texts else self._places(name)
+        return f"\0{name}" if self._texts else self._place(name)
+
+    def _place(self, name: str) -> str:
+        """The absolute path of a file without links."""
+        folder, base = os.path.split(name)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder or os.curdir)
+        path = Path(self._folders[folder], base)
+        try:
+            return os.path.realpath(path) if path.is_symlink() else str(path)
+        except OSError:  # the name is too long: opening the file reports it
+            return str(path)
 
     def _is_done(self, key: str, name: str) -> bool:
         row = self._rows.get(key)
@@ -122,9 +206,9 @@ class RowIndex:
             return row is not None
         now = self._seen[key] = current_mark(key)
         if row is None:
-            return self._was_moved(key, name, now)
+            return self._has_moved(key, name, now)
         if now is None:
-            return False  # who embeds it will say that it is not there
+            return False  # the embedder reports the missing file
         if row.mark is None:
             done = now.mtime_ns <= self._written_ns(row.shard)
         else:
@@ -135,7 +219,7 @@ class RowIndex:
         return done
 
     def _is_same(self, row: Row, mark: FileMark, now: FileMark) -> bool:
-        """Whether a file is what a row was made from; what is new about its place and time is kept."""
+        """Whether a file has the content of a row; a new place and time are noted in the row."""
         if not mark.is_same_version(now) and not mark.has_content_of(now):
             return False
         known = replace(now, digest=mark.digest)
@@ -144,10 +228,10 @@ class RowIndex:
             self.dirty |= {row.shard} - {""}
         return True
 
-    def _was_moved(self, key: str, name: str, now: FileMark | None) -> bool:
-        """Whether an image of this name is known from another place, where it no longer is."""
+    def _has_moved(self, key: str, name: str, now: FileMark | None) -> bool:
+        """Whether the same name and content are known from another place, where the file no longer is."""
         row = self._rows.get(self._keys.get(name, ""))
-        if row is None or now is None or not isinstance(row.mark, FileMark) or row.mark.is_there():
+        if row is None or now is None or not isinstance(row.mark, FileMark) or row.mark.exists():
             return False
         if not self._is_same(row, row.mark, now):
             return False
@@ -159,11 +243,3 @@ class RowIndex:
     def _put(self, row: Row) -> Row:
         self._rows[row.key], self._keys[row.name] = row, row.key
         return row
-
-    def _loaded_key(self, name: str, mark: FileMark | None) -> str:
-        if mark is not None and mark.place:
-            return mark.place
-        if self._texts or mark is not None:
-            return f"\0{name}"
-        place = self._places(name)
-        return place if current_mark(place) is not None else f"?{name}"

@@ -1,9 +1,10 @@
-"""One shard of a folder of embeddings: an `.npz` file with vectors, names, and marks of the files they are of."""
+"""Files of a folder of shards: the shards (`.npz` with vectors, names and file marks) and their manifest."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import tokenize
 import zipfile
@@ -14,13 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from .file_marks import FileMark
+from ..errors import InputError, OutputError
+from ..storage.atomic import replacing
 from .files import Rows, write_npz
 from .fingerprint import Fingerprint
+from .shard_rows import FileMark
 
+MANIFEST, PART = "manifest.json", ".part"
+SHARD_NAME = re.compile(r"embeddings-(\d{5,})\.npz")
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # of a member of a zip file
-UNREADABLE = (  # what numpy and zipfile raise for files that are no .npz
+UNREADABLE = (  # the exceptions of numpy and zipfile for files that are not .npz
     OSError,
     EOFError,
     ValueError,
@@ -38,18 +42,108 @@ UNREADABLE = (  # what numpy and zipfile raise for files that are no .npz
 
 
 @dataclass(frozen=True)
-class Shard:
-    """What a shard says besides its vectors.
+class Manifest:
+    """The valid shards of a folder.
 
     Attributes:
-        names: of its rows.
-        marks: of the files of its rows; None where a version wrote it that kept none.
-        made_by: the fingerprint of what made its vectors.
+        fingerprint: of the vectors.
+        shards: the number of rows by the file name of the shard.
+    """
+
+    fingerprint: dict[str, Any]
+    shards: dict[str, int]
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        shards = [{"file": file, "rows": rows} for file, rows in self.shards.items()]
+        with replacing(folder / MANIFEST) as partial:
+            text = json.dumps({"fingerprint": self.fingerprint, "shards": shards}, indent=2)
+            partial.write_text(text, encoding="utf-8")
+
+
+def part_folder(path: Path) -> Path:
+    """The folder of shards beside a result, for the vectors of a run until the result is complete."""
+    return path.with_name(f"{path.name}{PART}")
+
+
+def shard_number(file: str) -> int | None:
+    """The number in the file name of a shard; None for other file names."""
+    match = SHARD_NAME.fullmatch(file)
+    return int(match[1]) if match else None
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder; None if the folder is empty.
+
+    Raises:
+        InputError: the manifest is damaged or missing, or the folder is not a folder of shards.
+    """
+    path = folder / MANIFEST
+    if not os.path.lexists(path):
+        names = _visible(folder)
+        foreign = [name for name in names if shard_number(name) is None]
+        if foreign:
+            raise InputError(f"{folder} holds other files ({foreign[0]}): name a new folder")
+        if names:
+            raise InputError(
+                f"{folder} holds shards ({names[0]}) and no {MANIFEST}: put it back, or replace the folder with"
+                " --force"
+            )
+        return None
+    try:
+        data = json.loads(path.read_bytes())
+        fingerprint = dict(data["fingerprint"])
+        shards = {str(shard["file"]): int(shard["rows"]) for shard in data["shards"]}
+        foreign = [file for file in shards if shard_number(file) is None]
+        if foreign:
+            raise ValueError(f"it names {foreign[0]!r}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is not a manifest of embeddings: {error}; name a new folder, or replace it with --force"
+        ) from error
+    return Manifest(fingerprint, shards)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse to remove a folder with other files than shards.
+
+    Raises:
+        InputError: there is another file.
+    """
+    names = _visible(folder) if folder.is_dir() else []
+    foreign = [name for name in names if name != MANIFEST and shard_number(name) is None]
+    if foreign:
+        raise InputError(
+            f"{folder} holds other files ({foreign[0]}), which --force does not remove: name a new folder"
+        )
+
+
+def _visible(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise OutputError.reading(folder, error) from error
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The content of a shard besides its vectors.
+
+    Attributes:
+        names: of the rows.
+        marks: of the files of the rows; None in a shard of an old version.
+        fingerprint: of the vectors.
     """
 
     names: list[str]
     marks: list[FileMark] | None
-    made_by: dict[str, Any]
+    fingerprint: dict[str, Any]
 
 
 def write_shard(
@@ -75,17 +169,17 @@ def read_shard(path: Path) -> Shard:
     """Read a shard without its vectors.
 
     Raises:
-        InputError: it is missing, damaged, or no shard.
+        InputError: it is missing, damaged, or not a shard.
     """
     try:
         with path.open("rb") as file, np.load(file) as data:
-            names, made_by = data["paths"].tolist(), dict(json.loads(str(data["fingerprint"])))
+            names, fingerprint = data["paths"].tolist(), dict(json.loads(str(data["fingerprint"])))
             marks = _marks(data) if "places" in data.files else None
     except UNREADABLE as error:
         raise InputError(f"{path} cannot be read ({error})") from error
     if not isinstance(names, list) or (marks is not None and len(marks) != len(names)):
         raise InputError(f"{path} cannot be read (it has not one name for each row)")
-    return Shard([str(name) for name in names], marks, made_by)
+    return Shard([str(name) for name in names], marks, fingerprint)
 
 
 def _marks(data: Mapping[str, Any]) -> list[FileMark]:
@@ -96,15 +190,15 @@ def _marks(data: Mapping[str, Any]) -> list[FileMark]:
     ]
 
 
-def map_vectors(path: Path, name: str = "embeddings") -> np.ndarray:
-    """The vectors of an `.npz` file, mapped into memory where it stores them as they are.
+def map_vectors(path: Path) -> np.ndarray:
+    """The vectors of an `.npz` file, mapped into memory if the file stores them uncompressed.
 
     Raises:
-        InputError: it is missing, damaged, or holds none.
+        InputError: the file is missing or damaged, or has no vectors.
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            member = archive.getinfo(f"{name}.npy")
+            member = archive.getinfo("embeddings.npy")
             if member.compress_type != zipfile.ZIP_STORED:
                 with archive.open(member) as stored:
                     return np.lib.format.read_array(stored, allow_pickle=False)
@@ -117,10 +211,15 @@ def map_vectors(path: Path, name: str = "embeddings") -> np.ndarray:
 
 
 def map_npy(path: Path, start: int = 0, nbytes: int | None = None) -> np.ndarray:
-    """The array of a `.npy` file, or of one that begins at ``start`` in another, mapped into memory.
+    """The array of a `.npy` file, mapped into memory.
+
+    Args:
+        path: the file, or a file that contains it.
+        start: the first byte of the `.npy` file in ``path``.
+        nbytes: its size; None for the rest of ``path``.
 
     Raises:
-        OSError, ValueError: it is damaged, or its values are Python objects.
+        OSError, ValueError: the file is damaged, or its values are Python objects.
     """
     with path.open("rb") as file:
         file.seek(start)

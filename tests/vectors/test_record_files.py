@@ -140,7 +140,7 @@ def test_a_file_that_is_there_is_kept(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("mine")
     for refused in (lambda: check_record_file(path), lambda: write_records(path, RECORDS, COLUMNS)):
-        with pytest.raises(ExistsError, match=r"a\.csv exists already: .*--force"):
+        with pytest.raises(ExistsError, match=r"a\.csv exists already: .*force=True"):
             refused()
     assert path.read_text() == "mine"
     check_record_file(path, force=True)

@@ -13,9 +13,9 @@ import pytest
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.vectors.files import write
 from mlx_aimv2.vectors.fingerprint import differences
-from mlx_aimv2.vectors.manifest import MANIFEST
 from mlx_aimv2.vectors.reading import read_vectors
-from mlx_aimv2.vectors.shard_folder import LockedShards, ShardFolder
+from mlx_aimv2.vectors.shard_folder import ShardFolder
+from mlx_aimv2.vectors.shards import MANIFEST
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True, "revision": None}
 
@@ -39,6 +39,10 @@ def filled(
     return shards
 
 
+def done(shards: ShardFolder) -> set[str]:
+    return {row.name for row in shards._index}
+
+
 def content(folder: Path) -> list[str]:
     """All names in the shards that the manifest lists, in order."""
     manifest = json.loads((folder / MANIFEST).read_text())
@@ -60,7 +64,7 @@ def test_a_full_shard_is_on_disk_before_the_next_vector(tmp_path):
     shards = ShardFolder(tmp_path, MADE_BY, rows=2)
     for name in "abc":
         shards.add(name, np.zeros(3, np.float32))
-    assert ShardFolder(tmp_path, MADE_BY).done() == {"a", "b"}
+    assert done(ShardFolder(tmp_path, MADE_BY)) == {"a", "b"}
 
 
 def test_closing_twice_or_without_vectors_writes_nothing_more(tmp_path):
@@ -74,7 +78,7 @@ def test_closing_twice_or_without_vectors_writes_nothing_more(tmp_path):
 def test_a_second_run_continues_the_first(tmp_path):
     filled(tmp_path, ["a", "b", "c"])
     shards = ShardFolder(tmp_path, dict(MADE_BY), rows=2)
-    assert shards.done() == {"a", "b", "c"}
+    assert done(shards) == {"a", "b", "c"}
     shards.add("d", np.zeros(3, np.float32))
     shards.close()
     assert content(tmp_path) == ["a", "b", "c", "d"]
@@ -84,7 +88,7 @@ def test_what_a_run_wrote_that_died_before_the_manifest_is_taken_up(tmp_path):
     filled(tmp_path, ["a", "b"])
     write(tmp_path / "embeddings-00001.npz", ["c", "d"], rows(2), MADE_BY)  # and no line in the manifest
     shards = ShardFolder(tmp_path, MADE_BY, rows=2)
-    assert shards.done() == {"a", "b", "c", "d"}
+    assert done(shards) == {"a", "b", "c", "d"}
     shards.add("e", np.zeros(5, np.float32))
     shards.close()
     assert content(tmp_path) == ["a", "b", "c", "d", "e"]
@@ -99,7 +103,7 @@ def test_a_shard_that_does_not_belong_there_is_refused_and_stays(tmp_path, damag
         stranger.write_bytes(stranger.read_bytes()[:50])
     before = stranger.read_bytes()
     with pytest.raises(
-        InputError, match=r"embeddings-00001\.npz is not in the manifest and .*: move it away"
+        InputError, match=r"embeddings-00001\.npz is not in the manifest and cannot be used: move it away"
     ):
         ShardFolder(tmp_path, MADE_BY)
     assert stranger.read_bytes() == before
@@ -158,7 +162,7 @@ def test_a_message_names_the_model_and_all_that_differs_and_nothing_else():
 @pytest.mark.parametrize("other", [{"name": "elsewhere"}, {"revision": "abc"}, {"layout": "timm"}])
 def test_where_the_same_checkpoint_lay_does_not_matter(tmp_path, other):
     filled(tmp_path, ["a"])
-    assert ShardFolder(tmp_path, MADE_BY | other).done() == {"a"}
+    assert done(ShardFolder(tmp_path, MADE_BY | other)) == {"a"}
 
 
 def test_a_shard_is_full_at_so_many_bytes(tmp_path, monkeypatch):
@@ -178,7 +182,7 @@ def test_a_folder_of_other_files_is_refused(tmp_path, name):
 
 def test_hidden_files_do_not_matter(tmp_path):
     (tmp_path / ".DS_Store").touch()
-    assert ShardFolder(tmp_path, MADE_BY).done() == set()
+    assert done(ShardFolder(tmp_path, MADE_BY)) == set()
 
 
 @pytest.mark.parametrize(
@@ -212,8 +216,11 @@ def test_a_shard_that_is_gone_or_damaged_is_named(tmp_path, damage):
             np.save(file, rows(2))
     elif damage is not None:
         shard.write_bytes(damage)
-    with pytest.raises(InputError, match=r"embeddings-00000\.npz is in the manifest and cannot be read"):
-        ShardFolder(tmp_path, MADE_BY).done()
+    with pytest.raises(
+        InputError,
+        match=r"00000\.npz is in the manifest and cannot be used: move it away \(.*cannot be read",
+    ):
+        ShardFolder(tmp_path, MADE_BY)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
@@ -252,8 +259,8 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
         with pytest.raises(
             OutputError, match=r"another run is writing to .*: wait for it, or name another folder"
         ):
-            LockedShards(tmp_path, MADE_BY)
-    LockedShards(tmp_path, MADE_BY).release()
+            ShardFolder.locked(tmp_path, MADE_BY)
+    ShardFolder.locked(tmp_path, MADE_BY).release()
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -395,7 +402,7 @@ def test_an_image_that_was_only_touched_is_not_embedded_again_and_read_once(
     os.utime(five[1], (2_000_000, 2_000_000))
     assert run(tmp_path / "v", five) == []
     monkeypatch.setattr(
-        "mlx_aimv2.vectors.file_marks.digest_of", lambda place: pytest.fail(f"{place} is read again")
+        "mlx_aimv2.vectors.shard_rows.digest_of", lambda place: pytest.fail(f"{place} is read again")
     )
     assert run(tmp_path / "v", five) == []
     assert len(held(tmp_path / "v")) == 5

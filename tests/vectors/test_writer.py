@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from mlx_aimv2.errors import ExistsError, InputError, OutputError
+from mlx_aimv2.events import ignore
 from mlx_aimv2.storage.locks import lock_folder
 from mlx_aimv2.vectors.files import WRITERS, write
-from mlx_aimv2.vectors.manifest import MANIFEST
 from mlx_aimv2.vectors.reading import read_vectors
+from mlx_aimv2.vectors.shards import MANIFEST
 from mlx_aimv2.vectors.writer import WriterOptions, check_output, check_room, open_writer
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True}
@@ -220,7 +221,7 @@ def test_nothing_is_written_where_nothing_was_embedded(tmp_path, names):
 
 def test_grids_of_two_sizes_do_not_fit_one_file_also_when_a_shard_is_full(tmp_path, names, monkeypatch):
     monkeypatch.setattr("mlx_aimv2.vectors.shard_folder.SHARD_ROWS", 1)
-    writer = open_writer(str(tmp_path / "v.npz"), MADE_BY, WriterOptions())
+    writer = open_writer(str(tmp_path / "v.npz"), MADE_BY, WriterOptions(), ignore)
     writer.remaining(names)
     writer.add(names[0], np.ones((2, 3, 4), np.float32))
     with pytest.raises(InputError, match=r"b\.jpg has a token grid of \(3, 3\) and others of \(2, 3\)"):
@@ -304,8 +305,8 @@ def test_a_link_to_a_folder_stays_when_the_folder_is_replaced(tmp_path, names):
     [
         ("v.npz", WriterOptions(prune=True), r"--prune is for a folder of shards, and .*v\.npz is a file"),
         ("v/", WriterOptions(prune=True, texts=True), "--prune is for images, and texts are never gone"),
-        ("file/", WriterOptions(), "file is no folder: name another"),
-        ("file/", WriterOptions(force=True), "file is no folder: name another"),
+        ("file/", WriterOptions(), "file is not a folder: name another"),
+        ("file/", WriterOptions(force=True), "file is not a folder: name another"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(tmp_path, output, options, message):
