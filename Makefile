@@ -3,18 +3,20 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$p && break; done)
 # Processes that run the tests.
 WORKERS ?= 2
+# Of the order of the tests; `make test SEED=1` repeats an order.
+SEED ?= $(shell date +%s)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test check format parity docs golden slow bench clean
 
-# Draws images, embeds, labels and finds them with the checkpoint inside the package; offline, in seconds.
+# Embeds and labels sample images with the checkpoint inside the package; offline, in seconds.
 demo: $(VENV)/.base
 	$(BIN)/mlx-aimv2 demo --force
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n $(WORKERS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --randomly-seed=$(SEED)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -40,6 +40,8 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 EXTRAS = set(re.findall(r"^([\w-]+) = \[", (ROOT / "pyproject.toml").read_text().partition(
     "[project.optional-dependencies]")[2].partition("\n[")[0], re.M))  # fmt: skip
 
+INSIDE = {path.name for folder in (ROOT, ROOT / "mlx_aimv2") for path in folder.iterdir()} - {"images"}
+
 
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory, checkpoint):
@@ -242,6 +244,14 @@ def test_every_public_name_is_on_the_page_of_the_api():
     assert set(re.findall(r"^::: mlx_aimv2\.(\w+)$", page, re.M)) == set(mlx_aimv2.__all__) - errors | {
         "errors"
     }
+
+
+def test_files_and_folders_that_pages_name_exist():
+    for page in PAGES:
+        for name in re.findall(r"`([\w/]+(?:\.py|/))`", page.read_text(encoding="utf-8")):
+            places = (ROOT / name, ROOT / "mlx_aimv2" / name)
+            if name.split("/")[0] in INSIDE:
+                assert any(place.exists() for place in places), (page.name, name)
 
 
 def test_the_readme_is_short():
