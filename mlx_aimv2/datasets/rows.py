@@ -58,7 +58,7 @@ def merge_rows(source: Rows, root: Path, merge: Callable[[Row, Row], Row]) -> Ro
     Args:
         source: the rows of a data set.
         root: the folder that their paths are relative to.
-        merge: makes one row of two rows for the same image in the same split.
+        merge: makes one row of two rows for an image.
 
     Raises:
         InputError: an image is in two splits.

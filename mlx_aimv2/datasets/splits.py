@@ -69,12 +69,13 @@ class Splits(Generic[T_co]):
         return self.train + self.val + self.test
 
 
-def check_fraction(val_fraction: float) -> None:
-    """Check the share of images to hold out.
+def check_choice(val_fraction: float, seed: int) -> None:
+    """Check the share of images to hold out, and the seed that chooses them.
 
     Raises:
-        InputError: it is not a number from 0 to below 1.
+        InputError: the share is not a number from 0 to below 1, or the seed not a whole number of at least 0.
     """
+    check_seed(seed)
     is_number = isinstance(val_fraction, (int, float)) and not isinstance(val_fraction, bool)
     if not is_number or not 0 <= val_fraction < 1:
         raise InputError(

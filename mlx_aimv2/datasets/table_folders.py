@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from ..errors import InputError
 from ..messages import counted
+from ..sources.extensions import ending_of
 from .options import Reading
 from .rows import SPLIT_NAMES, Row, Rows
 from .table_formats import TABLE_ENDINGS
@@ -82,7 +83,7 @@ def _by_folder(rows: list[Row]) -> list[Row]:
 
 
 def _tables(tree: Tree, folder: str) -> list[str]:
-    return [path for path in tree.others if parent(path) == folder and _ending(path) in NAMED_ENDINGS]
+    return [path for path in tree.others if parent(path) == folder and ending_of(path) in NAMED_ENDINGS]
 
 
 def _split_tables(tree: Tree) -> dict[str, str]:
@@ -120,7 +121,7 @@ def _in_split(tree: Tree, split: str) -> list[str]:
     folders = [split, *(path for path in tree.folders if path.startswith(f"{split}/"))]
     if metadata := [path for folder in folders for path in _metadata(tree, folder)]:
         return metadata
-    tables = [path for path in _tables(tree, split) if _ending(path) in TABLE_ENDINGS]
+    tables = [path for path in _tables(tree, split) if ending_of(path) in TABLE_ENDINGS]
     return tables if len(tables) == 1 and not tree.subfolders(split) else []
 
 
@@ -135,14 +136,10 @@ def check_other_tables(tree: Tree, what: str) -> None:
         InputError: there is such a table.
     """
     for path in tree.others:
-        if not parent(path) and _ending(path) in TABLE_ENDINGS:
+        if not parent(path) and ending_of(path) in TABLE_ENDINGS:
             folders = tree.subfolders()
             beside = f" beside the folder {folders[0]}" if folders else ""
             raise InputError(
                 f"{tree.root} holds {path}{beside}, which may be its {what} or not: name the file {tree.root / path}"
                 " itself, or move it out of the folder"
             )
-
-
-def _ending(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()

@@ -42,12 +42,8 @@ class Wanted:
     name: str
 
 
-def delimited(file: Path, wanted: Wanted) -> Fields:
-    """The rows of a file with a header and one delimiter, such as CSV.
-
-    Raises:
-        InputError: the file is not valid, or a row has more fields than the header.
-    """
+def _read_delimited(file: Path, wanted: Wanted) -> Fields:
+    """The rows of a file with a header and one delimiter, such as CSV."""
     name, text = wanted.name, read_text(file)
     start = SEPARATOR_ROW.match(text)
     skipped = 1 if start else 0
@@ -82,19 +78,13 @@ def _header(name: str, text: str, delimiters: str, wanted: Wanted) -> tuple[str,
             places = column_places(name, names, wanted.value, wanted.columns)
             return delimiter, places, len(cells)
         except InputError as error:
-            if (
-                len(names) > most
-            ):  # the delimiter is the one that splits the row; the error is about its columns
+            if len(names) > most:  # the delimiter that splits the row best
                 problem, most = error, len(names)
     raise problem or NoColumnError(f"{name}: no header: begin with path,{wanted.value}")
 
 
-def json_lines(file: Path, wanted: Wanted) -> Fields:
-    """The rows of a file with one JSON object per line.
-
-    Raises:
-        InputError: a line is not valid.
-    """
+def _read_json_lines(file: Path, wanted: Wanted) -> Fields:
+    """The rows of a file with one JSON object per line."""
     for number, line in enumerate(read_lines(file), 1):
         where = f"{wanted.name}, row {number}"
         if not line.strip():
@@ -108,12 +98,8 @@ def json_lines(file: Path, wanted: Wanted) -> Fields:
         yield where, _fields(where, record, wanted)
 
 
-def json_file(file: Path, wanted: Wanted) -> Fields:
-    """The rows of a JSON file: a list of objects, COCO's captions, or Karpathy's splits of them.
-
-    Raises:
-        InputError: the file is not valid, or has another form.
-    """
+def _read_json(file: Path, wanted: Wanted) -> Fields:
+    """The rows of a JSON file: a list of objects, COCO's captions, or Karpathy's splits of them."""
     try:
         data = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
@@ -128,13 +114,8 @@ def json_file(file: Path, wanted: Wanted) -> Fields:
         yield from _json_dataset(wanted, data)
 
 
-def parquet(file: Path, wanted: Wanted) -> Fields:
-    """The rows of a Parquet file.
-
-    Raises:
-        MissingExtraError: pyarrow is not installed.
-        InputError: the file is not valid, or contains the images themselves.
-    """
+def _read_parquet(file: Path, wanted: Wanted) -> Fields:
+    """The rows of a Parquet file."""
     check_stand_in(file, InputError)
     try:
         import pyarrow as arrow
@@ -146,21 +127,17 @@ def parquet(file: Path, wanted: Wanted) -> Fields:
             names = table.schema_arrow.names
             places = column_places(wanted.name, names, wanted.value, wanted.columns)
             kind = table.schema_arrow.field(places[IMAGE]).type
-            if (
-                arrow.types.is_struct(kind)
-                or arrow.types.is_binary(kind)
-                or arrow.types.is_large_binary(kind)
-            ):
+            types = arrow.types
+            if types.is_struct(kind) or types.is_binary(kind) or types.is_large_binary(kind):
                 raise InputError(
                     f"{wanted.name} holds the images themselves in its column {names[places[IMAGE]]}: save each as a"
                     " file, and list the files in a table"
                 )
             chosen = {use: names[place] for use, place in places.items()}
-            number = 0
-            for batch in table.iter_batches(columns=list(chosen.values())):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield f"{wanted.name}, row {number}", {use: record[name] for use, name in chosen.items()}
+            batches = table.iter_batches(columns=list(chosen.values()))
+            records = (record for batch in batches for record in batch.to_pylist())
+            for number, record in enumerate(records, 1):
+                yield f"{wanted.name}, row {number}", {use: record[name] for use, name in chosen.items()}
     except (arrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file} cannot be read as Parquet: {reason}") from error
@@ -224,15 +201,14 @@ def _are_objects(values: object) -> TypeGuard[Objects]:
     return isinstance(values, list) and bool(values) and all(isinstance(value, dict) for value in values)
 
 
+# Each reader raises InputError if the file is not valid, and MissingExtraError if a package for it is missing.
 READERS: dict[str, Callable[[Path, Wanted], Fields]] = {
-    ".csv": delimited,
-    ".tsv": delimited,
-    ".jsonl": json_lines,
-    ".ndjson": json_lines,
-    ".parquet": parquet,
-    ".json": json_file,
-    ".tab": delimited,
-    ".psv": delimited,
-    ".txt": delimited,
+    ".csv": _read_delimited,
+    ".tsv": _read_delimited,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".parquet": _read_parquet,
+    ".json": _read_json,
+    **dict.fromkeys((".tab", ".psv", ".txt"), _read_delimited),
 }
 TABLE_ENDINGS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})  # files that can only be tables

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -180,20 +181,24 @@ def _row(where: str, values: Mapping[str, Any], split: str | None, value: str) -
 
 def _labels(where: str, value: object) -> tuple[str, ...]:
     """The labels in a cell: one, several separated by `;`, or a JSON list, which may be empty."""
-    listed = _parsed_list(value)
-    if listed is None:
-        listed = [x for x in value.split(LABEL_SEPARATOR) if x.strip()] if isinstance(value, str) else [value]
-        if not listed or listed == [None]:
-            raise InputError(f"{where}: no label")
-    return tuple(dict.fromkeys(_label(where, label) for label in listed))
+    if isinstance(value, str) and value.strip().startswith("["):
+        with contextlib.suppress(ValueError, RecursionError):  # a label may begin with a bracket
+            value = json.loads(value)
+    if isinstance(value, str):
+        labels: list[object] = [label for label in value.split(LABEL_SEPARATOR) if label.strip()]
+    else:
+        labels = value if isinstance(value, list) else [value]
+    if labels == [None] or not (labels or isinstance(value, list)):
+        raise InputError(f"{where}: no label")
+    return tuple(dict.fromkeys(_label(where, label) for label in labels))
 
 
 def _captions(where: str, value: object) -> tuple[str, ...]:
     """The captions in a cell: one text, or in JSON a list of them."""
-    listed = value if isinstance(value, list) else [value]
-    if not listed or listed == [None]:
+    captions = value if isinstance(value, list) else [value]
+    if not captions or captions == [None]:
         raise InputError(f"{where}: no caption")
-    return tuple(dict.fromkeys(caption_text(where, caption) for caption in listed))
+    return tuple(dict.fromkeys(caption_text(where, caption) for caption in captions))
 
 
 def caption_text(where: str, value: object) -> str:
@@ -206,15 +211,6 @@ def caption_text(where: str, value: object) -> str:
     if not caption:
         raise InputError(f"{where}: an empty caption")
     return caption
-
-
-def _parsed_list(value: object) -> list[Any] | None:
-    if isinstance(value, str) and value.strip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):  # a label that happens to begin with a bracket
-            return None
-    return value if isinstance(value, list) else None
 
 
 def _label(where: str, label: object) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,12 @@ from ..events import OnEvent, Skipped, warn
 from ..inference.class_names import label_texts, reading_notices
 from ..inference.collect import collect
 from ..inference.probabilities import log_softmax, sigmoid
-from ..inference.stream import Embedded
 from ..inference.trained_head import check_logits, logit_stream
 from ..inference.zero_shot import Labels, ZeroShotClassifier
 from ..loading import AnyModel
 from ..messages import quoted
 from ..models.classifier import Classifier
 from ..processing.processor import Processor
-from ..sources.readahead import Failed
 from .charts import draw_calibration, draw_confusion
 from .metrics import THRESHOLD, Metrics, measure, measure_multi_label
 from .predictions import Labelled, Predictions
@@ -118,51 +116,46 @@ def evaluate_labels(
         The metrics (fractions from 0 to 1), predictions, mistakes and skipped images.
 
     Raises:
-        InputError: no examples, or none that can be read; a label number or a count of labels that does not fit; a
-            label that the head does not know; templates for a head; a pair with fewer than two labels, two labels
-            with the same text, or a template without `{}`; a model with neither head nor text encoder.
+        InputError: no example can be read; an index or a count of labels does not fit; a head does not know a label;
+            prompts are for a head, equal for two labels, or without `{}`; the model has no head or text encoder.
         NonFiniteError: the model's output holds NaN or infinity.
     """
+    names, texts = tuple(labels), tuple[str, ...]()
+    multi_label = isinstance(model, Classifier) and model.multi_label
+    paths = _checked_paths(examples, names, multi_label)
     if isinstance(model, Classifier):
-        names = tuple(labels)
         if templates is not None:
             raise InputError("templates are for zero-shot labels, and this model has a head: leave them out")
-        _check_examples(examples, names, model.multi_label)
-        known = tuple(model.labels) or names
-        examples = _renumbered(examples, names, known)
-        stream = logit_stream(model, processor, batch_size)([path for path, _ in examples])
-        return _evaluate(stream, examples, known, model.multi_label, on_event)
-    return _evaluate_zero_shot(
-        model, processor, examples, labels, templates, batch_size=batch_size, on_event=on_event
-    )
+        examples, names = _renumbered(examples, names, tuple(model.labels) or names)
+        stream = logit_stream(model, processor, batch_size)(paths)
+    else:
+        classifier = _zero_shot(model, processor, labels, templates, batch_size, on_event)
+        texts, stream = tuple(classifier.texts), classifier.stream_logits(paths)
+    collected = collect(check_logits(stream, names), paths, STAGE, on_event)
+    examples, logits = [examples[k] for k in collected.indices], collected.vectors  # (N, C)
+    metrics, mistakes = (_several_labels if multi_label else _one_label)(examples, logits, names)
+    predictions = Predictions.from_logits(examples, logits, names, multi_label)
+    return Evaluation(metrics, collected.skipped, mistakes, predictions, texts)
 
 
-def _evaluate_zero_shot(
+def _zero_shot(
     model: AnyModel,
     processor: Processor,
-    examples: Sequence[Labelled],
     labels: Labels,
     templates: Sequence[str] | None,
-    *,
     batch_size: int | None,
     on_event: OnEvent,
-) -> Evaluation:
-    names = tuple(labels)
-    _check_examples(examples, names, multi_label=False)
+) -> ZeroShotClassifier:
+    """A classifier from prompts; a label name without a text is turned into one, such as `a_bird` into `a bird`."""
     if not isinstance(labels, Mapping):
-        texts = label_texts(names)
-        for notice in reading_notices(names, texts):
+        texts = label_texts(labels)
+        for notice in reading_notices(labels, texts):
             on_event(notice)
-        labels = dict(zip(names, texts, strict=True))
-    classifier = ZeroShotClassifier(
-        model, processor, labels, templates, batch_size=batch_size, on_event=on_event
-    )
-    stream = classifier.stream_logits([path for path, _ in examples])
-    evaluation = _evaluate(stream, examples, names, False, on_event)
-    return replace(evaluation, label_texts=tuple(classifier.texts))
+        labels = dict(zip(labels, texts, strict=True))
+    return ZeroShotClassifier(model, processor, labels, templates, batch_size=batch_size, on_event=on_event)
 
 
-def _check_examples(examples: Sequence[Labelled], labels: Sequence[str], multi_label: bool) -> None:
+def _checked_paths(examples: Sequence[Labelled], labels: Sequence[str], multi_label: bool) -> list[str]:
     if not examples:
         raise InputError("there are no images to evaluate")
     for path, numbers in examples:
@@ -175,64 +168,53 @@ def _check_examples(examples: Sequence[Labelled], labels: Sequence[str], multi_l
             raise InputError(
                 f"{path} has the label number {max(numbers)}, and there are {len(labels)} labels"
             )
+    return [path for path, _ in examples]
 
 
-def _renumbered(examples: Sequence[Labelled], labels: Sequence[str], known: Sequence[str]) -> list[Labelled]:
-    """The examples with indices into ``known`` in place of indices into ``labels``."""
+def _renumbered(
+    examples: Sequence[Labelled], labels: Sequence[str], known: tuple[str, ...]
+) -> tuple[list[Labelled], tuple[str, ...]]:
+    """The examples with indices into ``known`` in place of indices into ``labels``, and ``known``."""
     numbers = {label: k for k, label in enumerate(known)}
     if unknown := [label for label in labels if label not in numbers]:
         raise InputError(
             f"the classifier does not know {quoted(unknown)}: it was trained on {quoted(known)}; evaluate it on"
             " images with its own labels"
         )
-    return [(path, tuple(numbers[labels[k]] for k in own)) for path, own in examples]
+    return [(path, tuple(numbers[labels[k]] for k in own)) for path, own in examples], known
 
 
-def _evaluate(
-    stream: Iterable[Embedded | Failed],
-    examples: Sequence[Labelled],
-    labels: tuple[str, ...],
-    multi_label: bool,
-    on_event: OnEvent,
-) -> Evaluation:
-    """Metrics, mistakes and predictions from a stream of logits (C,)."""
-    paths = [path for path, _ in examples]
-    collected = collect(check_logits(stream, labels), paths, STAGE, on_event)
-    good, logits = [examples[k] for k in collected.indices], collected.vectors  # (N, C)
-    if multi_label:
-        targets = np.zeros(logits.shape, dtype=np.int64)
-        for row, (_, numbers) in zip(targets, good, strict=True):
-            row[list(numbers)] = 1
-        metrics = measure_multi_label(logits, targets, labels)
-        mistakes = _multi_label_mistakes(good, logits, targets, labels)
-    else:
-        metrics = measure(logits, np.array([numbers[0] for _, numbers in good]), labels)
-        mistakes = _mistakes(good, logits, labels)
-    predictions = Predictions.from_logits(good, logits, labels, multi_label)
-    return Evaluation(metrics, collected.skipped, tuple(mistakes), predictions)
-
-
-def _mistakes(good: Sequence[Labelled], logits: np.ndarray, labels: Sequence[str]) -> Iterator[Mistake]:
-    """The wrong images of the highest confidence, where every image has one label."""
+def _one_label(
+    examples: Sequence[Labelled], logits: np.ndarray, labels: Sequence[str]
+) -> tuple[Metrics, tuple[Mistake, ...]]:
+    """Metrics and mistakes where every image has one label; logits (N, C)."""
+    targets = np.array([numbers[0] for _, numbers in examples])
     predicted = logits.argmax(axis=1)
     confidence = np.exp(log_softmax(logits).max(axis=1))
-    wrong = [k for k, (_, numbers) in enumerate(good) if predicted[k] != numbers[0]]
-    for k in sorted(wrong, key=lambda k: -confidence[k])[:MISTAKES]:
-        path, (number,) = good[k]
-        yield Mistake(path, (labels[number],), (labels[predicted[k]],), float(confidence[k]))
+    wrong = sorted(np.flatnonzero(predicted != targets).tolist(), key=lambda k: -confidence[k])
+    mistakes = tuple(
+        Mistake(examples[k][0], (labels[targets[k]],), (labels[predicted[k]],), float(confidence[k]))
+        for k in wrong[:MISTAKES]
+    )
+    return measure(logits, targets, labels), mistakes
 
 
-def _multi_label_mistakes(
-    good: Sequence[Labelled], logits: np.ndarray, targets: np.ndarray, labels: Sequence[str]
-) -> Iterator[Mistake]:
-    """The images with a label too many or too few, the most confident wrong decisions first."""
+def _several_labels(
+    examples: Sequence[Labelled], logits: np.ndarray, labels: Sequence[str]
+) -> tuple[Metrics, tuple[Mistake, ...]]:
+    """Metrics and mistakes where an image may have any number of labels; logits (N, C)."""
+    targets = np.zeros(logits.shape, dtype=np.int64)
+    for row, (_, numbers) in zip(targets, examples, strict=True):
+        row[list(numbers)] = 1
     probabilities = sigmoid(logits)
     predicted = probabilities >= THRESHOLD
     wrong = np.where(predicted != targets.astype(bool), np.maximum(probabilities, 1 - probabilities), 0)
     confidence = wrong.max(axis=1)
+    mistakes = []
     for k in np.argsort(-confidence, kind="stable")[:MISTAKES]:
         if confidence[k] > 0:
             truth, own = (
-                tuple(labels[int(c)] for c in np.flatnonzero(row[k])) for row in (targets, predicted)
+                tuple(labels[c] for c in np.flatnonzero(row[k]).tolist()) for row in (targets, predicted)
             )
-            yield Mistake(good[k][0], truth, own, float(confidence[k]))
+            mistakes.append(Mistake(examples[k][0], truth, own, float(confidence[k])))
+    return measure_multi_label(logits, targets, labels), tuple(mistakes)
