@@ -23,7 +23,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mlx_aimv2.adapters.weights import TRUNK
-from mlx_aimv2.finetuning.options import make_options
+from mlx_aimv2.finetuning.config_file import make_options
 from mlx_aimv2.finetuning.run import finetune
 
 CONFIG = Aimv2VisionConfig(

@@ -1,7 +1,4 @@
-"""What long-running functions report while they work.
-
-The engines take an ``on_event`` callback and never print; the command line renders the events.
-"""
+"""Progress, notices and training results, reported to the ``on_event`` callback of long-running functions."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from .errors import Advice, Aimv2Error
 
 @dataclass(frozen=True)
 class Progress:
-    """Work done so far: ``done`` of ``total`` items (``total`` None when it is not known)."""
+    """``done`` of ``total`` items are done; ``total`` is None if it is not known."""
 
     stage: str
     done: int
@@ -46,40 +43,67 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Notice:
-    """One line that the user should see once, such as a licence."""
+    """A line that the user should see once, such as a licence; `warn` leaves out those that only tell a status."""
 
     message: str
+    is_warning: bool = True
 
 
 @dataclass(frozen=True)
-class Metric:
-    """What a training measured: after a step (its loss), or after an epoch (what validation gave).
+class StepDone:
+    """A step of a training.
 
     Attributes:
-        step: steps done.
-        epoch: the one it is in, from 0.
-        values: after a step `loss`, `learning_rate`, `grad_norm`, how many `images` it was made of and the
-            `memory_bytes` used at most so far; after an epoch the measures of validation, as `val_top1`.
-        steps: of the whole training.
-        epochs: of the whole training.
+        step: number of this step, from 1.
+        steps: in the whole training.
+        epoch: number of its epoch, from 0.
+        epochs: in the whole training.
+        loss: mean over the images of the step.
+        learning_rate: of the step.
+        grad_norm: norm of the gradient before clipping.
+        images: number of images in the step.
+        memory_bytes: peak memory of MLX so far.
     """
 
     step: int
+    steps: int
     epoch: int
-    values: Mapping[str, float]
-    steps: int = 0
-    epochs: int = 0
+    epochs: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    images: int
+    memory_bytes: int
 
 
-Event = Progress | Skipped | Notice | Metric
+@dataclass(frozen=True)
+class EpochDone:
+    """The validation after an epoch of a training.
+
+    Attributes:
+        step: number of the last step, from 1.
+        steps: in the whole training.
+        epoch: number of the epoch, from 0.
+        epochs: in the whole training.
+        metrics: by name, such as "loss" and "top1".
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    metrics: Mapping[str, float]
+
+
+Event = Progress | Skipped | Notice | StepDone | EpochDone
 OnEvent = Callable[[Event], None]
 
 
 def warn(event: Event) -> None:
-    """The callback of those who name none: what should not go unnoticed is a Python warning."""
-    if isinstance(event, Notice):
+    """Turn a notice into a Python warning, and ignore all other events; the default of ``on_event``."""
+    if isinstance(event, Notice) and event.is_warning:
         warnings.warn(event.message, UserWarning, stacklevel=3)
 
 
 def ignore(event: Event) -> None:
-    """The callback of those who want no events."""
+    """Ignore every event."""

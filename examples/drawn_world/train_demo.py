@@ -28,8 +28,8 @@ from drawn_world.world import WorldOptions, processor_count, write_world
 from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, convert, load
 from mlx_aimv2.conversion.fuse import fuse
 from mlx_aimv2.errors import Aimv2Error
-from mlx_aimv2.events import Metric
-from mlx_aimv2.finetuning.options import make_options
+from mlx_aimv2.events import EpochDone, StepDone
+from mlx_aimv2.finetuning.config_file import make_options
 from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.storage.atomic import replacing
 from mlx_aimv2.storage.locks import locked
@@ -85,8 +85,10 @@ def show_drawing(event):
 
 def show(name, event):
     """Print a line for every epoch and every fifty steps."""
-    if isinstance(event, Metric) and ("val_loss" in event.values or event.step % 50 == 0):
-        print(name, event.step, {key: round(x, 4) for key, x in event.values.items()}, flush=True)
+    if isinstance(event, EpochDone):
+        print(name, event.step, {key: round(x, 4) for key, x in event.metrics.items()}, flush=True)
+    elif isinstance(event, StepDone) and event.step % 50 == 0:
+        print(name, event.step, {"loss": round(event.loss, 4)}, flush=True)
 
 
 def train(model, arguments, stage):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ..backend.device import DEVICES as DEVICES
 from ..backend.device import DTYPES as DTYPES
-from ..finetuning.bounds import OPTIMIZERS
 from ..finetuning.methods import METHODS
 from ..finetuning.tasks import TASKS, TOWER_STATES
 from ..presets import DEMO_MODEL, PRESETS
+from ..training.options import OPTIMIZERS
 from ..training.schedule import SCHEDULES
 
 Complete = Callable[[str], list[str]]

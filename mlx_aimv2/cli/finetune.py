@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..finetuning.config_file import make_options, read_config
 from ..finetuning.methods import METHODS
-from ..finetuning.options import FinetuneOptions, make_options, read_config
+from ..finetuning.options import FinetuneOptions
 from ..messages import counted, duration, size
 from .completion import of_finetune
 from .guard import NOT_ALL_DONE, verb
@@ -175,7 +176,7 @@ def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
 
 def _show_how_to_go_on(finished: Finished, options: FinetuneOptions) -> None:
     """What is kept for more epochs, and whether the run was too short."""
-    from ..finetuning.run_length import recommended_epochs
+    from ..training.schedule import recommended_epochs
     from ..training.state import STATE
 
     if not (state := finished.folder / STATE).is_file():
@@ -185,7 +186,7 @@ def _show_how_to_go_on(finished: Finished, options: FinetuneOptions) -> None:
     trained, method = finished.trained, options.fine_tune_type
     if trained is None or trained.stopped_early or trained.best_epoch + 1 < trained.epochs:
         return
-    epochs = recommended_epochs(method, -(-trained.steps // trained.epochs))
+    epochs = recommended_epochs(METHODS[method].least_steps, -(-trained.steps // trained.epochs))
     if trained.epochs < epochs:
         say(
             f"a run of {counted(trained.steps, 'step')} is short for {method}, and the last epoch was the best:"

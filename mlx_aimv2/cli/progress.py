@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..events import Metric
+from ..events import EpochDone, StepDone
 from ..messages import duration, size
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import ProgressColumn
 
-PREFIX = "val_"
 SHOWN = ("top1", "map", "macro_f1", "recall@1")  # the measure of validation that the live line has room for
 IN_FILES = ("image_to_text", "text_to_image")  # what their means stand for in a line
 NARROW = 60  # columns of a terminal; with fewer, bars are left out
@@ -33,7 +32,7 @@ class Training:
         self._clock, self._last = clock, clock()
         self._seconds, self._steps, self._images, self._validating = 0.0, 0, 0.0, 0.0
         self._epoch, self._tenth, self._loss, self._losses = -1, -1, 0.0, 0
-        self._memory, self._rate = 0.0, 0.0
+        self._memory, self._rate = 0, 0.0
         self.validation = ""
 
     def begin(self) -> None:
@@ -41,33 +40,38 @@ class Training:
         if not self._steps:
             self._last = self._clock()
 
-    def add(self, event: Metric, with_pace: bool = True) -> list[str]:
-        """Take in a report; the plain lines to write of it.
-
-        Args:
-            event: the report.
-            with_pace: whether the line of an epoch says how fast the training goes; a live line says so itself.
-        """
-        now = self._clock()
-        since, self._last = now - self._last, now
-        if "loss" not in event.values:
-            self._validating += since
-            self.validation = _validated(event)
-            if not self._steps:  # a run that went on just before this validation
-                return [f"{self._epochs(event)}: {_all_validated(event)}"]
-            pace = f", {self._pace(event)}" if with_pace else ""
-            return [f"{self._epochs(event)}: loss {self.loss:.4f}, {_all_validated(event)}{pace}"]
+    def add_step(self, event: StepDone) -> list[str]:
+        """Take in a step; the plain lines to write of it."""
+        since = self._since_last()
         if event.epoch != self._epoch:
             self._epoch, self._loss, self._losses = event.epoch, 0.0, 0
-        self._loss, self._losses = self._loss + event.values["loss"], self._losses + 1
-        self._memory = event.values.get("memory_bytes", 0.0)
-        self._rate = event.values["learning_rate"]
+        self._loss, self._losses = self._loss + event.loss, self._losses + 1
+        self._memory, self._rate = event.memory_bytes, event.learning_rate
         self._steps += 1
         self._seconds += since
-        self._images += event.values.get("images", 0)
+        self._images += event.images
         tenth = TENTHS * event.step // max(1, event.steps)
         new, self._tenth = self._tenth >= 0 and tenth > self._tenth, tenth
         return [f"{self._epochs(event)}, {self.step_line(event)}"] if new else []
+
+    def add_epoch(self, event: EpochDone, with_pace: bool = True) -> list[str]:
+        """Take in a validation; the plain lines to write of it.
+
+        Args:
+            event: the validation.
+            with_pace: whether the line says how fast the training goes; a live line says so itself.
+        """
+        self._validating += self._since_last()
+        self.validation = _validated(event)
+        if not self._steps:  # a run that went on just before this validation
+            return [f"{self._epochs(event)}: {_all_validated(event)}"]
+        pace = f", {self._pace(event)}" if with_pace else ""
+        return [f"{self._epochs(event)}: loss {self.loss:.4f}, {_all_validated(event)}{pace}"]
+
+    def _since_last(self) -> float:
+        """The seconds since the last event."""
+        last, self._last = self._last, self._clock()
+        return self._last - last
 
     @property
     def loss(self) -> float:
@@ -79,11 +83,11 @@ class Training:
         """In training, without validation."""
         return self._images / self._seconds if self._seconds else 0.0
 
-    def seconds_left(self, event: Metric) -> float:
+    def seconds_left(self, event: StepDone | EpochDone) -> float:
         """Until the last step, with the validations on the way."""
         return (self._seconds + self._validating) / max(1, self._steps) * (event.steps - event.step)
 
-    def fields(self, event: Metric) -> dict[str, Any]:
+    def fields(self, event: StepDone | EpochDone) -> dict[str, Any]:
         """What the live line shows beside its bar; what matters least comes last, where a line is cut."""
         left, speed = duration(self.seconds_left(event)), self.images_per_second
         facts = f"loss {self.loss:.4f} {self.validation} {left} left {speed:.1f}/s lr {self._rate:.1e}"
@@ -92,29 +96,27 @@ class Training:
             "facts": f"{' '.join(facts.split())} {size(self._memory)}",
         }
 
-    def step_line(self, event: Metric) -> str:
+    def step_line(self, event: StepDone) -> str:
         """A step in words."""
         loss = f"loss {self.loss:.4f}, learning rate {self._rate:.2e}"
         return f"step {event.step} of {event.steps}: {loss}, {self._pace(event)}"
 
-    def _pace(self, event: Metric) -> str:
+    def _pace(self, event: StepDone | EpochDone) -> str:
         left = f"{duration(self.seconds_left(event))} left"
         return f"{self.images_per_second:.1f} images/s, {size(self._memory)}, {left}"
 
-    def _epochs(self, event: Metric) -> str:
+    def _epochs(self, event: StepDone | EpochDone) -> str:
         return f"epoch {event.epoch + 1} of {event.epochs}"
 
 
-def _validated(event: Metric) -> str:
-    name = next((name for name in SHOWN if PREFIX + name in event.values), None)
-    return f"{name} {event.values[PREFIX + name]:.1%}" if name else ""
+def _validated(event: EpochDone) -> str:
+    name = next((name for name in SHOWN if name in event.metrics), None)
+    return f"{name} {event.metrics[name]:.1%}" if name else ""
 
 
-def _all_validated(event: Metric) -> str:
-    shown = {
-        name: x for name, x in event.values.items() if not name.removeprefix(PREFIX).startswith(IN_FILES)
-    }
-    return ", ".join(f"{name} {x:.4f}" for name, x in shown.items())
+def _all_validated(event: EpochDone) -> str:
+    metrics = {name: x for name, x in event.metrics.items() if not name.startswith(IN_FILES)}
+    return ", ".join(f"val_{name} {x:.4f}" for name, x in metrics.items())
 
 
 def counting_bars(unit: str) -> Bars:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ..events import Event, Metric, Notice, Progress, Skipped
+from ..events import EpochDone, Event, Notice, Progress, Skipped, StepDone
 from .guard import with_advice
 from .live_bar import LIVE
 from .output import say
@@ -16,7 +16,7 @@ from .progress import Training, counting_bars, training_bars
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-TRAINING = "steps"  # the unit of what `Metric` says more of
+TRAINING = "steps"  # the unit of the progress of a training, which `StepDone` describes in full
 
 
 class Screen:
@@ -43,8 +43,8 @@ class Screen:
             named = f"{' '.join(str(event.source).split())}: "
             reason = " ".join(self._reasons.get(str(event.source), event.reason).split()).removeprefix(named)
             say(f"skipped {event.source}: {with_advice(reason, event.advice)}")
-        elif isinstance(event, Metric):
-            self._metric(event)
+        elif isinstance(event, StepDone | EpochDone):
+            self._train(event)
         elif event.unit == TRAINING:
             self._training.begin()
         else:
@@ -78,9 +78,12 @@ class Screen:
             self._tasks[event.stage] = bars.add_task(event.stage, total=event.total)
         bars.update(self._tasks[event.stage], completed=event.done, total=event.total)
 
-    def _metric(self, event: Metric) -> None:
+    def _train(self, event: StepDone | EpochDone) -> None:
         live = LIVE.is_possible()
-        lines = self._training.add(event, with_pace=not live)
+        if isinstance(event, StepDone):
+            lines = self._training.add_step(event)
+        else:
+            lines = self._training.add_epoch(event, with_pace=not live)
         if live:
             fields = self._training.fields(event)
             bars = LIVE.bars
@@ -88,7 +91,7 @@ class Screen:
                 self._unit, bars = TRAINING, LIVE.show(training_bars())
                 self._tasks = {TRAINING: bars.add_task("", total=event.steps, **fields)}
             bars.update(self._tasks[TRAINING], completed=event.step, **fields)
-        for line in lines if "loss" not in event.values or not live else ():
+        for line in lines if isinstance(event, EpochDone) or not live else ():
             say(line)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What fine-tuning leaves for use, written and read back: the adapter in PEFT's format, the head, their purpose."""
+"""Writes and reads the files of the best epoch: the adapter in PEFT's format, the head, `task.json`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..checkpoints.identity import Origin
 from ..models.classifier import Classifier, head_spec
 from ..processing.image import ImageProcessor
 from ..training.best_epoch import new_best
-from .pair_model import Contrast
+from .pair_model import PairModel
 
 
 def write_best(
@@ -30,10 +30,10 @@ def write_best(
     image_processor: ImageProcessor,
     multi_label: bool,
 ) -> None:
-    """Write a classifier's trained parts, all of them or none; see `new_best`.
+    """Write the trained weights of a classifier, all files or none; see `new_best`.
 
     Raises:
-        OutputError: one of them cannot be written; those of the best epoch before are left as they were.
+        OutputError: a file cannot be written; those of the best epoch before stay as they were.
     """
     origin = base_of(classifier)
     task = Task(
@@ -58,17 +58,13 @@ def write_best(
 
 def write_best_pair(
     folder: Path,
-    model: Contrast,
+    model: PairModel,
     method: str,
     adapter: AdapterConfig | None,
     towers: Mapping[str, str],
     image_processor: ImageProcessor,
 ) -> None:
-    """Write what was trained of a pair, as `write_best` does.
-
-    Raises:
-        OutputError: a file cannot be written; those of the best epoch before are left as they were.
-    """
+    """Write the trained weights of a pair, as `write_best` does."""
     origin, settings = base_of(model), image_processor.config.to_dict()
     task = PairTask(base=origin, method=method, towers=towers, preprocessing=settings, version=__version__)
     with new_best(folder) as partial:
@@ -78,17 +74,17 @@ def write_best_pair(
         write_task(partial, task)
 
 
-def base_of(model: Classifier | Contrast) -> Origin:
-    """Where the encoder, or the pair, came from."""
+def base_of(model: Classifier | PairModel) -> Origin:
+    """The origin of the encoder, or of the pair."""
     origin = getattr(model.trunk, "origin", None)
     return origin or Origin("unnamed", None, "", "", "float32")
 
 
 def read_best(folder: Path, classifier: Classifier) -> None:
-    """Put the trained parts that ``folder`` holds into the classifier they were trained in.
+    """Load the trained weights in ``folder`` into the classifier they were trained in.
 
     Raises:
-        CheckpointError: they are missing, damaged, or another model's.
+        CheckpointError: a file is missing, damaged, or of another model.
     """
     trunk, best = classifier.trunk, AdapterFolder.read(folder)
     if best.adapter is not None:
@@ -99,12 +95,8 @@ def read_best(folder: Path, classifier: Classifier) -> None:
     mx.eval(classifier.parameters())
 
 
-def read_best_pair(folder: Path, model: Contrast) -> None:
-    """Put the trained parts that ``folder`` holds into the pair they were trained in.
-
-    Raises:
-        CheckpointError: they are missing, damaged, or another model's.
-    """
+def read_best_pair(folder: Path, model: PairModel) -> None:
+    """Load the trained weights in ``folder`` into the pair they were trained in, as `read_best` does."""
     if adapted(model.trunk):
         read_stored(folder).fill(model.trunk)
     load_trained(folder, model.trunk)

@@ -1,4 +1,4 @@
-"""Learning which caption belongs to which image: an image-text pair on images with captions."""
+"""The task of captions: contrastive training of an image-text pair."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ from ..training.losses import contrastive
 from ..training.step import Stepper, make_optimizer
 from .artifacts import read_best_pair, write_best_pair
 from .options import FinetuneOptions
-from .pair_model import Contrast, build_contrast, pair_multipliers, scale_bounds
+from .pair_model import PairModel, build_pair, pair_multipliers, scale_bounds
 from .prepared import Prepared, batch_options
-from .tasks import towers
 
-PairRun = Prepared[CaptionDataset, Contrast]
+PairRun = Prepared[CaptionDataset, PairModel]
 SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 TEXTS = 256  # captions computed at once in validation
 
 
-class Contrastive:
-    """The task of captions; see `Work`."""
+class CaptionTask:
+    """The task of captions; see `FinetuningTask`."""
 
     def read(self, options: FinetuneOptions) -> CaptionDataset:
         """Images with captions."""
@@ -63,9 +62,9 @@ class Contrastive:
         dataset: CaptionDataset,
         adapter: AdapterConfig | None,
         options: FinetuneOptions,
-    ) -> Contrast:
-        """The pair, with what is trained of it unfrozen."""
-        return build_contrast(model, adapter, options)
+    ) -> PairModel:
+        """The pair, with all that is trained unfrozen."""
+        return build_pair(model, adapter, options)
 
     def train(self, run: PairRun, on_event: OnEvent) -> tuple[Trained | None, int]:
         """Train the pair."""
@@ -74,25 +73,22 @@ class Contrastive:
         return trained, count_trainable(run.model)
 
     def loop(self, run: PairRun, on_event: OnEvent) -> Loop:
-        """The training of the pair, ready to start."""
+        """The training loop of the pair."""
         options, model = run.options, run.model
         batches = PairBatches(run.dataset, run.processor, batch_options(options), on_event=on_event)
         validation = PairBatches(
             run.dataset, run.processor, BatchOptions(options.batch_size), split="val", training=False
         )
         _warn_of_mirrors(run, on_event)
-        for tower in towers(options):
-            model.trunk[f"{tower}_model"].encoder.checkpoint_layers = options.grad_checkpoint
 
         def keep_best() -> None:
             write_best_pair(
-                run.folder, model, options.fine_tune_type, run.adapter, towers(options),
+                run.folder, model, options.fine_tune_type, run.adapter, options.towers,
                 run.processor.image_processor,
             )  # fmt: skip
 
-        stepper = make_pair_stepper(model, options)
-        check = Validation(model, validation)
-        return Loop(stepper, batches, options, run.run_folder, check, keep_best, on_event)
+        stepper, validate = make_pair_stepper(model, options), Validation(model, validation)
+        return Loop(stepper, batches, options.loop, run.run_folder, validate, keep_best, on_event)
 
     def evaluate(self, run: PairRun, split: str, on_event: OnEvent) -> RetrievalEvaluation:
         """Retrieval in both directions among the images and captions of a split."""
@@ -103,8 +99,8 @@ class Contrastive:
         )
 
 
-def make_pair_stepper(model: Contrast, options: FinetuneOptions) -> Stepper:
-    """What makes the steps of a pair."""
+def make_pair_stepper(model: PairModel, options: FinetuneOptions) -> Stepper:
+    """The stepper of a pair."""
     return Stepper(
         model,
         make_optimizer(options.optimizer, options.decay),
@@ -124,15 +120,14 @@ def _warn_of_mirrors(run: PairRun, on_event: OnEvent) -> None:
 
 
 class Validation:
-    """Loss and retrieval on the split for validation; only vectors of it are held, never all its images."""
+    """Loss and retrieval metrics on the validation split; it holds its vectors, never all its images."""
 
-    def __init__(self, model: Contrast, batches: PairBatches) -> None:
-        """Get ready: what a frozen tower gives is kept after the first time."""
+    def __init__(self, model: PairModel, batches: PairBatches) -> None:
         self._model, self._batches = model, batches
-        self._kept: dict[str, np.ndarray] = {}
+        self._kept: dict[str, np.ndarray] = {}  # vectors of frozen towers
 
     def __call__(self) -> Mapping[str, float]:
-        """The numbers that say which epoch is best.
+        """The metrics of the model as it is.
 
         Raises:
             NonFiniteError: the model gives NaN or infinity.
@@ -144,8 +139,7 @@ class Validation:
     def _vectors(self, tower: str) -> np.ndarray:
         if tower in self._kept:
             return self._kept[tower]
-        parts = self._images() if tower == "vision" else self._texts()
-        vectors = np.concatenate(parts)
+        vectors = np.concatenate(self._images() if tower == "vision" else self._texts())
         if tower in self._model.frozen:
             self._kept[tower] = vectors
         return vectors
@@ -159,7 +153,7 @@ class Validation:
         return [np.array(self._model.texts(mx.array(table.rows(chunk)))) for chunk in chunks]
 
     def _loss(self, images: np.ndarray, texts: np.ndarray) -> float:
-        """Of batches as large as in training, each image with its first caption, in an order without meaning."""
+        """The loss in batches as large as in training, each image with its first caption, in a fixed random order."""
         order = np.argsort(np.random.PCG64(0).random_raw(len(images)), kind="stable")
         captions = self._batches.captions(order, 0)
         factor, total = self._model.trunk.logit_factor(), 0.0
@@ -172,7 +166,7 @@ class Validation:
 
 
 def caption_record(dataset: CaptionDataset) -> dict[str, Any]:
-    """Plain values that JSON can hold: seed, fraction, the paths of each split, and a hash of all captions."""
+    """Seed, fraction, the paths of each split, and a hash of all captions, as plain values."""
     digest = hashlib.sha256()
     record: dict[str, Any] = {"seed": dataset.seed, "val_fraction": dataset.val_fraction}
     for split in SPLITS:

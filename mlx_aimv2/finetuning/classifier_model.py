@@ -1,4 +1,4 @@
-"""The classifier that a method trains: the encoder, a fresh head, adapters; and what of it is trained."""
+"""The classifier that a method trains: the encoder with a fresh head and adapters, frozen where it is not trained."""
 
 from __future__ import annotations
 
@@ -17,11 +17,7 @@ from .options import FinetuneOptions
 
 
 def adapter_config(options: FinetuneOptions) -> AdapterConfig | None:
-    """What LoRA or DoRA adapt; None for other methods.
-
-    Raises:
-        InputError: a target module that does not exist, or a value no adapter could have.
-    """
+    """The configuration of LoRA or DoRA; None for other methods."""
     kind = METHODS[options.fine_tune_type].adapter
     if kind is None:
         return None
@@ -36,10 +32,10 @@ def adapter_config(options: FinetuneOptions) -> AdapterConfig | None:
 
 
 def build_classifier(model: AnyModel, dataset: Dataset, options: FinetuneOptions) -> Classifier:
-    """The encoder of ``model`` with a fresh head; just what the method trains is unfrozen.
+    """The encoder of ``model`` with a fresh head; only what the method trains is unfrozen.
 
     Raises:
-        InputError: more layers than it has are to be trained.
+        InputError: the encoder has fewer layers than ``num_layers``.
     """
     trunk = model.vision
     trunk.origin = model.origin
@@ -67,11 +63,11 @@ def build_classifier(model: AnyModel, dataset: Dataset, options: FinetuneOptions
 
 
 def _unfreeze(trunk: Aimv2VisionModel, options: FinetuneOptions) -> None:
-    unpack_modules(trunk, trunk.rms_norm.weight.dtype)  # weights that are trained themselves
+    unpack_modules(trunk, trunk.rms_norm.weight.dtype)  # quantized weights cannot be trained
     if options.num_layers is None:
         trunk.unfreeze()
     else:
         for layer in (*trunk.encoder.layers[-options.num_layers :], trunk.rms_norm):
             layer.unfreeze()
-    if "head" in trunk:  # where nothing comes of it, weight decay would wear it away
+    if "head" in trunk:  # weight decay would shrink a head that has no gradient
         (trunk.head.unfreeze if options.pooling == "head" else trunk.head.freeze)()

@@ -5,23 +5,24 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
 
 from ..adapters.attach import count_trainable
-from ..events import Notice, OnEvent, ignore
+from ..events import Notice, OnEvent, ignore, warn
 from ..training.batches import Batches, BatchOptions
 from ..training.loop import Loop
 from ..training.mixing import multi_hot
+from ..training.schedule import check_length
 from ..training.state import Nowhere
+from .caption_task import PairRun
 from .methods import METHODS
 from .options import FinetuneOptions
-from .prepared import ClassifierRun, Prepared
+from .prepared import ClassifierRun
 from .probes import Features, probe_loop, sweep_grid
-from .run import WORKS, count_parameters, prepare
-from .run_length import check_length, total_steps
+from .run import FINETUNING_TASKS, caller_random_state, count_parameters, prepare
 
 STEPS = 2
 
@@ -60,28 +61,30 @@ class Estimate:
         return self.seconds_before + self.runs * self.steps * self.seconds_per_step
 
 
-def estimate(options: FinetuneOptions, on_event: OnEvent = ignore) -> Estimate:
+@caller_random_state()
+def estimate(options: FinetuneOptions, on_event: OnEvent = warn) -> Estimate:
     """What a run would take; two steps of it are made, and nothing is written.
 
     Raises:
         InputError, OutputError, CheckpointError, HubError: see `finetune`.
     """
-    run = prepare(options, on_event)
+    prepared = prepare(options, on_event)
     method, loop, before, stored, held = METHODS[options.fine_tune_type], None, 0.0, 0, 0
     mx.reset_peak_memory()
     if method.frozen:
+        run = cast("ClassifierRun", prepared)  # no other task has frozen methods
         before, features = _features(run)
         stored, held = _sizes(run, features)
         if method.head != "knn":
             train, val = (_as_many(run, split, features) for split in ("train", "val"))
             loop = probe_loop(run, options, Nowhere(), train, val, lambda: None, ignore)
     else:
-        loop = WORKS[options.task].loop(run, ignore)
-    step, steps = (loop.rehearse(STEPS), _steps(run, loop)) if loop else (0.0, 0)
-    on_event(Notice(f"{STEPS} steps were made to measure; nothing was written"))
+        loop = FINETUNING_TASKS[options.task].loop(prepared, ignore)
+    step, steps = (loop.rehearse(STEPS), _steps(prepared, loop)) if loop else (0.0, 0)
+    on_event(Notice(f"{STEPS} steps were made to measure; nothing was written", is_warning=False))
     return Estimate(
-        trainable=count_trainable(run.model) if loop else 0,
-        parameters=count_parameters(run.model),
+        trainable=count_trainable(prepared.model) if loop else 0,
+        parameters=count_parameters(prepared.model),
         steps=steps,
         epochs=-(-steps // loop.steps_per_epoch) if loop else 0,
         seconds_before=before,
@@ -93,7 +96,7 @@ def estimate(options: FinetuneOptions, on_event: OnEvent = ignore) -> Estimate:
     )
 
 
-def _steps(run: Prepared[Any, Any], loop: Loop) -> int:
+def _steps(run: ClassifierRun | PairRun, loop: Loop) -> int:
     """The steps that are to be made.
 
     Raises:
@@ -102,20 +105,20 @@ def _steps(run: Prepared[Any, Any], loop: Loop) -> int:
     if not (run.options.resume and run.run_folder.exists()):
         return loop.total_steps
     place = run.run_folder.check()
-    check_length(run.options, place, run.folder)
-    return max(0, total_steps(run.options, place, loop.total_steps) - place.step)
+    check_length(run.options.loop, place.step, place.epoch, run.folder)
+    return max(0, loop.steps_from(place) - place.step)
 
 
 def _features(run: ClassifierRun) -> tuple[float, np.ndarray]:
     """The seconds that the features of all images take, and those of one image."""
     options = BatchOptions(run.options.batch_size)
     batches = Batches(run.dataset, run.processor.image_processor, options, training=False)
-    run.classifier.eval()
+    run.model.eval()
     started, done = time.monotonic(), 0
     for number, batch in enumerate(islice(batches.epoch(), 1 + STEPS)):
         if number == 1:  # the one before has compiled what is to be compiled
             started, done = time.monotonic(), 0
-        features = np.array(run.classifier.features(mx.array(batch.pixels)))
+        features = np.array(run.model.features(mx.array(batch.pixels)))
         done += len(features)
     count = len(run.dataset.train) + len(run.dataset.val)
     return (time.monotonic() - started) / done * count, features[0]

@@ -22,8 +22,7 @@ from ..errors import NonFiniteError, OutputError
 from ..events import OnEvent, Progress
 from ..models.classifier import Classifier
 from ..storage.atomic import replacing
-from ..training.batches import Batch, Batches
-from ..training.order import shuffled
+from ..training.batches import Batch, Batches, shuffled
 
 CHUNK = 64  # images in a file
 

@@ -1,4 +1,4 @@
-"""Learning labels: a head on the encoder, which is frozen, adapted or trained."""
+"""The task of labels: training of a head on an encoder that is frozen, adapted or trained."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from .prepared import ClassifierRun, batch_options, make_stepper, validation_met
 from .probes import train_probe
 
 
-class Classification:
-    """The task of labels; see `Work`."""
+class LabelTask:
+    """The task of labels; see `FinetuningTask`."""
 
     def read(self, options: FinetuneOptions) -> Dataset:
         """Labelled images."""
@@ -63,14 +63,13 @@ class Classification:
         return trained, count_trainable(run.model)
 
     def loop(self, run: ClassifierRun, on_event: OnEvent) -> Loop:
-        """The training of an encoder, ready to start."""
+        """The training loop of an encoder."""
         dataset, classifier = run.dataset, run.model
         options = with_metric(run.options, dataset.multi_label)
         images = run.processor.image_processor
         weights = class_weights(dataset) if options.class_weights == "balanced" else None
         batches = Batches(dataset, images, batch_options(options), weights=weights)
         validation = Batches(dataset, images, BatchOptions(options.batch_size), split="val", training=False)
-        classifier.trunk.encoder.checkpoint_layers = options.grad_checkpoint
 
         def validate() -> Mapping[str, float]:
             logits = [np.array(classifier(mx.array(batch.pixels))) for batch in validation.epoch()]
@@ -82,10 +81,10 @@ class Classification:
             )
 
         stepper = make_stepper(classifier, options, dataset.multi_label)
-        return Loop(stepper, batches, options, run.run_folder, validate, keep_best, on_event)
+        return Loop(stepper, batches, options.loop, run.run_folder, validate, keep_best, on_event)
 
     def evaluate(self, run: ClassifierRun, split: str, on_event: OnEvent) -> Evaluation:
-        """The labels of a split, against those that the classifier gives."""
+        """The metrics of the classifier on a split."""
         dataset = run.dataset
         return evaluate_labels(
             run.model,

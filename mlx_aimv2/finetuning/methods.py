@@ -1,14 +1,12 @@
-"""The ways to fine-tune, as a table: what is trained, what the head looks like, how fast, and what goes with it."""
+"""The table of fine-tuning methods: what each trains, its head, its learning rate, and options it does not take."""
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..errors import InputError
-
-if TYPE_CHECKING:
-    from .options import FinetuneOptions
+from ..options.fields import flag
 
 ADAPTERS = ("rank", "alpha", "dropout", "target_modules")
 LAYERS = ("num_layers", "grad_checkpoint", "layer_decay")
@@ -20,20 +18,20 @@ TRAINING = (
 IMAGES = (
     "random_resized_crop", "flip", "color_jitter", "randaugment", "randaugment_magnitude", "mixup", "cutmix",
 )  # fmt: skip
-SWEPT = ("head_lr", "weight_decay")  # what a sweep would cancel, or tries itself
+SWEPT = ("head_lr", "weight_decay")  # options that a sweep chooses
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to fine-tune.
+    """A fine-tuning method.
 
     Attributes:
         head: the kind of its head: "linear", "attentive" or "knn".
-        adapter: "lora" or "dora" where the encoder is adapted.
-        full: whether the encoder itself is trained.
-        learning_rate: a peak that works for most data.
-        least_steps: that it needs to learn something, by default.
-        foreign: options that it has no use for.
+        adapter: "lora" or "dora" if it adapts the encoder.
+        full: whether it trains the encoder itself.
+        learning_rate: the default peak.
+        least_steps: the least number of steps by default.
+        foreign: options that it does not take.
     """
 
     head: str = "linear"
@@ -45,7 +43,7 @@ class Method:
 
     @property
     def frozen(self) -> bool:
-        """Whether the encoder stays as it is, so that its features need to be computed only once."""
+        """Whether the encoder stays as it is, so that its features are computed only once."""
         return self.adapter is None and not self.full
 
 
@@ -65,31 +63,34 @@ METHODS = {
 }
 
 
-def check_method(options: FinetuneOptions) -> None:
-    """Refuse options that do not go with the method.
+def check_method(name: str, changed: Set[str], dtype: str, sweep: bool) -> None:
+    """Check that options go with a method.
+
+    Args:
+        name: of the method.
+        changed: names of the options that differ from their defaults.
+        dtype: its value.
+        sweep: its value.
 
     Raises:
         InputError: with the name of the option, and what to do.
     """
-    name, given = options.fine_tune_type, options.given()
     method = METHODS[name]
-    if method.frozen and any(option in given for option in IMAGES):
+    if method.frozen and not changed.isdisjoint(IMAGES):
         raise InputError(
             f"{name} computes features once, so images cannot be augmented: leave that out, or use lora, dora or"
             " full"
         )
     for option in method.foreign:
-        if option in given:
-            users = ", ".join(one for one, other in METHODS.items() if option not in other.foreign)
-            raise InputError(f"--{option.replace('_', '-')} is for {users}, not for {name}: leave it out")
+        if option in changed:
+            users = ", ".join(user for user, other in METHODS.items() if option not in other.foreign)
+            raise InputError(f"{flag(option)} is for {users}, not for {name}: leave it out")
     for option in SWEPT:
-        if options.sweep and option in given:
-            raise InputError(
-                f"--{option.replace('_', '-')}: --sweep chooses that itself: leave one of them out"
-            )
-    if method.full and options.dtype not in ("auto", "float32"):
+        if sweep and option in changed:
+            raise InputError(f"{flag(option)}: --sweep chooses that itself: leave one of them out")
+    if method.full and dtype not in ("auto", "float32"):
         raise InputError(
-            f"--dtype {options.dtype}: {name} changes weights by less than that can hold: leave it out, or use lora"
+            f"--dtype {dtype}: {name} changes weights by less than that can hold: leave it out, or use lora"
         )
-    if not method.frozen and options.dtype == "float16":
+    if not method.frozen and dtype == "float16":
         raise InputError("--dtype float16: small gradients become 0 in it: use bfloat16, or leave it out")

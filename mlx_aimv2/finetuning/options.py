@@ -1,35 +1,33 @@
-"""What a fine-tuning can be told, each option once: the command line, a YAML file and Python read this table."""
+"""Options of fine-tuning: the table that the command line, YAML files and Python share."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import typing
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from ..adapters.targets import TARGETS
+from ..adapters.targets import MAX_RANK, TARGETS, short_names
 from ..datasets.options import Columns, Reading
 from ..errors import InputError
-from ..options.fields import option
+from ..options.fields import at_least, between, check_fields, fraction, more_than, one_of, option
 from ..presets import DEFAULT_MODEL
-from ..storage.text_files import read_text
+from ..training.options import OPTIMIZERS, WITHOUT_DECAY, LoopOptions
 from ..training.schedule import SCHEDULES
-from .bounds import OPTIMIZERS, WITHOUT_DECAY, check_choice, check_values, flag
 from .methods import METHODS, check_method
-from .tasks import TASKS, TOWER_STATES, check_task
+from .tasks import ADAPTED, TASKS, TOWER_STATES, TRAINED, check_task, check_towers
 
-WEIGHT_DECAY = 0.01  # of every optimizer that has one
-MAX_CONFIG = 2**20  # bytes of a YAML file
+WEIGHT_DECAY = 0.01  # the default, for optimizers with weight decay
+MAX_SEED = 2**64 - 1  # of MLX
 DATA, METHOD, TRAINING, AUGMENTATION, RUN = "Data", "Method", "Training", "Augmentation", "Run"
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """How to fine-tune; each field is explained in its metadata, as `--help` shows it."""
+    """Options of fine-tuning; the metadata of each field has its help text and the rules for its value.
+
+    Raises:
+        InputError: an option has a value that breaks its rules, or does not go with the task or the method.
+    """
 
     data: str = option(
         "",
@@ -41,13 +39,14 @@ class FinetuneOptions:
         "classify",
         f"{', '.join(TASKS)}: learn labels, or which caption belongs to which image.",
         METHOD,
+        one_of(TASKS),
     )
     model: str = option(DEFAULT_MODEL, "A checkpoint folder, a repository, or a short name.", METHOD)
     revision: str | None = option(None, "Branch, tag or commit of the repository.", METHOD)
     adapter_path: str = option("adapters", "The folder to write.", RUN)
-    fine_tune_type: str = option("lora", f"{', '.join(METHODS)}.", METHOD)
+    fine_tune_type: str = option("lora", f"{', '.join(METHODS)}.", METHOD, one_of(METHODS))
     val_fraction: float = option(
-        0.2, "Part of the images kept for validation, where the data has none.", DATA
+        0.2, "Part of the images kept for validation, where the data has none.", DATA, fraction()
     )
     exclude: tuple[str, ...] = option(
         (), "Leave out files and folders of this name or path; may be given several times.", DATA
@@ -60,48 +59,79 @@ class FinetuneOptions:
     image_root: str | None = option(
         None, "What paths in a table are relative to. [default: the folder of the table]", DATA
     )
-    class_weights: str = option("none", "none, or balanced: rare classes count more.", DATA)
+    class_weights: str = option(
+        "none", "none, or balanced: rare classes count more.", DATA, one_of(("none", "balanced"))
+    )
 
     pooling: str = option(
-        "mean", "What a linear head sees: mean (of the tokens) or head (the pooling head).", METHOD
+        "mean",
+        "What a linear head sees: mean (of the tokens) or head (the pooling head).",
+        METHOD,
+        one_of(("mean", "head")),
     )
     vision_tower: str | None = option(
         None,
         f"Contrastive: {', '.join(TOWER_STATES)}. [default: adapted, or trained for full]",
         METHOD,
+        one_of(TOWER_STATES),
     )
     text_tower: str | None = option(
-        None, "The same for the text encoder. [default: adapted, or trained for full]", METHOD
+        None,
+        "The same for the text encoder. [default: adapted, or trained for full]",
+        METHOD,
+        one_of(TOWER_STATES),
     )
-    num_layers: int | None = option(None, "Train only the last so many layers. [default: all]", METHOD)
+    num_layers: int | None = option(
+        None, "Train only the last so many layers. [default: all]", METHOD, at_least(1)
+    )
     target_modules: str = option(",".join(TARGETS), "Projections that LoRA and DoRA adapt.", METHOD)
-    rank: int = option(8, "Rank of LoRA and DoRA.", METHOD)
-    alpha: float = option(16.0, "Scale of LoRA and DoRA: alpha / rank.", METHOD)
-    dropout: float = option(0.0, "Dropout before LoRA and DoRA.", METHOD)
+    rank: int = option(8, "Rank of LoRA and DoRA.", METHOD, between(1, MAX_RANK))
+    alpha: float = option(16.0, "Scale of LoRA and DoRA: alpha / rank.", METHOD, more_than(0))
+    dropout: float = option(0.0, "Dropout before LoRA and DoRA.", METHOD, fraction())
     batch_norm: bool = option(False, "Normalize features before a linear head, as AIM's probes do.", METHOD)
-    neighbours: int = option(20, "Neighbours that vote, for knn.", METHOD)
+    neighbours: int = option(20, "Neighbours that vote, for knn.", METHOD, at_least(1))
 
     epochs: int | None = option(
-        None, "Times to go over the training images. [default: 10, or more where the data is small]", TRAINING
+        None,
+        "Times to go over the training images. [default: 10, or more where the data is small]",
+        TRAINING,
+        at_least(1),
     )
-    iters: int | None = option(None, "Steps to do instead of epochs.", TRAINING)
-    batch_size: int = option(16, "Images computed at once.", TRAINING)
-    grad_accumulation_steps: int = option(1, "Batches whose gradients make one step.", TRAINING)
-    learning_rate: float | None = option(None, "Highest learning rate. [default: the method's]", TRAINING)
+    iters: int | None = option(None, "Steps to do instead of epochs.", TRAINING, at_least(1))
+    batch_size: int = option(16, "Images computed at once.", TRAINING, at_least(1))
+    grad_accumulation_steps: int = option(1, "Batches whose gradients make one step.", TRAINING, at_least(1))
+    learning_rate: float | None = option(
+        None, "Highest learning rate. [default: the method's]", TRAINING, more_than(0)
+    )
     head_lr: float | None = option(
         None,
         "Learning rate of the head; of a pair, of what is outside its towers. [default: --learning-rate]",
         TRAINING,
+        more_than(0),
     )
-    layer_decay: float = option(1.0, "Learning rate of a layer over that of the next one.", TRAINING)
-    weight_decay: float | None = option(None, f"Weight decay. [default: {WEIGHT_DECAY}]", TRAINING)
-    optimizer: str = option("adamw", f"{', '.join(OPTIMIZERS)}.", TRAINING)
-    schedule: str = option("cosine", f"{', '.join(SCHEDULES)}.", TRAINING)
-    warmup: float = option(0.1, "Part of all steps in which the learning rate rises.", TRAINING)
-    max_grad_norm: float = option(1.0, "Clip the gradient to this norm; 0 for not at all.", TRAINING)
+    layer_decay: float = option(
+        1.0,
+        "Learning rate of a layer over that of the next one.",
+        TRAINING,
+        fraction(zero=False, whole=True),
+    )
+    weight_decay: float | None = option(
+        None, f"Weight decay. [default: {WEIGHT_DECAY}]", TRAINING, at_least(0)
+    )
+    optimizer: str = option("adamw", f"{', '.join(OPTIMIZERS)}.", TRAINING, one_of(OPTIMIZERS))
+    schedule: str = option("cosine", f"{', '.join(SCHEDULES)}.", TRAINING, one_of(SCHEDULES))
+    warmup: float = option(
+        0.1, "Part of all steps in which the learning rate rises.", TRAINING, between(0, 1)
+    )
+    max_grad_norm: float = option(
+        1.0, "Clip the gradient to this norm; 0 for not at all.", TRAINING, at_least(0)
+    )
     grad_checkpoint: bool = option(False, "Compute layers twice: less memory, more time.", TRAINING)
     ema: float = option(
-        0.0, "Average weights over steps with this decay, such as 0.999; 0 for not at all.", TRAINING
+        0.0,
+        "Average weights over steps with this decay, such as 0.999; 0 for not at all.",
+        TRAINING,
+        fraction(),
     )
     metric: str | None = option(
         None,
@@ -113,26 +143,35 @@ class FinetuneOptions:
         0,
         "Stop after so many epochs without improvement, those of the warm-up not counted; 0 for never.",
         TRAINING,
+        at_least(0),
     )
     sweep: bool = option(False, "Try learning rates and weight decays (probes only).", TRAINING)
 
     random_resized_crop: float = option(
-        0.0, "Train on crops of at least this part of an image; 0 for whole images.", AUGMENTATION
+        0.0,
+        "Train on crops of at least this part of an image; 0 for whole images.",
+        AUGMENTATION,
+        between(0, 1),
     )
-    flip: float = option(0.0, "Chance of an image being mirrored.", AUGMENTATION)
-    color_jitter: float = option(0.0, "Strength of changes of brightness, contrast and colour.", AUGMENTATION)
-    randaugment: int = option(0, "Operations of RandAugment on each image.", AUGMENTATION)
-    randaugment_magnitude: float = option(9.0, "Their strength, 0 to 30.", AUGMENTATION)
-    mixup: float = option(0.0, "Alpha of mixup.", AUGMENTATION)
-    cutmix: float = option(0.0, "Alpha of cutmix.", AUGMENTATION)
-    label_smoothing: float = option(0.0, "Part of every target spread over all classes.", AUGMENTATION)
+    flip: float = option(0.0, "Chance of an image being mirrored.", AUGMENTATION, between(0, 1))
+    color_jitter: float = option(
+        0.0, "Strength of changes of brightness, contrast and colour.", AUGMENTATION, between(0, 10)
+    )
+    randaugment: int = option(0, "Operations of RandAugment on each image.", AUGMENTATION, between(0, 100))
+    randaugment_magnitude: float = option(9.0, "Their strength, 0 to 30.", AUGMENTATION, between(0, 30))
+    mixup: float = option(0.0, "Alpha of mixup.", AUGMENTATION, at_least(0))
+    cutmix: float = option(0.0, "Alpha of cutmix.", AUGMENTATION, at_least(0))
+    label_smoothing: float = option(
+        0.0, "Part of every target spread over all classes.", AUGMENTATION, fraction()
+    )
 
     dtype: str = option(
         "auto",
         "float32, bfloat16, float16, or auto: bfloat16 for a frozen encoder on a GPU, else float32.",
         RUN,
+        one_of(("auto", "float32", "bfloat16", "float16")),
     )
-    save_every: int = option(100, "Steps between saved states, besides every epoch.", RUN)
+    save_every: int = option(100, "Steps between saved states, besides every epoch.", RUN, at_least(1))
     resume: bool = option(
         False, "Go on with the run in --adapter-path; more --epochs or --iters go on after its end.", RUN
     )
@@ -141,32 +180,37 @@ class FinetuneOptions:
         "Begin with the weights of this adapter or head: a folder, or the adapter_model.safetensors in it.",
         RUN,
     )
-    seed: int = option(0, "Of splits, order, augmentation and fresh weights.", RUN)
+    seed: int = option(0, "Of splits, order, augmentation and fresh weights.", RUN, between(0, MAX_SEED))
 
     def __post_init__(self) -> None:
-        """Refuse values that do not exist, and options that the method has no use for.
-
-        Raises:
-            InputError: with the name of the option and what it may be.
-        """
-        check_choice("task", self.task, tuple(TASKS))
-        check_values(self)
+        check_fields(self)
+        try:
+            short_names(self.modules)
+        except InputError as error:
+            raise InputError(f"--target-modules {self.target_modules!r}: {error}") from error
         if self.weight_decay and self.optimizer in WITHOUT_DECAY:
             raise InputError(
                 f"--weight-decay {self.weight_decay}: {self.optimizer} has none: use adamw, or leave it out"
             )
-        check_task(self)
-        check_method(self)
-
-    def given(self) -> set[str]:
-        """The names of the options that are not as by default."""
-        return {
+        changed = {
             field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default
         }
+        check_task(self.task, self.fine_tune_type, self.best_metric, changed)
+        if self.task == "contrastive":
+            check_towers(self.towers, self.fine_tune_type, self.dtype)
+            if self.batch_size < 2:
+                raise InputError("--batch-size 1: captions are told apart within a batch, so give at least 2")
+        check_method(self.fine_tune_type, changed, self.dtype, self.sweep)
+
+    @property
+    def towers(self) -> dict[str, str]:
+        """The state of each tower, "vision" and "text": "frozen", "adapted" or "trained"."""
+        default = TRAINED if METHODS[self.fine_tune_type].full else ADAPTED
+        return {"vision": self.vision_tower or default, "text": self.text_tower or default}
 
     @property
     def reading(self) -> Reading:
-        """How the data is read; the folder of the run is no part of it."""
+        """How the data is read; the folder of the run is not part of the data."""
         return Reading(
             exclude=self.exclude,
             avoid=(os.path.expanduser(self.adapter_path),),
@@ -175,91 +219,43 @@ class FinetuneOptions:
         )
 
     @property
+    def loop(self) -> LoopOptions:
+        """The options of the training loop."""
+        return LoopOptions(
+            metric=self.best_metric,
+            larger_is_better=TASKS[self.task].metrics[self.best_metric],
+            learning_rate=self.peak_learning_rate,
+            schedule=self.schedule,
+            warmup=self.warmup,
+            epochs=self.epochs,
+            iters=self.iters,
+            least_steps=METHODS[self.fine_tune_type].least_steps,
+            grad_accumulation_steps=self.grad_accumulation_steps,
+            ema=self.ema,
+            patience=self.patience,
+            save_every=self.save_every,
+            grad_checkpoint=self.grad_checkpoint,
+            seed=self.seed,
+        )
+
+    @property
     def modules(self) -> tuple[str, ...]:
-        """The projections to adapt, by their names."""
+        """The names of the projections to adapt."""
         return tuple(name.strip() for name in self.target_modules.split(",") if name.strip())
 
     @property
     def best_metric(self) -> str:
-        """The metric given, or the task's own; that of images with several labels is decided by `with_metric`."""
+        """``metric``, or the default of the task; `with_metric` sets that of images with several labels."""
         return self.metric or next(iter(TASKS[self.task].metrics))
 
     @property
     def peak_learning_rate(self) -> float:
-        """The learning rate given, or the method's own."""
+        """``learning_rate``, or the default of the method."""
         return self.learning_rate or METHODS[self.fine_tune_type].learning_rate
 
     @property
     def decay(self) -> float:
-        """The weight decay given, or the optimizer's own."""
+        """``weight_decay``, or the default of the optimizer."""
         if self.weight_decay is None:
             return 0.0 if self.optimizer in WITHOUT_DECAY else WEIGHT_DECAY
         return self.weight_decay
-
-
-def read_config(path: str | Path) -> dict[str, Any]:
-    """The options of a YAML file, with the types of their fields: `1e-5` is a number there.
-
-    Raises:
-        InputError: it cannot be read, is no YAML mapping, or holds an option twice.
-    """
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        size = Path(path).stat().st_size
-    except OSError as error:
-        raise InputError.reading(path, error) from error
-    if size > MAX_CONFIG:
-        raise InputError(f"{path} is too large for a configuration")
-    text = read_text(path)
-    try:
-        data, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, Mapping):
-        raise InputError(f"{path} must hold options, such as `learning_rate: 1e-5`, one in a line")
-    names = [str(key.value).replace("-", "_") for key, _ in node.value]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise InputError(f"{path} holds {twice[0]} twice: leave one of them out")
-    return {str(key).replace("-", "_"): value for key, value in data.items()}
-
-
-def make_options(given: Mapping[str, Any]) -> FinetuneOptions:
-    """Options of a YAML file and the command line together, as `FinetuneOptions`.
-
-    Raises:
-        InputError: an option that does not exist, or a value of another type.
-    """
-    kinds = typing.get_type_hints(FinetuneOptions)
-    unknown = sorted(set(given) - set(kinds))
-    if unknown:
-        raise InputError(f"there is no option {unknown[0]!r}: see `mlx-aimv2 finetune --help`")
-    return FinetuneOptions(**{name: _typed(name, value, kinds[name]) for name, value in given.items()})
-
-
-def _typed(name: str, value: Any, kind: Any) -> Any:
-    """``value`` as a field of this type takes it; a YAML file may give `1e-5` as a text."""
-    if kind == tuple[str, ...]:
-        return tuple(_typed(name, one, str) for one in ([value] if isinstance(value, str) else value))
-    kinds = typing.get_args(kind) or (kind,)
-    if value is None and type(None) in kinds:
-        return None
-    wanted = next(one for one in kinds if one is not type(None))
-    try:
-        if wanted is bool and isinstance(value, bool):
-            return value
-        if wanted is int and not isinstance(value, bool) and float(value) == int(float(value)):
-            return int(float(value))
-        if wanted is float and not isinstance(value, bool):
-            return float(value)
-        if wanted is str and isinstance(value, str | int | float) and not isinstance(value, bool):
-            return str(value)
-        if wanted is str and isinstance(value, list):
-            return ",".join(map(str, value))
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise InputError(f"{flag(name)} must be {_words(wanted)}, not {value!r}")
-
-
-def _words(kind: type) -> str:
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]

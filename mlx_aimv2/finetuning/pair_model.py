@@ -1,4 +1,4 @@
-"""The image-text pair that contrastive training changes: which of its parts are trained, adapted or left alone."""
+"""The image-text pair of contrastive training: what of it is trained, adapted or frozen, and how fast."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from ..models.lit import Aimv2Model, normalize
 from ..quantization.scheme import unpack_modules
 from ..training.step import multipliers
 from .options import FinetuneOptions
-from .tasks import ADAPTED, FROZEN, TRAINED, towers
+from .tasks import ADAPTED, FROZEN, TRAINED
 
 PROJECTIONS = {"vision": "visual_projection", "text": "text_projection"}
 SCALE = "trunk.logit_scale"
-INSIDE = 1e-6  # a scale that stands at its very bound would have no gradient any more
+INSIDE = 1e-6  # distance from the bound: a scale at the bound has no gradient
 
 
-class Contrast(nn.Module):
-    """Images and captions in, their scaled cosines out.
+class PairModel(nn.Module):
+    """An image-text pair that gives the scaled cosines of images and captions.
 
     Attributes:
         trunk: the pair.
-        frozen: the towers ("vision", "text") that nothing is trained of, projection included.
+        frozen: the towers ("vision", "text") without any training, projection included.
     """
 
     def __init__(self, pair: Aimv2Model, frozen: Iterable[str] = ()) -> None:
-        """Take a pair whose parameters are frozen and unfrozen already."""
+        """Wrap a pair; the caller freezes and unfreezes its parameters."""
         super().__init__()
         self.trunk = pair
         self.frozen = frozenset(frozen)
@@ -53,28 +53,28 @@ class Contrast(nn.Module):
     def _unit(self, tower: str, features: mx.array) -> mx.array:
         return normalize(mx.stop_gradient(features) if tower in self.frozen else features)
 
-    def train(self, mode: bool = True) -> Contrast:
-        """Set all parts to training mode, except towers without gradient: they compute faster without it."""
+    def train(self, mode: bool = True) -> PairModel:
+        """Set training mode, except in frozen towers, which compute faster without it."""
         super().train(mode)
         for tower in self.frozen:
             self.trunk[f"{tower}_model"].eval()
         return self
 
 
-def build_contrast(model: AnyModel, adapter: AdapterConfig | None, options: FinetuneOptions) -> Contrast:
-    """The pair with just that unfrozen which the options train, and with fresh adapters.
+def build_pair(model: AnyModel, adapter: AdapterConfig | None, options: FinetuneOptions) -> PairModel:
+    """The pair with fresh adapters, and with all that the options train unfrozen.
 
     The projection behind a tower is trained unless the tower is frozen, and the logit scale always.
 
     Raises:
-        InputError: the model is no pair, or has not so many layers.
+        InputError: the model is not a pair, or has fewer layers than ``num_layers``.
     """
     if not isinstance(model, Aimv2Model):
         raise InputError(
             f"--task contrastive trains an image-text pair, and {model.origin.name} is an image encoder alone: use"
             " --model lit, or --task classify"
         )
-    states = towers(options)
+    states = options.towers
     for tower in states:
         count = len(model[f"{tower}_model"].encoder.layers)
         if states[tower] != FROZEN and options.num_layers is not None and options.num_layers > count:
@@ -91,38 +91,38 @@ def build_contrast(model: AnyModel, adapter: AdapterConfig | None, options: Fine
         if state != FROZEN:
             _train_projection(model[PROJECTIONS[tower]])
     model.unfreeze(keys=["logit_scale"], recurse=False)
-    return Contrast(model, [tower for tower, state in states.items() if state == FROZEN])
+    return PairModel(model, [tower for tower, state in states.items() if state == FROZEN])
 
 
 def _unfreeze(tower: nn.Module, num_layers: int | None) -> None:
     if num_layers is None:
         tower.unfreeze()
         return
-    for part in (*tower.encoder.layers[-num_layers:], tower.rms_norm):
-        part.unfreeze()
+    for module in (*tower.encoder.layers[-num_layers:], tower.rms_norm):
+        module.unfreeze()
     if "head" in tower:
         tower.head.unfreeze()
 
 
 def _train_projection(projection: nn.Module) -> None:
-    """Unfreeze a projection, in float32: 16 bits cannot hold how little a step changes it. A packed one stays."""
+    """Unfreeze a projection in float32, as 16 bits cannot hold the change of a step; a quantized one stays frozen."""
     if not isinstance(projection, nn.QuantizedLinear):
         projection.weight = projection.weight.astype(mx.float32)
         projection.unfreeze()
 
 
 def scale_bounds(pair: Aimv2Model) -> dict[str, tuple[float, float]]:
-    """What the logit scale is held between, so that it always has a gradient."""
+    """The bounds of the logit scale, within which it always has a gradient."""
     return {SCALE: (0.0, math.log(pair.config.max_logit_scale) - INSIDE)}
 
 
-def pair_multipliers(model: Contrast, options: FinetuneOptions) -> dict[str, float]:
-    """What each parameter's learning rate is multiplied by: by depth in each tower, and --head-lr outside of them."""
+def pair_multipliers(model: PairModel, options: FinetuneOptions) -> dict[str, float]:
+    """The learning rate of each parameter over the peak: by depth in each tower, and ``head_lr`` outside of them."""
     paths = list(dict(tree_flatten(model.trainable_parameters())))
     outside = (options.head_lr or options.peak_learning_rate) / options.peak_learning_rate
-    found = dict.fromkeys(paths, outside)
+    factors = dict.fromkeys(paths, outside)
     for tower in PROJECTIONS:
         inside = [path for path in paths if path.startswith(f"trunk.{tower}_model.")]
         layers = len(model.trunk[f"{tower}_model"].encoder.layers)
-        found |= multipliers(inside, layers, options.layer_decay, 1.0)
-    return found
+        factors |= multipliers(inside, layers, options.layer_decay, 1.0)
+    return factors

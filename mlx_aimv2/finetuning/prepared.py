@@ -1,4 +1,4 @@
-"""A run that is ready to start, and what its methods share."""
+"""`Prepared`: a run that is ready to start; batches, steps and validation metrics that its methods share."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 from ..adapters.adapter_folder import AdapterFolder
 from ..adapters.attach import AdapterConfig
 from ..adapters.task import TASK
+from ..datasets.captioned import CaptionDataset
 from ..datasets.labelled import Dataset
 from ..errors import InputError, NonFiniteError
 from ..evaluation.metrics import measure, measure_multi_label
@@ -27,19 +28,18 @@ from ..training.state import RunFolder
 from ..training.step import Stepper, make_optimizer, multipliers
 from .artifacts import base_of
 from .options import FinetuneOptions
-from .pair_model import Contrast
+from .pair_model import PairModel
 from .tasks import ONE_LABEL, SEVERAL_LABELS
 
-# What a run may be given anew when it goes on; all else must be as it was.
-# What the data holds a record guards, and the model its hash; more epochs or steps only move the end.
+# Options that may change when a run is resumed. The data is checked against its record and the model by its hash;
+# more epochs or steps only move the end.
 FREE = (
     "resume", "resume_adapter_file", "adapter_path", "save_every", "patience", "epochs", "iters", "model", "revision",
     "data", "exclude", "image_column", "label_column", "caption_column", "image_root",
 )  # fmt: skip
 
-
-Data = TypeVar("Data")
-Model = TypeVar("Model", bound=Classifier | Contrast)
+Data = TypeVar("Data", Dataset, CaptionDataset)
+Model = TypeVar("Model", bound=Classifier | PairModel)
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Prepared(Generic[Data, Model]):
     """A run that is ready to start.
 
     Attributes:
-        options: as given.
-        folder: where everything goes.
+        options: of the run.
+        folder: of the run.
         dataset: without broken images.
-        model: what is trained: the encoder with a fresh head, or the pair; with fresh adapters.
+        model: the encoder with a fresh head, or the pair; with fresh adapters.
         processor: prepares images as in training.
-        adapter: what is adapted, if that is the method.
+        adapter: of LoRA and DoRA; None for other methods.
         start: the folder with the weights that the run begins with; None for fresh ones.
     """
 
@@ -65,13 +65,8 @@ class Prepared(Generic[Data, Model]):
     start: AdapterFolder | None = None
 
     @property
-    def classifier(self) -> Model:
-        """The model, as those call it who train one."""
-        return self.model
-
-    @property
     def run_folder(self) -> RunFolder:
-        """Where state and log go, and what must not change: options, and the weights the run began with."""
+        """The folder of state and log, with the options and weights that must be the same in a resumed run."""
         fixed = {name: x for name, x in dataclasses.asdict(self.options).items() if name not in FREE}
         return RunFolder(self.folder, {**fixed, "checkpoint": base_of(self.model).checkpoint}, TASK)
 
@@ -80,7 +75,7 @@ ClassifierRun = Prepared[Dataset, Classifier]
 
 
 def batch_options(options: FinetuneOptions) -> BatchOptions:
-    """How training batches are made."""
+    """Options of the training batches."""
     crop, jitter = options.random_resized_crop, options.color_jitter
     augmentation = Augmentation(
         random_resized_crop=(crop, 1.0) if crop else None,
@@ -102,10 +97,10 @@ def batch_options(options: FinetuneOptions) -> BatchOptions:
 
 
 def with_metric(options: FinetuneOptions, multi_label: bool) -> FinetuneOptions:
-    """The options with a metric that such labels have, where none is given.
+    """The options with the default metric of such labels, unless they name a metric.
 
     Raises:
-        InputError: one is given that they do not have.
+        InputError: such labels do not have the metric.
     """
     if options.metric is None:
         return dataclasses.replace(options, metric="map") if multi_label else options
@@ -119,7 +114,7 @@ def with_metric(options: FinetuneOptions, multi_label: bool) -> FinetuneOptions:
 
 
 def make_stepper(model: nn.Module, options: FinetuneOptions, multi_label: bool) -> Stepper:
-    """What makes the steps of a model with an attribute `head`."""
+    """The stepper of a model with an attribute ``head``."""
     paths = list(dict(tree_flatten(model.trainable_parameters())))
     peak = options.peak_learning_rate
     layers = model.trunk.config.num_hidden_layers if isinstance(model, Classifier) else 0
@@ -133,7 +128,7 @@ def make_stepper(model: nn.Module, options: FinetuneOptions, multi_label: bool) 
 
 
 def validation_metrics(logits: np.ndarray, dataset: Dataset) -> dict[str, float]:
-    """The numbers that say which epoch is best, of logits (N, C) of the images for validation.
+    """Metrics of the validation images, from logits (N, C).
 
     Raises:
         NonFiniteError: a logit is NaN or infinity.
@@ -142,8 +137,9 @@ def validation_metrics(logits: np.ndarray, dataset: Dataset) -> dict[str, float]
         raise NonFiniteError("validation gives NaN or infinity")
     targets = multi_hot([example.labels for example in dataset.val], len(dataset.labels))
     if dataset.multi_label:
-        found = measure_multi_label(logits, targets.astype(np.int64), dataset.labels)
-        shares = {"map": found.map or 0.0, "exact_match": found.exact_match or 0.0}
-        return {"loss": found.nll, "macro_f1": found.macro_f1, **shares}
-    found = measure(logits, targets.argmax(axis=1), dataset.labels)
-    return {"loss": found.nll, "macro_f1": found.macro_f1, "top1": found.top1 or 0.0}
+        metrics = measure_multi_label(logits, targets.astype(np.int64), dataset.labels)
+        shares = {"map": metrics.map or 0.0, "exact_match": metrics.exact_match or 0.0}
+    else:
+        metrics = measure(logits, targets.argmax(axis=1), dataset.labels)
+        shares = {"top1": metrics.top1 or 0.0}
+    return {"loss": metrics.nll, "macro_f1": metrics.macro_f1, **shares}

@@ -22,12 +22,11 @@ from ..events import Notice, OnEvent, ignore
 from ..models.classifier import Classifier, KnnHead, head_spec, make_head
 from ..storage.atomic import replacing
 from ..training.batches import Batches, BatchOptions, class_weights
-from ..training.judging import Rank, rank
-from ..training.loop import Loop, Trained
+from ..training.loop import Loop, Rank, Trained, rank
 from ..training.mixing import label_smoothing, multi_hot
+from ..training.options import WITHOUT_DECAY
 from ..training.state import FEATURES, Nowhere, RunFolder
 from .artifacts import read_best, write_best
-from .bounds import WITHOUT_DECAY
 from .features import FeatureEpochs, Stored, compute_features
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, make_stepper, validation_metrics, with_metric
@@ -58,12 +57,12 @@ class Features:
 
 
 def train_probe(run: ClassifierRun, on_event: OnEvent) -> tuple[Trained | None, int]:
-    """Train a head on a frozen encoder, and leave it in ``run.classifier`` and on disk.
+    """Train a head on a frozen encoder, and leave it in ``run.model`` and on disk.
 
     Returns:
         How it went, None where nothing is trained; and how many numbers were trained.
     """
-    options, classifier = run.options, run.classifier
+    options, classifier = run.options, run.model
     train, val = (features_of(run, split, on_event) for split in ("train", "val"))
     if options.fine_tune_type == "knn":
         classifier.head = KnnHead.of(train.x[np.arange(len(train.x))], train.targets, options.neighbours)
@@ -83,10 +82,10 @@ def features_of(run: ClassifierRun, split: str, on_event: OnEvent) -> Features:
     images = run.processor.image_processor
     batches = Batches(run.dataset, images, BatchOptions(run.options.batch_size), split=split, training=False)
     made_by: dict[str, object] = {
-        "base": asdict(run.classifier.trunk.origin),
+        "base": asdict(run.model.trunk.origin),
         "preprocessing": images.settings(),
     }
-    x = compute_features(run.classifier, batches, examples, made_by, run.folder / FEATURES, on_event)
+    x = compute_features(run.model, batches, examples, made_by, run.folder / FEATURES, on_event)
     return Features(x, multi_hot([example.labels for example in examples], len(run.dataset.labels)))
 
 
@@ -107,7 +106,7 @@ def probe_loop(
     on_event: OnEvent,
 ) -> Loop:
     """The training of a fresh head on features, ready to start."""
-    dataset, classifier = run.dataset, run.classifier
+    dataset, classifier = run.dataset, run.model
     mx.random.seed(options.seed)
     head = make_head(head_spec(classifier.head), classifier.trunk.config.hidden_size, len(dataset.labels))
     if run.start is not None and isinstance(run.start.task, Task):
@@ -128,15 +127,8 @@ def probe_loop(
         ]
         return validation_metrics(np.concatenate(parts), dataset)
 
-    return Loop(
-        make_stepper(model, options, dataset.multi_label),
-        data,
-        options,
-        folder,
-        validate,
-        keep_best,
-        on_event,
-    )
+    stepper = make_stepper(model, options, dataset.multi_label)
+    return Loop(stepper, data, options.loop, folder, validate, keep_best, on_event)
 
 
 def sweep_grid(options: FinetuneOptions) -> list[tuple[float, float]]:
@@ -172,33 +164,30 @@ def _read_sweep(path: Path) -> list[dict[str, Any]] | None:
 def _sweep(
     run: ClassifierRun, options: FinetuneOptions, train: Features, val: Features, on_event: OnEvent
 ) -> list[dict[str, Any]]:
-    """Every learning rate and weight decay with what came of it: the best first, those that failed last.
+    """Every learning rate and weight decay with its result: the best first, failures last.
 
     Raises:
         TrainingError: all of them failed.
     """
-    metric, tried = options.best_metric, []
+    metric, larger, tried = options.best_metric, options.loop.larger_is_better, []
+
+    def order(entry: Mapping[str, Any]) -> Rank:
+        return (-math.inf, -math.inf) if entry["loss"] is None else rank(entry[metric], entry["loss"], larger)
+
     for rate, decay in sweep_grid(options):
-        one = replace(options, learning_rate=rate, weight_decay=decay, sweep=False)
-        loop, words = (
-            probe_loop(run, one, Nowhere(), train, val, lambda: None, ignore),
-            "the loss is not finite",
-        )
-        found: dict[str, float | None] = {metric: None, "loss": None}
+        candidate = replace(options, learning_rate=rate, weight_decay=decay, sweep=False)
+        loop = probe_loop(run, candidate, Nowhere(), train, val, lambda: None, ignore)
+        result: dict[str, float | None] = {metric: None, "loss": None}
+        message = "the loss is not finite"
         with suppress(TrainingError):
             best = loop.run().best
-            found, words = {metric: best, "loss": loop.place.best_loss}, f"{metric} {best:.4f}"
-        tried.append({"learning_rate": rate, "weight_decay": decay, **found})
-        on_event(Notice(f"learning rate {rate:.3g}, weight decay {decay:.3g}: {words}"))
-    tried.sort(key=lambda one: _rank(one, metric), reverse=True)
+            result, message = {metric: best, "loss": loop.place.best_loss}, f"{metric} {best:.4f}"
+        tried.append({"learning_rate": rate, "weight_decay": decay, **result})
+        on_event(Notice(f"learning rate {rate:.3g}, weight decay {decay:.3g}: {message}", is_warning=False))
+    tried.sort(key=order, reverse=True)
     if tried[0]["loss"] is None:
         raise TrainingError(
             f"the loss was not finite with any learning rate from {options.peak_learning_rate * SWEPT_RATES[0]:.3g}"
             " on: try a smaller --learning-rate in another --adapter-path"
         )
     return tried
-
-
-def _rank(one: Mapping[str, Any], metric: str) -> Rank:
-    """What is better has the larger rank; what failed has the smallest."""
-    return (-math.inf, -math.inf) if one["loss"] is None else rank(metric, one[metric], one["loss"])

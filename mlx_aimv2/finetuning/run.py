@@ -1,15 +1,17 @@
-"""Fine-tuning from options to a folder with an adapter or a head, its report, and what is needed to go on."""
+"""`finetune`: from options to a folder with an adapter or a head, its report, and the state to resume from."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten
 
 from ..backend.device import on_cpu
@@ -20,7 +22,7 @@ from ..datasets.scan import announce, scan
 from ..errors import InputError
 from ..evaluation.charts import draw_curves
 from ..evaluation.report import write_report
-from ..events import Notice, OnEvent, ignore
+from ..events import Notice, OnEvent, warn
 from ..loading import LoadOptions, load
 from ..processing.decode import DecodeOptions
 from ..processing.processor import Processor
@@ -28,128 +30,139 @@ from ..storage.atomic import replacing
 from ..storage.json_files import read_json, write_json
 from ..training.batches import sized
 from ..training.loop import Trained
+from ..training.schedule import check_length
 from ..training.state import STATE
-from .caption_task import Contrastive
+from .caption_task import CaptionTask, PairRun
 from .classifier_model import adapter_config
-from .label_task import Classification
+from .label_task import LabelTask
 from .methods import METHODS
 from .options import FinetuneOptions
-from .prepared import Prepared
+from .prepared import ClassifierRun, Data, Model, Prepared
 from .run_folder import adapter_path, check_folder, claimed
-from .run_length import check_length
 from .starting_weights import begin_at, start_folder, tell_of_known_images
-from .task import Measured, Work
-from .tasks import TRAINED, towers
+from .task import FinetuningTask, TaskEvaluation
+from .tasks import TRAINED
 
-WORKS: dict[str, Work] = {"classify": Classification(), "contrastive": Contrastive()}
+# each task has data and a model of its own
+FINETUNING_TASKS: dict[str, FinetuningTask[Any, Any]] = {
+    "classify": LabelTask(),
+    "contrastive": CaptionTask(),
+}
 REPORT, CURVES, ACCOUNT = "report", "curves.png", "data.json"
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What fine-tuning left.
+    """The result of fine-tuning.
 
     Attributes:
-        folder: the adapter or head, its report, and in `.training` the state from which more epochs go on; without
-            that sub-folder everything else works.
-        trained: how it went; None for a method without training.
-        evaluation: of the best epoch, on the test images, or on those for validation where there are none.
+        folder: the adapter or head, and its report; its sub-folder `.training` is only needed for `resume`.
+        trained: the outcome of the training; None for knn.
+        evaluation: of the best epoch, on the test images, or on the validation images if there are none.
         split: which of the two.
-        trainable: numbers that were trained.
-        parameters: of the whole model.
-        seconds: it took.
+        trainable: number of trained parameters.
+        parameters: number of parameters of the whole model.
+        seconds: duration of the run.
     """
 
     folder: Path
     trained: Trained | None
-    evaluation: Measured
+    evaluation: TaskEvaluation
     split: str
     trainable: int
     parameters: int
     seconds: float
 
 
+@contextlib.contextmanager
+def caller_random_state() -> Iterator[None]:
+    """Give MLX's random state back as it was."""
+    high, low = map(int, np.array(cast("list[mx.array]", mx.random.state)[0]))
+    try:
+        yield
+    finally:
+        mx.random.seed(high << 32 | low)  # the key of a seed is its two halves
+
+
 @computing
-def finetune(options: FinetuneOptions, on_event: OnEvent | None = None) -> Finished:
+@caller_random_state()
+def finetune(options: FinetuneOptions, on_event: OnEvent = warn) -> Finished:
     """Fine-tune an encoder on labelled images, or an image-text pair on captions.
 
     Args:
-        options: what on, how, and where to.
-        on_event: called with progress, metrics, notices, and broken images; if None, what `load` has to say of
-            the checkpoint is a warning.
+        options: the data, the method, and the folder to write.
+        on_event: called with progress, steps, epochs, notices and broken images.
 
     Returns:
-        What was best, where it is, and how good it is.
+        The folder with the best epoch, and its evaluation.
 
     Raises:
         InputError: data, options or folder do not go together, or another run is training in the folder.
         TrainingError: the loss is not finite; the best epoch so far is kept.
         OutputError: the folder cannot be written.
-        CheckpointError: the checkpoint is damaged; HubError: it cannot be had.
+        CheckpointError: the checkpoint is damaged.
+        HubError: the checkpoint cannot be downloaded.
     """
+    return _finetune(FINETUNING_TASKS[options.task], options, on_event)
+
+
+def _finetune(task: FinetuningTask[Data, Model], options: FinetuneOptions, on_event: OnEvent) -> Finished:
     started = time.monotonic()
-    dataset = _read(options, on_event or ignore)
+    dataset = _read(task, options, on_event)
     with claimed(options) as folder:
-        run = _prepared(options, dataset, folder, on_event)
+        run = _prepared(task, options, dataset, folder, on_event)
         if options.resume and run.run_folder.exists():
-            check_length(options, run.run_folder.check(), folder)
-        _keep_splits(folder, _record(run, dataset), options.resume)
-        return _train(run, on_event or ignore, started)
+            place = run.run_folder.check()
+            check_length(options.loop, place.step, place.epoch, folder)
+        _keep_splits(folder, _record(task, run, dataset), options.resume)
+        trained, trainable = task.train(run, on_event)
+        split = "test" if run.dataset.test else "val"
+        evaluation = task.evaluate(run, split, on_event)
+        write_report(folder / REPORT, evaluation)
+        with replacing(folder / REPORT / ACCOUNT) as partial:
+            write_json(partial, data_account(run.dataset))
+        if (lines := run.run_folder.read_log()) and trained is not None:
+            with replacing(folder / REPORT / CURVES) as partial:
+                partial.write_bytes(draw_curves(lines))
+        run.run_folder.end()
+        parameters, seconds = count_parameters(run.model), time.monotonic() - started
+        return Finished(folder, trained, evaluation, split, trainable, parameters, seconds)
 
 
-def _record(run: Prepared[Any, Any], dataset: Any) -> dict[str, Any]:
-    """What was in which split; ``dataset`` still has the images that could not be read."""
+def _record(task: FinetuningTask[Data, Model], run: Prepared[Data, Model], dataset: Data) -> dict[str, Any]:
+    """Which image is in which split; ``dataset`` still has the images that cannot be read."""
     marks = file_marks(run.dataset)
-    everything = [each.path for split in ("train", "val", "test") for each in dataset.split(split)]
-    skipped = {relative_path(path, dataset.root): file_mark(path) for path in everything}
+    paths = [example.path for split in ("train", "val", "test") for example in dataset.split(split)]
+    skipped = {relative_path(path, dataset.root): file_mark(path) for path in paths}
     skipped = {path: mark for path, mark in skipped.items() if path not in marks}
     return {
-        **WORKS[run.options.task].record(run.dataset),
+        **task.record(run.dataset),
         SKIPPED: sorted(skipped),
         MARKS: {**marks, **{path: mark for path, mark in skipped.items() if mark}},
     }
 
 
-def _train(run: Prepared[Any, Any], emit: OnEvent, started: float) -> Finished:
-    work = WORKS[run.options.task]
-    trained, trainable = work.train(run, emit)
-    split = "test" if run.dataset.test else "val"
-    evaluation = work.evaluate(run, split, emit)
-    write_report(run.folder / REPORT, evaluation)
-    with replacing(run.folder / REPORT / ACCOUNT) as partial:
-        write_json(partial, data_account(run.dataset))
-    if (lines := run.run_folder.read_log()) and trained is not None:
-        with replacing(run.folder / REPORT / CURVES) as partial:
-            partial.write_bytes(draw_curves(lines))
-    run.run_folder.end()
-    parameters = count_parameters(run.model)
-    seconds = time.monotonic() - started
-    return Finished(run.folder, trained, evaluation, split, trainable, parameters, seconds)
-
-
 def count_parameters(module: nn.Module) -> int:
-    """Numbers that a model consists of."""
+    """The number of parameters of a model."""
     return sum(x.size for x in dict(tree_flatten(module.parameters())).values())
 
 
-def prepare(options: FinetuneOptions, on_event: OnEvent | None = None) -> Prepared[Any, Any]:
-    """Read data and checkpoint, find broken images, and make what is to be trained; nothing is written.
-
-    Args:
-        options: what on, how, and where to.
-        on_event: called with progress, notices, and broken images; see `finetune`.
+@caller_random_state()
+def prepare(options: FinetuneOptions, on_event: OnEvent = warn) -> ClassifierRun | PairRun:
+    """Read data and checkpoint, find broken images, and build the model to train; nothing is written.
 
     Raises:
         InputError, CheckpointError, HubError: see `finetune`.
     """
-    dataset, folder = _read(options, on_event or ignore), adapter_path(options)
+    task, folder = FINETUNING_TASKS[options.task], adapter_path(options)
+    dataset = _read(task, options, on_event)
     check_folder(folder, options.resume)
-    return _prepared(options, dataset, folder, on_event)
+    return _prepared(task, options, dataset, folder, on_event)
 
 
-def _read(options: FinetuneOptions, on_event: OnEvent) -> Any:
-    """The dataset, its images not opened yet."""
-    dataset = WORKS[options.task].read(options)
+def _read(task: FinetuningTask[Data, Model], options: FinetuneOptions, on_event: OnEvent) -> Data:
+    """The dataset; no image is opened yet."""
+    dataset = task.read(options)
     announce(dataset, on_event)
     if not dataset.val and options.val_fraction:
         raise InputError("no class has two images, so none can be held out: add some, or a folder val/")
@@ -159,39 +172,43 @@ def _read(options: FinetuneOptions, on_event: OnEvent) -> Any:
 
 
 def _prepared(
-    options: FinetuneOptions, dataset: Any, folder: Path, on_event: OnEvent | None
-) -> Prepared[Any, Any]:
-    emit, goes_on = on_event or ignore, options.resume and (folder / STATE).is_file()
-    start = None if goes_on else start_folder(options)
-    if options.resume and not goes_on:
-        emit(Notice(f"nothing was saved in {folder} yet: the run begins"))
+    task: FinetuningTask[Data, Model],
+    options: FinetuneOptions,
+    dataset: Data,
+    folder: Path,
+    on_event: OnEvent,
+) -> Prepared[Data, Model]:
+    resumes = options.resume and (folder / STATE).is_file()
+    start = None if resumes else start_folder(options)
+    if options.resume and not resumes:
+        on_event(Notice(f"nothing was saved in {folder} yet: the run begins", is_warning=False))
     # colours as the verbs that use the result read them by default
     decode = DecodeOptions(color_managed=True)
     load_options = LoadOptions(dtype=_dtype(options), decode=decode)
-    model, processor = load(options.model, revision=options.revision, options=load_options, on_event=on_event)
+    base, processor = load(options.model, revision=options.revision, options=load_options, on_event=on_event)
     images = sized(processor.image_processor)  # one size for all images
     processor = Processor(images, processor.tokenizer, processor.max_text_length)
     adapter = adapter_config(options)
     mx.random.seed(options.seed)
-    trainee = WORKS[options.task].build(model, dataset, adapter, options)
+    model = task.build(base, dataset, adapter, options)
     if start is not None:
-        begin_at(trainee, start, options, emit)
-    dataset = scan(dataset, images, emit)  # last, since it takes longest
+        begin_at(model, start, options, on_event)
+    dataset = scan(dataset, images, on_event)  # last, since it takes longest
     if start is not None:
-        tell_of_known_images(dataset, start.path, emit)
-    return Prepared(options, folder, dataset, trainee, processor, adapter, start)
+        tell_of_known_images(dataset, start.path, on_event)
+    return Prepared(options, folder, dataset, model, processor, adapter, start)
 
 
 def _dtype(options: FinetuneOptions) -> str:
-    """What to compute in; weights that are trained themselves change by less than 16 bits can hold."""
+    """The dtype of the model; 16 bits cannot hold the change of a weight in a step."""
     if options.dtype != "auto":
         return options.dtype
-    trains_weights = METHODS[options.fine_tune_type].full or TRAINED in towers(options).values()
+    trains_weights = METHODS[options.fine_tune_type].full or TRAINED in options.towers.values()
     return "float32" if on_cpu() or trains_weights else "bfloat16"
 
 
 def _keep_splits(folder: Path, record: Mapping[str, Any], resume: bool) -> None:
-    """Write which image is in which split; a run that goes on must find the same.
+    """Write which image is in which split; a resumed run must have the same images.
 
     Raises:
         InputError: the images have changed since the run began.

@@ -24,8 +24,7 @@ from ..storage.json_files import read_json
 from .artifacts import base_of
 from .methods import METHODS
 from .options import FinetuneOptions
-from .pair_model import Contrast
-from .tasks import towers
+from .pair_model import PairModel
 
 FLAG = "--resume-adapter-file"
 FILES = (TENSORS, CONFIG, HEAD, TRUNK, TRAINED, TASK)  # any of which may stand for its folder
@@ -47,7 +46,7 @@ def start_folder(options: FinetuneOptions) -> AdapterFolder | None:
 
 
 def begin_at(
-    model: Classifier | Contrast, start: AdapterFolder, options: FinetuneOptions, on_event: OnEvent
+    model: Classifier | PairModel, start: AdapterFolder, options: FinetuneOptions, on_event: OnEvent
 ) -> None:
     """Put what a folder holds into a model that is ready to be trained; the optimizer begins anew.
 
@@ -72,7 +71,7 @@ def begin_at(
         start.adapter.fill(model.trunk)
     elif METHODS[options.fine_tune_type].adapter is not None and adapted(model.trunk):
         fresh.append("adapter")
-    if isinstance(model, Contrast):
+    if isinstance(model, PairModel):
         if isinstance(start.task, PairTask):
             load_trained(folder, model.trunk)
         else:
@@ -159,7 +158,7 @@ def _check_task(start: AdapterFolder, options: FinetuneOptions) -> None:
             f"{FLAG} {folder} was trained with --task {trained_for}, and this run is --task {options.task}: give that"
             " task, or `mlx-aimv2 fuse` it and name the result with --model"
         )
-    if isinstance(task, PairTask) and dict(task.towers) != towers(options):
+    if isinstance(task, PairTask) and dict(task.towers) != options.towers:
         states = " ".join(f"--{tower}-tower {state}" for tower, state in task.towers.items())
         raise InputError(f"{FLAG} {folder} was trained with {states}: give the same")
 

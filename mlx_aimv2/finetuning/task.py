@@ -1,4 +1,4 @@
-"""What differs between tasks, behind one interface: the loop and what surrounds it know nothing else of them."""
+"""The interface of a fine-tuning task."""
 
 from __future__ import annotations
 
@@ -6,61 +6,56 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ..adapters.attach import AdapterConfig
+from ..evaluation.report import Reported
 from ..events import OnEvent
 from ..loading import AnyModel
 from ..training.loop import Loop, Trained
 from .options import FinetuneOptions
-from .prepared import Prepared
+from .prepared import Data, Model, Prepared
 
 
-class Numbers(Protocol):
-    """The measures of an evaluation."""
+class Metrics(Protocol):
+    """The metrics of an evaluation."""
 
     def rows(self) -> list[tuple[str, str]]:
-        """A table: what, and how much."""
+        """A table of names and values."""
 
 
-class Measured(Protocol):
-    """An evaluation."""
+class TaskEvaluation(Reported, Protocol):
+    """An evaluation that `write_report` takes."""
 
     @property
-    def metrics(self) -> Numbers:
-        """The numbers."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values for JSON."""
-
-    def charts(self) -> dict[str, bytes]:
-        """The PNG files of a report, by name."""
+    def metrics(self) -> Metrics:
+        """Its metrics."""
 
 
-class Work(Protocol):
-    """One task. What `read` and `build` give is in the run that the other methods are given."""
+class FinetuningTask(Protocol[Data, Model]):
+    """A task: its data, its model, its training and its evaluation."""
 
-    def read(self, options: FinetuneOptions) -> Any:
+    def read(self, options: FinetuneOptions) -> Data:
         """The dataset.
 
         Raises:
-            InputError: there is none, or it does not go with the options.
+            InputError: there is no data, or it does not go with the options.
         """
 
-    def record(self, dataset: Any) -> Mapping[str, Any]:
+    def record(self, dataset: Data) -> Mapping[str, Any]:
         """Which image is in which split, as plain values."""
 
     def build(
-        self, model: AnyModel, dataset: Any, adapter: AdapterConfig | None, options: FinetuneOptions
-    ) -> Any:
-        """What is trained: a module with the encoder, or the pair, as its `trunk`.
+        self, model: AnyModel, dataset: Data, adapter: AdapterConfig | None, options: FinetuneOptions
+    ) -> Model:
+        """The model to train: a module with the encoder, or the pair, as its ``trunk``.
 
         Raises:
             InputError: the method cannot train this model.
         """
 
-    def loop(self, run: Prepared[Any, Any], on_event: OnEvent) -> Loop:
-        """The training, ready to start."""
+    def loop(self, run: Prepared[Data, Model], on_event: OnEvent) -> Loop:
+        """The training loop, ready to start."""
 
-    def train(self, run: Prepared[Any, Any], on_event: OnEvent) -> tuple[Trained | None, int]:
-        """Train, and leave the best in the run's model: how it went, and how many numbers were trained."""
+    def train(self, run: Prepared[Data, Model], on_event: OnEvent) -> tuple[Trained | None, int]:
+        """Train, and leave the best epoch in ``run.model``: the outcome, and the number of trained parameters."""
 
-    def evaluate(self, run: Prepared[Any, Any], split: str, on_event: OnEvent) -> Measured:
-        """How good the model is on a split."""
+    def evaluate(self, run: Prepared[Data, Model], split: str, on_event: OnEvent) -> TaskEvaluation:
+        """Evaluate the model on a split."""

@@ -19,14 +19,10 @@ from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, Failed, read_ahead
 from .augment import Augmentation
 from .mixing import Mixing, check_smoothing, label_smoothing, multi_hot
-from .order import shuffled
 
 NATIVE_EDGE = 224  # pixels, near which images of native resolution are trained unless told otherwise
 AHEAD_BYTES = 2**27  # of decoded images that may wait
-IMAGE, MIXING = (
-    2,
-    3,
-)  # the first number of every seed, so that no two uses share their randomness; see `order`
+ORDER, IMAGE, MIXING = 1, 2, 3  # the first number of every seed, so that no two uses share their randomness
 
 
 @dataclass(frozen=True)
@@ -258,6 +254,13 @@ class Batches(ImageBatches[Batch]):
             return np.ones(len(targets), dtype=np.float32)
         parts = targets.sum(axis=1)
         return np.where(parts > 0, targets @ self._weights / np.maximum(parts, 1e-6), 1).astype(np.float32)
+
+
+def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
+    """(N,) the numbers from 0 on, in an order that follows from seed and epoch alone."""
+    # raw bits are the same in every version of NumPy; shuffles need not be
+    bits = np.random.PCG64([ORDER, seed, epoch]).random_raw(count)
+    return np.argsort(bits, kind="stable")
 
 
 def sized(image_processor: ImageProcessor, size: tuple[int, int] | None = None) -> ImageProcessor:

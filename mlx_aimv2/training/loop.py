@@ -1,7 +1,4 @@
-"""The loop: epochs of batches, a validation after each, the best kept, the state saved, early stopping.
-
-It takes a model, data and callbacks, and knows nothing of methods: those are a table (`methods.py`).
-"""
+"""The training loop: epochs of batches, validation, the best epoch kept, the state saved, early stopping."""
 
 from __future__ import annotations
 
@@ -17,38 +14,37 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from ..errors import NonFiniteError, TrainingError
-from ..events import Metric, Notice, OnEvent, Progress
-from ..finetuning.options import FinetuneOptions
-from ..finetuning.run_length import check_length, planned_steps, total_steps
+from ..events import EpochDone, Notice, OnEvent, Progress, StepDone
 from ..messages import counted
-from .judging import rank
-from .schedule import learning_rate, warmup_steps
+from .options import LoopOptions
+from .schedule import check_length, learning_rate, planned_steps, warmup_steps
 from .state import Place, RunFolder, saved_parameters
-from .step import Batch, Stepper
+from .step import Batch, Stepper, checkpointed_layers
 
 Validate = Callable[[], Mapping[str, float]]  # metrics of the model as it is
+Rank = tuple[float, float]
 
 
 class Epochs(Protocol):
     """Training data whose order follows from the seed and the epoch alone."""
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
 
     def epoch(self, number: int, start_batch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from one of them on."""
+        """The batches of an epoch, from ``start_batch`` on."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went.
+    """The outcome of a training.
 
     Attributes:
-        metric: what says which epoch is best.
-        best: the best value of it.
-        best_epoch: after which epoch, from 0.
-        epochs: that were done.
-        steps: that were done.
+        metric: the one that says which epoch is the best.
+        best: its value after the best epoch.
+        best_epoch: number of that epoch, from 0.
+        epochs: number of epochs done.
+        steps: number of steps done.
         stopped_early: whether patience ran out.
     """
 
@@ -60,6 +56,19 @@ class Trained:
     stopped_early: bool
 
 
+def rank(value: float, loss: float, larger_is_better: bool) -> Rank:
+    """How good an epoch is: the better of two epochs has the larger rank.
+
+    Args:
+        value: of the metric, which decides; NaN is worse than every number.
+        loss: of the same validation, which decides between equal values.
+        larger_is_better: whether more of the metric is better.
+    """
+    signed = (value if larger_is_better else -value, -loss)
+    first, second = (-math.inf if math.isnan(x) else x for x in signed)
+    return first, second
+
+
 class Loop:
     """One training run."""
 
@@ -67,27 +76,27 @@ class Loop:
         self,
         stepper: Stepper,
         data: Epochs,
-        options: FinetuneOptions,
+        options: LoopOptions,
         folder: RunFolder,
         validate: Validate,
         keep_best: Callable[[], None],
         on_event: OnEvent,
     ) -> None:
-        """Get ready.
+        """Prepare a training.
 
         Args:
             stepper: makes the steps, on its model.
-            data: what to train on.
+            data: the training data.
             options: how long, how fast, when to stop.
-            folder: where state and log go.
+            folder: of state and log.
             validate: called after every epoch.
             keep_best: called when the model is the best so far.
-            on_event: called with progress and metrics.
+            on_event: called with progress, steps and epochs.
         """
         self._stepper, self._data, self._options = stepper, data, options
         self._folder, self._validate, self._keep_best, self._on_event = folder, validate, keep_best, on_event
         self.place = Place()
-        self._total = planned_steps(options, self.steps_per_epoch)
+        self.total_steps = planned_steps(options, self.steps_per_epoch)
         self._ema = dict(saved_parameters(stepper.model)) if options.ema else None
 
     @property
@@ -96,52 +105,56 @@ class Loop:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of one epoch, the last of which may have fewer batches."""
+        """The number of steps in an epoch; the last step may have fewer batches."""
         return -(-len(self._data) // self._options.grad_accumulation_steps)
 
     @property
-    def total_steps(self) -> int:
-        """Steps of the whole run."""
-        return self._total
-
-    @property
     def total_epochs(self) -> int:
-        """Epochs of the whole run, the last of which may be cut short."""
+        """The number of epochs in the whole run; the last epoch may be shorter."""
         return -(-self.total_steps // self.steps_per_epoch)
+
+    def steps_from(self, place: Place) -> int:
+        """The number of steps in a run resumed at ``place``: without ``epochs`` or ``iters``, as many as it had."""
+        has_length = self._options.epochs is not None or self._options.iters is not None
+        return planned_steps(self._options, self.steps_per_epoch) if has_length else place.total_steps
 
     def run(self, resume: bool = False) -> Trained:
         """Train.
 
         Args:
-            resume: go on with what the folder holds; a run that was killed before it saved anything begins anew.
+            resume: go on from the saved state; a run that was killed before it saved a state begins anew.
 
         Raises:
             TrainingError: the loss is not finite; the best epoch so far is kept.
             OutputError: state or log cannot be written.
-            InputError: ``resume``, and what is there is another run's.
+            InputError: the saved state belongs to another run.
         """
+        with checkpointed_layers(self._model, self._options.grad_checkpoint):
+            return self._run(resume)
+
+    def _run(self, resume: bool) -> Trained:
         if resume and self._folder.exists():
             self.place = self._folder.restore(self._model, self._stepper.optimizer, self._ema)
             self._miss_best()
             self._go_on()
         else:
             self._folder.begin()
-            self.place.total_steps = self._total
-            self._save()  # from here on there is something to go on with
+            self.place.total_steps = self.total_steps
+            self._save()  # from here on the run can be resumed
         self._progress()
         while self.place.epoch < self.total_epochs and not self._patience_is_over():
             self._train_epoch()
             self._end_epoch()
         place = self.place
-        if place.best is None:  # lost, and no epoch is left that could be better
+        if place.best is None:  # the files of the best epoch were lost, and no epoch is left
             self._judge(place.epoch - 1)
             self._save()
         best = place.best if place.best is not None else float("nan")
         stopped = place.epoch < self.total_epochs
-        return Trained(self._options.best_metric, best, place.best_epoch, place.epoch, place.step, stopped)
+        return Trained(self._options.metric, best, place.best_epoch, place.epoch, place.step, stopped)
 
     def _miss_best(self) -> None:
-        """Where the best epoch is not there any more, the next one is the best."""
+        """Let the next epoch be the best if the files of the best one are lost."""
         if self.place.best is not None and not self._folder.has_best():
             self.place.best = None
             lost = (
@@ -150,44 +163,44 @@ class Loop:
             self._on_event(Notice(f"{lost}: the best of what is still to come is kept"))
 
     def _go_on(self) -> None:
-        """Go on to the end that the options name now, or where they name none, to the one that the run had."""
+        """Set the end of a resumed run, and tell where it is."""
         place, options = self.place, self._options
-        check_length(options, place, self._folder.folder)
-        self._total = total_steps(options, place, self._total)
-        over = place.batch == 0 and (place.step >= place.total_steps or self._patience_is_over())
-        if self._total > place.total_steps and over:
-            place.stale = 0  # who asks for more of a run that has ended wants all of it
-            if cut := place.step % self.steps_per_epoch:  # --iters ended it within an epoch, which goes on
+        check_length(options, place.step, place.epoch, self._folder.folder)
+        self.total_steps = total = self.steps_from(place)
+        ended = place.batch == 0 and (place.step >= place.total_steps or self._patience_is_over())
+        if total > place.total_steps and ended:
+            place.stale = 0  # patience begins anew
+            if (
+                cut := place.step % self.steps_per_epoch
+            ):  # --iters ended the run within an epoch, which goes on
                 place.epoch, place.batch = place.epoch - 1, cut * options.grad_accumulation_steps
-        if self._total != place.total_steps:
-            self._tell_of_new_end()
-        elif over:
-            early = ", as --patience has it" if place.step < self._total else ""
-            ended = f"this run has ended after {counted(place.step, 'step')}{early}"
-            self._on_event(Notice(f"{ended}: more --epochs let it go on"))
-        place.total_steps = self._total
+        if total != place.total_steps:
+            rate = learning_rate(min(place.step, total - 1), total, options)
+            self._on_event(
+                Notice(
+                    f"the run goes on from step {place.step:,} to {total:,} in place of {place.total_steps:,}: the"
+                    f" {options.schedule} schedule reaches to the new end, and the learning rate is {rate:.3g} now",
+                    is_warning=False,
+                )
+            )
+        elif ended:
+            early = ", as --patience has it" if place.step < total else ""
+            message = f"this run has ended after {counted(place.step, 'step')}{early}"
+            self._on_event(Notice(f"{message}: more --epochs let it go on", is_warning=False))
+        place.total_steps = total
         self._save()
 
-    def _tell_of_new_end(self) -> None:
-        place = self.place
-        rate, schedule = self._rate(min(place.step, self._total - 1)), self._options.schedule
-        self._on_event(
-            Notice(
-                f"the run goes on from step {place.step:,} to {self._total:,} in place of {place.total_steps:,}: the"
-                f" {schedule} schedule reaches to the new end, and the learning rate is {rate:.3g} now"
-            )
-        )
-
     def rehearse(self, steps: int) -> float:
-        """Make a few steps and keep nothing; the seconds that one of them takes."""
+        """The seconds per step, measured over some steps that change and save nothing."""
         batches = chain.from_iterable(self._data.epoch(number) for number in count())
         self._model.train()
         started = 0.0
-        for number in range(1 + steps):
-            if number == 1:  # the one before has compiled what is to be compiled
-                started = time.monotonic()
-            chunk = list(islice(batches, min(len(self._data), self._options.grad_accumulation_steps)))
-            self._stepper.step(chunk, learning_rate=0.0)
+        with checkpointed_layers(self._model, self._options.grad_checkpoint):
+            for number in range(1 + steps):
+                if number == 1:  # the first step compiles
+                    started = time.monotonic()
+                chunk = list(islice(batches, min(len(self._data), self._options.grad_accumulation_steps)))
+                self._stepper.step(chunk, learning_rate=0.0)
         return (time.monotonic() - started) / steps
 
     def _patience_is_over(self) -> bool:
@@ -200,8 +213,8 @@ class Loop:
         while place.step < self.total_steps and (
             chunk := list(islice(batches, options.grad_accumulation_steps))
         ):
-            rate = self._rate(place.step)
-            mx.random.seed(_mixed(options.seed, place.step))  # dropout of a step, whatever came before it
+            rate = learning_rate(place.step, self.total_steps, options)
+            mx.random.seed(_step_seed(options.seed, place.step))  # dropout does not depend on earlier steps
             loss, norm = self._stepper.step(chunk, rate)
             if not math.isfinite(loss):
                 raise TrainingError(self._advice(f"the loss is {loss} in step {place.step + 1}", rate))
@@ -211,11 +224,8 @@ class Loop:
             self._average()
             values = {"loss": loss, "learning_rate": rate, "grad_norm": norm}
             self._folder.log(place, {"step": place.step, "epoch": place.epoch, **values})
-            used = {
-                "images": sum(len(batch.targets) for batch in chunk),
-                "memory_bytes": mx.get_peak_memory(),
-            }
-            self._report({**values, **used})
+            images = sum(len(batch.targets) for batch in chunk)
+            self._on_event(StepDone(*self._position(), loss, rate, norm, images, mx.get_peak_memory()))
             self._progress()
             if place.step % options.save_every == 0:
                 self._save()
@@ -223,15 +233,16 @@ class Loop:
     def _progress(self) -> None:
         self._on_event(Progress("training", self.place.step, self.total_steps, unit="steps"))
 
-    def _report(self, values: Mapping[str, float]) -> None:
-        self._on_event(Metric(self.place.step, self.place.epoch, values, self.total_steps, self.total_epochs))
+    def _position(self) -> tuple[int, int, int, int]:
+        """Step, steps, epoch, epochs."""
+        return self.place.step, self.total_steps, self.place.epoch, self.total_epochs
 
     def _advice(self, what: str, rate: float) -> str:
         best, folder = self.place.best_epoch + 1, self._folder.folder
         kept = f"the best epoch so far, {best}, is kept in {folder}" if best else "no epoch had ended yet"
         return (
             f"{what}, at a learning rate of {rate:.3g}: try a tenth of it in another --adapter-path"
-            f" (--learning-rate {self._options.peak_learning_rate / 10:.3g}), more --warmup or a smaller"
+            f" (--learning-rate {self._options.learning_rate / 10:.3g}), more --warmup or a smaller"
             f" --max-grad-norm; {kept}"
         )
 
@@ -240,23 +251,23 @@ class Loop:
         values, better = self._judge(place.epoch)
         if better:
             place.stale = 0
-        elif place.epoch * self.steps_per_epoch >= self._warmup_steps:  # it had its full learning rate
+        elif place.epoch * self.steps_per_epoch >= warmup_steps(self.total_steps, self._options.warmup):
             place.stale += 1
         self._folder.log(place, {"step": place.step, "epoch": place.epoch, "validation": values})
-        self._report({f"val_{name}": x for name, x in values.items()})
+        self._on_event(EpochDone(*self._position(), values))
         place.epoch, place.batch = place.epoch + 1, 0
         self._save()
 
     def _judge(self, epoch: int) -> tuple[dict[str, float], bool]:
-        """Validate the model as it is after an epoch, and keep it if it is the best: the measures, and if it is."""
-        place, metric = self.place, self._options.best_metric
+        """Validate after an epoch and keep the best model: the metrics, and whether this epoch is the best so far."""
+        place, larger = self.place, self._options.larger_is_better
         self._model.eval()
         trained = saved_parameters(self._model)
         if self._ema is not None:
             self._model.update(tree_unflatten(list(self._ema.items())))
         values = self._validated()
-        value, loss = values[metric], values["loss"]
-        better = place.best is None or (rank(metric, value, loss) > rank(metric, place.best, place.best_loss))
+        value, loss = values[self._options.metric], values["loss"]
+        better = place.best is None or rank(value, loss, larger) > rank(place.best, place.best_loss, larger)
         if better:
             self._keep_best()
             place.best, place.best_loss, place.best_epoch = value, loss, epoch
@@ -268,24 +279,14 @@ class Loop:
         try:
             return dict(self._validate())
         except NonFiniteError as error:
-            rate = self._rate(max(0, self.place.step - 1))
+            rate = learning_rate(max(0, self.place.step - 1), self.total_steps, self._options)
             raise TrainingError(self._advice(f"{error} after step {self.place.step}", rate)) from error
-
-    @property
-    def _warmup_steps(self) -> int:
-        return warmup_steps(self.total_steps, self._options.warmup)
-
-    def _rate(self, step: int) -> float:
-        options = self._options
-        return learning_rate(
-            step, self.total_steps, options.peak_learning_rate, options.schedule, options.warmup
-        )
 
     def _average(self) -> None:
         """Move the averaged weights a little towards the trained ones."""
         if self._ema is None:
             return
-        decay = min(self._options.ema, (1 + self.place.step) / (10 + self.place.step))  # quick at first
+        decay = min(self._options.ema, (1 + self.place.step) / (10 + self.place.step))  # fast at first
         for path, x in saved_parameters(self._model).items():
             self._ema[path] = decay * self._ema[path] + (1 - decay) * x
         mx.eval(self._ema)
@@ -294,6 +295,6 @@ class Loop:
         self._folder.save(self.place, self._model, self._stepper.optimizer, self._ema)
 
 
-def _mixed(seed: int, step: int) -> int:
-    """A number for one step of one run, far from those of its neighbours."""
+def _step_seed(seed: int, step: int) -> int:
+    """A seed for one step, far from those of its neighbours."""
     return (seed * 1_000_003 + step * 7919) % 2**32

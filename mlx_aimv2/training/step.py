@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -155,6 +156,20 @@ class Stepper:
             if path in new:
                 new[path] = mx.clip(new[path], least, most)
         return tree_unflatten(list(new.items()))
+
+
+@contextlib.contextmanager
+def checkpointed_layers(model: nn.Module, enabled: bool) -> Iterator[None]:
+    """Gradient checkpointing in every encoder of a model, as long as this lasts."""
+    encoders = [module for module in model.modules() if hasattr(module, "checkpoint_layers")]
+    before = [encoder.checkpoint_layers for encoder in encoders]
+    try:
+        for encoder in encoders:
+            encoder.checkpoint_layers = enabled
+        yield
+    finally:
+        for encoder, value in zip(encoders, before, strict=True):
+            encoder.checkpoint_layers = value
 
 
 def multipliers(paths: Sequence[str], layers: int, layer_decay: float, head: float) -> dict[str, float]:

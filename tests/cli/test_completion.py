@@ -13,7 +13,7 @@ from mlx_aimv2.cli.app import NAME, app
 from mlx_aimv2.conversion import export as exporting
 from mlx_aimv2.conversion import options as preparation
 from mlx_aimv2.conversion import plan as planning
-from mlx_aimv2.finetuning.options import make_options
+from mlx_aimv2.finetuning.config_file import make_options
 from mlx_aimv2.inference import pooling
 from mlx_aimv2.inference import zero_shot as zeroshot
 from mlx_aimv2.presets import PRESETS

@@ -14,7 +14,7 @@ from mlx_aimv2.cli.app import app
 from mlx_aimv2.cli.jobs import run
 from mlx_aimv2.cli.screen import Screen, screen
 from mlx_aimv2.errors import NonFiniteError
-from mlx_aimv2.events import Metric, Notice, Progress
+from mlx_aimv2.events import Notice, Progress, StepDone
 
 
 def test_ignored_signals_stay_ignored(pair, many, tmp_path):
@@ -141,7 +141,7 @@ def lora(with_adapter, pair, tmp_path_factory):
 def test_training_is_gone_on_with_after_kill(interrupt, capsys, tmp_path, pair, shades):
     arguments = ["finetune", "--data", shades, "--model", pair, "--adapter-path", tmp_path / "a"]
     arguments += ["--fine-tune-type", "lora", "--epochs", "2", "--save-every", "1"]
-    assert interrupt(arguments, signal.SIGTERM, Metric) == 143
+    assert interrupt(arguments, signal.SIGTERM, StepDone) == 143
     assert "interrupted" in capsys.readouterr().err
     assert list(tmp_path.rglob("*.partial")) == []
 

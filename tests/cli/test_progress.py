@@ -11,7 +11,7 @@ import pytest
 from mlx_aimv2.cli.live_bar import LIVE
 from mlx_aimv2.cli.progress import Training
 from mlx_aimv2.cli.screen import screen
-from mlx_aimv2.events import Metric, Notice, Progress, Skipped
+from mlx_aimv2.events import EpochDone, Notice, Progress, Skipped, StepDone
 from mlx_aimv2.messages import counted, duration, size
 
 STEPS, EPOCHS = 40, 4
@@ -32,24 +32,19 @@ def training(epochs=EPOCHS, steps=STEPS):
     each = steps // epochs
     for epoch in range(epochs):
         for step in range(epoch * each + 1, (epoch + 1) * each + 1):
-            values = {
-                "loss": 2.0 / step,
-                "learning_rate": 1e-3,
-                "grad_norm": 1.0,
-                "images": 8,
-                "memory_bytes": 2e9,
-            }
-            yield 1, Metric(step, epoch, values, steps, epochs)
+            yield 1, StepDone(step, steps, epoch, epochs, 2.0 / step, 1e-3, 1.0, 8, 2 * 10**9)
             yield 0, Progress("training", step, steps, unit="steps")
-        yield 3, Metric(step, epoch, {"val_loss": 0.5, "val_top1": 0.875}, steps, epochs)
+        yield 3, EpochDone(step, steps, epoch, epochs, {"loss": 0.5, "top1": 0.875})
 
 
 def lines_of(known, clock, events):
     lines = []
     for seconds, event in events:
         clock.now += seconds
-        if isinstance(event, Metric):
-            lines += known.add(event)
+        if isinstance(event, StepDone):
+            lines += known.add_step(event)
+        elif isinstance(event, EpochDone):
+            lines += known.add_epoch(event)
         else:
             known.begin()
     return lines
@@ -95,8 +90,8 @@ def test_a_run_that_goes_on_counts_from_where_it_was():
 
 def test_a_run_that_goes_on_with_a_validation_says_nothing_of_steps():
     known = Training(Clock())
-    event = Metric(20, 1, {"val_loss": 0.5, "val_top1": 0.875}, STEPS, EPOCHS)
-    assert known.add(event) == ["epoch 2 of 4: val_loss 0.5000, val_top1 0.8750"]
+    event = EpochDone(20, STEPS, 1, EPOCHS, {"loss": 0.5, "top1": 0.875})
+    assert known.add_epoch(event) == ["epoch 2 of 4: val_loss 0.5000, val_top1 0.8750"]
 
 
 def test_a_image_that_is_left_out_is_named_once(capsys):
@@ -113,7 +108,7 @@ def test_the_live_line_has_everything():
     known = Training(clock)
     events = list(training())
     lines_of(known, clock, events[:30])
-    last = next(event for _, event in reversed(events[:30]) if isinstance(event, Metric))
+    last = next(event for _, event in reversed(events[:30]) if isinstance(event, EpochDone | StepDone))
     shown = known.fields(last)
     assert shown["epoch"] == "epoch 2/4"
     for part in ("loss 0.1", "top1 87.5%", "left", "8.0/s", "lr 1.0e-03", "2.00 GB"):
@@ -123,11 +118,9 @@ def test_the_live_line_has_everything():
 
 def test_of_several_labels_the_live_line_shows_map():
     known = Training(Clock())
-    step = {"loss": 1.0, "learning_rate": 1e-3}
-    known.add(Metric(1, 0, step, 2, 2))
-    known.add(
-        Metric(1, 0, {"val_loss": 0.5, "val_macro_f1": 0.1, "val_map": 0.75, "val_exact_match": 0.0}, 2, 2)
-    )
+    known.add_step(StepDone(1, 2, 0, 2, 1.0, 1e-3, 1.0, 8, 0))
+    metrics = {"loss": 0.5, "macro_f1": 0.1, "map": 0.75, "exact_match": 0.0}
+    known.add_epoch(EpochDone(1, 2, 0, 2, metrics))
     assert known.validation == "map 75.0%"
 
 
@@ -145,7 +138,7 @@ def test_on_a_terminal_there_is_a_bar_and_epochs_stay_above_it(monkeypatch):
         shown(Progress("checking images", 5, 10))
         for _, event in training():
             shown(event)
-            if isinstance(event, Metric) and event.step == 7:
+            if isinstance(event, StepDone) and event.step == 7:
                 LIVE.bars.refresh()
                 shown(Notice("by the way"))
         shown(Progress("evaluating", 1, 10))

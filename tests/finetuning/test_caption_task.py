@@ -15,11 +15,12 @@ from mlx_aimv2.adapters.attach import adapted
 from mlx_aimv2.conversion.fuse import FuseOptions, fuse
 from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError, NotACheckpointError, TrainingError
-from mlx_aimv2.events import Metric, Notice, Skipped, ignore
+from mlx_aimv2.events import Notice, Skipped, StepDone, ignore
 from mlx_aimv2.finetuning.estimate import estimate
-from mlx_aimv2.finetuning.options import OPTIMIZERS, FinetuneOptions
+from mlx_aimv2.finetuning.options import FinetuneOptions
 from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.quantization.scheme import Scheme
+from mlx_aimv2.training.options import OPTIMIZERS
 
 RATES = {"lora": 1e-2, "dora": 1e-2, "full": 2e-3}
 
@@ -51,7 +52,7 @@ def options(words, tiny_pair, tmp_path):
 
 
 def losses_of(events):
-    return [event.values["loss"] for event in events if isinstance(event, Metric) and "loss" in event.values]
+    return [event.loss for event in events if isinstance(event, StepDone)]
 
 
 def sentences(model, processor):

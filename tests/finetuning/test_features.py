@@ -17,8 +17,7 @@ from mlx_aimv2.events import Progress
 from mlx_aimv2.finetuning import features as module
 from mlx_aimv2.finetuning.features import FeatureEpochs, compute_features
 from mlx_aimv2.models.classifier import Classifier, make_head
-from mlx_aimv2.training.batches import Batches, BatchOptions
-from mlx_aimv2.training.order import shuffled
+from mlx_aimv2.training.batches import Batches, BatchOptions, shuffled
 
 
 class Split:

@@ -22,7 +22,7 @@ import json, sys
 from mlx_aimv2.backend.device import require_mlx
 require_mlx()
 from mlx_aimv2.errors import Aimv2Error
-from mlx_aimv2.finetuning.options import make_options
+from mlx_aimv2.finetuning.config_file import make_options
 from mlx_aimv2.finetuning.run import finetune
 import mlx.core as mx
 mx.set_default_device(mx.cpu)

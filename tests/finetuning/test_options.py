@@ -11,11 +11,12 @@ import mlx.core as mx
 import pytest
 
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.finetuning.bounds import OPTIMIZERS
 from mlx_aimv2.finetuning.classifier_model import adapter_config
+from mlx_aimv2.finetuning.config_file import make_options, read_config
 from mlx_aimv2.finetuning.methods import METHODS
-from mlx_aimv2.finetuning.options import FinetuneOptions, make_options, read_config
+from mlx_aimv2.finetuning.options import FinetuneOptions
 from mlx_aimv2.finetuning.prepared import batch_options
+from mlx_aimv2.training.options import OPTIMIZERS
 
 FULL, PAIRS = {"fine_tune_type": "full"}, {"task": "contrastive"}
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -17,7 +17,7 @@ from mlx_aimv2.events import ignore
 from mlx_aimv2.finetuning.caption_task import make_pair_stepper
 from mlx_aimv2.finetuning.classifier_model import adapter_config
 from mlx_aimv2.finetuning.options import FinetuneOptions
-from mlx_aimv2.finetuning.pair_model import build_contrast, pair_multipliers
+from mlx_aimv2.finetuning.pair_model import build_pair, pair_multipliers
 from mlx_aimv2.models.lit import contrastive_loss
 from mlx_aimv2.training.losses import contrastive, cross_entropy
 
@@ -29,7 +29,7 @@ def built(folder, **given):
         **{"task": "contrastive", **({} if "fine_tune_type" in given else {"rank": 2}), **given}
     )
     model, _ = load(folder, dtype="float32", on_event=ignore)
-    contrast = build_contrast(model, adapter_config(options), options)
+    contrast = build_pair(model, adapter_config(options), options)
     return contrast, options
 
 

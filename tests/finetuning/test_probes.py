@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 
 from mlx_aimv2 import load
 from mlx_aimv2.errors import InputError, TrainingError
-from mlx_aimv2.events import Metric, Notice, ignore
+from mlx_aimv2.events import EpochDone, Notice, StepDone, ignore
 from mlx_aimv2.finetuning import probes as probing
 from mlx_aimv2.finetuning.prepared import batch_options
 from mlx_aimv2.finetuning.probes import features_of
@@ -61,11 +61,7 @@ def test_the_loss_falls(options, method):
     losses = []
     finetune(
         options(fine_tune_type=method, epochs=8, learning_rate=1e-2),
-        lambda event: (
-            losses.append(event.values["loss"])
-            if isinstance(event, Metric) and "loss" in event.values
-            else None
-        ),
+        lambda event: losses.append(event.loss) if isinstance(event, StepDone) else None,
     )
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
 
@@ -223,8 +219,8 @@ def test_several_labels(options, several, method):
     metrics = finished.evaluation.metrics
     assert metrics.multi_label and metrics.labels == ("blue", "cold", "green", "red", "warm")
     assert metrics.map > 0.9 and finished.trained.metric == "map" and finished.trained.best == metrics.map
-    names = {name for event in events if isinstance(event, Metric) for name in event.values if "val" in name}
-    assert names == {"val_loss", "val_macro_f1", "val_map", "val_exact_match"}
+    names = {name for event in events if isinstance(event, EpochDone) for name in event.metrics}
+    assert names == {"loss", "macro_f1", "map", "exact_match"}
     again = finetune(replace(given, resume=True))
     assert again.trained == finished.trained
 
@@ -245,11 +241,11 @@ def test_what_several_labels_are_not_for(options, several, tmp_path):
 
 def test_the_encoder_stays_as_it_is(options):
     run = prepare(options(fine_tune_type="linear"))
-    before = {name: np.array(x) for name, x in tree_flatten(run.classifier.trunk.parameters())}
+    before = {name: np.array(x) for name, x in tree_flatten(run.model.trunk.parameters())}
     from mlx_aimv2.finetuning.probes import train_probe
 
     train_probe(run, lambda event: None)
-    after = dict(tree_flatten(run.classifier.trunk.parameters()))
+    after = dict(tree_flatten(run.model.trunk.parameters()))
     assert all(np.array_equal(np.array(after[name]), x) for name, x in before.items())
 
 
@@ -309,7 +305,7 @@ def test_images_that_are_prepared_otherwise_have_other_features(prepared, what):
 
 @pytest.mark.parametrize("what", ORIGINS)
 def test_another_encoder_has_other_features(prepared, what):
-    first, trunk = key_of(prepared), prepared.classifier.trunk
+    first, trunk = key_of(prepared), prepared.model.trunk
     trunk.origin = replace(trunk.origin, **ORIGINS[what])
     assert first and key_of(prepared)
 
@@ -318,7 +314,7 @@ def test_another_encoder_has_other_features(prepared, what):
 def test_other_images_or_another_pooling_have_other_features(prepared, own_data, what):
     first, path = key_of(prepared), Path(prepared.dataset.train[0].path)
     if what == "pooling":
-        prepared.classifier.pooling = "attentive"
+        prepared.model.pooling = "attentive"
     elif what == "image":
         stamp = path.stat()
         path.write_bytes(path.read_bytes() + b"0")

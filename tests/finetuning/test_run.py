@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -21,8 +22,9 @@ from mlx_aimv2 import load
 from mlx_aimv2.adapters.attach import adapted
 from mlx_aimv2.errors import CheckpointError, InputError, OutputError, TrainingError
 from mlx_aimv2.evaluation.metrics import measure
-from mlx_aimv2.events import Metric, Notice, Skipped, ignore
+from mlx_aimv2.events import Notice, Skipped, StepDone, ignore
 from mlx_aimv2.finetuning.estimate import estimate
+from mlx_aimv2.finetuning.label_task import LabelTask
 from mlx_aimv2.finetuning.prepared import make_stepper
 from mlx_aimv2.finetuning.run import finetune, prepare
 from mlx_aimv2.models import layers
@@ -41,8 +43,8 @@ class Losses(list):
         return True
 
     def __call__(self, event):
-        if isinstance(event, Metric) and "loss" in event.values:
-            self.append(event.values["loss"])
+        if isinstance(event, StepDone):
+            self.append(event.loss)
 
 
 def training(method, epochs):
@@ -77,7 +79,7 @@ def test_every_method_lowers_its_loss_on_every_base(
     given = options(model=model, fine_tune_type=method, **training(method, epochs=4))
     losses = Losses()
     if is_packed:
-        trunk = prepare(given).classifier.trunk
+        trunk = prepare(given).model.trunk
         found = any(isinstance(module, nn.QuantizedLinear) for module in trunk.modules())
         assert found == (method != "full")  # which trains the weights themselves
     finished = finetune(given, losses)
@@ -113,6 +115,31 @@ def test_the_best_epoch_is_what_is_left(options, tmp_path):
     losses = [line["validation"]["loss"] for line in lines if "validation" in line]
     assert finished.trained.best_epoch == int(np.argmin(losses))
     assert finished.evaluation.metrics.nll == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_the_random_state_of_the_caller_stays(options):
+    mx.random.seed(5)
+    mx.eval(mx.random.uniform(shape=(2,)))  # a state that no small seed gives
+    state = np.array(next(iter(mx.random.state)))
+    expected = mx.random.uniform(shape=(4,)).tolist()
+    for run in (finetune, prepare, estimate):
+        for method, name in (("lora", "a"), ("linear", "b"), ("lora", "a")):  # the last one is refused
+            mx.random.seed(int(state[0]) << 32 | int(state[1]))
+            with contextlib.suppress(InputError):
+                run(options(fine_tune_type=method, epochs=1, adapter_path=f"{options().adapter_path}-{name}"))
+            assert mx.random.uniform(shape=(4,)).tolist() == expected
+
+
+def test_layers_are_computed_twice_only_while_a_run_trains(options):
+    run, states = prepare(options(grad_checkpoint=True, epochs=1)), []
+
+    def note(event):
+        if isinstance(event, StepDone):
+            states.append(run.model.trunk.encoder.checkpoint_layers)
+
+    run.folder.mkdir()
+    LabelTask().train(run, note)
+    assert states and all(states) and not run.model.trunk.encoder.checkpoint_layers
 
 
 @pytest.mark.parametrize(
@@ -236,7 +263,7 @@ def test_the_pooling_head_of_a_pair(options, tiny_pair, data, method):
 
 def finished_trainable(given, method):
     """The parameters that such a run trains."""
-    classifier = prepare(replace(given, adapter_path=given.adapter_path + "-2")).classifier
+    classifier = prepare(replace(given, adapter_path=given.adapter_path + "-2")).model
     return tree_flatten(classifier.trainable_parameters())
 
 

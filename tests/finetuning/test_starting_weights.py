@@ -14,7 +14,7 @@ import pytest
 from helpers.captioned import captioned
 
 from mlx_aimv2.errors import InputError, NotACheckpointError
-from mlx_aimv2.events import Metric, Notice
+from mlx_aimv2.events import Notice, StepDone
 from mlx_aimv2.finetuning.estimate import estimate
 from mlx_aimv2.finetuning.options import FinetuneOptions
 from mlx_aimv2.finetuning.run import finetune
@@ -102,8 +102,8 @@ def test_the_optimizer_and_the_schedule_are_fresh(options, first, tmp_path):
     rates = []
 
     def keep(event):
-        if isinstance(event, Metric) and "learning_rate" in event.values:
-            rates.append((event.step, event.values["learning_rate"]))
+        if isinstance(event, StepDone):
+            rates.append((event.step, event.learning_rate))
 
     finished = finetune(given, keep)
     fresh = finetune(options(epochs=2, adapter_path=str(tmp_path / "fresh")))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mlx_aimv2 import Embedder, ZeroShotClassifier, load
 from mlx_aimv2.backend.device import compute_dtype, gpu_available
-from mlx_aimv2.events import Metric, ignore
+from mlx_aimv2.events import StepDone, ignore
 from mlx_aimv2.finetuning.options import FinetuneOptions
 from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.models.classifier import Classifier
@@ -80,8 +80,8 @@ def test_training_lowers_the_loss_goes_on_and_is_loaded(tmp_path, tiny_vision, m
     losses = {}
 
     def note(event, until=None):
-        if isinstance(event, Metric) and "loss" in event.values:
-            losses[event.step] = event.values["loss"]
+        if isinstance(event, StepDone):
+            losses[event.step] = event.loss
             if event.step == until:
                 raise Stopped
 

@@ -93,7 +93,7 @@ class Run:
         self.loop = Loop(
             self.stepper,
             self.data,
-            options,
+            options.loop,
             self.folder,
             validate or self.validate,
             lambda: self.kept.append(self.weights()),

@@ -14,7 +14,7 @@ from mlx_aimv2.adapters.store import save_adapter
 from mlx_aimv2.datasets.captioned import read_captions
 from mlx_aimv2.finetuning.caption_task import make_pair_stepper
 from mlx_aimv2.finetuning.options import FinetuneOptions
-from mlx_aimv2.finetuning.pair_model import build_contrast
+from mlx_aimv2.finetuning.pair_model import build_pair
 from mlx_aimv2.finetuning.prepared import batch_options
 from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.processing.image_config import ImageProcessorConfig
@@ -133,7 +133,7 @@ def test_loss_and_every_gradient_are_those_of_transformers(pair, data, frozen):
     """Of a whole pair, and of one with a frozen tower, as LiT has it."""
     given = options(data, **({f"{frozen}_tower": "frozen"} if frozen else {}))
     model, batches = our_batches(pair, data, given)
-    contrast = build_contrast(model, None, given)
+    contrast = build_pair(model, None, given)
     stepper, theirs = make_pair_stepper(contrast, given), theirs_of(pair).train()
     if frozen:
         getattr(theirs, f"{frozen}_model").requires_grad_(False)
@@ -160,7 +160,7 @@ def test_gradients_of_adapters_are_those_of_peft(pair, data, tmp_path, kind):
     given = FinetuneOptions(**{**vars(options(data)), "fine_tune_type": kind})
     model, batches = our_batches(pair, data, given)
     adapter = AdapterConfig(kind, rank=3, alpha=6.0)
-    contrast = build_contrast(model, adapter, given)
+    contrast = build_pair(model, adapter, given)
     keys = iter(mx.random.split(mx.random.key(1), 200))
     for layer in adapted(contrast).values():
         layer.lora_b = 0.1 * mx.random.normal(
@@ -192,7 +192,7 @@ def test_gradients_of_adapters_are_those_of_peft(pair, data, tmp_path, kind):
 def test_of_different_captions_the_loss_is_the_reference_formula(pair, data):
     given = options(data)
     model, batches = our_batches(pair, data, given)
-    contrast = build_contrast(model, None, given)
+    contrast = build_pair(model, None, given)
     contrast.train()
     batch = next(each for each in batches.epoch() if (each.targets == np.eye(len(each.targets))).all())
     arrays = tuple(map(mx.array, batch.inputs))
@@ -210,7 +210,7 @@ def test_of_different_captions_the_loss_is_the_reference_formula(pair, data):
 def test_losses_of_a_training_are_those_of_pytorch(pair, data):
     given = options(data, learning_rate=RATE, weight_decay=0.05, max_grad_norm=0.5)
     model, batches = our_batches(pair, data, given)
-    contrast = build_contrast(model, None, given)
+    contrast = build_pair(model, None, given)
     stepper, theirs = make_pair_stepper(contrast, given), theirs_of(pair).train()
     contrast.train()
     groups = [[p for p in theirs.parameters() if (p.ndim < 2) == small] for small in (True, False)]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mlx_aimv2 import load
 from mlx_aimv2.datasets.labelled import read_dataset
+from mlx_aimv2.events import StepDone
 from mlx_aimv2.finetuning.classifier_model import build_classifier
 from mlx_aimv2.finetuning.options import FinetuneOptions
 from mlx_aimv2.finetuning.prepared import make_stepper
@@ -106,8 +107,8 @@ def our_run(vision, data, method, tmp_path):
     losses = []
 
     def remember(event):
-        if hasattr(event, "values") and "loss" in event.values:
-            losses.append(event.values["loss"])
+        if isinstance(event, StepDone):
+            losses.append(event.loss)
 
     loop = Loop(
         make_stepper(classifier, options, multi_label=False),

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from mlx_aimv2.errors import InputError, OutputError
-from mlx_aimv2.events import Metric, Progress
+from mlx_aimv2.events import Progress, StepDone
 from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.storage.locks import LOCK, locked
 
@@ -28,7 +28,7 @@ REFUSED = r"another run is training in .*: wait until it ends, or name another -
 
 
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("kind", [Progress, Metric])
+@pytest.mark.parametrize("kind", [Progress, StepDone])
 def test_a_second_run_in_the_same_folder_is_refused(options, tmp_path, kind, resume):
     """While the first one still looks at its images, and while it trains."""
     refused = []

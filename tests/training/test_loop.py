@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted, attach
 from mlx_aimv2.errors import NonFiniteError, TrainingError
-from mlx_aimv2.events import Metric, Progress
+from mlx_aimv2.events import EpochDone, Progress, StepDone
 from mlx_aimv2.loading import make_model
 from mlx_aimv2.models.layers import EncoderLayer
 from mlx_aimv2.training.loop import Trained
@@ -47,12 +47,12 @@ def test_every_epoch_takes_every_example_once_and_ends_with_a_validation(tmp_pat
 def test_what_is_reported_adds_up(tmp_path):
     run = Run(tmp_path, grad_accumulation_steps=2)
     run.loop.run()
-    metrics = [event for event in run.events if isinstance(event, Metric)]
-    steps = [event for event in metrics if "loss" in event.values]
-    assert [event.values["images"] for event in steps] == [8, 2] * 3  # of ten in batches of four
-    assert {(event.steps, event.epochs) for event in metrics} == {(6, 3)}
-    assert all(event.values["memory_bytes"] > 0 for event in steps)
-    assert [set(event.values) for event in metrics if event not in steps] == [{"val_top1", "val_loss"}] * 3
+    steps = [event for event in run.events if isinstance(event, StepDone)]
+    validations = [event for event in run.events if isinstance(event, EpochDone)]
+    assert [event.images for event in steps] == [8, 2] * 3  # of ten in batches of four
+    assert {(event.steps, event.epochs) for event in steps + validations} == {(6, 3)}
+    assert all(event.memory_bytes > 0 for event in steps)
+    assert [set(event.metrics) for event in validations] == [{"top1", "loss"}] * 3
     progress = [event for event in run.events if isinstance(event, Progress)]
     assert [event.done for event in progress] == list(range(7)) and progress[0].total == 6
 

@@ -12,7 +12,7 @@ from helpers.small import Run
 from mlx.utils import tree_flatten
 
 from mlx_aimv2.errors import DamagedFileError, InputError, OutputError
-from mlx_aimv2.finetuning.options import OPTIMIZERS
+from mlx_aimv2.training.options import OPTIMIZERS
 from mlx_aimv2.training.state import LOG, STATE, Place, RunFolder
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_aimv2.finetuning.bounds import OPTIMIZERS as NAMES
-from mlx_aimv2.finetuning.bounds import WITHOUT_DECAY
 from mlx_aimv2.training.losses import cross_entropy
+from mlx_aimv2.training.options import OPTIMIZERS as NAMES
+from mlx_aimv2.training.options import WITHOUT_DECAY
 from mlx_aimv2.training.step import OPTIMIZERS, Stepper, make_optimizer, multipliers
 
 WIDTH, CLASSES = 6, 3

@@ -1,4 +1,4 @@
-"""How long a run is by default, and how it goes on after its end."""
+"""Runs that have ended and go on to another end."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from helpers.small import Run
 
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.events import Notice
-from mlx_aimv2.finetuning.options import FinetuneOptions
-from mlx_aimv2.finetuning.run_length import MOST_EPOCHS, planned_steps
 from mlx_aimv2.training.schedule import learning_rate
 
 
@@ -29,26 +27,6 @@ def scores(*values):
     return lambda: {"top1": next(remaining), "loss": 1.0}
 
 
-@pytest.mark.parametrize(
-    ("method", "steps_per_epoch", "epochs"),
-    [
-        ("linear", 1, 200), ("linear", 2, 200), ("linear", 8, 125), ("linear", 30, 34), ("linear", 100, 10),
-        ("linear", 1001, 10), ("attentive", 8, 38), ("lora", 2, 100), ("lora", 8, 25), ("dora", 20, 10),
-        ("full", 19, 11), ("full", 200, 10),
-    ],
-)  # fmt: skip
-def test_small_data_is_seen_more_often_by_default(method, steps_per_epoch, epochs):
-    options = FinetuneOptions(fine_tune_type=method)
-    assert planned_steps(options, steps_per_epoch) == epochs * steps_per_epoch
-    assert epochs <= MOST_EPOCHS
-
-
-def test_a_length_that_is_named_is_taken():
-    assert planned_steps(FinetuneOptions(fine_tune_type="linear", epochs=3), 2) == 6
-    assert planned_steps(FinetuneOptions(fine_tune_type="linear", iters=7), 2) == 7
-    assert planned_steps(FinetuneOptions(fine_tune_type="linear", iters=7, epochs=3), 2) == 7
-
-
 def test_a_run_that_has_ended_goes_on_with_more_epochs(tmp_path):
     first = Run(tmp_path, epochs=2)
     assert first.loop.run().steps == 6
@@ -57,8 +35,7 @@ def test_a_run_that_has_ended_goes_on_with_more_epochs(tmp_path):
     assert (done.epochs, done.steps, done.stopped_early) == (5, 15, False)
     assert log(more, "loss").__len__() == 15 and len(log(more, "validation")) == 5
     assert sorted({epoch for epoch, _ in more.data.taken}) == [2, 3, 4]
-    options = more.options
-    expected = [learning_rate(s, 15, 0.02, options.schedule, options.warmup) for s in range(6, 15)]
+    expected = [learning_rate(step, 15, more.options.loop) for step in range(6, 15)]
     np.testing.assert_allclose(log(more, "learning_rate")[6:], expected)
     assert notices(more) == [
         "the run goes on from step 6 to 15 in place of 6: the cosine schedule reaches to the new end, and the"
