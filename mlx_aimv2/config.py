@@ -1,8 +1,8 @@
-"""Model configurations, readable from the config.json of both eras.
+"""Model configurations, read from Apple's original config.json or from that of transformers.
 
-The fields and their names are those of transformers (`models/aimv2/configuration_aimv2.py`). Apple's original
-files call some of them differently, lack others and add some; `from_dict` takes both. Keys that mean nothing
-here are kept in ``extra``, so that a checkpoint can be written back with everything it came with.
+Fields have the names of transformers (`models/aimv2/configuration_aimv2.py`). Apple's original files name some of
+them differently, lack some and add others; `from_dict` reads both. Unknown keys are kept in ``extra``, so that a
+checkpoint is written with every key that it was read with.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from typing import Any, TypeVar
 from .errors import ConfigError
 
 ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "quick_gelu", "relu")
-MAX_SIZE = 1 << 20  # no dimension of a real model comes near; larger is a damaged or hostile file
+MAX_SIZE = 1 << 20  # far above any real dimension: a larger one means a damaged or hostile file
 MAX_GRID = 1024  # patches on a side
-MAX_LAYERS = 1024  # likewise; every layer is built before its tensors are looked for
+MAX_LAYERS = 1024  # every layer is built before its tensors are checked
 
 Json = Mapping[str, Any]
-WRITTEN = ("model_type", "architectures")  # `to_dict` knows them; a file's own may be those of the other era
+WRITTEN = ("model_type", "architectures")  # `to_dict` writes them, whatever the file had
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _at_least_one(config: object, *names: str, most: int = MAX_SIZE) -> None:
@@ -33,7 +37,7 @@ def _at_least_one(config: object, *names: str, most: int = MAX_SIZE) -> None:
 def _numbers(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= MAX_SIZE:
+        if not _is_number(value) or not abs(value) <= MAX_SIZE:
             raise ConfigError(f"config: {name} must be a finite number, not {value!r}")
 
 
@@ -54,7 +58,7 @@ def _check_tower(config: Aimv2VisionConfig | Aimv2TextConfig) -> None:
     if config.hidden_act not in ACTIVATIONS:
         raise ConfigError(f"config: hidden_act {config.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
     eps = config.rms_norm_eps
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 < eps < 1:
+    if not _is_number(eps) or not 0 < eps < 1:
         raise ConfigError(f"config: rms_norm_eps must be a number between 0 and 1, not {eps!r}")
     _numbers(config, "attention_dropout", "initializer_range")
     _switches(config, "qkv_bias", "mlp_bias")
@@ -72,17 +76,17 @@ class Aimv2VisionConfig:
     image_size: int = 224  # pixels on a side; without meaning when is_native
     patch_size: int = 14  # pixels on a side
     hidden_act: str = "silu"
-    attention_dropout: float = 0.0  # kept for the file's sake; no published model uses it
+    attention_dropout: float = 0.0  # kept for the file; no published model uses it
     rms_norm_eps: float = 1e-5
     qkv_bias: bool = False  # biases in q, k, v and the attention's output projection
     mlp_bias: bool = False
     initializer_range: float = 0.02
     use_head: bool = True  # an attention-pooling head after the last norm
     is_native: bool = False  # sine-cosine positions of any grid, instead of a learned table
-    extra: Json = field(default_factory=dict, hash=False)  # keys of the file that mean nothing here
+    extra: Json = field(default_factory=dict, hash=False)  # unknown keys of the file
 
     def __post_init__(self) -> None:
-        """Refuse values no model could be built from."""
+        """Check every value; raise ConfigError for one that no model can have."""
         _check_tower(self)
         _at_least_one(self, "num_channels", "patch_size", "image_size")
         _switches(self, "use_head", "is_native")
@@ -107,7 +111,7 @@ class Aimv2VisionConfig:
 
     @classmethod
     def from_dict(cls, data: Json) -> Aimv2VisionConfig:
-        """Read the vision part of a config.json of either era.
+        """Read the vision part of a config.json, of Apple or transformers.
 
         Raises:
             ConfigError: a value has the wrong type or contradicts another.
@@ -118,7 +122,7 @@ class Aimv2VisionConfig:
         return _build(cls, data)
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys transformers writes, and whatever the file had beside them."""
+        """The keys of transformers, and the unknown keys of the file."""
         return {
             **_plain(self),
             "model_type": "aimv2_vision_model",
@@ -138,7 +142,7 @@ class Aimv2TextConfig:
     max_position_embeddings: int = 77  # T at most, BOS and EOS included
     hidden_act: str = "silu"
     attention_dropout: float = 0.0
-    eos_token_id: int = 49407  # its first place in a text is where the text is pooled
+    eos_token_id: int = 49407  # a text is pooled at the first of these
     rms_norm_eps: float = 1e-5
     qkv_bias: bool = False
     mlp_bias: bool = False
@@ -146,7 +150,7 @@ class Aimv2TextConfig:
     extra: Json = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        """Refuse values no model could be built from."""
+        """Check every value; raise ConfigError for one that no model can have."""
         _check_tower(self)
         _at_least_one(self, "vocab_size", "max_position_embeddings")
         eos = self.eos_token_id
@@ -155,10 +159,10 @@ class Aimv2TextConfig:
 
     @classmethod
     def from_dict(cls, data: Json) -> Aimv2TextConfig:
-        """Read the text part of a config.json of either era.
+        """Read the text part of a config.json, of Apple or transformers.
 
         Raises:
-            ConfigError: a value has the wrong type, or the tower is said not to be causal.
+            ConfigError: a value has the wrong type, or `is_causal` is not true.
         """
         data = dict(_one_bias_switch(data))
         if "max_context_length" in data:
@@ -171,7 +175,7 @@ class Aimv2TextConfig:
         return _build(cls, data)
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys transformers writes, and whatever the file had beside them."""
+        """The keys of transformers, and the unknown keys of the file."""
         return {**_plain(self), "model_type": "aimv2_text_model"}
 
 
@@ -187,11 +191,11 @@ class Aimv2Config:
     extra: Json = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        """Refuse values no model could be built from."""
+        """Check every value; raise ConfigError for one that no model can have."""
         _at_least_one(self, "projection_dim")
         _numbers(self, "logit_scale_init_value")
         scale = self.max_logit_scale
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 1 <= scale < math.inf:
+        if not _is_number(scale) or not 1 <= scale < math.inf:
             raise ConfigError(f"config: max_logit_scale must be a finite number of at least 1, not {scale!r}")
 
     @property
@@ -201,7 +205,7 @@ class Aimv2Config:
 
     @classmethod
     def from_dict(cls, data: Json) -> Aimv2Config:
-        """Read a whole config.json of the pair, of either era.
+        """Read the config.json of a pair, of Apple or transformers.
 
         Raises:
             ConfigError: a part is missing or wrong.
@@ -217,7 +221,7 @@ class Aimv2Config:
         return _build(cls, {**data, "vision_config": vision, "text_config": text})
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys transformers writes, and whatever the file had beside them."""
+        """The keys of transformers, and the unknown keys of the file."""
         return {
             **_plain(self),
             "vision_config": self.vision_config.to_dict(),
@@ -233,9 +237,9 @@ C = TypeVar("C", Aimv2Config, Aimv2VisionConfig, Aimv2TextConfig)
 
 def _build(cls: type[C], data: Json) -> C:
     known = {f.name for f in fields(cls)} - {"extra"}
-    given = {key: value for key, value in data.items() if key in known and value is not None}
+    values = {key: value for key, value in data.items() if key in known and value is not None}
     extra = {key: value for key, value in data.items() if key not in known and key not in ("extra", *WRITTEN)}
-    return cls(**given, extra=extra)
+    return cls(**values, extra=extra)
 
 
 def _plain(config: AnyConfig | Aimv2TextConfig) -> dict[str, Any]:
@@ -244,7 +248,7 @@ def _plain(config: AnyConfig | Aimv2TextConfig) -> dict[str, Any]:
 
 
 def _square(data: Json, name: str) -> Json:
-    """`[224, 224]` means 224; other shapes are no AIMv2 model."""
+    """Read `[224, 224]` as 224, and refuse other pairs."""
     value = data.get(name)
     if not isinstance(value, (list, tuple)):
         return data
@@ -254,7 +258,7 @@ def _square(data: Json, name: str) -> Json:
 
 
 def _one_bias_switch(data: Json) -> Json:
-    """Apple's `use_bias` (output and MLP) beside `qkv_bias` (q, k, v); transformers knows other pairs."""
+    """Read Apple's `use_bias` (output projection and MLP), which must equal `qkv_bias` (q, k, v)."""
     if "use_bias" not in data:
         return data
     if data["use_bias"] != data.get("qkv_bias", False):
@@ -265,11 +269,7 @@ def _one_bias_switch(data: Json) -> Json:
     return {"mlp_bias": data["use_bias"], **data}
 
 
-def _log_inverse(temperature: object) -> float:
-    if (
-        isinstance(temperature, bool)
-        or not isinstance(temperature, (int, float))
-        or not 0 < temperature < math.inf
-    ):
+def _log_inverse(temperature: Any) -> float:
+    if not _is_number(temperature) or not 0 < temperature < math.inf:
         raise ConfigError(f"config: init_temperature must be a finite number above 0, not {temperature!r}")
     return -math.log(temperature)

@@ -110,7 +110,8 @@ def load(
             `apple/aimv2-large-patch14-224`, or a short name such as `large-224`, `native`, `lit`; or
             `demo`, which lies inside the package.
         dtype: what to compute in: float32, float16, bfloat16; None for float32 on a CPU and float16 on a GPU.
-        revision: a branch, tag or commit of the repository.
+        revision: a branch, tag or commit of the repository. A short name stands for a fixed commit without it, a
+            repository for its main branch.
         adapter_path: a folder with an adapter, as PEFT or this package writes it, with a trained head, or with both;
             or with what training a pair on captions left.
         options: everything else; its ``dtype`` gives way to the argument.

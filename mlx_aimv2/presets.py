@@ -1,7 +1,7 @@
-"""The published checkpoints as a table: short name, repository, pinned revision, shape, size, accuracy.
+"""The published checkpoints as a table: short name, repository, pinned commit, shape, size, accuracy.
 
-Nothing here decides how a checkpoint is read: its own files do. The table serves the list of models, the
-short names, the size estimates and the suggestions in error messages.
+The table serves short names, the list of models, size estimates and suggestions in error messages. How a checkpoint
+is read depends on its files alone.
 """
 
 from __future__ import annotations
@@ -23,25 +23,20 @@ PATCH_SIZE = 14
 PATCH_RANGE = (112, 4096)  # the sequence lengths that the native-resolution checkpoint was trained on
 
 Size = Literal["large", "huge", "1B", "3B"]
-Layout = Literal["transformers", "timm"]
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """The shape of one transformer stack, vision or text."""
+    """The shape of a transformer, vision or text. Attention heads are 128 wide."""
 
     hidden_size: int
-    """Width."""
     intermediate_size: int
-    """Inner width of the SwiGLU feed-forward layers."""
     num_hidden_layers: int
-    """Blocks."""
     num_attention_heads: int
-    """Attention heads, 128 wide each."""
 
     @property
     def linear_weights(self) -> int:
-        """Weights of its Linear layers (four of attention, three of feed-forward, none with a bias)."""
+        """Weights of the Linear layers (four of attention, three of feed-forward, none with a bias)."""
         block = 4 * self.hidden_size**2 + 3 * self.hidden_size * self.intermediate_size
         return self.num_hidden_layers * block
 
@@ -60,55 +55,36 @@ _VOCABULARY_SIZE = 49408
 
 @dataclass(frozen=True)
 class Preset:
-    """One published checkpoint."""
+    """A published checkpoint.
+
+    Attributes:
+        name: the short name, as ``--model`` takes it.
+        repo: the repository on the Hub, ``owner/name``.
+        revision: the commit that the short names stand for, with Apple's original files; None for the main branch.
+        size: the row of ``TRUNKS``.
+        image_size: side of the square input in pixels; None for native resolution.
+        parameters: exact number of weights, all towers together.
+        top1: published ImageNet-1k top-1 in percent: frozen trunk, or zero-shot for the image-text pair.
+        has_text: whether it has a text tower, and so a tokenizer, a pooling head and two projections.
+        license: of the weights, where the repository's card states none.
+        extra_aliases: names beside those that follow from ``name`` and ``repo``.
+    """
 
     name: str
-    """Short name, as ``--model`` takes it."""
     repo: str
-    """Repository on the Hub, ``owner/name``."""
-    original_revision: str | None
-    """Commit of the original-era files (Apple's tensor names); None where none is pinned."""
+    revision: str | None
     size: Size
-    """Row of ``TRUNKS``."""
     image_size: int | None
-    """Side of the square input in pixels; None for native resolution."""
     parameters: int
-    """Exact number of weights, all towers together."""
     top1: float | None
-    """Published ImageNet-1k top-1 in percent: frozen trunk, or zero-shot for the image-text pair."""
     has_text: bool = False
-    """Whether a text tower comes with it, and so a tokenizer, a pooling head and two projections."""
     license: str = "apple-amlr"
-    """Licence of the weights as far as known here; the repository's own card has the last word."""
-    layout: Layout = "transformers"
-    """Tensor names to expect on the repository's main branch."""
     extra_aliases: tuple[str, ...] = ()
-    """Names beyond those that follow from ``name`` and ``repo``."""
 
     @property
     def trunk(self) -> Trunk:
-        """Shape of the vision trunk."""
+        """Shape of the vision tower."""
         return TRUNKS[self.size]
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the vision trunk, and of its features."""
-        return self.trunk.hidden_size
-
-    @property
-    def intermediate_size(self) -> int:
-        """Inner width of the vision trunk's feed-forward layers."""
-        return self.trunk.intermediate_size
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """Blocks of the vision trunk."""
-        return self.trunk.num_hidden_layers
-
-    @property
-    def num_attention_heads(self) -> int:
-        """Attention heads of the vision trunk."""
-        return self.trunk.num_attention_heads
 
     @property
     def num_patches(self) -> int | None:
@@ -117,15 +93,15 @@ class Preset:
 
     @property
     def patches_text(self) -> str:
-        """Tokens per image in words: ``256``, or ``112 to 4096`` for native resolution."""
+        """Tokens per image as text: ``256``, or ``112 to 4096`` for native resolution."""
         return "{} to {}".format(*PATCH_RANGE) if self.num_patches is None else str(self.num_patches)
 
     @property
     def quantizable(self) -> int:
-        """Weights that quantization packs: the Linear layers of the trunks, and the token embedding.
+        """Weights that quantization packs: the Linear layers of the towers, and the token embedding.
 
-        The others keep 16 bits: patch convolution, norms, position tables, pooling head (query and
-        projections), the two projections into the shared space, and the logit scale.
+        The others keep 16 bits: patch convolution, norms, position tables, pooling head, the two projections into
+        the shared space, and the logit scale.
         """
         if not self.has_text:
             return self.trunk.linear_weights
@@ -133,11 +109,11 @@ class Preset:
         return self.trunk.linear_weights + _TEXT_TRUNK.linear_weights + token_embedding
 
     def bytes_at(self, bits: float) -> int:
-        """Memory that the weights take, in bytes, worked out from the architecture.
+        """Memory of the weights in bytes, computed from the architecture.
 
         Args:
-            bits: Bits per quantizable weight: 32 for float32, 16 for float16 and bfloat16, 4.5 for 4-bit
-                affine quantization in groups of 64. Below 16, the weights that are not quantizable count 16.
+            bits: per quantizable weight: 32 for float32, 16 for float16 and bfloat16, 4.5 for 4-bit affine
+                quantization in groups of 64. Below 16, the weights that are not quantizable count 16.
 
         Raises:
             InputError: ``bits`` is not above 0 and at most 64.
@@ -149,10 +125,14 @@ class Preset:
 
     @property
     def aliases(self) -> frozenset[str]:
-        """All names that this checkpoint answers to, in lower case."""
+        """All names of this checkpoint, in lower case."""
         bare = self.repo.rpartition("/")[2]
         names = (self.name, self.repo, bare, bare.removeprefix("aimv2-"), *self.extra_aliases)
         return frozenset(name.lower() for name in names)
+
+    def revision_of(self, name: str) -> str | None:
+        """The commit that an alias stands for; None for the name of the repository, which means its main branch."""
+        return None if name.strip().lower() == self.repo.lower() else self.revision
 
 
 # fmt: off
@@ -194,17 +174,16 @@ _APPLE = (
 
 
 def _timm(original: Preset) -> Preset:
-    """The copy of a fixed-resolution vision checkpoint under timm's names."""
+    """timm's copy of a vision checkpoint of fixed size."""
     suffix = "apple_pt_dist" if original.name.endswith("-distilled") else "apple_pt"
     return Preset(
         name=f"timm-{original.name}",
         repo=f"timm/aimv2_{original.size.lower()}_patch14_{original.image_size}.{suffix}",
-        original_revision=None,
+        revision=None,
         size=original.size,
         image_size=original.image_size,
         parameters=original.parameters,
         top1=original.top1,
-        layout="timm",
     )
 
 
@@ -216,12 +195,12 @@ _BY_ALIAS = MappingProxyType({alias: preset for preset in PRESETS for alias in p
 
 
 def find(name: str) -> Preset | None:
-    """The preset of a short name, an alias or a repository, in upper or lower case; None if there is none."""
+    """The preset of a short name, an alias or a repository, in any case; None if there is none."""
     return _BY_ALIAS.get(name.strip().lower())
 
 
 def suggest(name: str) -> list[str]:
-    """Up to three short names that resemble ``name``, best first; for error messages."""
+    """Up to three short names that resemble ``name``, best first."""
     known = {alias: preset.name for alias, preset in _BY_ALIAS.items()} | {DEMO_MODEL: DEMO_MODEL}
     close = difflib.get_close_matches(name.strip().lower(), known, n=6, cutoff=0.6)
     return list(dict.fromkeys(known[alias] for alias in close))[:3]

@@ -17,10 +17,10 @@ TIMM = [preset for preset in PRESETS if preset.repo.startswith("timm/")]
 
 def count_weights(preset: Preset) -> int:
     """All weights of a checkpoint, counted tensor by tensor."""
-    d, i = preset.hidden_size, preset.intermediate_size
+    d, i, layers = preset.trunk.hidden_size, preset.trunk.intermediate_size, preset.trunk.num_hidden_layers
     patches = (preset.num_patches or 0) * d  # native resolution has no position table
     block = 4 * d * d + 3 * d * i + 2 * d
-    vision = d * 3 * 14 * 14 + d + d + patches + preset.num_hidden_layers * block + d
+    vision = d * 3 * 14 * 14 + d + d + patches + layers * block + d
     if not preset.has_text:
         return vision
     head = d + 2 * d * d + d * d + d
@@ -35,8 +35,8 @@ def test_parameters_follow_from_the_architecture(preset: Preset) -> None:
 
 @pytest.mark.parametrize("preset", APPLE, ids=lambda preset: preset.name)
 def test_published_rows_pin_a_commit_and_are_found_by_every_name(preset: Preset) -> None:
-    assert preset.original_revision is not None
-    assert re.fullmatch("[0-9a-f]{40}", preset.original_revision)
+    assert preset.revision is not None
+    assert re.fullmatch("[0-9a-f]{40}", preset.revision)
     bare = preset.repo.removeprefix("apple/")
     for name in (
         preset.name,
@@ -51,10 +51,9 @@ def test_published_rows_pin_a_commit_and_are_found_by_every_name(preset: Preset)
 
 def test_there_are_sixteen_published_rows_and_fourteen_copies_by_timm() -> None:
     assert len(APPLE) == 16
-    assert len({preset.original_revision for preset in APPLE}) == 16
+    assert len({preset.revision for preset in APPLE}) == 16
     assert len(TIMM) == 14
-    assert {preset.layout for preset in TIMM} == {"timm"}
-    assert {preset.original_revision for preset in TIMM} == {None}
+    assert {preset.revision for preset in TIMM} == {None}
 
 
 def test_no_name_stands_for_two_checkpoints() -> None:

@@ -82,17 +82,17 @@ def folder_or_model(text: str, folder: Path | None, on_event: OnEvent) -> Path |
     return None
 
 
-def repository(text: str) -> str:
-    """The repository that a short name, an alias or OWNER/NAME means.
+def repository(text: str) -> tuple[str, str | None]:
+    """The repository that a short name, an alias or OWNER/NAME means, and the commit that a short name pins.
 
     Raises:
         InputError: it is none of these.
     """
     preset = find(text)
     if preset is not None:
-        return preset.repo
+        return preset.repo, preset.revision_of(text)
     if is_repo_name(text):
-        return text
+        return text, None
     what = "is not a valid repository name" if "/" in text else "is neither a folder nor a known model"
     raise InputError(f"{text!r} {what}: {similar(text)}")
 

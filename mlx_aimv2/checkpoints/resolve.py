@@ -93,7 +93,8 @@ def resolve(
 
     Args:
         path_or_repo: Folder, short name (``demo``, ``large-224``) or repository (``apple/aimv2-large-patch14-224``).
-        revision: Branch, tag or commit on the Hub; None is its main branch.
+        revision: Branch, tag or commit on the Hub; None for the commit that a short name pins, and for the main
+            branch of a repository.
         on_event: Gets one ``Notice`` with the licence before a download, and ``Progress`` in bytes of the
             weights during it, partly from another thread.
         weights: Name of the weight file to have instead of ``model.safetensors`` or its shards.
@@ -124,15 +125,18 @@ def resolve(
         raise InputError(f"{revision!r} is not the name of a branch or tag, nor a commit")
     if weights is not None and not _WEIGHTS.fullmatch(weights):
         raise InputError(f"weights must name a .safetensors, .npz or .msgpack file, not {weights!r}")
-    return _from_hub(_Wanted(repository(text), revision, weights), on_event)
+    repo, pinned = repository(text)
+    return _from_hub(_Wanted(repo, revision or pinned, weights), on_event)
 
 
 def is_cached(repo: str, revision: str | None = None) -> bool:
-    """Whether a complete copy of a preset or repository is in the cache; no network is used."""
+    """Whether a complete copy of a repository, or of a preset (its main branch or its pin), is in the cache."""
     preset = find(repo)
     name = preset.repo if preset else repo
-    valid = is_repo_name(name) and (revision is None or _REVISION.fullmatch(revision))
-    return bool(valid) and _cached(_Wanted(name, revision)) is not None
+    if not is_repo_name(name) or (revision is not None and not _REVISION.fullmatch(revision)):
+        return False
+    revisions = {revision, preset.revision if preset and revision is None else revision}
+    return any(_cached(_Wanted(name, one)) is not None for one in revisions)
 
 
 def _from_hub(wanted: _Wanted, on_event: OnEvent) -> Resolved:

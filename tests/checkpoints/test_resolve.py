@@ -198,7 +198,7 @@ def test_original_era_repository_gives_only_the_needed_files(
     hub: FakeHub, capfd: pytest.CaptureFixture[str]
 ) -> None:
     events: list[Event] = []
-    found = resolve("large-224", on_event=events.append)
+    found = resolve(LARGE, on_event=events.append)
     assert (found.repo, found.revision) == (LARGE, COMMIT)
     assert names(found) == hub.downloaded() == {*SMALL, "model.safetensors"}
     assert (found.folder / "model.safetensors").read_bytes() == ORIGINAL["model.safetensors"]
@@ -242,6 +242,25 @@ def test_an_interrupted_download_is_completed(hub: FakeHub) -> None:
     assert names(resolve("me/sharded", on_event=events.append)) == set(SHARDED)
     assert events[1] == Progress("download", 5, 11, unit="bytes")
     assert is_cached("me/sharded")
+
+
+def test_a_short_name_is_a_fixed_commit_and_main_floats(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = "f" * 40
+    hub.repos[LARGE].revisions = {"main": newer, "old": COMMIT}
+    found = resolve("large-224")
+    assert found.revision == COMMIT and found.repo == LARGE
+    assert is_cached("large-224") and not is_cached(LARGE, "main")
+    assert resolve("large-224", revision="main").revision == resolve(LARGE).revision == newer
+    hub.requests.clear()
+    assert resolve("aimv2-large-patch14-224") == found and hub.requests == []  # a commit never changes
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert resolve("Large-224") == found
+    text = message(errors.OfflineError, lambda: resolve("huge-224"))
+    assert text.startswith(
+        "apple/aimv2-huge-patch14-224 at revision 9e0bab0e0abb7b20796d2d0b37f39b7c3b1c1af1 is not"
+    )
 
 
 @pytest.mark.parametrize("revision", ["v1", TAGGED])
@@ -481,7 +500,7 @@ def test_offline_with_and_without_the_cache(hub: FakeHub, monkeypatch: pytest.Mo
     hub.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert resolve("large-224") == online
-    assert message(errors.OfflineError, lambda: resolve("huge-224")) == (
+    assert message(errors.OfflineError, lambda: resolve("apple/aimv2-huge-patch14-224")) == (
         "apple/aimv2-huge-patch14-224 is not in the cache, and offline mode is on (HF_HUB_OFFLINE): "
         + WAYS.format("apple/aimv2-huge-patch14-224")
     )
@@ -506,7 +525,7 @@ def test_refused_connection(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> No
     events: list[Event] = []
     assert resolve(LARGE, on_event=events.append) == online
     assert events == [Notice(f"the Hub cannot be reached: using the cached copy of {LARGE}")]
-    assert message(errors.OfflineError, lambda: resolve("native")) == (
+    assert message(errors.OfflineError, lambda: resolve("apple/aimv2-large-patch14-native")) == (
         "apple/aimv2-large-patch14-native is not in the cache, and http://127.0.0.1:1 cannot be reached: "
         + WAYS.format("apple/aimv2-large-patch14-native")
     )

@@ -69,7 +69,7 @@ def load_era(name, era):
     return load(
         preset.repo,
         dtype="float32",
-        revision=revision or preset.original_revision,
+        revision=revision or preset.revision,
         options=LoadOptions(weights=weights),
     )
 
