@@ -9,6 +9,7 @@ from typing import Any
 import typer.main
 
 PLACE = "<!-- commands -->"
+TYPES = {"str": "TEXT", "int": "INTEGER", "float": "NUMBER"}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -30,7 +31,7 @@ def _section(name: str, command: Any, parent: Any) -> str:
     usage = " ".join(["mlx-aimv2", name, *command.collect_usage_pieces(context)])
     text = [f"## {name}\n", f"```text\n{usage}\n```\n", f"{_escaped(command.help or '')}\n"]
     for title, rows in _panels(command.get_params(context), context).items():
-        text += [f"**{title}**\n", "| | |\n|---|---|"]
+        text.append(f"| {title} | |\n|---|---|")
         text += [f"| {_names(names)} | {_cell(help_text)} |" for names, help_text in rows]
         text.append("")
     return "\n".join(text)
@@ -52,7 +53,9 @@ def _panels(parameters: Iterable[Any], context: Any) -> dict[str, list[tuple[str
 
 def _names(text: str) -> str:
     """The names of a parameter as code: `-m`, `--model TEXT`."""
-    text = re.sub(r" <(?:list\[)?(\w+)[^>]*>$", lambda found: f" {found[1].upper()}", text)
+    text = re.sub(
+        r" <(?:list\[)?(\w+)[^>]*>$", lambda found: f" {TYPES.get(found[1], found[1].upper())}", text
+    )
     return ", ".join(f"`{part}`" for part in re.split(r", | / ", text))
 
 
