@@ -9,7 +9,7 @@ from drawn_world.examples import training_example
 
 from mlx_aimv2 import FinetuneOptions, TrainedClassifier, finetune, load
 
-EACH = 24  # images per class
+EACH = 12  # images per class
 
 
 def draw(folder):
@@ -30,7 +30,7 @@ with tempfile.TemporaryDirectory() as work:
     images, adapter = Path(work, "images"), Path(work, "adapter")
     draw(images)
     options = FinetuneOptions(
-        data=str(images), model="demo", adapter_path=str(adapter), fine_tune_type="lora", epochs=8,
+        data=str(images), model="demo", adapter_path=str(adapter), fine_tune_type="lora", epochs=6,
         learning_rate=2e-3,
     )  # fmt: skip
     result = finetune(options)

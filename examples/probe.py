@@ -17,14 +17,14 @@ with tempfile.TemporaryDirectory() as work:
     with (folder / "labels.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("path", "label"))
-        for number, example in enumerate(training_examples(300, split="numbers")):
+        for number, example in enumerate(training_examples(200, split="numbers")):
             if example.scene.other is None:
                 example.image(112).save(folder / f"{number}.png")
                 table.writerow((f"{number}.png", NUMBERS.get(example.scene.thing.count, "one")))
 
     options = FinetuneOptions(
         data=str(folder / "labels.csv"), model="demo", adapter_path=str(folder / "probe"),
-        fine_tune_type="linear", epochs=40, learning_rate=1e-2, batch_size=64,
+        fine_tune_type="linear", epochs=20, learning_rate=1e-2, batch_size=64,
     )  # fmt: skip
     result = finetune(options)
     metrics = result.evaluation.metrics

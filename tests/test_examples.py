@@ -1,11 +1,16 @@
-"""Every example, the notebook, and the script at the top of the repository, as their users run them."""
+"""Every example, the notebook, and the script at the top of the repository."""
 
+import contextlib
 import functools
+import io
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
+import warnings
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -17,28 +22,42 @@ SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 LONGEST = 60  # lines
 LEFT = {"patches.py": {"patches.png"}}  # the files that an example leaves; the others leave none
-SLOW = "ignore:no fast BLAS was found:UserWarning"  # as in pyproject.toml: such a machine runs them too
+NO_BLAS = "no fast BLAS was found"  # as in pyproject.toml: such a machine runs them too
+
+Run = namedtuple("Run", "stdout stderr folder")
 
 
-def run(script, *arguments, folder):
-    environment = {
-        **os.environ,
-        "MLX_AIMV2_DEVICE": "cpu",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join((str(ROOT), str(EXAMPLES))),
-    }
-    command = [sys.executable, "-W", "error::UserWarning", "-W", SLOW, str(script), *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment)
+@contextlib.contextmanager
+def in_folder(folder):
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def run(script, folder):
+    """Run a script in this process, in a folder; a warning is an error."""
+    with (
+        in_folder(folder),
+        contextlib.redirect_stdout(io.StringIO()) as stdout,
+        contextlib.redirect_stderr(io.StringIO()) as stderr,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", NO_BLAS, UserWarning)
+        runpy.run_path(str(script), run_name="__main__")
+    return Run(stdout.getvalue(), stderr.getvalue(), folder)
 
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
-    """Gives, by the name of an example, what became of it and the folder that it ran in; each runs once."""
+    """Gives the run of an example by its name; each runs once."""
 
     @functools.cache
     def once(name):
-        folder = tmp_path_factory.mktemp(name.removesuffix(".py"))
-        return run(EXAMPLES / name, folder=folder), folder
+        return run(EXAMPLES / name, tmp_path_factory.mktemp(name.removesuffix(".py")))
 
     return once
 
@@ -56,19 +75,16 @@ def code_cells(path):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_an_example_runs(script, example):
-    done, folder = example(script.name)
-    assert done.returncode == 0, done.stderr
+    done = example(script.name)
     assert done.stdout
     assert not done.stderr
-    assert {path.name for path in folder.iterdir()} == LEFT.get(script.name, set())
+    assert {path.name for path in done.folder.iterdir()} == LEFT.get(script.name, set())
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path):
     (tmp_path / "cells.py").write_text("\n".join(code_cells(notebook)), encoding="utf-8")
-    done = run(tmp_path / "cells.py", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
+    assert not run(tmp_path / "cells.py", tmp_path).stderr
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
@@ -94,8 +110,7 @@ def test_an_example_is_short_and_the_readme_names_it(path):
 
 
 def test_the_patches_are_an_image(example):
-    _, folder = example("patches.py")
-    with Image.open(folder / "patches.png") as image:
+    with Image.open(example("patches.py").folder / "patches.png") as image:
         assert image.size == (6 * 224, 2 * 224)
 
 
@@ -114,8 +129,7 @@ def test_a_label_is_told_by_colour_and_shape_together(label, caption, told):
 
 def test_labels_of_the_zero_shot_example_are_better_than_chance(example):
     """Needs the trained weights."""
-    done, _ = example("zero_shot.py")
-    lines = done.stdout.splitlines()
+    lines = example("zero_shot.py").stdout.splitlines()
     found = [
         (caption, re.match(r" +(.+?) \d+%", best)[1])
         for caption, best in zip(lines[::2], lines[1::2], strict=True)
@@ -126,14 +140,13 @@ def test_labels_of_the_zero_shot_example_are_better_than_chance(example):
 
 def test_fine_tuning_examples_learn_something(example):
     """Needs the trained weights: four shapes at chance, and numbers of which one is the most frequent."""
-    done, _ = example("lora.py")
-    assert int(re.search(r"held-out images: (\d+)%", done.stdout)[1]) >= 70
-    done, _ = example("probe.py")
-    assert float(re.search(r"macro F1: ([\d.]+)%", done.stdout)[1]) >= 35
+    assert int(re.search(r"held-out images: (\d+)%", example("lora.py").stdout)[1]) >= 70
+    assert float(re.search(r"macro F1: ([\d.]+)%", example("probe.py").stdout)[1]) >= 35
 
 
 def test_the_script_converts(tiny_pair, tmp_path):
-    done = run(ROOT / "convert.py", "--hf-path", tiny_pair, "--mlx-path", "out", folder=tmp_path)
+    command = [sys.executable, str(ROOT / "convert.py"), "--hf-path", str(tiny_pair), "--mlx-path", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "model.safetensors").exists()
 
@@ -155,8 +168,7 @@ except RuntimeError as error:
 def test_the_service_tells_of_a_batch_that_fails_and_goes_on(tmp_path):
     source = (EXAMPLES / "service.py").read_text(encoding="utf-8")
     (tmp_path / "failing.py").write_text(source + FAILING, encoding="utf-8")
-    done = run(tmp_path / "failing.py", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run(tmp_path / "failing.py", tmp_path)
     *_, error, numbers, ended = done.stdout.splitlines()
     assert (error, numbers) == ("division by zero", "192")
     assert "after shutdown" in ended
