@@ -22,9 +22,6 @@ from mlx_aimv2.errors import (
 )
 from mlx_aimv2.processing.decode import DecodeOptions, decode_image
 
-BOMB_SIZE = 14_000  # 196 megapixels: Pillow refuses them from 179 on, this package's default cap is 200
-
-
 # --- refusals
 
 
@@ -171,14 +168,14 @@ def test_large_images_are_refused_before_decoding() -> None:
         decode_image(png(100_000, 100_000))
 
 
-def test_pillows_limit_neither_warns_nor_refuses_below_the_cap() -> None:
-    limit = Image.MAX_IMAGE_PIXELS
+def test_pillows_limit_neither_warns_nor_refuses_below_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         # Pillow would refuse the header; here it passes, and only the missing pixels are found
         with pytest.raises(BrokenImageError, match="cut off or damaged"):
-            decode_image(png(BOMB_SIZE, BOMB_SIZE, bits=1, kind=0))
-    assert caught == [] and limit == Image.MAX_IMAGE_PIXELS
+            decode_image(png(64, 64, bits=1, kind=0))
+    assert caught == [] and Image.MAX_IMAGE_PIXELS == 1000
 
 
 # --- anything
@@ -191,7 +188,7 @@ SEEDS += [
     encoded(smooth(16, 24).quantize(16), "GIF"),
     encoded(smooth(16, 24), "TIFF", compression="tiff_lzw"),
 ]
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 SMALL = DecodeOptions(max_megapixels=1)
 
 

@@ -127,7 +127,7 @@ def test_elongated_images_are_cropped_without_computing_the_rest() -> None:
         ImageProcessor(ImageProcessorConfig(do_center_crop=False))(Image.new("RGB", (200_000, 1)))
 
 
-@settings(deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40))
 def test_the_middle_alone_equals_the_middle_of_the_whole(height: int, width: int, edge: int) -> None:
     processor = ImageProcessor(
@@ -141,7 +141,7 @@ def test_the_middle_alone_equals_the_middle_of_the_whole(height: int, width: int
     assert np.abs(np.asarray(middle).astype(int) - expected).mean() <= 2
 
 
-@settings(deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 300), st.integers(1, 300), st.booleans(), st.booleans())
 def test_output_size_is_the_size_of_the_output(height: int, width: int, resize: bool, crop: bool) -> None:
     config = ImageProcessorConfig(do_resize=resize, do_center_crop=crop, size=20, crop_size=(20, 24))
@@ -221,7 +221,7 @@ def test_outside_the_range_the_shape_is_kept(size: tuple[int, int], expected: tu
     assert (h, w) == expected
 
 
-@settings(deadline=None)
+@settings(max_examples=50)
 @given(EDGES, EDGES, st.integers(1, 300), st.integers(0, 5000))
 def test_every_size_has_a_grid_within_the_bounds(height: int, width: int, least: int, more: int) -> None:
     processor = native(min_patches=least, max_patches=least + more)

@@ -139,7 +139,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from([*ImageProcessorConfig().to_dict(), "other"]), JSON))
 def test_any_values_are_a_config_or_a_config_error(data: dict[str, Any]) -> None:
     try:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -153,6 +154,7 @@ JSON = st.recursive(
 )
 
 
+@limits(max_examples=50)
 @given(st.dictionaries(st.sampled_from([*TIMM, "crop_mode"]), JSON), JSON)
 def test_whatever_timm_says_it_is_read_or_refused(words: dict[str, Any], arguments: object) -> None:
     extra = {"pretrained_cfg": words, "model_args": arguments}
@@ -164,6 +166,7 @@ def test_whatever_timm_says_it_is_read_or_refused(words: dict[str, Any], argumen
         assert settings.config.crop_size == (56, 56)
 
 
+@limits(max_examples=50)
 @given(JSON, st.dictionaries(st.sampled_from(list(UNUSUAL)), JSON))
 def test_whatever_a_processor_says_it_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, entry: object, keys: dict[str, Any]

@@ -251,7 +251,7 @@ def test_orientation_stays_beside_odd_metadata() -> None:
     assert pixels(data).shape == (64, 48, 3)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_any_bytes_are_repaired_or_not_but_never_more(data: st.DataObject) -> None:
     form = data.draw(st.sampled_from(["JPEG", "PNG"]))

@@ -439,7 +439,7 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=300) | st.buil
 
 @given(st.lists(ANY_TEXT, min_size=1, max_size=4))
 @example(["\ud800", "\udc00\ud800", "x" * 100_000])
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 def test_any_text_gives_a_valid_row(tokenizer: Tokenizer, texts: list[str]) -> None:
     encoding = tokenizer(texts)
     assert encoding.input_ids.shape[1] <= 77
@@ -474,7 +474,7 @@ SPLICES = [
 
 
 @given(st.sampled_from(LAYOUT_NAMES), st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 def test_mutated_files_raise_nothing_but_tokenizer_errors(layout: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = _write(Path(name), LAYOUTS[layout])
