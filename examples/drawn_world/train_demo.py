@@ -158,22 +158,28 @@ def check_same(path, arguments):
             unfinished.write_text(json.dumps(values, indent=2) + "\n")
 
 
-def main():
-    """Parse the arguments and run what the folder of work lacks."""
+def main(command=None):
+    """Parse the arguments, and draw and train what the folder of work lacks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
     parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(command)
     if arguments.images < 1:
         parser.error(f"--images is {arguments.images}, but has to be 1 or more")
     options = WorldOptions(
         arguments.images, arguments.images, int(RECOLORED * arguments.images), side=SIDE, seed=arguments.seed
     )
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    with locked(arguments.work, "--work"):
-        check_same(arguments.work / "arguments.json", vars(arguments))
-        complete(options, arguments)
+    try:
+        arguments.work.mkdir(parents=True, exist_ok=True)
+        with locked(arguments.work, "--work"):
+            check_same(arguments.work / "arguments.json", vars(arguments))
+            complete(options, arguments)
+    except KeyboardInterrupt:
+        print("interrupted: the same command resumes it", file=sys.stderr)
+        sys.exit(130)
+    except (Aimv2Error, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 def complete(options, arguments):
@@ -197,10 +203,4 @@ def complete(options, arguments):
 
 
 if __name__ == "__main__":  # child processes import this file
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("interrupted: the same command resumes it", file=sys.stderr)
-        sys.exit(130)
-    except (Aimv2Error, OSError) as error:
-        sys.exit(f"error: {error}")
+    main()

@@ -11,21 +11,24 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from drawn_world import train_demo
 
 from mlx_aimv2.checkpoints.bundled import bundled_folder
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.storage.locks import locked
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [
-    sys.executable,
-    str(ROOT / "examples" / "drawn_world" / "train_demo.py"),
-    "--work",
-    "work",
-    "--images",
-    "7000",
-]
+ARGUMENTS = ["--work", "work", "--images", "7000"]
+FEW = ["--work", "work", "--images", "70"]
+COMMAND = [sys.executable, str(ROOT / "examples" / "drawn_world" / "train_demo.py"), *ARGUMENTS]
 ENVIRONMENT = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """The folder of work, which does not exist."""
+    monkeypatch.chdir(tmp_path)
+    return Path("work")
 
 
 @contextlib.contextmanager
@@ -103,40 +106,46 @@ def test_a_killed_training_goes_on_to_a_checkpoint_like_the_one_in_the_package(t
         assert (made / name).read_bytes() == (shipped / name).read_bytes()
 
 
-def test_other_arguments_need_another_folder(tmp_path):
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "arguments.json").write_text('{"images": 7}')
-    done = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr == (
-        "work was started with other arguments, see work/arguments.json: name another folder with --work\n"
+def test_other_arguments_need_another_folder(work):
+    work.mkdir()
+    (work / "arguments.json").write_text('{"images": 7}')
+    with pytest.raises(SystemExit) as ended:
+        train_demo.main(FEW)
+    assert ended.value.code == (
+        "work was started with other arguments, see work/arguments.json: name another folder with --work"
     )
 
 
-def test_an_interruption_is_one_line(tmp_path):
-    with script(tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
-        assert started.stdout.readline().startswith("drawing: 0 of ")
-        started.send_signal(signal.SIGINT)
-        _, told = started.communicate()
-    assert (started.returncode, told) == (130, "interrupted: the same command resumes it\n")
-    assert [path.name for path in (tmp_path / "work").iterdir()] == ["arguments.json"]
+def test_an_interruption_is_one_line(work, monkeypatch, capsys):
+    def interrupt(event):
+        assert (event.stage, event.done) == ("drawing", 0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_demo, "show_drawing", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        train_demo.main(FEW)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted: the same command resumes it\n"
+    assert [path.name for path in work.iterdir()] == ["arguments.json"]
 
 
-def test_a_folder_that_another_run_works_in(tmp_path):
-    (tmp_path / "work").mkdir()
-    with locked(tmp_path / "work"):
-        done = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
-    told = "error: another run is training in work: wait until it ends, or name another --work\n"
-    assert (done.returncode, done.stderr) == (1, told)
-    assert not list((tmp_path / "work").iterdir())
+def test_a_folder_that_another_run_works_in(work):
+    work.mkdir()
+    with locked(work), pytest.raises(SystemExit) as ended:
+        train_demo.main(FEW)
+    assert ended.value.code == (
+        "error: another run is training in work: wait until it ends, or name another --work"
+    )
+    assert not list(work.iterdir())
 
 
-def test_arguments_that_cannot_be_leave_nothing(tmp_path):
-    none = [*COMMAND[:-1], "0"]
-    done = subprocess.run(none, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.endswith("error: --images is 0, but has to be 1 or more\n")
-    assert not list(tmp_path.iterdir())
-    (tmp_path / "work").touch()
-    done = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, "error: [Errno 17] File exists: 'work'\n")
+def test_arguments_that_cannot_be_leave_nothing(work, capsys):
+    with pytest.raises(SystemExit) as ended:
+        train_demo.main([*FEW[:-1], "0"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("error: --images is 0, but has to be 1 or more\n")
+    assert not work.exists()
+    work.touch()
+    with pytest.raises(SystemExit) as ended:
+        train_demo.main(FEW)
+    assert ended.value.code == "error: [Errno 17] File exists: 'work'"
