@@ -24,7 +24,7 @@ from .checkpoints.infer_config import deduce_config
 from .checkpoints.layouts import detect
 from .checkpoints.matching import check_fit, dtype_name
 from .checkpoints.position_table import table_name, table_size
-from .checkpoints.prefixes import described
+from .checkpoints.prefixes import prefix_notices
 from .checkpoints.resolve import resolve
 from .config import Aimv2Config, AnyConfig
 from .errors import CheckpointError, ConfigError, InputError, MismatchError
@@ -197,7 +197,7 @@ def inspect(
     folder = resolved.folder
     header = read_header(find_weights(folder, weights))
     layout = detect(header.shapes, header.metadata)
-    for notice in described(layout.prefix, header.shapes, layout.left_out(header.shapes)):
+    for notice in prefix_notices(layout.prefix, header.shapes, layout.left_out(header.shapes)):
         on_event(Notice(notice))
     check_links(folder)
     if not (folder / CONFIG).exists():

@@ -16,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..checkpoints.identity import Origin
-from ..checkpoints.shards import Entry, header_bytes, planned_bytes
+from ..checkpoints.shards import Entry, write_safetensors
 from ..errors import InputError, OutputError
 from ..models.lit import Aimv2Model
 from ..storage.atomic import replacing
@@ -82,9 +82,7 @@ def write_tensors(path: Path, tensors: Mapping[str, mx.array], note: Mapping[str
     """
     entries = [Entry(name, x.dtype, tuple(x.shape)) for name, x in tensors.items()]
     with replacing(path) as partial, partial.open("wb") as file:
-        file.write(header_bytes(entries, note))
-        for entry in entries:
-            file.write(planned_bytes(entry, entry.name, tensors[entry.name]))
+        write_safetensors(file, entries, iter(tensors.items()), note)
 
 
 def _config_entry(

@@ -1,4 +1,4 @@
-"""The checkpoint `demo`, which lies inside the package: small, trained on drawn images, there without a network."""
+"""The checkpoint `demo` inside the package: its folder and its sizes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ..presets import DEMO_MODEL
 from .file_names import CONFIG, SINGLE
 
 CHECKPOINT = Path(__file__).parent.parent / "demo" / "checkpoint"
-PACKED_IN = 32  # bits of the integers that quantized weights are packed into
+PACKED_IN = 32  # bits of the integers that hold packed weights
 
 
 @dataclass(frozen=True)
 class BundledSizes:
-    """How large the checkpoint is.
+    """Sizes of the checkpoint.
 
     Attributes:
         parameters: weights of both towers.
-        quantizable: those of them that are stored packed.
+        quantizable: weights that are stored packed.
         num_patches: tokens of an image.
-        nbytes: of the file of weights.
+        nbytes: of the weight file.
     """
 
     parameters: int
@@ -32,21 +32,17 @@ class BundledSizes:
     nbytes: int
 
     def bytes_at(self, bits: float) -> int:
-        """Memory that the weights take with so many bits for a packed one, and 16 for the others."""
+        """Memory of the weights with ``bits`` for a packed weight, and 16 for the others."""
         return round((self.quantizable * bits + (self.parameters - self.quantizable) * 16) / 8)
 
 
 def is_demo(name: str) -> bool:
-    """Whether a name, in upper or lower case, is that of the checkpoint inside the package."""
+    """Whether a name, in any case, is that of the checkpoint inside the package."""
     return name.strip().lower() == DEMO_MODEL
 
 
 def bundled_folder() -> Path:
-    """The folder of the checkpoint.
-
-    Raises:
-        NotACheckpointError: this installation lacks it.
-    """
+    """The folder of the checkpoint; raise NotACheckpointError if this installation lacks it."""
     if not all((CHECKPOINT / name).is_file() for name in (CONFIG, SINGLE)):
         raise NotACheckpointError(
             f"this installation lacks the checkpoint {DEMO_MODEL}, which comes with the package: install mlx-aimv2"
@@ -56,10 +52,10 @@ def bundled_folder() -> Path:
 
 
 def bundled_sizes() -> BundledSizes | None:
-    """How large the checkpoint is, from the headers of its files; None where it is missing or damaged."""
+    """The sizes from the headers of the checkpoint's files; None if it is missing or damaged."""
     try:
         return _sizes(bundled_folder())
-    except Exception:  # noqa: BLE001 - damaged files raise anything, and loading it says what is wrong with them
+    except Exception:  # noqa: BLE001 - damaged files raise anything, and loading says what is wrong
         return None
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint on disk: its place, its layout and the model that it describes, without its weights."""
+"""A checkpoint on disk: folder, header, layout, configuration and quantization, without the weights."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ KEPT_FLOAT32 = ("position_embedding.weight", "logit_scale")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose configuration and tensor names have been read, and no weights.
+    """A checkpoint with its configuration and tensor names, and without its weights.
 
     Attributes:
-        resolved: where it lies and where it came from.
-        header: its tensors' names, shapes and dtypes.
-        layout: how it is written.
-        config: the model it describes.
-        quantization: how its weights are packed, or None.
-        outline: arrays by canonical name that have the shapes and dtypes of its tensors, and none of their data.
+        resolved: the folder and its source.
+        header: names, shapes and dtypes of the stored tensors.
+        layout: of the stored tensors.
+        config: of the model.
+        quantization: of the weights; None for plain ones.
+        outline: lazy arrays by canonical name, with the shapes and dtypes of the tensors and no data.
         unknown: names that have no place in the layout.
-        resampled: whether its position table is resampled for the size that ``config`` says.
+        resampled: whether the position table is resampled for the image size in ``config``.
     """
 
     resolved: Resolved
@@ -47,19 +47,19 @@ class Checkpoint:
     resampled: bool = False
 
     def open(self) -> dict[str, mx.array]:
-        """Its tensors as lazy arrays by canonical name; those of an .npz or .msgpack file are unpacked first.
+        """The tensors as lazy arrays by canonical name; an .npz or .msgpack file is unpacked first.
 
         Raises:
             DamagedFileError: a file cannot be opened, is damaged, or has changed since its header was read.
-            OutputError: there is no room to unpack it.
+            OutputError: the disk has no room to unpack it.
         """
         return self._resampled(self.layout.to_canonical(open_tensors(self.header))[0])
 
     def at_size(self, image_size: int) -> Checkpoint:
-        """The same with its position table resampled for images of ``image_size`` pixels on a side.
+        """The same checkpoint with its position table resampled for images of ``image_size`` pixels on a side.
 
         Raises:
-            InputError: it is no multiple of the patch size, or the model has no position table.
+            InputError: ``image_size`` is not a multiple of the patch size, or the model has no position table.
         """
         vision, patch = self.config.vision, self.config.vision.patch_size
         if vision.is_native:
@@ -70,7 +70,9 @@ class Checkpoint:
             rule = f"a multiple of the patch size {patch}, at most {MAX_EDGE}"
             raise InputError(f"image_size is {image_size!r}, but has to be {rule}")
         size = table_size(self.outline, self.config)
-        if size == image_size == vision.image_size or size is None:  # what is no square grid is refused later
+        if (
+            size == image_size == vision.image_size or size is None
+        ):  # loading refuses a table that is no square grid
             return self
         vision, config = dataclasses.replace(vision, image_size=image_size), self.config
         config = (
@@ -87,7 +89,7 @@ class Checkpoint:
 
     @property
     def stored_dtype(self) -> str:
-        """What most of its plain weights are stored in, apart from tables that always are float32."""
+        """The dtype of most plain weights, apart from tables that are always float32."""
         nbytes = dict.fromkeys(DTYPES, 0)
         for name, x in self.outline.items():
             if mx.issubdtype(x.dtype, mx.floating) and not name.endswith(KEPT_FLOAT32):

@@ -1,10 +1,9 @@
-"""Which files of a checkpoint are needed, by name: the same for a folder and for a repository on the Hub."""
+"""Names of the files of a checkpoint, in a folder or in a repository on the Hub, and the choice of weight files."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -35,38 +34,41 @@ _SHARD = re.compile(r"model-\d{5,}-of-\d{5,}\.safetensors", re.ASCII)
 
 
 def shard_name(number: int, count: int) -> str:
-    """What the shard of this number, from 0 on, of so many is called."""
+    """The name of a shard; ``number`` counts from 0."""
     return f"model-{number + 1:05d}-of-{count:05d}.safetensors"
 
 
 def is_written_name(name: str) -> bool:
-    """Whether weights that this package writes, or their index, have such a name."""
+    """Whether this package writes weights, or their index, under such a name."""
     return name in (SINGLE, INDEX, NPZ[0]) or _SHARD.fullmatch(name) is not None
 
 
 def small_files(names: Iterable[str]) -> list[str]:
-    """Those of ``names`` that are needed beside the weights, sorted; none from subfolders."""
-    return sorted(
-        name for name in names if "/" not in name and any(fnmatchcase(name, one) for one in SMALL_FILES)
-    )
+    """The files among ``names`` that a checkpoint needs beside its weights, sorted; none from subfolders."""
+    return sorted(set(names) & set(SMALL_FILES))
 
 
 def choose_weights(names: Collection[str], source: str, weights: str | None = None) -> str:
-    """The one file that stands for the weights: a file that holds them, or the index of its shards.
+    """The file with the weights, or the index of its shards.
 
     Args:
-        names: all files there are.
-        source: what to call the checkpoint in messages.
-        weights: the file asked for; None for `model.safetensors`, then the index of shards, then Apple's
-            `mlx_model.safetensors`, then the only safetensors file there is; where there is none, `model.npz`,
-            `weights.npz` or the only .npz; at last Apple's `flax_model.msgpack`.
+        names: all files of the checkpoint.
+        source: the name of the checkpoint in messages.
+        weights: a file to choose; None for `model.safetensors`, then the index of shards, then Apple's
+            `mlx_model.safetensors`, then the only safetensors file; without any, `model.npz`, `weights.npz` or the
+            only .npz; at last Apple's `flax_model.msgpack`.
 
     Raises:
-        NotACheckpointError: nothing of the kind, or several and no telling which.
-        PickleRefusedError: only pickled weights, or pickled ones asked for.
+        NotACheckpointError: there are no weights, or several files of weights.
+        PickleRefusedError: there are only pickled weights, or ``weights`` is pickled.
     """
+    listing = ", ".join(sorted(names)[:8]) or "nothing"
     if weights is not None:
-        return _asked_for(names, source, weights)
+        if weights not in names:
+            raise NotACheckpointError(f"{source} lacks the weight file {weights}: found {listing}")
+        if weights.endswith(PICKLES):
+            raise PickleRefusedError(f"{source}: these are {_pickled([weights])}")
+        return weights
     for usual, suffix in (((SINGLE, INDEX, APPLE_MLX), ".safetensors"), (NPZ, ".npz"), ((FLAX,), ".msgpack")):
         for name in usual:
             if name in names:
@@ -89,34 +91,22 @@ def choose_weights(names: Collection[str], source: str, weights: str | None = No
         raise PickleRefusedError(f"{source} holds only {_pickled(pickles)}")
     raise NotACheckpointError(
         f"{source} is no checkpoint: looked for {SINGLE}, {INDEX} with its shards, {APPLE_MLX}, {', '.join(NPZ)},"
-        f" {FLAX}; found {_found(names)}"
+        f" {FLAX}; found {listing}"
     )
 
 
-def _asked_for(names: Collection[str], source: str, weights: str) -> str:
-    if weights not in names:
-        raise NotACheckpointError(f"{source} lacks the weight file {weights}: found {_found(names)}")
-    if weights.endswith(PICKLES):
-        raise PickleRefusedError(f"{source}: these are {_pickled([weights])}")
-    return weights
-
-
 def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder passes for a checkpoint: weights of a usual name, or any weights beside a config.json.
+    """Whether a folder looks like a checkpoint: weights of a usual name, or any weights beside a config.json.
 
-    Pickled ones count too, so that they can be refused by name; vectors in a folder of their own do not.
+    Pickled weights count, so that loading refuses them by name; a folder of vectors does not.
     """
     try:
         names = {entry.name for entry in folder.iterdir()}
     except OSError:
-        return True  # what is wrong with it is found when it is opened
+        return True  # opening it says what is wrong
     if any(is_written_name(name) or name in (APPLE_MLX, FLAX, PICKLED, *NPZ) for name in names):
         return True
     return CONFIG in names and any(name.endswith((*WEIGHT_SUFFIXES, *PICKLES)) for name in names)
-
-
-def _found(names: Collection[str]) -> str:
-    return ", ".join(sorted(names)[:8]) or "nothing"
 
 
 def _pickled(names: list[str]) -> str:
@@ -128,10 +118,10 @@ def _pickled(names: list[str]) -> str:
 
 
 def shard_names(index: Mapping[str, Any], source: str) -> list[str]:
-    """The names of the files that an index of shards points at, sorted.
+    """The names of the shards in an index, sorted.
 
     Raises:
-        DamagedFileError: it is no such index, or it points at something else than safetensors files beside it.
+        DamagedFileError: it is no index of shards, or names something else than safetensors files beside it.
     """
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:

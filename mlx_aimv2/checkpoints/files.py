@@ -1,7 +1,7 @@
-"""Weight files on disk: which ones a folder holds, what their headers say, and reading them lazily.
+"""Weight files on disk: finding them in a folder, reading their headers, and reading their tensors lazily.
 
-A safetensors header is read and checked here before MLX opens the file, because a damaged one must end in one
-clear line, and because shapes are all that layout, configuration and the strict comparison need.
+A safetensors header is read and checked here before MLX opens the file, because a damaged header must give one clear
+line, and because layout, configuration and the strict comparison need only shapes.
 Source of the format: the safetensors documentation ("Format").
 """
 
@@ -27,7 +27,7 @@ from .npz import read_npz
 
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors library
 
-DOWNLOADED = (".git", ".cache/huggingface")  # what git and `hf download --local-dir` leave in a folder
+DOWNLOADED = (".git", ".cache/huggingface")  # in folders of git and of `hf download --local-dir`
 BLOB = re.compile(r"/models--[^/]+/blobs/(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")  # of the Hugging Face cache
 
 
@@ -39,9 +39,9 @@ def find_weights(folder: Path, weights: str | None = None) -> tuple[Path, ...]:
         weights: the name of one file in it; None for the usual ones (see `choose_weights`).
 
     Raises:
-        NotACheckpointError: nothing of the kind, naming what was looked for.
-        PickleRefusedError: only pickled weights.
-        DamagedFileError: an index that does not fit its folder, or a link that leads out of it.
+        NotACheckpointError: the folder cannot be read or has no weights; the message names the usual files.
+        PickleRefusedError: there are only pickled weights.
+        DamagedFileError: the index does not fit its folder, or a link leads out of it.
     """
     try:
         names = {entry.name for entry in folder.iterdir() if not entry.is_dir()}
@@ -64,21 +64,21 @@ def _weight_file(folder: Path, name: str) -> Path:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a file of this folder, which need not be there.
+    """The path of a file of this folder, which need not exist.
 
-    A symbolic link may point to another file of the folder, or to where the Hugging Face cache keeps what a
-    snapshot consists of: `snapshots/COMMIT/NAME` -> `blobs/HASH`. In a folder that was not downloaded, a link of its
-    owner may also lead to a weight file anywhere, and to another file of a checkpoint where weights lie beside it.
-    What was downloaded could else have a conversion read, and an upload publish, any file of the user.
+    A symbolic link may point to another file of the folder, or into the Hugging Face cache: `snapshots/COMMIT/NAME`
+    -> `blobs/HASH`. In a folder that was not downloaded, a link of its owner may also lead to a weight file anywhere,
+    and to another file of a checkpoint if weights are beside it. Without these limits, a downloaded folder could make
+    a conversion read, and an upload publish, any file of the user.
 
     Raises:
-        DamagedFileError: a name that leads elsewhere, or a link that does.
+        DamagedFileError: the name or a link leads elsewhere.
     """
     if not name or name in (".", "..") or any(sign in name for sign in ("/", "\\", "\0")):
         raise DamagedFileError(f"{folder}: {name!r} is not the name of a file in this folder")
     path = folder / name
     if path.is_symlink():
-        home, target = (Path(os.path.realpath(one)) for one in (folder, path))
+        home, target = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
         blobs = home.parent.parent / "blobs"
         in_cache = home.parent.name == "snapshots" and target.parent == blobs
         if not in_cache and not target.is_relative_to(home) and not _is_own_link(path, home, target):
@@ -89,7 +89,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _is_own_link(path: Path, home: Path, target: Path) -> bool:
-    """Whether the user may have made a link to ``target`` for its own sake; ``home`` is the real folder."""
+    """Whether the user may have made a link to ``target``; ``home`` is the real path of its folder."""
     downloaded = home.parent.name == "snapshots" or any((home / mark).exists() for mark in DOWNLOADED)
     owners = {os.geteuid(), home.stat().st_uid}
     if downloaded or path.lstat().st_uid not in owners or not target.is_file():
@@ -102,11 +102,7 @@ def _is_own_link(path: Path, home: Path, target: Path) -> bool:
 
 
 def check_links(folder: Path) -> None:
-    """Refuse configuration, tokenizer and other small files that are links out of their folder.
-
-    Raises:
-        DamagedFileError: one is.
-    """
+    """Raise DamagedFileError if a small file, such as configuration or tokenizer, is a link out of its folder."""
     for name in small_files(entry.name for entry in folder.iterdir()):
         inside(folder, name)
 
@@ -115,20 +111,18 @@ def read_header(files: tuple[Path, ...]) -> Header:
     """The headers of one or several weight files as one.
 
     Raises:
-        DamagedFileError: a file is cut off or stands in for another, its header is not what its format says, or a
-            name comes twice.
-        PickleRefusedError: an .npz with pickled objects in it.
+        DamagedFileError: a file is cut off or stands in for another, its header is damaged, or a name occurs twice.
+        PickleRefusedError: an .npz holds pickled objects.
     """
     tensors: dict[str, TensorInfo] = {}
     metadata: dict[str, str] = {}
     for path in files:
         check_stand_in(path)
-        own, note = _READERS.get(path.suffix, _read_safetensors)(path)
-        twice = sorted(tensors.keys() & own.keys())
-        if twice:
+        own, own_metadata = _READERS.get(path.suffix, _read_safetensors)(path)
+        if twice := sorted(tensors.keys() & own.keys()):
             raise DamagedFileError(f"{path}: the tensor {twice[0]} is in another file of the checkpoint too")
         tensors.update(own)
-        metadata.update(note)
+        metadata.update(own_metadata)
     return Header(files, tensors, metadata)
 
 
@@ -149,18 +143,18 @@ def _read_safetensors(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]
         raise DamagedFileError(f"{path}: its header is damaged ({error})") from error
     if not isinstance(header, dict):
         raise DamagedFileError(f"{path}: its header is damaged (not an object)")
-    note = header.pop("__metadata__", None) or {}
-    if not isinstance(note, dict) or not all(isinstance(value, str) for value in note.values()):
-        raise DamagedFileError(f"{path}: its header is damaged (metadata that is no object of texts)")
+    metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise DamagedFileError(f"{path}: its header is damaged (metadata that is not an object of texts)")
     check_count(path, len(header))
     data = 8 + length
     tensors = {name: _tensor_info(path, name, entry, (data, size)) for name, entry in header.items()}
-    check_apart(path, ((one.start, one.start + one.nbytes, name) for name, one in tensors.items()))
-    return tensors, note
+    check_apart(path, ((info.start, info.start + info.nbytes, name) for name, info in tensors.items()))
+    return tensors, metadata
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a header; JSON itself would keep the last of two entries of one name."""
+    """An object of a header; Python's JSON keeps the last of two entries of one name."""
     entries: dict[str, Any] = {}
     for name, value in pairs:
         if name in entries:
@@ -170,7 +164,7 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _tensor_info(path: Path, name: str, entry: object, span: tuple[int, int]) -> TensorInfo:
-    """One entry of a header, held against the bytes that are there: ``span`` of the file holds the data."""
+    """An entry of a header, checked against the bytes of the data, which are ``span`` of the file."""
     first, room = span[0], span[1] - span[0]
     check_name(path, name)
     try:
@@ -180,7 +174,7 @@ def _tensor_info(path: Path, name: str, entry: object, span: tuple[int, int]) ->
         raise DamagedFileError(f"{path}: the entry of {name} in its header is damaged") from error
     nbytes = tensor_bytes(path, name, dtype, sides)
     if not all(type(n) is int and n >= 0 for n in (begin, end)):
-        raise DamagedFileError(f"{path}: {name} has a shape or offsets that are no whole numbers")
+        raise DamagedFileError(f"{path}: {name} has a shape or offsets that are not whole numbers")
     if nbytes != end - begin:
         raise DamagedFileError(f"{path}: {name} of shape {shape} needs {nbytes} bytes and has {end - begin}")
     if end > room:
@@ -194,18 +188,18 @@ _READERS = {".npz": read_npz, ".msgpack": read_flax}
 
 
 def outline(header: Header) -> dict[str, mx.array]:
-    """Arrays of the header's shapes and dtypes that stand for the real ones; no data is read or made."""
+    """Lazy arrays with the shapes and dtypes of a header, and no data."""
     return {name: mx.zeros(info.shape, MLX_DTYPES[info.dtype]) for name, info in header.tensors.items()}
 
 
 def open_tensors(header: Header) -> dict[str, mx.array]:
-    """Every tensor of a checkpoint as a lazy array: data is read when an array is evaluated, not here.
+    """Every tensor of a checkpoint as a lazy array: MLX reads the data when an array is evaluated.
 
-    Only what MLX cannot read from its place (.npz, .msgpack) is unpacked to a temporary file here.
+    Formats that MLX cannot read lazily (.npz, .msgpack) are unpacked to a temporary file at once.
 
     Raises:
-        DamagedFileError: a file cannot be opened, its data is damaged, or it is not what the header was read from.
-        OutputError: there is no room for the temporary file.
+        DamagedFileError: a file cannot be opened, its data is damaged, or it has changed since its header was read.
+        OutputError: the disk has no room for the temporary file.
     """
     tensors: dict[str, mx.array] = {}
     for path in header.files:
@@ -218,7 +212,7 @@ def open_tensors(header: Header) -> dict[str, mx.array]:
             tensors.update(loaded if isinstance(loaded, dict) else {})
         except (RuntimeError, ValueError) as error:
             raise DamagedFileError(f"{path} cannot be opened: {error}") from error
-    found = {name: (tuple(x.shape), x.dtype) for name, x in tensors.items()}
-    if found != {name: (info.shape, MLX_DTYPES[info.dtype]) for name, info in header.tensors.items()}:
+    actual = {name: (tuple(x.shape), x.dtype) for name, x in tensors.items()}
+    if actual != {name: (info.shape, MLX_DTYPES[info.dtype]) for name, info in header.tensors.items()}:
         raise DamagedFileError(f"{header.files[0].parent}: its weights have changed meanwhile: run it again")
     return tensors

@@ -1,6 +1,6 @@
-"""Weights in Apple's `flax_model.msgpack`: nested maps of arrays.
+"""Reading the header of Apple's `flax_model.msgpack`: nested maps of arrays.
 
-Only the heads of maps and arrays are read, so that finding the tensors of a 10 GB file takes milliseconds. Sources
+Only the heads of maps and arrays are read, so that listing the tensors of a 10 GB file takes milliseconds. Sources
 of the format: the MessagePack specification, and `flax.serialization` (an array is extension type 1, a scalar
 type 3: a packed shape, dtype name and bytes).
 """
@@ -15,13 +15,13 @@ from .headers import MAX_NAME, TensorInfo, check_count, check_dimensions, check_
 
 ROOT = "params"
 CHUNKED = "__msgpack_chunked_array__"
-MAX_DEPTH = 32  # maps in one another; Apple's files have 7
+MAX_DEPTH = 32  # of nested maps; Apple's files have 7
 ARRAY, SCALAR = 1, 3  # extension types
 DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
     "int16": "I16", "int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
-LENGTHS = {  # first byte -> what follows, and how many bytes tell its length or value
+LENGTHS = {  # first byte -> what follows, and the number of bytes of its length or value
     0xC4: ("bytes", 1), 0xC5: ("bytes", 2), 0xC6: ("bytes", 4), 0xC7: ("extension", 1), 0xC8: ("extension", 2),
     0xC9: ("extension", 4), 0xCC: ("integer", 1), 0xCD: ("integer", 2), 0xCE: ("integer", 4), 0xCF: ("integer", 8),
     0xD9: ("text", 1), 0xDA: ("text", 2), 0xDB: ("text", 4), 0xDC: ("list", 2), 0xDD: ("list", 4),
@@ -32,29 +32,28 @@ OTHERS = {0xC0: "nothing", 0xC2: "false", 0xC3: "true", 0xCA: "a number", 0xCB: 
 
 
 def read_flax(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """The tensors of a Flax file, named by the keys below `params` with dots between them; there is no note.
+    """The tensors of a Flax file, named by the keys below `params` with dots between them, and no metadata.
 
     Raises:
-        DamagedFileError: it is cut off, or not what Flax writes.
+        DamagedFileError: the file is cut off, or not as Flax writes it.
     """
     try:
         with path.open("rb") as file:
-            return _Walk(path, file).tensors(), {}
+            return _FlaxReader(path, file).tensors(), {}
     except OSError as error:
         raise DamagedFileError.reading(path, error) from error
 
 
-class _Walk:
-    """One way through a file, from head to head."""
+class _FlaxReader:
+    """A walk through a file, from head to head."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file = path, file
         self._size = file.seek(0, 2)
-        self._found: dict[str, TensorInfo] = {}
+        self._tensors: dict[str, TensorInfo] = {}
         self._values = 0
 
     def tensors(self) -> dict[str, TensorInfo]:
-        """All arrays there are."""
         self._file.seek(0)
         kind, count = self._head("its start")
         if kind != "map" or not count:
@@ -62,7 +61,7 @@ class _Walk:
         self._map((), count)
         if self._left():
             raise self._damaged(f"{self._left()} bytes after its end")
-        return self._found
+        return self._tensors
 
     def _map(self, keys: tuple[str, ...], count: int) -> None:
         where = ".".join(keys) or "its start"
@@ -88,10 +87,10 @@ class _Walk:
             self._map(keys, length)
         elif kind != "extension":
             raise self._damaged(f"{name} is {kind}, not an array")
-        elif name in self._found:
+        elif name in self._tensors:
             raise self._damaged(f"{name} is in it twice")
         else:
-            self._found[name] = self._array(name, length)
+            self._tensors[name] = self._array(name, length)
 
     def _array(self, name: str, length: int) -> TensorInfo:
         code = self._take(1, name)[0]
@@ -101,14 +100,14 @@ class _Walk:
         if end > self._size:
             raise self._cut_off(name)
         if self._expect("list", name) != 3:
-            raise self._damaged(f"{name} is no shape, dtype and data")
+            raise self._damaged(f"{name} is not shape, dtype and data")
         dimensions = self._expect("list", name)
         check_dimensions(self._path, name, dimensions)  # before they are read one by one
         shape = tuple(self._expect("integer", name) for _ in range(dimensions))
         dtype = self._text(name)
         nbytes = tensor_bytes(self._path, name, DTYPES.get(dtype, dtype), shape)
-        found, start = self._expect("bytes", name), self._file.tell()
-        if nbytes != found or start + found != end:
+        length, start = self._expect("bytes", name), self._file.tell()
+        if nbytes != length or start + length != end:
             raise DamagedFileError(
                 f"{self._path}: {name} of shape {list(shape)} needs {nbytes} bytes and has {end - start}"
             )
@@ -122,17 +121,17 @@ class _Walk:
         try:
             return self._take(length, where).decode()
         except UnicodeDecodeError as error:
-            raise self._damaged(f"a name that is no text in {where}") from error
+            raise self._damaged(f"a name that is not text in {where}") from error
 
     def _expect(self, kind: str, where: str) -> int:
-        """The length or value of what comes next, which must be of this kind."""
-        found, number = self._head(where)
-        if found != kind:
-            raise self._damaged(f"{found} in {where} where {kind} should be")
+        """The length or value of the next item, which must be of this kind."""
+        actual, number = self._head(where)
+        if actual != kind:
+            raise self._damaged(f"{actual} in {where} where {kind} should be")
         return number
 
     def _head(self, where: str) -> tuple[str, int]:
-        """What comes next, and its length or value."""
+        """The kind of the next item, and its length or value."""
         first = self._take(1, where)[0]
         for kind, base, limit in (
             ("integer", 0, 0x80),
@@ -160,4 +159,4 @@ class _Walk:
         return DamagedFileError(f"{self._path} is cut off in {where}: download it again")
 
     def _damaged(self, what: str) -> DamagedFileError:
-        return DamagedFileError(f"{self._path} is not what Flax writes ({what}): download it again")
+        return DamagedFileError(f"{self._path} is not as Flax writes it ({what}): download it again")

@@ -1,4 +1,4 @@
-"""What the header of a weight file says of its tensors, and the checks that every format shares."""
+"""Headers of weight files: names, dtypes and shapes of tensors, and the checks that all formats share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_SIDE = 2**31 - 1  # of a tensor: MLX counts in 32 bits
 MAX_DIMENSIONS = 8  # a patch kernel has four
 MAX_TENSORS = 100_000  # the largest published checkpoint has 340, a packed one three times as many
 MAX_NAME = 1000  # characters
-DTYPE_NAMES = {  # as safetensors calls them; float64 is not among them, which MLX has on no GPU
+DTYPE_NAMES = {  # of safetensors; without float64, which MLX has on no GPU
     mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.int32: "I32",
     mx.uint16: "U16", mx.uint8: "U8", mx.int8: "I8", mx.int64: "I64", mx.bool_: "BOOL", mx.int16: "I16",
     mx.uint64: "U64",
@@ -25,20 +25,20 @@ MLX_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a header says of one tensor."""
+    """The entry of one tensor in a header."""
 
-    dtype: str  # as safetensors calls it, such as F32
+    dtype: str  # the name in safetensors, such as F32
     shape: tuple[int, ...]
     file: Path
-    start: int  # of its data in the file, or in the member, in bytes
+    start: int  # of its data in the file or member, in bytes
     nbytes: int
-    member: str | None = None  # of the zip file that an .npz is
-    column_major: bool = False  # the order of the data; that of every other file is row-major
+    member: str | None = None  # in an .npz, which is a zip file
+    column_major: bool = False  # the order of its data, which is row-major otherwise
 
 
 @dataclass(frozen=True)
 class Header:
-    """All tensors of a checkpoint, over all its files."""
+    """All tensors of a checkpoint, from all its files."""
 
     files: tuple[Path, ...]
     tensors: dict[str, TensorInfo]
@@ -56,21 +56,13 @@ class Header:
 
 
 def check_name(path: Path, name: str) -> None:
-    """Refuse a tensor's name that cannot be shown in a message.
-
-    Raises:
-        DamagedFileError: it has control characters, or is as long as a page.
-    """
+    """Raise DamagedFileError if a tensor's name has control characters, or is too long for a message."""
     if not name.isprintable() or len(name) > MAX_NAME:
         raise DamagedFileError(f"{path}: its header is damaged (a tensor named {name!r:.80})")
 
 
 def check_dimensions(path: Path, name: str, count: int) -> None:
-    """Refuse a tensor of more dimensions than any weight has.
-
-    Raises:
-        DamagedFileError: it has more.
-    """
+    """Raise DamagedFileError if a tensor has more dimensions than any weight."""
     if count > MAX_DIMENSIONS:
         raise DamagedFileError(
             f"{path}: {name} has {count} dimensions, and no weight has over {MAX_DIMENSIONS}"
@@ -78,15 +70,15 @@ def check_dimensions(path: Path, name: str, count: int) -> None:
 
 
 def tensor_bytes(path: Path, name: str, dtype: object, shape: Sequence[object]) -> int:
-    """The bytes that a tensor's data must have.
+    """The bytes of a tensor's data.
 
     Raises:
-        DamagedFileError: a dtype that MLX does not read, or a shape no model has.
+        DamagedFileError: MLX does not read the dtype, or no model has such a shape.
     """
     check_dimensions(path, name, len(shape))
     sides = [side for side in shape if isinstance(side, int) and not isinstance(side, bool) and side >= 0]
     if len(sides) != len(shape):
-        raise DamagedFileError(f"{path}: {name} has a shape or offsets that are no whole numbers")
+        raise DamagedFileError(f"{path}: {name} has a shape or offsets that are not whole numbers")
     if max(sides, default=0) > MAX_SIDE:
         raise DamagedFileError(f"{path}: {name} has a side of {max(sides)}, which is too large")
     if not isinstance(dtype, str) or dtype not in MLX_DTYPES:
@@ -95,23 +87,15 @@ def tensor_bytes(path: Path, name: str, dtype: object, shape: Sequence[object]) 
 
 
 def check_count(path: Path, count: int) -> None:
-    """Refuse a file of more tensors than any model has.
-
-    Raises:
-        DamagedFileError: there are more.
-    """
+    """Raise DamagedFileError if a file has more tensors than any model."""
     if count > MAX_TENSORS:
         raise DamagedFileError(f"{path} claims {count} tensors, and no model has over {MAX_TENSORS}")
 
 
 def check_apart(path: Path, spans: Iterable[tuple[int, int, str]]) -> None:
-    """Refuse two tensors that lie in the same bytes of a file; ``spans`` are (begin, end, name).
-
-    Raises:
-        DamagedFileError: two do.
-    """
-    last, owner = 0, ""
+    """Raise DamagedFileError if two tensors share bytes of a file; ``spans`` are (begin, end, name)."""
+    last_end, last_name = 0, ""
     for begin, end, name in sorted(span for span in spans if span[0] < span[1]):
-        if begin < last:
-            raise DamagedFileError(f"{path}: its header is damaged ({owner} and {name} share bytes)")
-        last, owner = end, name
+        if begin < last_end:
+            raise DamagedFileError(f"{path}: its header is damaged ({last_name} and {name} share bytes)")
+        last_end, last_name = end, name

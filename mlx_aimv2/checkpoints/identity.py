@@ -1,4 +1,4 @@
-"""The identity of a checkpoint, which every vector made with it carries."""
+"""Fingerprints of checkpoints: a hash of tensors, and where a model came from. Every embedding carries them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from .headers import Header
 from .lazy_copy import DataReader
 
-SAMPLE_BYTES = 4096  # of each tensor, from its start: enough to tell any two trainings apart, quick for 10 GB
+SAMPLE_BYTES = 4096  # from the start of each tensor: tells any two trainings apart, and is quick for 10 GB
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model came from.
+    """The source of a model.
 
     Attributes:
         name: the repository, `demo`, or the folder's path.
-        revision: the commit, for a repository.
+        revision: the commit of a repository; None for a folder.
         checkpoint: `checkpoint_hash` of the files.
-        layout: the name of the layout found.
-        dtype: what the weights are computed in.
-        quantization: in words, for quantized weights; None for others.
-        adapter: a hash of the adapter in it; None without one.
-        image_size: pixels on a side that its position table was resampled for; None where that is as stored.
+        layout: the name of the layout.
+        dtype: of the computation.
+        quantization: such as `4-bit affine, groups of 64`; None for plain weights.
+        adapter: a hash of the adapter; None without one.
+        image_size: pixels on a side, if the position table was resampled for them; None if it was not.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Origin:
 def checkpoint_hash(header: Header) -> str:
     """A SHA-256 over every tensor's name, dtype, shape and first bytes, in 16 hexadecimal digits.
 
-    It does not depend on how the tensors are spread over files. Two checkpoints that differ only deep inside
+    It does not depend on the files that hold the tensors. Two checkpoints that differ only deep inside
     their tensors get the same hash; two trainings of one model do not.
 
     Raises:
@@ -50,5 +50,6 @@ def checkpoint_hash(header: Header) -> str:
         for name in sorted(header.tensors):
             info = header.tensors[name]
             digest.update(f"{name} {info.dtype} {info.shape}\n".encode())
-            digest.update(reader.first(info, SAMPLE_BYTES))
+            for piece in reader.pieces(info, SAMPLE_BYTES):
+                digest.update(piece)
     return digest.hexdigest()[:16]

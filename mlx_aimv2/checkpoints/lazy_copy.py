@@ -1,7 +1,7 @@
-"""Weights that MLX cannot read lazily from their place, such as those of a zip file, made readable.
+"""Lazy reading of weights in other formats than safetensors, through a temporary copy.
 
-MLX reads a tensor when it is needed only from safetensors. Everything else is copied once, piece by piece, into a
-safetensors file without a name, which is gone when the last of its tensors is.
+MLX reads tensors lazily only from safetensors. All else is copied once, piece by piece, into a safetensors file
+without a name, which the system removes with the last of its tensors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 import mlx.core as mx
@@ -23,35 +22,23 @@ from ..errors import DamagedFileError, OutputError
 from .headers import MLX_DTYPES, TensorInfo
 from .shards import Entry, header_bytes
 
-PIECE = 2**20  # bytes held at a time
-ZIP_TROUBLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+PIECE = 2**20  # bytes
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
-class DataReader:
-    """Reads the data of tensors piece by piece, from plain files and from zip files; every file is opened once."""
+class DataReader(ExitStack):
+    """Reads the data of tensors piece by piece, from plain files and from zip files; opens every file once."""
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
+        super().__init__()
         self._plain: dict[Path, IO[bytes]] = {}
         self._zips: dict[Path, zipfile.ZipFile] = {}
 
-    def __enter__(self) -> DataReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def first(self, info: TensorInfo, size: int) -> bytes:
-        """The first ``size`` bytes of a tensor, or all there are."""
-        return b"".join(self.pieces(info, size))
-
     def pieces(self, info: TensorInfo, size: int | None = None) -> Iterator[bytes]:
-        """A tensor's data in its order in the file, or the first ``size`` bytes of it.
+        """A tensor's data in the order of the file, or the first ``size`` bytes of it.
 
         Raises:
-            DamagedFileError: there is less than the header says, or it cannot be unpacked.
+            DamagedFileError: the data is shorter than the header says, or cannot be unpacked.
         """
         left = info.nbytes if size is None else min(size, info.nbytes)
         try:
@@ -64,8 +51,8 @@ class DataReader:
                     left -= len(piece)
                     yield piece
                 if size is None and info.member is not None:
-                    file.read(1)  # zipfile compares the checksum when it finds the end
-        except (OSError, *ZIP_TROUBLE) as error:
+                    file.read(1)  # zipfile compares the checksum at the end
+        except (OSError, *ZIP_ERRORS) as error:
             raise DamagedFileError(
                 f"{info.file}: the data of {info.member or 'a tensor'} cannot be read ({error}): download it again"
             ) from error
@@ -73,11 +60,11 @@ class DataReader:
     def _at_start(self, info: TensorInfo, stack: ExitStack) -> IO[bytes]:
         if info.member is None:
             if info.file not in self._plain:
-                self._plain[info.file] = self._stack.enter_context(info.file.open("rb"))
+                self._plain[info.file] = self.enter_context(info.file.open("rb"))
             self._plain[info.file].seek(info.start)
             return self._plain[info.file]
         if info.file not in self._zips:
-            self._zips[info.file] = self._stack.enter_context(zipfile.ZipFile(info.file))
+            self._zips[info.file] = self.enter_context(zipfile.ZipFile(info.file))
         member = stack.enter_context(self._zips[info.file].open(info.member))
         member.read(info.start)
         return member
@@ -88,9 +75,12 @@ def unpack(path: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, mx.array]
 
     Raises:
         DamagedFileError: the data is damaged.
-        OutputError: there is no room for the copy.
+        OutputError: the disk has no room for the copy.
     """
-    entries = [Entry(name, MLX_DTYPES[x.dtype], _stored_shape(x)) for name, x in tensors.items()]
+    entries = [
+        Entry(name, MLX_DTYPES[info.dtype], info.shape[::-1] if info.column_major else info.shape)
+        for name, info in tensors.items()
+    ]
     folder = _temporary_folder(path, sum(entry.nbytes for entry in entries))
     try:
         with tempfile.TemporaryFile(dir=folder) as copy:
@@ -100,7 +90,7 @@ def unpack(path: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, mx.array]
                     for piece in reader.pieces(info):
                         copy.write(piece)
             copy.flush()
-            # on macOS, /dev/fd/N is this very descriptor once more, and reads on from where it stands
+            # on macOS, /dev/fd/N shares the position of this descriptor
             os.lseek(copy.fileno(), 0, os.SEEK_SET)
             loaded = mx.load(f"/dev/fd/{copy.fileno()}", format="safetensors")
     except OSError as error:
@@ -111,23 +101,18 @@ def unpack(path: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, mx.array]
     except (RuntimeError, ValueError) as error:
         raise DamagedFileError(f"{path} cannot be opened: {error}") from error
     if not isinstance(loaded, dict) or loaded.keys() != tensors.keys():
-        raise DamagedFileError(f"{path} cannot be opened: its tensors were not all found again")
-    return {name: _as_named(loaded[name], info) for name, info in tensors.items()}
-
-
-def _stored_shape(info: TensorInfo) -> tuple[int, ...]:
-    return info.shape[::-1] if info.column_major else info.shape
-
-
-def _as_named(x: mx.array, info: TensorInfo) -> mx.array:
-    return x.transpose() if info.column_major else x
+        raise DamagedFileError(f"{path} cannot be opened: some of its tensors are missing in the copy")
+    return {
+        name: loaded[name].transpose() if info.column_major else loaded[name]
+        for name, info in tensors.items()
+    }
 
 
 def _temporary_folder(path: Path, needed: int) -> Path:
-    """Where to put the copy: `/tmp` is a piece of memory on many machines, `/var/tmp` on none.
+    """The folder for the copy: `/tmp` is a piece of memory on many machines, `/var/tmp` on none.
 
     Raises:
-        OutputError: there is too little room.
+        OutputError: the disk has too little room.
     """
     usual = "/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir()
     folder = Path(os.environ.get("TMPDIR") or usual)

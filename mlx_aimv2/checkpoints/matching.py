@@ -1,4 +1,4 @@
-"""Whether a checkpoint's tensors are those of its model, and how a difference reads."""
+"""Comparison of a checkpoint's tensors with those of its model, and messages about the difference."""
 
 from __future__ import annotations
 
@@ -24,11 +24,7 @@ def check_fit(
     source: str,
     what: str = "its configuration",
 ) -> None:
-    """Hold a checkpoint's tensors against the model's.
-
-    Raises:
-        MismatchError: the whole difference in one message.
-    """
+    """Raise MismatchError, with the whole difference in one message, if tensors do not fit a model."""
     missing = [name for name in expected if name not in tensors]
     unexpected = sorted([*(name for name in tensors if name not in expected), *unknown])
     wrong = [
@@ -42,9 +38,9 @@ def check_fit(
         for name in expected
         if name in tensors and _is_float(tensors[name]) != _is_float(expected[name])
     ]
-    parts = [f"{len(names)} {kind}: {fold_names(names)}" for kind, names in kinds.items() if names]
-    if parts:
-        raise MismatchError(f"{source} does not fit {what}: {'; '.join(parts)}")
+    difference = [f"{len(names)} {kind}: {fold_names(names)}" for kind, names in kinds.items() if names]
+    if difference:
+        raise MismatchError(f"{source} does not fit {what}: {'; '.join(difference)}")
 
 
 def _is_float(x: mx.array) -> bool:
@@ -52,12 +48,12 @@ def _is_float(x: mx.array) -> bool:
 
 
 def fold_names(names: Sequence[str]) -> str:
-    """Names that differ only in a layer's number as one, such as `encoder.layers.{0-23}.rms_norm1.weight`."""
+    """Fold names that differ only in a layer's number, such as `encoder.layers.{0-23}.rms_norm1.weight`."""
     groups: dict[tuple[str, str], set[int]] = {}
     for name in names:
-        found = re.search(r"(?<=\.)\d+(?=\.)", name)
-        parts = (name[: found.start()], name[found.end() :]) if found else (name, "")
-        groups.setdefault(parts, set()).update([int(found[0])] if found else [])
+        match = re.search(r"(?<=\.)\d+(?=\.)", name)
+        key = (name[: match.start()], name[match.end() :]) if match else (name, "")
+        groups.setdefault(key, set()).update([int(match[0])] if match else [])
     folded = [start + _span(sorted(numbers)) + end for (start, end), numbers in groups.items()]
     more = f" … and {len(folded) - SHOWN} more" if len(folded) > SHOWN else ""
     return ", ".join(folded[:SHOWN]) + more

@@ -1,7 +1,8 @@
-"""Weights in an .npz file, as older MLX examples hold them: a zip file of one .npy for each tensor.
+"""Reading the header of an .npz file of weights, and writing one: a zip file with an .npy for each tensor.
 
-Names, dtypes and shapes come from the zip's directory and the headers of its members; no data is read, and nothing
-is unpickled. Source of the format: NumPy's documentation (`numpy.lib.format`), and what `mx.savez` writes.
+Older MLX examples write such files. Names, dtypes and shapes come from the zip's directory and the headers of its
+members; no data is read, and nothing is unpickled. Source of the format: NumPy's documentation
+(`numpy.lib.format`), and what `mx.savez` writes.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ import mlx.core as mx
 from ..errors import DamagedFileError, PickleRefusedError
 from .file_names import NPZ
 from .headers import DTYPE_NAMES, TensorInfo, check_apart, check_count, check_name, tensor_bytes
-from .lazy_copy import ZIP_TROUBLE
+from .lazy_copy import ZIP_ERRORS
 from .shards import Entry, planned_bytes
 
-DESCRIPTIONS = {  # numpy's word -> safetensors'; MLX writes bfloat16, which numpy does not have, as two bytes
+DESCRIPTIONS = {  # numpy's name -> safetensors'; MLX writes bfloat16, which numpy lacks, as two bytes
     "<f4": "F32", "<f2": "F16", "<V2": "BF16", "|V2": "BF16", "<i8": "I64", "<i4": "I32", "<i2": "I16", "|i1": "I8",
     "<u8": "U64", "<u4": "U32", "<u2": "U16", "|u1": "U8", "|b1": "BOOL", "<f8": "F64",
 }  # fmt: skip
-WRITTEN = {dtype: word for word, dtype in reversed(DESCRIPTIONS.items())}
+WRITTEN = {dtype: description for description, dtype in reversed(DESCRIPTIONS.items())}
 MAX_DIRECTORY = 32 * 2**20  # bytes
-MAX_TAIL = 2**16 + 22 + 76  # bytes that a zip's comment and last records can have
+MAX_TAIL = 2**16 + 22 + 76  # bytes of a zip's comment and last records
 MAX_NPY_HEADER = 10_000  # bytes; numpy's own limit
-DEFLATE_RATIO = 1032  # no byte of a deflated member can become more
+DEFLATE_RATIO = 1032  # the most bytes that a deflated byte can become
 MAGIC = b"\x93NUMPY"
 HEADER = re.compile(
     rb"\{'descr': '([<>|=][A-Za-z]\d*)', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\),? ?\} *\n?"
@@ -40,41 +41,37 @@ LOCAL_HEADER = 30  # bytes, and the member's name
 
 
 def read_npz(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """The tensors of an .npz file, and the order of its patch kernel as the note that safetensors would have.
+    """The tensors of an .npz file, and the metadata for the order of its patch kernel.
 
     Raises:
-        DamagedFileError: it is cut off, its directory or a header is not what the format says.
+        DamagedFileError: the file is cut off, or its directory or a header is damaged.
         PickleRefusedError: it holds Python objects.
     """
     try:
         with path.open("rb") as file:
-            _check_directory(path, _tail(file))
+            file.seek(max(0, file.seek(0, 2) - MAX_TAIL))
+            _check_directory(path, file.read(MAX_TAIL))
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
                 check_count(path, len(members))
-                check_apart(path, [_span(path, one) for one in members])
+                check_apart(path, [_span(path, member) for member in members])
                 tensors: dict[str, TensorInfo] = {}
-                for one in members:
-                    name, info = _tensor(path, archive, one)
+                for member in members:
+                    name, info = _tensor(path, archive, member)
                     if name in tensors:
                         raise DamagedFileError(f"{path}: its header is damaged ({name} is in it twice)")
                     tensors[name] = info
     except OSError as error:
         raise DamagedFileError.reading(path, error) from error
-    except (struct.error, *ZIP_TROUBLE) as error:
+    except (struct.error, *ZIP_ERRORS) as error:
         raise DamagedFileError(
             f"{path} is not an .npz file, or is damaged ({error}): download it again"
         ) from error
     return tensors, {"format": "mlx"}
 
 
-def _tail(file: IO[bytes]) -> bytes:
-    file.seek(max(0, file.seek(0, 2) - MAX_TAIL))
-    return file.read(MAX_TAIL)
-
-
 def _check_directory(path: Path, tail: bytes) -> None:
-    """Refuse a directory that would take long to read; zipfile reads it whole before it can be asked."""
+    """Raise DamagedFileError if the directory is too long; zipfile reads it whole."""
     at = tail.rfind(b"PK\5\6")
     if at < 0 or len(tail) < at + 22:
         raise DamagedFileError(f"{path} is not an .npz file, or is cut off: download it again")
@@ -86,20 +83,20 @@ def _check_directory(path: Path, tail: bytes) -> None:
         raise DamagedFileError(f"{path}: its directory of {size} bytes is too large for any model's tensors")
 
 
-def _span(path: Path, one: zipfile.ZipInfo) -> tuple[int, int, str]:
-    """Where a member lies, at the least."""
-    check_name(path, one.filename)
-    if one.header_offset < 0:
+def _span(path: Path, member: zipfile.ZipInfo) -> tuple[int, int, str]:
+    """The bytes of a member (at least), and its name."""
+    check_name(path, member.filename)
+    begin = member.header_offset
+    if begin < 0:
         raise DamagedFileError(f"{path} is cut off at its start: download it again")
-    header = LOCAL_HEADER + len(one.orig_filename)
-    return one.header_offset, one.header_offset + header + one.compress_size, one.filename
+    return begin, begin + LOCAL_HEADER + len(member.orig_filename) + member.compress_size, member.filename
 
 
 def _tensor(path: Path, archive: zipfile.ZipFile, one: zipfile.ZipInfo) -> tuple[str, TensorInfo]:
-    """One member, held against the bytes that are there."""
+    """Name and entry of a member, checked against the bytes in the file."""
     name = one.filename.removesuffix(".npy")
     if name == one.filename:
-        raise DamagedFileError(f"{path}: {name} in it is no .npy file")
+        raise DamagedFileError(f"{path}: {name} in it is not an .npy file")
     if one.flag_bits & ENCRYPTED:
         raise DamagedFileError(f"{path}: {name} is encrypted: save the weights without a password")
     if one.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -114,60 +111,54 @@ def _tensor(path: Path, archive: zipfile.ZipFile, one: zipfile.ZipInfo) -> tuple
             f"{path}: {name} cannot become {one.file_size} bytes, it has {one.compress_size}"
         )
     with archive.open(one) as member:
-        word, column_major, shape, start = _npy_header(path, name, member)
-    if word.endswith("O"):
+        description, column_major, shape, start = _npy_header(path, name, member)
+    if description.endswith("O"):
         raise PickleRefusedError(
             f"{path}: {name} holds pickled Python objects, which can run code when opened: save it as numbers"
         )
-    dtype = DESCRIPTIONS.get(word, word)
+    dtype = DESCRIPTIONS.get(description, description)
     nbytes = tensor_bytes(path, name, dtype, shape)
     if start + nbytes != one.file_size:
         raise DamagedFileError(
             f"{path}: {name} of shape {list(shape)} needs {nbytes} bytes and has {one.file_size - start}"
         )
-    order = column_major and len(shape) > 1
-    return name, TensorInfo(dtype, shape, path, start, nbytes, one.filename, order)
+    return name, TensorInfo(dtype, shape, path, start, nbytes, one.filename, column_major and len(shape) > 1)
 
 
 def _npy_header(path: Path, name: str, member: IO[bytes]) -> tuple[str, bool, tuple[int, ...], int]:
-    """What numpy calls the dtype, whether columns come first, the shape, and where the data begins."""
+    """Numpy's name of the dtype, whether the order is column-major, the shape, and the start of the data."""
     start = member.read(8)
     size = struct.calcsize("<H" if start[6:7] == b"\1" else "<L")
     length = int.from_bytes(member.read(size), "little")
-    found = HEADER.fullmatch(member.read(length)) if length <= MAX_NPY_HEADER else None
-    if start[:6] != MAGIC or found is None:
-        raise DamagedFileError(f"{path}: {name} is no array of numbers, or its .npy header is damaged")
-    shape = tuple(int(side) for side in found[3].split(b",") if side.strip())
-    return found[1].decode(), found[2] == b"True", shape, 8 + size + length
+    match = HEADER.fullmatch(member.read(length)) if length <= MAX_NPY_HEADER else None
+    if start[:6] != MAGIC or match is None:
+        raise DamagedFileError(f"{path}: {name} is not an array of numbers, or its .npy header is damaged")
+    shape = tuple(int(side) for side in match[3].split(b",") if side.strip())
+    return match[1].decode(), match[2] == b"True", shape, 8 + size + length
 
 
-def write_npz(folder: Path, entries: Sequence[Entry], tensors: Iterable[tuple[str, mx.array]]) -> list[Path]:
+def write_npz(folder: Path, entries: Sequence[Entry], tensors: Iterable[tuple[str, mx.array]]) -> None:
     """Write `model.npz` while ``tensors`` are computed one by one; `mx.load` opens it.
 
     Args:
-        folder: where to write.
-        entries: every tensor, in the order in which ``tensors`` gives them.
+        folder: the folder of the file.
+        entries: every tensor, in the order of ``tensors``.
         tensors: names and arrays, lazy or not.
 
-    Returns:
-        The file.
-
     Raises:
-        CheckpointError: a tensor is not what its entry says.
+        CheckpointError: a tensor does not match its entry.
     """
-    path = folder / NPZ[0]
     stream = iter(tensors)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(folder / NPZ[0], "w", zipfile.ZIP_STORED) as archive:
         for entry in entries:
             data = planned_bytes(entry, *next(stream))
             with archive.open(zipfile.ZipInfo(f"{entry.name}.npy"), "w", force_zip64=True) as member:
                 member.write(_npy_start(entry))
                 member.write(data)
-    return [path]
 
 
 def _npy_start(entry: Entry) -> bytes:
-    word = WRITTEN[DTYPE_NAMES[entry.dtype]]
-    text = f"{{'descr': '{word}', 'fortran_order': False, 'shape': {entry.shape!r}, }}".encode()
+    description = WRITTEN[DTYPE_NAMES[entry.dtype]]
+    text = f"{{'descr': '{description}', 'fortran_order': False, 'shape': {entry.shape!r}, }}".encode()
     text += b" " * (-(len(MAGIC) + 4 + len(text) + 1) % NPY_ALIGNMENT) + b"\n"
     return MAGIC + b"\1\0" + struct.pack("<H", len(text)) + text

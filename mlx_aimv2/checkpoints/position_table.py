@@ -1,4 +1,4 @@
-"""The learned position table of a fixed size, resampled for images of another size."""
+"""Resampling of a learned position table for images of another size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def table_name(config: AnyConfig) -> str:
 
 
 def table_size(tensors: Mapping[str, mx.array], config: AnyConfig) -> int | None:
-    """Pixels on a side that the position table is for; None where there is no table, or it is no square grid."""
+    """The image size of a position table, in pixels on a side; None without a table or for no square grid."""
     table = tensors.get(table_name(config))
     if table is None or table.ndim != 2:
         return None
@@ -29,10 +29,10 @@ def table_size(tensors: Mapping[str, mx.array], config: AnyConfig) -> int | None
 
 
 def bicubic_weights(old: int, new: int) -> np.ndarray:
-    """How ``new`` samples along an axis are made of ``old`` ones: (new, old) float32, each row sums to 1.
+    """The weights of ``old`` samples along an axis for ``new`` ones: (new, old) float32, each row sums to 1.
 
-    Samples stand in the middle of equal parts of the axis (`align_corners=False`), the ones at its ends stand for all
-    beyond, and nothing is smoothed where there are fewer samples than before (`antialias=False`). Source: PyTorch's
+    Samples are in the middle of equal parts of the axis (`align_corners=False`), the outermost repeat beyond its
+    ends, and fewer samples than before are not smoothed (`antialias=False`). Source: PyTorch's
     `torch.nn.functional.interpolate` with `mode="bicubic"`.
     """
     weights = np.zeros((new, old), dtype=np.float64)
@@ -45,7 +45,7 @@ def bicubic_weights(old: int, new: int) -> np.ndarray:
 
 
 def _cubic(x: float) -> float:
-    """Keys' kernel at a distance of ``x`` samples."""
+    """Keys' cubic kernel at a distance of ``x`` samples."""
     if x <= 1:
         return ((CUBIC + 2) * x - (CUBIC + 3)) * x * x + 1
     return ((x - 5) * x + 8) * x * CUBIC - 4 * CUBIC if x < 2 else 0.0
@@ -54,7 +54,7 @@ def _cubic(x: float) -> float:
 def resample(table: mx.array, grid: int) -> mx.array:
     """A position table (h * h, D) for ``grid`` patches on a side: (grid * grid, D) float32, lazy.
 
-    It is computed on the CPU: a GPU may multiply float32 with fewer bits, and every machine should give the same.
+    It is computed on the CPU, so that every machine gives the same: a GPU may multiply float32 with fewer bits.
     """
     old, dim = math.isqrt(table.shape[0]), table.shape[1]
     with mx.stream(mx.cpu):

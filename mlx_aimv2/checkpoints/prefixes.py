@@ -1,4 +1,4 @@
-"""Prefixes of tensor names: where in a file the encoder is, and what else the file holds."""
+"""Prefixes of tensor names: finding the encoder in a file, and the tensors beside it."""
 
 from __future__ import annotations
 
@@ -13,37 +13,33 @@ WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 
 
 def unwrapped(name: str) -> str:
-    """A tensor's name without the wrappers of PyTorch within it; what all names begin with is a prefix, and stays."""
+    """A tensor's name without PyTorch's wrappers inside it; wrappers at the start are a prefix, and stay."""
     parts = name.split(".")
     start = next((at for at, part in enumerate(parts) if part not in WRAPPERS | {"module"}), 0)
     return ".".join(parts[:start] + [part for part in parts[start:] if part not in WRAPPERS])
 
 
 def roots(names: Iterable[str], mark: str, parts: Sequence[str]) -> list[str]:
-    """The prefixes below which a model of a layout lies.
+    """The prefixes of models of a layout.
 
     Args:
         names: of all tensors.
         mark: the end of a name that every model of the layout has once.
-        parts: the prefixes that the layout itself has before the mark, such as `vision_model.`; the longest first.
+        parts: prefixes of the layout itself before the mark, such as `vision_model.`; the longest first.
     """
-    found = []
+    prefixes = []
     for name in names:
         if name != mark and not name.endswith(f".{mark}"):
             continue
         prefix = name[: -len(mark)]
         part = next((part for part in parts if prefix == part or prefix.endswith(f".{part}")), "")
-        found.append(prefix[: len(prefix) - len(part)])
-    return found
+        prefixes.append(prefix[: len(prefix) - len(part)])
+    return prefixes
 
 
-def only_root(found: Sequence[str], names: Iterable[str]) -> str:
-    """The one prefix of ``found``.
-
-    Raises:
-        LayoutError: there are several models in one file.
-    """
-    prefixes = sorted(set(found))
+def only_root(prefixes: Sequence[str], names: Iterable[str]) -> str:
+    """The only prefix; raise LayoutError if there are several, and so several models in a file."""
+    prefixes = sorted(set(prefixes))
     if len(prefixes) < 2:
         return prefixes[0]
     names = list(names)
@@ -57,18 +53,18 @@ def only_root(found: Sequence[str], names: Iterable[str]) -> str:
 
 
 def beside(names: Iterable[str], prefix: str, is_known: Callable[[str], bool]) -> list[str]:
-    """The tensors that are no part of the model below ``prefix``.
+    """The tensors that do not belong to the model below ``prefix``.
 
-    Below the prefix, a first part of the names counts as the model's own if any tensor of it is known; what else is
-    there then is an error, and not left out.
+    Below the prefix, the first part of a name belongs to the model if any tensor with it is known; an unknown tensor
+    with such a part is an error then, and not left out.
     """
     inside = [name[len(prefix) :] for name in names if name.startswith(prefix)]
     own = {_first(name) for name in inside if is_known(name)}
     return [name for name in names if not name.startswith(prefix) or _first(name[len(prefix) :]) not in own]
 
 
-def described(prefix: str, names: Iterable[str], left_out: Sequence[str]) -> list[str]:
-    """What the user should know: of wrappers, of the prefix, and of what is left out."""
+def prefix_notices(prefix: str, names: Iterable[str], left_out: Sequence[str]) -> list[str]:
+    """Messages about wrappers, the prefix, and tensors that are left out."""
     wrapped, lines = sum(unwrapped(name) != name for name in names), []
     if wrapped:
         lines.append(f"the names of {counted(wrapped, 'tensor')} are read without the wrappers in them")

@@ -1,7 +1,7 @@
-"""Writing safetensors files one tensor at a time, spread over shards with an index.
+"""Writing safetensors files one tensor at a time, in shards with an index.
 
-Names, dtypes and shapes are known before the first tensor is computed, so a file's header is written first and
-its data behind it, and no more than one tensor is held. Source of the format: the safetensors documentation.
+Names, dtypes and shapes are known before the first tensor is computed, so the header is written first and then the
+data; only one tensor is in memory. Source of the format: the safetensors documentation.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..storage.json_files import write_json
 from .file_names import INDEX, SINGLE, shard_name
 from .headers import DTYPE_NAMES
 
-ALIGNMENT = 8  # bytes; where data begins
+ALIGNMENT = 8  # bytes, of the start of the data
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a header will say of one tensor."""
+    """The entry of a tensor in a header to write."""
 
     name: str
     dtype: mx.Dtype
@@ -35,12 +35,12 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its data."""
+        """Bytes of the tensor."""
         return math.prod(self.shape) * self.dtype.size
 
 
 def split_shards(entries: Sequence[Entry], max_shard_bytes: int) -> list[list[Entry]]:
-    """Entries in their order, in groups of at most ``max_shard_bytes`` (a larger tensor has a file to itself)."""
+    """Entries in order, in groups of at most ``max_shard_bytes`` (a larger tensor has a file to itself)."""
     shards: list[list[Entry]] = []
     room = -1
     for entry in entries:
@@ -58,21 +58,18 @@ def write_shards(
     tensors: Iterable[tuple[str, mx.array]],
     max_shard_bytes: int,
     metadata: Mapping[str, str],
-) -> list[Path]:
+) -> None:
     """Write `model.safetensors`, or shards and their index, while ``tensors`` are computed one by one.
 
     Args:
-        folder: where to write.
-        entries: every tensor, in the order in which ``tensors`` gives them.
+        folder: the folder of the files.
+        entries: every tensor, in the order of ``tensors``.
         tensors: names and arrays, lazy or not.
         max_shard_bytes: data in one file.
         metadata: of every file.
 
-    Returns:
-        The files, in order.
-
     Raises:
-        CheckpointError: a tensor is not what its entry says.
+        CheckpointError: a tensor does not match its entry.
     """
     shards = split_shards(entries, max_shard_bytes)
     names = [shard_name(number, len(shards)) for number in range(len(shards))]
@@ -80,20 +77,24 @@ def write_shards(
     stream = iter(tensors)
     for name, shard in zip(names, shards, strict=True):
         with (folder / name).open("wb") as file:
-            _write_one(file, shard, stream, metadata)
+            write_safetensors(file, shard, stream, metadata)
     if len(shards) > 1:
         places = {entry.name: name for name, shard in zip(names, shards, strict=True) for entry in shard}
         index = {"metadata": {"total_size": sum(entry.nbytes for entry in entries)}, "weight_map": places}
         write_json(folder / INDEX, index)
-    return [folder / name for name in names]
 
 
-def _write_one(
+def write_safetensors(
     file: IO[bytes],
     entries: Sequence[Entry],
     tensors: Iterator[tuple[str, mx.array]],
     metadata: Mapping[str, str],
 ) -> None:
+    """Write a safetensors file; ``tensors`` are its names and arrays in the order of ``entries``.
+
+    Raises:
+        CheckpointError: a tensor does not match its entry.
+    """
     file.write(header_bytes(entries, metadata))
     for entry in entries:
         file.write(planned_bytes(entry, *next(tensors)))
@@ -116,20 +117,15 @@ def header_bytes(entries: Iterable[Entry], metadata: Mapping[str, str]) -> bytes
 
 
 def planned_bytes(entry: Entry, name: str, tensor: mx.array) -> bytes:
-    """The data of a tensor that is what its entry says.
+    """A tensor's data in row-major order, little-endian.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: the tensor does not match its entry.
     """
     if (name, tensor.dtype, tuple(tensor.shape)) != (entry.name, entry.dtype, entry.shape):
         raise CheckpointError(f"{name} became {tensor.dtype} {tensor.shape}, not what was planned: {entry}")
-    return raw_bytes(tensor)
-
-
-def raw_bytes(tensor: mx.array) -> bytes:
-    """A tensor's data in row-major order, little-endian."""
     tensor = mx.contiguous(tensor)
-    if tensor.dtype == mx.bfloat16:  # numpy has no such type
+    if tensor.dtype == mx.bfloat16:  # numpy lacks it
         tensor = tensor.view(mx.uint16)
     mx.eval(tensor)
     return np.array(tensor, copy=False).tobytes()

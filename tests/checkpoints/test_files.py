@@ -255,10 +255,10 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
         (raw({"a": {"dtype": "F32", "shape": [1]}}), "the entry of a in its header is damaged"),
         (raw({"a": entry(offsets=(0, 4, 8))}), "the entry of a in its header is damaged"),
         (raw({"a": {**entry(), "shape": 1}}, bytes(4)), "the entry of a in its header is damaged"),
-        (raw({"a": {**entry(), "shape": "1"}}, bytes(4)), "a has a shape or offsets that are no whole numbers"),
-        (raw({"a": entry(shape=(-1,))}, bytes(4)), "a has a shape or offsets that are no whole numbers"),
-        (raw({"a": entry(shape=(True,))}, bytes(4)), "a has a shape or offsets that are no whole numbers"),
-        (raw({"a": entry(offsets=(-4, 0))}, bytes(4)), "a has a shape or offsets that are no whole numbers"),
+        (raw({"a": {**entry(), "shape": "1"}}, bytes(4)), "a has a shape or offsets that are not whole numbers"),
+        (raw({"a": entry(shape=(-1,))}, bytes(4)), "a has a shape or offsets that are not whole numbers"),
+        (raw({"a": entry(shape=(True,))}, bytes(4)), "a has a shape or offsets that are not whole numbers"),
+        (raw({"a": entry(offsets=(-4, 0))}, bytes(4)), "a has a shape or offsets that are not whole numbers"),
         (raw({"a": entry("F64", offsets=(0, 8))}, bytes(8)), "a has the dtype 'F64', which is not supported"),
         (raw({"a": entry("F8_E4M3", offsets=(0, 1))}, bytes(1)), "a has the dtype 'F8_E4M3', which is not"),
         (raw({"a": entry(["F32"])}, bytes(4)), r"a has the dtype \['F32'\], which is not supported"),
@@ -481,5 +481,5 @@ def test_what_is_no_name_of_a_file_is_refused(elsewhere, name):
 
 @pytest.mark.parametrize("note", [[1], {"format": 5}, "pt"])
 def test_metadata_of_another_type_is_refused(header_of, note):
-    with pytest.raises(DamagedFileError, match="metadata that is no object of texts"):
+    with pytest.raises(DamagedFileError, match="metadata that is not an object of texts"):
         header_of(raw({"__metadata__": note, "a": entry()}, b"1234"))
