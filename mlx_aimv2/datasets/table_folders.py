@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from ..errors import InputError
 from ..messages import counted
-from ..sources.extensions import ending_of
+from ..sources.extensions import extension_of
 from .options import Reading
 from .rows import SPLIT_NAMES, Row, Rows
 from .table_formats import TABLE_ENDINGS
@@ -83,7 +83,7 @@ def _by_folder(rows: list[Row]) -> list[Row]:
 
 
 def _tables(tree: Tree, folder: str) -> list[str]:
-    return [path for path in tree.others if parent(path) == folder and ending_of(path) in NAMED_ENDINGS]
+    return [path for path in tree.others if parent(path) == folder and extension_of(path) in NAMED_ENDINGS]
 
 
 def _split_tables(tree: Tree) -> dict[str, str]:
@@ -121,7 +121,7 @@ def _in_split(tree: Tree, split: str) -> list[str]:
     folders = [split, *(path for path in tree.folders if path.startswith(f"{split}/"))]
     if metadata := [path for folder in folders for path in _metadata(tree, folder)]:
         return metadata
-    tables = [path for path in _tables(tree, split) if ending_of(path) in TABLE_ENDINGS]
+    tables = [path for path in _tables(tree, split) if extension_of(path) in TABLE_ENDINGS]
     return tables if len(tables) == 1 and not tree.subfolders(split) else []
 
 
@@ -136,7 +136,7 @@ def check_other_tables(tree: Tree, what: str) -> None:
         InputError: there is such a table.
     """
     for path in tree.others:
-        if not parent(path) and ending_of(path) in TABLE_ENDINGS:
+        if not parent(path) and extension_of(path) in TABLE_ENDINGS:
             folders = tree.subfolders()
             beside = f" beside the folder {folders[0]}" if folders else ""
             raise InputError(

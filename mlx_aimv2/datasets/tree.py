@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..sources.extensions import ending_of, kind_of
+from ..sources.extensions import extension_of, kind_of
 from ..sources.folder_scan import Rules, identity, scan_folder
-from ..sources.ignored import LeftOut
+from ..sources.ignored import Ignored
 from .options import Reading
 from .rows import SPLIT_NAMES, natural
 from .table_formats import TABLE_ENDINGS
@@ -30,14 +30,14 @@ class Tree:
         images: in order. A folder that cannot be read counts as an image, so that opening it names the reason.
         folders: all folders.
         others: tables, and files that show a layout.
-        left_out: all other files and folders.
+        ignored: all other files and folders.
     """
 
     root: Path
     images: tuple[str, ...]
     folders: tuple[str, ...]
     others: tuple[str, ...]
-    left_out: LeftOut
+    ignored: Ignored
 
     def subfolders(self, folder: str = "") -> list[str]:
         """The folders directly in a folder, in natural order."""
@@ -58,17 +58,19 @@ class Tree:
 
     def notice(self, used: Iterable[str] = ()) -> tuple[str, ...]:
         """A notice of the files that are left out, which are all `others` but ``used``; none if there are none."""
-        left_out = self._all_left_out(used)
-        return (f"left out {left_out.words()}",) if left_out else ()
+        ignored = self._all_ignored(used)
+        return (f"left out {ignored.summary()}",) if ignored else ()
 
     def instead(self) -> str:
         """What the folder holds in place of images, and how to convert it, as the end of a message."""
         advice = f": {hint}" if (hint := self.conversion_hint()) else ""
-        return f": it holds {self._all_left_out().words() or 'nothing'}{advice}"
+        return f": it holds {self._all_ignored().summary() or 'nothing'}{advice}"
 
-    def _all_left_out(self, used: Iterable[str] = ()) -> LeftOut:
-        unused = Counter((kind_of(ending_of(path)), ending_of(path)) for path in {*self.others} - {*used})
-        return self.left_out + LeftOut(dict(unused))
+    def _all_ignored(self, used: Iterable[str] = ()) -> Ignored:
+        unused = Counter(
+            (kind_of(extension_of(path)), extension_of(path)) for path in {*self.others} - {*used}
+        )
+        return self.ignored + Ignored(unused)
 
     def unsupported_layout(self, folder: str = "") -> str | None:
         """The layout of a folder if it is not supported, and how to convert it; None for any other."""
@@ -122,7 +124,7 @@ def read_tree(root: Path, reading: Reading) -> Tree:
     start -= str(root).endswith(os.sep)
     images = [path[start:] for path in (*scan.images, *(path for path, _ in scan.unreadable))]
     others = tuple(path[start:] for path in scan.others)
-    return Tree(root, tuple(images), scan.folders, others, scan.left_out)
+    return Tree(root, tuple(images), scan.folders, others, scan.ignored)
 
 
 def parent(path: str) -> str:

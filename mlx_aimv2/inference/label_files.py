@@ -1,4 +1,4 @@
-"""Labels that a user names: as options, or in a file of lines, of ids with names, or of JSON."""
+"""Labels from options and from files: lines, ids with names, JSON."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ ID2LABEL = "id2label"  # of a config.json
 
 @dataclass(frozen=True)
 class Label:
-    """One label as a user names it.
+    """A label of the user.
 
     Attributes:
-        name: what it is called in results: a word, or the id of a class.
-        text: what it is called in a prompt; None where its name has to do.
+        name: in results: a word, or the id of a class.
+        text: the name in a prompt; None to derive it from ``name``.
     """
 
     name: str
     text: str | None = None
 
 
-def read_labels(given: Sequence[str], known: Collection[str] = ()) -> list[Label]:
-    """The labels of an option that takes them separated by commas, each perhaps as `id=name`, or the name of a file.
+def read_labels(values: Sequence[str], known: Collection[str] = ()) -> list[Label]:
+    """The labels of an option: separated by commas, some perhaps as `id=name`; or in a file.
 
     Args:
-        given: the values of the option.
-        known: ids that occur, such as the names of folders; they tell `id,name` from a name with a comma.
+        values: of the option.
+        known: the ids in the data, such as folder names; they distinguish `id,name` from a name with a comma.
 
     Raises:
-        InputError: a file that cannot be read, or is no list of labels.
+        InputError: a file cannot be read, or is not a list of labels.
     """
-    found: list[Label] = []
-    for value in given:
-        may_be_one = "/" in value or len(given) == 1
-        if value.strip().lower().endswith(FILE_ENDINGS) or (may_be_one and _is_file(value)):
-            found += read_label_file(Path(value.strip()), known)
+    labels: list[Label] = []
+    for value in values:
+        may_be_file = "/" in value or len(values) == 1
+        if value.strip().lower().endswith(FILE_ENDINGS) or (may_be_file and _is_file(value)):
+            labels += read_label_file(Path(value.strip()), known)
         else:
-            found += [_pair(part.strip()) for part in value.split(",") if part.strip()]
-    return found
+            labels += [_pair(part.strip()) for part in value.split(",") if part.strip()]
+    return labels
 
 
 def _is_file(name: str) -> bool:
@@ -67,13 +67,13 @@ def _is_file(name: str) -> bool:
 
 
 def read_label_file(path: Path, known: Collection[str] = ()) -> list[Label]:
-    """The labels of a file.
+    """The labels in a file.
 
-    Lines are a label each, or an id with a name: after a tab or `=`, or, where the first parts are ids or ``known``,
-    after a comma or semicolon. JSON is a list of labels, or an object of names by ids.
+    A line is a label, or an id with a name after a tab or `=`; or after a comma or semicolon, if the first columns
+    are ids or ``known``. JSON is a list of labels, or an object of names by ids.
 
     Raises:
-        InputError: it cannot be read, is empty, or is no list of labels.
+        InputError: the file cannot be read, is empty, or is not a list of labels.
     """
     lines = lines_of(path)
     if path.suffix.lower() == ".json" or re.match(r"[\[{]\s*(\"|$|[\]}])", lines[0]):
@@ -86,7 +86,7 @@ def read_label_file(path: Path, known: Collection[str] = ()) -> list[Label]:
 
 
 def lines_of(path: Path | None) -> list[str]:
-    """The lines of a text file that are not empty; none for no file.
+    """The lines of a text file that are not empty; no lines without a file.
 
     Raises:
         InputError: the file cannot be read, or is empty.
@@ -103,30 +103,29 @@ def lines_of(path: Path | None) -> list[str]:
 
 
 def texts_of(labels: Iterable[Label]) -> dict[str, str]:
-    """What each label is called in a prompt, by its name.
+    """The text of each label in a prompt, by the name of the label.
 
     Raises:
-        InputError: a name is given twice, or two names become the same words.
+        InputError: a name occurs twice, or two names give the same text.
     """
-    every = list(labels)
-    given = {}
-    for label in every:
-        if label.name in given:
+    texts: dict[str, str | None] = {}
+    for label in labels:
+        if label.name in texts:
             raise InputError(f"the label {label.name!r} is given twice")
-        given[label.name] = label.text
-    plain = [label.name for label in every if label.text is None]
-    texts = dict(zip(plain, label_texts(plain), strict=True))
-    return {name: texts[name] if text is None else text for name, text in given.items()}
+        texts[label.name] = label.text
+    plain = [name for name, text in texts.items() if text is None]
+    derived = dict(zip(plain, label_texts(plain), strict=True))
+    return {name: derived[name] if text is None else text for name, text in texts.items()}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The labels that the images of some data are to be told apart by.
+    """The labels that a classifier chooses from, for images of some classes.
 
     Attributes:
-        texts: what each is called in a prompt, by its name.
-        numbers: of each class of the data, the place of its label.
-        notices: what there is to say about them.
+        texts: of the labels in a prompt, by name.
+        numbers: for each class, the index of its label; None for a class without a label.
+        notices: about the labels, for the user.
     """
 
     texts: dict[str, str]
@@ -135,38 +134,36 @@ class Choice:
 
 
 def choose(labels: Sequence[Label], classes: Sequence[str]) -> Choice:
-    """The labels to choose from for images of some classes.
-
-    A label is that of a class if both have one name, or are the same words.
+    """Match labels with the classes of some data, by name or by text.
 
     Args:
-        labels: what is chosen from, whether or not the data has it; if each of them has a text, they name classes,
-            and the classes of the data are what is chosen from.
-        classes: names of the classes of the data.
+        labels: to choose from. If all labels have a text, they only give names to classes, and the classifier chooses
+            from the classes.
+        classes: the names of the classes in the data.
 
     Raises:
-        InputError: a label is given twice, two are the same words, or names are given for other classes alone.
+        InputError: a label occurs twice, two labels have the same text, or no label with a text matches a class.
     """
-    found = _labels_of_classes(labels, classes)
-    used = {label for label in found if label is not None}
-    names_ids = all(label.text is not None for label in labels)
-    if names_ids:
+    matches = _labels_of_classes(labels, classes)
+    used = {label for label in matches if label is not None}
+    are_names = all(label.text is not None for label in labels)
+    if are_names:
         if not used:
             raise InputError(
                 f"--labels names {quoted(label.name for label in labels)}, and the data has {quoted(classes)}: the"
                 " part before = (or a tab) has to be the name of a class"
             )
         chosen = [
-            Label(name, label.text if label else None) for name, label in zip(classes, found, strict=True)
+            Label(name, label.text if label else None) for name, label in zip(classes, matches, strict=True)
         ]
         numbers: list[int | None] = list(range(len(classes)))
     else:
         chosen = list(labels)
         places = {label: place for place, label in enumerate(labels)}
-        numbers = [places[label] if label else None for label in found]
+        numbers = [places[label] if label else None for label in matches]
     texts = texts_of(chosen)
     notices = derived_notices(chosen, texts)
-    if names_ids and (others := len(labels) - len(used)):
+    if are_names and (others := len(labels) - len(used)):
         notices.append(
             Notice(f"{others:,} of {len(labels):,} names of --labels are for classes that the data lacks")
         )
@@ -176,39 +173,35 @@ def choose(labels: Sequence[Label], classes: Sequence[str]) -> Choice:
 def _labels_of_classes(labels: Sequence[Label], classes: Sequence[str]) -> list[Label | None]:
     known = set(classes)
     by_name: dict[str, Label] = {}
-    by_words: dict[str, Label] = {}
+    by_text: dict[str, Label] = {}
     for label in labels:
         first = [by_name.setdefault(label.name, label)]
         if label.name not in known:
-            first.append(by_words.setdefault(_words(label.name), label))
+            first.append(by_text.setdefault(label_text(label.name).lower(), label))
         if any(other is not label for other in first):
             raise InputError(f"--labels names {label.name!r} twice: keep one of them")
-    return [by_name.get(name) or by_words.get(_words(name)) for name in classes]
-
-
-def _words(name: str) -> str:
-    return label_text(name).lower()
+    return [by_name.get(name) or by_text.get(label_text(name).lower()) for name in classes]
 
 
 def derived_notices(labels: Iterable[Label], texts: Mapping[str, str]) -> list[Notice]:
-    """A notice of the labels that came without a text, and were read as other words than they are."""
+    """A notice of the labels without a text of their own whose ``texts`` differ from their names."""
     plain = [label.name for label in labels if label.text is None]
     return reading_notices(plain, [texts[name] for name in plain])
 
 
 def _pair(line: str) -> Label:
-    """A label, or an id with a name."""
+    """The label of a line, perhaps an id with a name."""
     for sign in ("\t", "="):
-        name, found, rest = line.partition(sign)
+        name, _, rest = line.partition(sign)
         text = rest.split(sign)[0].strip() if sign == "\t" else rest.strip()
-        if found and name.strip() and text:
+        if name.strip() and text:
             return Label(name.strip(), text)
-    found_id = ID_SPACE_NAME.fullmatch(line)
-    return Label(found_id[1], found_id[2]) if found_id else Label(line)
+    match = ID_SPACE_NAME.fullmatch(line)
+    return Label(match[1], match[2]) if match else Label(line)
 
 
 def _columns(lines: list[str], known: Collection[str]) -> list[tuple[str, str]] | None:
-    """Ids and names that commas or semicolons separate; None where lines are something else."""
+    """Pairs of id and name with a comma or semicolon between them; None if the lines are something else."""
     for sign in (",", ";"):
         cells = csv.reader(lines, delimiter=sign, skipinitialspace=True)
         rows = [[cell.strip() for cell in row if cell.strip()] for row in cells]
@@ -228,11 +221,6 @@ def _is_header(label: Label) -> bool:
 
 
 def _from_json(path: Path, text: str) -> list[Label]:
-    """The labels of a JSON text.
-
-    Raises:
-        InputError: it is no JSON, or neither a list of labels nor an object of names by ids.
-    """
     try:
         data = json.loads(text, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
@@ -247,11 +235,11 @@ def _from_json(path: Path, text: str) -> list[Label]:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """An object of JSON, with keys that come twice."""
+    """A JSON object with all its pairs, also of repeated keys."""
 
 
 def _named(path: Path, key: str, value: object) -> Label:
-    """One entry of an object; ImageNet's index has the id and the name as its value."""
+    """The label of an entry of an object; in ImageNet's index, the value is the id with the name."""
     if isinstance(value, list) and len(value) == 2 and re.fullmatch(WORDNET, str(value[0])):
         key, value = value
     if not isinstance(value, str) or not value.strip() or not key.strip():

@@ -1,8 +1,6 @@
-"""From an image's tokens to the vector that stands for it: a table of ways."""
+"""Pooling: from the tokens of an image to its vector."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import mlx.core as mx
 
@@ -11,49 +9,11 @@ from ..loading import AnyModel
 from ..models.lit import Aimv2Model
 from ..models.vision import patch_grid
 
-Pool = Callable[[AnyModel, mx.array], mx.array]
-
-
-def _mean(model: AnyModel, pixel_values: mx.array) -> mx.array:
-    return model.vision(pixel_values).last_hidden_state.mean(axis=1)  # (B, D)
-
-
-def _max(model: AnyModel, pixel_values: mx.array) -> mx.array:
-    return model.vision(pixel_values).last_hidden_state.max(axis=1)  # (B, D)
-
-
-def _head(model: AnyModel, pixel_values: mx.array) -> mx.array:
-    pooled = model.vision(pixel_values).pooler_output
-    if pooled is None:
-        raise InputError("this checkpoint has no pooling head")
-    return pooled  # (B, D)
-
-
-def _tokens(model: AnyModel, pixel_values: mx.array) -> mx.array:
-    vision = model.vision
-    h, w = patch_grid(vision.config, pixel_values)
-    tokens = vision(pixel_values).last_hidden_state
-    return tokens.reshape(tokens.shape[0], h, w, -1)  # (B, h, w, D)
-
-
-def _projected(model: AnyModel, pixel_values: mx.array) -> mx.array:
-    if not isinstance(model, Aimv2Model):
-        raise InputError("this checkpoint has no projection")
-    return model.get_image_features(pixel_values)  # (B, P)
-
-
-POOLINGS: dict[str, Pool] = {
-    "mean": _mean,
-    "max": _max,
-    "head": _head,
-    "tokens": _tokens,
-    "projected": _projected,
-}
-CHOICES = ("auto", "mean", "max", "head", "tokens")  # what a user may ask for
+CHOICES = ("auto", "mean", "max", "head", "tokens")  # for the user; "auto" becomes "projected" or "mean"
 
 
 def check_choice(pooling: str) -> None:
-    """Refuse a name that is no pooling of any model.
+    """Refuse an unknown pooling, before a model is loaded.
 
     Raises:
         InputError: an unknown name.
@@ -63,10 +23,10 @@ def check_choice(pooling: str) -> None:
 
 
 def check_pooling(model: AnyModel, pooling: str) -> str:
-    """The name of the pooling to use: "auto" resolved, others checked against the model.
+    """The name of the pooling for a model, "auto" resolved.
 
     Raises:
-        InputError: an unknown name, or "head" for a model without one.
+        InputError: an unknown name, or "head" for a model without a pooling head.
     """
     check_choice(pooling)
     if pooling == "auto":
@@ -79,5 +39,22 @@ def check_pooling(model: AnyModel, pooling: str) -> str:
 
 
 def pool(model: AnyModel, pixel_values: mx.array, pooling: str) -> mx.array:
-    """Vectors of a batch: (B, D), (B, P) for the projected embedding, (B, h, w, D) for tokens; float32."""
-    return POOLINGS[pooling](model, pixel_values)
+    """Vectors of a batch: (B, D), (B, P) for "projected", (B, h, w, D) for "tokens"; float32.
+
+    Raises:
+        InputError: the model has no such pooling.
+    """
+    if pooling == "projected":
+        if not isinstance(model, Aimv2Model):
+            raise InputError("this checkpoint has no projection")
+        return model.get_image_features(pixel_values)  # (B, P)
+    output = model.vision(pixel_values)
+    if pooling == "head":
+        if output.pooler_output is None:
+            raise InputError("this checkpoint has no pooling head")
+        return output.pooler_output  # (B, D)
+    tokens = output.last_hidden_state  # (B, N, D)
+    if pooling == "tokens":
+        h, w = patch_grid(model.vision.config, pixel_values)
+        return tokens.reshape(tokens.shape[0], h, w, -1)
+    return tokens.max(axis=1) if pooling == "max" else tokens.mean(axis=1)  # (B, D)

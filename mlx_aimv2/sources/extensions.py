@@ -1,14 +1,14 @@
-"""File name endings: those of images that can be read, and what all others are left out as."""
+"""File name extensions: of images that can be read, and of other files by kind."""
 
 from __future__ import annotations
 
-IMAGE_ENDINGS = frozenset(
+IMAGE_EXTENSIONS = frozenset(
     """
     .jpg .jpeg .jpe .jfif .mpo .png .apng .webp .heic .heics .heif .heifs .hif .avif .avifs .tif .tiff .bmp .dib
     .gif .jp2 .j2k .jpx .jpf .jpc .j2c .ppm .pgm .pbm .pnm .pfm .ico .icns .psd .dds .qoi .sgi .rgb .rgba .bw
     """.split()
 )
-KINDS = {  # why files are left out -> the endings of such files
+KINDS = {  # why a file is ignored -> the extensions of such files
     "camera raw": """
         .3fr .ari .arw .bay .cap .cr2 .cr3 .crw .dcr .dng .eip .erf .fff .gpr .iiq .k25 .kdc .mdc .mef .mos .mrw .nef
         .nrw .orf .ori .pef .ptx .r3d .raf .raw .rw2 .rwl .rwz .sr2 .srf .srw .x3f""",
@@ -22,20 +22,20 @@ KINDS = {  # why files are left out -> the endings of such files
     "archive": ".7z .bz2 .cbr .cbz .gz .rar .tar .tgz .xz .zip .zst",
 }  # fmt: skip
 OTHER = "other"
-_KIND_OF = {ending: kind for kind, endings in KINDS.items() for ending in endings.split()}
+_KIND_OF = {extension: kind for kind, extensions in KINDS.items() for extension in extensions.split()}
 
 
-def ending_of(name: str) -> str:
-    """The ending of a file name in small letters, such as `.jpg`; empty where there is none."""
-    stem, _, ending = name.rpartition(".")
-    return f".{ending.lower()}" if stem else ""
+def extension_of(name: str) -> str:
+    """The extension of a file name in lower case, such as `.jpg`; empty if there is none."""
+    stem, _, extension = name.rpartition(".")
+    return f".{extension.lower()}" if stem else ""
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is called like an image that is not hidden."""
-    return not name.startswith(".") and ending_of(name) in IMAGE_ENDINGS
+    """Whether a file has the name of an image, and is not hidden."""
+    return not name.startswith(".") and extension_of(name) in IMAGE_EXTENSIONS
 
 
-def kind_of(ending: str) -> str:
-    """Why a file that ends so is no image: a key of `KINDS`, or `OTHER`."""
-    return _KIND_OF.get(ending, OTHER)
+def kind_of(extension: str) -> str:
+    """The kind of a file that is not an image: a key of `KINDS`, or `OTHER`."""
+    return _KIND_OF.get(extension, OTHER)

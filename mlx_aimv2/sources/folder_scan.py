@@ -1,21 +1,19 @@
-"""The search of a folder for images, which accounts for everything that it leaves out."""
+"""Search of a folder for images, with counts of everything that it ignores."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from heapq import heappop, heappush
 from pathlib import Path
 
 from ..errors import InputError
-from .extensions import ending_of, is_image, kind_of
-from .ignored import BROKEN_LINK, EXCLUDED, HIDDEN, OWN, REPEATED, SPECIAL, SYSTEM, LeftOut
-from .own_files import own_files
+from .extensions import extension_of, is_image, kind_of
+from .ignored import BROKEN_LINK, EXCLUDED, HIDDEN, OWN, REPEATED, SPECIAL, SYSTEM, Ignored, own_files
 
-SYSTEM_FOLDERS = frozenset(  # of thumbnails, deleted files and programs, in small letters
+SYSTEM_FOLDERS = frozenset(  # of thumbnails, deleted files and programs, in lower case
     {
         "@eadir", "@tmp", "@sharebin", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "~snapshot",  # NAS
         "$recycle.bin", "recycler", "recycled", "system volume information",  # Windows
@@ -23,92 +21,83 @@ SYSTEM_FOLDERS = frozenset(  # of thumbnails, deleted files and programs, in sma
         "lost+found", "node_modules", "site-packages",
     }
 )  # fmt: skip
-PREVIEWS = (".lrdata", ".lrcat-data")  # endings of Lightroom's folders
-LIBRARIES = (
-    ".photoslibrary",
-    ".photolibrary",
-    ".migratedphotolibrary",
-    ".aplibrary",
-)  # folders of photo programs
-ORIGINALS = (
-    "originals",
-    "masters",
-)  # the only folders in a library that hold photos and not what was made of them
+PREVIEWS = (".lrdata", ".lrcat-data")  # suffixes of Lightroom's folders
+LIBRARIES = (".photoslibrary", ".photolibrary", ".migratedphotolibrary", ".aplibrary")  # of photo programs
+ORIGINALS = ("originals", "masters")  # the folders of a library with photos; the others hold derived images
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a search takes.
+    """Which files and folders a search takes.
 
     Attributes:
-        exclude: patterns of names, or of paths from the folder that is searched, of files and folders to leave out.
-        also: endings of other files to find.
-        avoid: folders to leave out, as `identity` gives them.
-        asked: whether a file is asked for at all, by its path from the folder; None for all files.
+        exclude: patterns of names, or of paths relative to the searched folder, of files and folders to ignore.
+        also: extensions of other files to find.
+        avoid: folders to ignore, as values of `identity`.
+        accepts: from a path relative to the searched folder to whether the file counts at all; None for all files.
     """
 
     exclude: tuple[str, ...] = ()
     also: frozenset[str] = frozenset()
     avoid: frozenset[object] = frozenset()
-    asked: Callable[[str], bool] | None = None
+    accepts: Callable[[str], bool] | None = None
 
     def __post_init__(self) -> None:
         if not all(pattern.strip("/") for pattern in self.exclude):
             raise InputError("--exclude needs a pattern, such as 'thumb_*' or 'raw/*'")
 
     def excludes(self, relative: str) -> bool:
-        """Whether a file or folder is left out, by its path from the folder that is searched."""
+        """Whether the patterns exclude a file or folder, by its path relative to the searched folder."""
         name = relative.rpartition("/")[2]
         patterns = [pattern.removeprefix("./").rstrip("/") for pattern in self.exclude]
         return any(fnmatchcase(name, pattern) or fnmatchcase(relative, pattern) for pattern in patterns)
 
     def excludes_below(self, relative: str) -> bool:
-        """Whether a file or one of the folders that it lies in is left out."""
+        """Whether the patterns exclude a file or one of its parent folders."""
         parts = relative.split("/")
         return any(self.excludes("/".join(parts[:end])) for end in range(1, len(parts) + 1))
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         images: their paths, in order.
-        left_out: everything else.
-        unreadable: folders that could not be read, and why.
-        others: the files with the endings that were to be found also.
-        folders: all that were searched, by their paths from the first one.
-        empty: names that stand for no image, and what to say of each; they are among the images, and fail there.
+        ignored: everything else.
+        unreadable: folders that cannot be read, and the reason of each.
+        others: the files with the extensions of `Rules.also`.
+        folders: all searched folders, by their paths relative to the first.
+        empty: names of the user without an image, and a message for each. They are among the images too.
     """
 
     images: tuple[str, ...] = ()
-    left_out: LeftOut = field(default_factory=LeftOut)
+    ignored: Ignored = field(default_factory=Ignored)
     unreadable: tuple[tuple[str, str], ...] = ()
     others: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     empty: Mapping[str, str] = field(default_factory=dict)
 
     def notices(self) -> list[str]:
-        """What the user should know of the search, in words."""
-        return [*self.empty.values(), *([f"left out {self.left_out.words()}"] if self.left_out else [])]
+        """Messages for the user about empty names and ignored files."""
+        return [*self.empty.values(), *([f"left out {self.ignored.summary()}"] if self.ignored else [])]
 
 
 def scan_folder(folder: str | os.PathLike[str], rules: Rules | None = None) -> Scan:
-    """All images below a folder: depth first, sorted, with those in linked folders.
+    """All images below a folder, depth first, in sorted order; links to folders are followed.
 
-    A folder that several links lead to, or that contains the link, is searched once: by its own name where it lies
-    below ``folder``. Hidden files and folders are left out, as are those of systems' thumbnails and deleted files,
-    of photo programs' previews, and what this program wrote itself; the folder that is named is searched in any case.
+    A folder with several links, or a link to a parent folder, is searched once: by its own name if it lies below
+    ``folder``. Hidden files and folders are ignored, and folders of thumbnails, previews and deleted files, and the
+    output of this program. ``folder`` itself is searched in any case.
     """
-    search = _Search(os.fspath(folder), rules or Rules())
-    return search.run()
+    return _Search(os.fspath(folder), rules or Rules()).run()
 
 
 def identity(path: str | os.PathLike[str]) -> object:
-    """What is equal for all names of one folder.
+    """A value that is equal for all names of one folder.
 
     Raises:
-        OSError: it is not there.
+        OSError: there is no such folder.
     """
     status = Path(path).stat()
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
@@ -119,131 +108,136 @@ def is_system(name: str) -> bool:
     return name.lower() in SYSTEM_FOLDERS or name.lower().endswith(PREVIEWS)
 
 
-def _is_left_out(name: str, parent: str) -> bool:
-    """Whether no search enters a folder of this name in a folder that is called ``parent``."""
-    if parent.lower().endswith(LIBRARIES):
-        return name.lower() not in ORIGINALS
-    return name.startswith(".") or is_system(name)
+def holds(check: Callable[[], bool]) -> bool:
+    """The result of a check of the file system; False if the check fails, as for a link to itself."""
+    try:
+        return check()
+    except OSError:
+        return False
 
 
 @dataclass
 class _Folder:
     path: str
-    relative: str  # from the folder that is searched; empty for that itself
-    name: str  # its own, not that of a link to it
+    relative: str  # to the searched folder; empty for the searched folder
+    name: str  # its own, not the name of a link to it
     images: list[str] = field(default_factory=list)
     folders: list[_Folder] = field(default_factory=list)
     searched: bool = False
 
 
 class _Search:
-    """One search: the folders themselves first, then what links lead to that was not there."""
+    """One search: first the folders themselves, then linked folders that were not among them."""
 
     def __init__(self, root: str, rules: Rules) -> None:
         self.root, self.rules = _Folder(root, "", _own_name(root)), rules
         self.seen: set[object] = set()
         self.links: list[tuple[int, str, _Folder]] = []
-        self.files: Counter[tuple[str, str]] = Counter()
-        self.folders: Counter[tuple[str, str]] = Counter()
+        self.ignored = Ignored()
         self.unreadable: list[tuple[str, str]] = []
         self.others: list[str] = []
 
     def run(self) -> Scan:
-        for above in _with_parents(self.root.path):
-            self._is_new(above)
+        root = Path(os.path.realpath(self.root.path))
+        for folder in (root, *root.parents):
+            self._is_new(str(folder))
         self._fill(self.root)
-        while self.links:  # the shortest path first: the order of a disk does not matter
+        while self.links:  # the shortest path first, whatever the order on the disk
             _, _, link = heappop(self.links)
             if self._is_new(link.path):
                 self._fill(link, linked=True)
             else:
-                self.folders[REPEATED, link.relative] += 1
+                self.ignored.folders[REPEATED, link.relative] += 1
         searched = list(_in_order(self.root))
         return Scan(
             tuple(image for folder in searched for image in folder.images),
-            LeftOut(dict(self.files), dict(self.folders)),
+            self.ignored,
             tuple(sorted(self.unreadable)),
             tuple(sorted(self.others)),
             tuple(folder.relative for folder in searched if folder.relative),
         )
 
     def _fill(self, start: _Folder, linked: bool = False) -> None:
-        """Find everything below a folder but what links lead to."""
+        """Find everything below a folder, except in linked folders."""
         waiting = [start]
         while waiting:
             folder = waiting.pop()
+            folder.searched = True
             try:
                 with os.scandir(folder.path) as entries:
-                    found = sorted(entries, key=lambda entry: entry.name)
+                    children = sorted(entries, key=lambda entry: entry.name)
             except OSError as error:
                 self.unreadable.append((folder.path, error.strerror or str(error)))
-                folder.searched = True
                 continue
-            own = own_files(folder.path, {entry.name for entry in found})
+            own = own_files(folder.path, {entry.name for entry in children})
             if own is None and folder is not self.root:
-                self.folders[OWN, folder.relative] += 1
+                self.ignored.folders[OWN, folder.relative] += 1
+                folder.searched = False
                 continue
-            folder.searched = True
-            for entry in found:
-                child = self._entry(folder, entry, own or frozenset())
+            for entry in children:
+                relative = f"{folder.relative}/{entry.name}" if folder.relative else entry.name
+                if not holds(entry.is_dir):
+                    self._add_file(folder, entry, relative, own or frozenset())
+                    continue
+                child = self._subfolder(folder, entry, relative)
                 if child is not None and (self._is_new(child.path) or not linked):
                     folder.folders.append(child)
                     waiting.append(child)
 
-    def _entry(self, folder: _Folder, entry: os.DirEntry[str], own: frozenset[str]) -> _Folder | None:
-        """Take one entry of a folder; the folder that it is, if it is to be searched now."""
-        relative = f"{folder.relative}/{entry.name}" if folder.relative else entry.name
-        path = entry.path.removeprefix("./")
-        if not _is_folder(entry):
-            self._file(folder, entry, relative, path, own)
-            return None
-        if _is_left_out(entry.name, folder.name):
-            self.folders[SYSTEM, entry.name] += 1
+    def _subfolder(self, folder: _Folder, entry: os.DirEntry[str], relative: str) -> _Folder | None:
+        """A subfolder to search now; None for an ignored folder, or a link, which is searched later."""
+        path, name = entry.path.removeprefix("./"), entry.name
+        if folder.name.lower().endswith(LIBRARIES):
+            is_ignored = name.lower() not in ORIGINALS
+        else:
+            is_ignored = name.startswith(".") or is_system(name)
+        if is_ignored:
+            self.ignored.folders[SYSTEM, name] += 1
         elif self.rules.excludes(relative):
-            self.folders[EXCLUDED, relative] += 1
-        elif self.rules.avoid and _is_avoided(path, self.rules):
-            self.folders[OWN, relative] += 1
+            self.ignored.folders[EXCLUDED, relative] += 1
+        elif self.rules.avoid and holds(lambda: identity(path) in self.rules.avoid):
+            self.ignored.folders[OWN, relative] += 1
         elif entry.is_symlink():
             child = _Folder(path, relative, _own_name(path))
-            folder.folders.append(child)  # its place; what is in it comes later
+            folder.folders.append(child)  # its place in the order
             heappush(self.links, (relative.count("/"), relative, child))
         else:
-            return _Folder(path, relative, entry.name)
+            return _Folder(path, relative, name)
         return None
 
-    def _file(
-        self, folder: _Folder, entry: os.DirEntry[str], relative: str, path: str, own: frozenset[str]
-    ) -> None:
-        ending = ending_of(entry.name)
-        if self.rules.asked is not None and not self.rules.asked(relative):
+    def _add_file(self, folder: _Folder, entry: os.DirEntry[str], relative: str, own: frozenset[str]) -> None:
+        path, extension, is_file = (
+            entry.path.removeprefix("./"),
+            extension_of(entry.name),
+            holds(entry.is_file),
+        )
+        if self.rules.accepts is not None and not self.rules.accepts(relative):
             return
         if entry.name.startswith("."):
-            self.files[HIDDEN, ""] += 1
+            self.ignored.files[HIDDEN, ""] += 1
         elif self.rules.excludes(relative):
-            self.files[EXCLUDED, ""] += 1
+            self.ignored.files[EXCLUDED, ""] += 1
         elif entry.name in own:
-            self.files[OWN, ""] += 1
-        elif not _is_file(entry) and (
-            not entry.is_symlink() or _is_there(entry.path)
-        ):  # reading may never end
-            self.files[SPECIAL, ""] += 1
-        elif is_image(entry.name):  # a broken link too: opening it says so
+            self.ignored.files[OWN, ""] += 1
+        elif not is_file and (not entry.is_symlink() or holds(Path(path).exists)):  # reading may never end
+            self.ignored.files[SPECIAL, ""] += 1
+        elif is_image(entry.name):  # also a broken link: opening it reports the reason
             folder.images.append(path)
-        elif not _is_file(entry):
-            self.files[BROKEN_LINK, ""] += 1
-        elif ending in self.rules.also:
+        elif not is_file:
+            self.ignored.files[BROKEN_LINK, ""] += 1
+        elif extension in self.rules.also:
             self.others.append(path)
         else:
-            self.files[kind_of(ending), ending] += 1
+            self.ignored.files[kind_of(extension), extension] += 1
 
     def _is_new(self, path: str) -> bool:
-        """Whether a folder was not met before; from now on it was."""
+        """Whether this is the first call for a folder."""
         try:
-            known = identity(path)
-        except OSError:  # reading it will say so
+            key = identity(path)
+        except OSError:  # reading the folder reports it
             return True
-        new = known not in self.seen
-        self.seen.add(known)
+        new = key not in self.seen
+        self.seen.add(key)
         return new
 
 
@@ -258,37 +252,3 @@ def _in_order(root: _Folder) -> Iterator[_Folder]:
         if folder.searched:
             yield folder
         waiting += sorted(folder.folders, key=lambda child: child.relative, reverse=True)
-
-
-def _with_parents(path: str) -> Sequence[str]:
-    """A folder and all that it lies in, without links."""
-    here = Path(os.path.realpath(path))
-    return list(map(str, (here, *here.parents)))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or to where nobody may look
-        return False
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:
-        return False
-
-
-def _is_there(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except OSError:  # a link to itself
-        return False
-
-
-def _is_avoided(path: str, rules: Rules) -> bool:
-    try:
-        return identity(path) in rules.avoid
-    except OSError:
-        return False

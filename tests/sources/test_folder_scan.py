@@ -6,6 +6,7 @@ import io
 import json
 import os
 import socket
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,10 +17,9 @@ from PIL import Image
 
 from mlx_aimv2.processing.decode import DecodeOptions, decode_image
 from mlx_aimv2.processing.formats import FORMATS
-from mlx_aimv2.sources.extensions import IMAGE_ENDINGS, KINDS, ending_of, is_image
+from mlx_aimv2.sources.extensions import IMAGE_EXTENSIONS, KINDS, extension_of, is_image
 from mlx_aimv2.sources.folder_scan import Rules, Scan, identity, scan_folder
-from mlx_aimv2.sources.ignored import LeftOut
-from mlx_aimv2.sources.own_files import own_files
+from mlx_aimv2.sources.ignored import Ignored, own_files
 
 
 def touched(folder: Path, *names: str) -> Path:
@@ -32,7 +32,7 @@ def touched(folder: Path, *names: str) -> Path:
 def found(folder: Path, rules: Rules | None = None) -> tuple[list[str], str]:
     """The images below a folder, and what is left out."""
     scan = scan_folder(folder, rules)
-    return [os.path.relpath(image, folder) for image in scan.images], scan.left_out.words()
+    return [os.path.relpath(image, folder) for image in scan.images], scan.ignored.summary()
 
 
 def test_everything_is_accounted_for(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_everything_is_accounted_for(tmp_path: Path) -> None:
     assert found(tmp_path) == (["a.jpg"], words)
     scan = scan_folder(tmp_path)
     assert (
-        sum(scan.left_out.files.values()) + len(scan.images) == 27
+        sum(scan.ignored.files.values()) + len(scan.images) == 27
     )  # every file that no skipped folder holds
 
 
@@ -200,7 +200,7 @@ def test_other_files_may_be_asked_for(tmp_path: Path) -> None:
     touched(tmp_path, "b/a.TXT", "a.txt", "a.jpg", "@eaDir/b.txt", "a.json")
     scan = scan_folder(tmp_path, Rules(also=frozenset({".txt"})))
     assert scan.others == (str(tmp_path / "a.txt"), str(tmp_path / "b/a.TXT"))
-    assert scan.left_out.files == {("other", ".json"): 1}
+    assert scan.ignored.files == {("other", ".json"): 1}
     assert scan.folders == ("b",)
 
 
@@ -256,9 +256,9 @@ def test_the_endings_are_those_of_the_formats_that_are_read() -> None:
     Image.init()
     registered = {e: f for e, f in Image.registered_extensions().items() if f in (*FORMATS, "AVIF", "MPO")}
     heif = {".heic", ".heics", ".heif", ".heifs", ".hif"}
-    assert set(registered) | heif | {".jpx"} == set(IMAGE_ENDINGS)
+    assert set(registered) | heif | {".jpx"} == set(IMAGE_EXTENSIONS)
     others = {ending for endings in KINDS.values() for ending in endings.split()}
-    assert not others & IMAGE_ENDINGS
+    assert not others & IMAGE_EXTENSIONS
     unread = {
         e for e, f in Image.registered_extensions().items() if f not in (*FORMATS, "AVIF", "MPO", "HEIF")
     }
@@ -277,7 +277,7 @@ NEED_MORE = {
 }  # another package, or nothing that writes them
 
 
-@pytest.mark.parametrize("ending", sorted(IMAGE_ENDINGS - NEED_MORE))
+@pytest.mark.parametrize("ending", sorted(IMAGE_EXTENSIONS - NEED_MORE))
 def test_every_ending_is_of_a_file_that_can_be_read(ending: str) -> None:
     image = Image.new("RGB", (32, 32), (200, 100, 50)).convert(MODES.get(ending, "RGB"))
     Image.init()
@@ -293,7 +293,7 @@ def test_every_ending_is_of_a_file_that_can_be_read(ending: str) -> None:
     )
 )
 def test_any_names_are_counted_in_one_line(names: list[str]) -> None:
-    files = {("other", ending_of(name)): 1 for name in names if not is_image(name)}
-    left_out = LeftOut(files) + LeftOut(files)
-    assert sum(left_out.files.values()) == 2 * len(files) and bool(left_out) == bool(files)
-    assert len(left_out.words()) < 120
+    files = Counter({("other", extension_of(name)) for name in names if not is_image(name)})
+    ignored = Ignored(files) + Ignored(files)
+    assert sum(ignored.files.values()) == 2 * len(files) and bool(ignored) == bool(files)
+    assert len(ignored.summary()) < 120
