@@ -5,16 +5,18 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from .._version import __version__
-from . import classify, convert, demo, embed, evaluate, export, finetune, fuse, info, models, upload
+from ..errors import InputError
+from . import classify, compare, convert, demo, embed, evaluate, export, finetune, fuse, info, models, upload
 from .guard import DEBUG_VARIABLE, RUNNING, leave, report
 from .help import GroupHelp, VerbHelp
 from .output import NAME, show_warning
@@ -41,9 +43,23 @@ VERBS = (
     fuse.fuse,
     upload.upload,
     evaluate.evaluate,
+    compare.compare,
 )
+
+
+class EvaluateHelp(VerbHelp):
+    """`evaluate`, which refuses `--compare`: that is a verb of its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words after the verb."""
+        if "--compare" in args:
+            pair = shlex.join(args[args.index("--compare") + 1 :][:2]) or "ORIGINAL CONVERTED"
+            raise SystemExit(report(InputError(f"compare is a verb now: mlx-aimv2 compare {pair}")))
+        return super().parse_args(ctx, args)
+
+
 for function in VERBS:
-    app.command(function.__name__, cls=VerbHelp)(function)
+    app.command(function.__name__, cls=EvaluateHelp if function is evaluate.evaluate else VerbHelp)(function)
 
 
 def _version(wanted: bool) -> None:

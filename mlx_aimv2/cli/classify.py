@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json as jsonlib
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,19 +14,103 @@ import typer
 
 from ..errors import InputError
 from ..messages import counted
-from . import parameters as options
+from ..options.fields import at_least, check_fields, option
+from ..presets import DEFAULT_MODEL
 from .completion import SCORES, choices
 from .guard import verb
 from .jobs import images, run
+from .model_options import ModelOptions
 from .output import plain, put, say
-from .screen import screen
-from .trained_folders import base_of, check_head_is_named, has_head, is_trained_pair
+from .screen import Screen, screen
+from .trained_folders import check_head_is_named, has_head, is_trained_pair
 
 if TYPE_CHECKING:
-    from ..inference.zero_shot import Classified, Prediction
+    from ..inference.label_files import Label
+    from ..inference.trained_head import TrainedClassifier
+    from ..inference.zero_shot import Classified, Prediction, ZeroShotClassifier
 
 BAR, BESIDE = 24, 14  # columns of a bar, and of what is on its line apart from the label
 COLUMNS = {"path": str, "label": str, "score": float}
+
+
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """The labels to choose from, and where to write them."""
+
+    labels: tuple[str, ...] = option(
+        (),
+        "Labels, separated by commas, or a file of them; `id=name` names a label that the model cannot know.",
+        flags=("--labels", "-l"),
+    )
+    labels_file: Path | None = option(
+        None, "A file of labels: a line each, or an id, a tab and a name; or JSON."
+    )
+    template: tuple[str, ...] = option((), "Sentence with {} for the label; may be given several times.")
+    templates: Path | None = option(None, "A file with one template per line.")
+    score: str = option(
+        "softmax",
+        "softmax: probabilities over the labels; cosine: similarity with each label.",
+        autocompletion=choices(SCORES),
+    )
+    none: str | None = option(None, "One more label, for images that none of the others fits.")
+    top_k: int = option(5, "Labels shown for each image, at least 1.", None, at_least(1))
+    output: Path | None = option(
+        None, "File (.csv .tsv .json .jsonl .parquet) for the labels.", flags=("-o", "--output")
+    )
+    force: bool = option(False, "Replace the file.")
+    json: bool = option(False, "Print JSON.")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def given_labels(self) -> list[Label]:
+        """The labels of --labels and --labels-file."""
+        from ..inference.label_files import read_label_file, read_labels
+
+        return [*read_labels(self.labels), *(read_label_file(self.labels_file) if self.labels_file else [])]
+
+    @property
+    def sentences(self) -> list[str] | None:
+        """The templates of --template and --templates."""
+        from ..inference.label_files import lines_of
+
+        return [*self.template, *lines_of(self.templates)] or None
+
+    def check_output(self, names: list[str]) -> None:
+        """Check the file before a model is loaded.
+
+        Raises:
+            InputError: options that contradict each other, or a file of unknown format, or one that exists.
+            OutputError: it cannot be written.
+        """
+        from ..vectors.record_files import check_record_file
+
+        if self.output is None:
+            if self.force:
+                raise InputError("--force is for -o: leave it out")
+            return
+        if self.json:
+            raise InputError("--json prints to stdout and -o writes a file: give one of them")
+        check_record_file(self.output.expanduser(), names, self.force)
+
+    def check_for_head(self) -> None:
+        """Refuse options for zero-shot labels, as a trained head has labels of its own.
+
+        Raises:
+            InputError: the option.
+        """
+        labels = self.labels or self.labels_file
+        given = {"--labels": labels, "--template": self.template or self.templates, "--none": self.none}
+        for name, value in given.items():
+            if value:
+                raise InputError(
+                    f"{name} is for zero-shot labels: leave it out, or --adapter-path, which has its own"
+                )
+        if self.score != "softmax":
+            raise InputError(
+                f"--score {self.score} is for zero-shot labels: a trained head gives probabilities"
+            )
 
 
 @verb
@@ -35,163 +119,62 @@ def classify(
         list[str],
         typer.Argument(metavar="IMAGES...", help="Images, folders, patterns; - for a list on stdin."),
     ],
-    labels: options.Labels = [],  # noqa: B006 - typer makes a new list each time
-    labels_file: Annotated[
-        Path | None, typer.Option(help="A file of labels: a line, or an id, a tab and a name; or JSON.")
-    ] = None,
-    template: Annotated[
-        list[str], typer.Option(help="Sentence with {} for the label; may be given several times.")
-    ] = [],  # noqa: B006
-    templates: Annotated[Path | None, typer.Option(help="A file with one template per line.")] = None,
-    score: Annotated[
-        str,
-        typer.Option(
-            help="softmax: probabilities over the labels; cosine: each by itself.",
-            autocompletion=choices(SCORES),
-        ),
-    ] = "softmax",
-    none: Annotated[str | None, typer.Option(help="A further label that stands for none of these.")] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Labels shown for each image.")] = 5,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="File (.csv .tsv .json .jsonl .parquet) for the labels."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
-    model: options.AdaptedModel = None,
-    adapter_path: Annotated[
-        Path | None,
-        typer.Option(
-            help="What `finetune` wrote: its labels take the place of --labels, if it was trained on any."
-        ),
-    ] = None,
-    any_base: options.AnyBase = False,
-    json: options.Json = False,
-    revision: options.Revision = None,
-    weights: options.Weights = None,
-    dtype: options.Dtype = "auto",
-    device: options.Device = None,
-    batch_size: options.BatchSize = None,
-    keep_quantized: options.KeepQuantized = False,
-    exclude: options.Exclude = [],  # noqa: B006 - typer makes a new list each time
-    decode: options.Decode = options.DECODE,
-    background: options.Background = options.BACKGROUND,
-    max_megapixels: options.MaxMegapixels = options.MAX_MEGAPIXELS,
-    allow_truncated: options.AllowTruncated = False,
-    color_managed: options.ColorManaged = None,
-    min_patches: options.MinPatches = options.MIN_PATCHES,
-    max_patches: options.MaxPatches = options.MAX_PATCHES,
-    interpolate_positions: options.InterpolatePositions = False,
-    image_size: options.ImageSize = None,
+    options: ClassifyOptions,
+    model: ModelOptions,
 ) -> None:
-    """Say which label fits each image best: of those given, without training, or of a trained head's."""
-    from .. import ZeroShotClassifier, load
-    from ..backend.device import use_device
-    from ..inference.label_files import (
-        Label,
-        derived_notices,
-        lines_of,
-        read_label_file,
-        read_labels,
-        texts_of,
-    )
-    from ..inference.trained_head import TrainedClassifier
+    """Say which label fits each image best: one of yours, without training, or one of a trained head."""
+    from ..inference.label_files import Label, texts_of
     from ..inference.zero_shot import check_request
+
+    names, empty = images(inputs, model.exclude)
+    labels = options.given_labels
+    texts = texts_of(labels)
+    options.check_output(names)
+    if has_head(model.adapter_path):
+        options.check_for_head()
+    elif texts or model.adapter_path is None or is_trained_pair(model.adapter_path):
+        if not texts:
+            check_head_is_named(model.model or DEFAULT_MODEL, model.adapter_path)
+        if options.none is not None:
+            texts = texts_of([*labels, Label(options.none, options.none)])
+        check_request(texts, options.sentences, options.score)
+    with screen(empty) as events:
+        classifier = _classifier(options, model, texts, events)
+        writer = _File(options, texts) if options.output else _Writer(options, texts)
+        run(classifier.stream(names), names, writer, events, "classified")
+
+
+def _classifier(
+    options: ClassifyOptions, model: ModelOptions, texts: Mapping[str, str], events: Screen
+) -> ZeroShotClassifier | TrainedClassifier:
+    """The classifier with the trained head that was loaded, or else with zero-shot labels.
+
+    Raises:
+        InputError: the adapter has no head, and there are no labels.
+    """
+    from .. import ZeroShotClassifier
+    from ..inference.label_files import derived_notices
+    from ..inference.trained_head import TrainedClassifier
     from ..models.classifier import Classifier
 
-    names, empty = images(inputs, exclude)
-    given = [*read_labels(labels), *(read_label_file(labels_file) if labels_file else [])]
-    sentences = [*template, *lines_of(templates)] or None
-    words = texts_of(given)
-    zero_shot = not has_head(adapter_path) and (
-        bool(words) or adapter_path is None or is_trained_pair(adapter_path)
-    )
-    if adapter_path is None and any_base:
-        raise InputError("--any-base is for --adapter-path: leave it out")
-    _check_output(output, force, json, names)
-    if zero_shot:
-        if not words:
-            check_head_is_named(model or options.DEFAULT, adapter_path)
-        if none is not None:
-            words = texts_of([*given, Label(none, none)])
-        check_request(words, sentences, score)
-    elif has_head(adapter_path):
-        _check_trained(bool(words), sentences, score, none)
-    base, revision = base_of(model, revision, adapter_path)
-    if device:
-        use_device(device)
-    settings = options.load_options(
-        dtype=dtype,
-        keep_quantized=keep_quantized,
-        weights=weights,
-        decode=decode,
-        background=background,
-        max_megapixels=max_megapixels,
-        allow_truncated=allow_truncated,
-        color_managed=color_managed,
-        min_patches=min_patches,
-        max_patches=max_patches,
-        interpolate_positions=interpolate_positions,
-        image_size=image_size,
-    )
-    with screen(empty) as shown:
-        settings = dataclasses.replace(settings, any_base=any_base)
-        loaded, processor = load(
-            base, revision=revision, options=settings, on_event=shown, adapter_path=adapter_path
+    loaded, processor = model.load(events)
+    if isinstance(loaded, Classifier):
+        return TrainedClassifier(loaded, processor, model.batch_size)
+    if not texts:
+        raise InputError(
+            f"{model.adapter_path} holds no head: it was not trained to classify;"
+            " with an image-text pair, give --labels"
         )
-        classifier: ZeroShotClassifier | TrainedClassifier
-        if isinstance(loaded, Classifier):
-            classifier = TrainedClassifier(loaded, processor, batch_size)
-        elif zero_shot:
-            for notice in derived_notices(given, words):
-                shown(notice)
-            classifier = ZeroShotClassifier(
-                loaded, processor, words, sentences, score, batch_size, on_event=shown
-            )
-            shown.close()
-        else:
-            raise InputError(
-                f"{adapter_path} holds no head: it was not trained to classify;"
-                " with an image-text pair, give --labels"
-            )
-        writer = _File(output, force, top_k, words) if output else _Writer(json, score, top_k, words)
-        run(classifier.stream(names), names, writer, shown, "classified")
+    for notice in derived_notices(options.given_labels, texts):
+        events(notice)
+    classifier = ZeroShotClassifier(
+        loaded, processor, texts, options.sentences, options.score, model.batch_size, on_event=events
+    )
+    events.close()
+    return classifier
 
 
-def _check_output(output: Path | None, force: bool, json: bool, names: list[str]) -> None:
-    """Refuse a file that cannot be written, before a model is loaded.
-
-    Raises:
-        InputError: options that do not go together, or a file of no known format, or that is there.
-        OutputError: it cannot be written.
-    """
-    from ..vectors.record_files import check_record_file
-
-    if output is None and force:
-        raise InputError("--force is for -o: leave it out")
-    if output is None:
-        return
-    if json:
-        raise InputError("--json prints to stdout and -o writes a file: give one of them")
-    check_record_file(output.expanduser(), names, force)
-
-
-def _check_trained(words: bool, sentences: list[str] | None, score: str, none: str | None) -> None:
-    """Refuse what only zero-shot labels have a use for.
-
-    Raises:
-        InputError: the option.
-    """
-    given = {"--labels": words, "--template": sentences, "--none": none}
-    for option, value in given.items():
-        if value:
-            raise InputError(
-                f"{option} is for zero-shot labels: leave it out, or --adapter-path, which has its own"
-            )
-    if score != "softmax":
-        raise InputError(f"--score {score} is for zero-shot labels: a trained head gives probabilities")
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _Labelled:
     """An image with its best labels."""
 
@@ -216,10 +199,12 @@ class _Labelled:
 class _File:
     """Predictions in a file."""
 
-    def __init__(self, path: Path, force: bool, top_k: int, texts: Mapping[str, str]) -> None:
+    def __init__(self, options: ClassifyOptions, texts: Mapping[str, str]) -> None:
         from ..vectors.record_files import RecordFile
 
-        self.file, self.top_k, self.texts = RecordFile(path.expanduser(), COLUMNS, force), top_k, texts
+        assert options.output is not None
+        self.file = RecordFile(options.output.expanduser(), COLUMNS, options.force)
+        self.top_k, self.texts = options.top_k, texts
 
     def add(self, name: str, result: Classified) -> None:
         self.file.add(_Labelled(name, result.predictions[: self.top_k], self.texts))
@@ -237,9 +222,10 @@ class _File:
 class _Writer:
     """Predictions on stdout: drawn on a terminal, a table in a pipe, one list as JSON."""
 
-    def __init__(self, json: bool, score: str, top_k: int, texts: Mapping[str, str]) -> None:
-        self.json, self.score, self.top_k, self.texts, self.count = json, score, top_k, texts, 0
-        self.draws = sys.stdout.isatty() and not json
+    def __init__(self, options: ClassifyOptions, texts: Mapping[str, str]) -> None:
+        self.json, self.score, self.top_k = options.json, options.score, options.top_k
+        self.texts, self.count = texts, 0
+        self.draws = sys.stdout.isatty() and not self.json
         if not (self.json or self.draws):
             put("\t".join(COLUMNS))
 

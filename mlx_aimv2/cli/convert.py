@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,23 +13,105 @@ import typer
 
 from ..errors import InputError
 from ..messages import counted, size
+from ..options.fields import option
 from .completion import DTYPES, Q_BITS, Q_GROUP_SIZES, Q_MODES, RECIPES, WEIGHT_FORMATS, checkpoints, choices
 from .guard import NOT_ALL_DONE, verb
+from .model_options import CheckpointOptions, DeviceOptions, LoadingOptions, like
 from .output import put, say
-from .parameters import Device, Exclude, Force, ImageSize, InterpolatePositions, Json, Revision, Weights
-from .screen import screen
+from .screen import Screen, screen
 from .tables import table
 
 if TYPE_CHECKING:
     from ..conversion.convert import Converted
+    from ..conversion.options import ConvertOptions
     from ..conversion.plan import Conversion
 
 SHARD_SIZE = "5GB"
+SHARD_HELP = "Largest size of a weight file, such as 500MB."
+DTYPE_HELP = "float32, float16 or bfloat16. [default: as stored]"
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """Data types of the result, under the names that mlx-lm gives the options."""
+
+    quantize: bool = option(False, "Quantize the weights.", flags=("-q", "--quantize"))
+    q_bits: int | None = option(
+        None, "With -q: bits per weight. [default: the mode's]", autocompletion=choices(Q_BITS)
+    )
+    q_group_size: int | None = option(
+        None, "With -q: weights per scale. [default: the mode's]", autocompletion=choices(Q_GROUP_SIZES)
+    )
+    q_mode: str | None = option(
+        None, "With -q: affine, mxfp4, nvfp4 or mxfp8. [default: affine]", autocompletion=choices(Q_MODES)
+    )
+    quant_predicate: str | None = option(
+        None,
+        "With -q: mixed bits, mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6.",
+        autocompletion=choices(RECIPES),
+    )
+    dequantize: bool = option(
+        False, "Write the plain weights of a quantized source.", flags=("-d", "--dequantize")
+    )
+    dtype: str | None = option(None, DTYPE_HELP, autocompletion=choices(DTYPES))
+
+
+@dataclass(frozen=True)
+class ResultOptions:
+    """The files to write, the comparison with the source, and the upload."""
+
+    calibrate: tuple[str, ...] = option(
+        (),
+        "With -q: quantize the vision encoder for these images (a folder, or a pattern in quotes; some dozens are"
+        " used) instead of rounding. Slower, and closer to the original in 2 to 4 bits.",
+        metavar="IMAGES",
+    )
+    format: str = option(
+        "safetensors",
+        "Format of the weight files: safetensors or npz.",
+        autocompletion=choices(WEIGHT_FORMATS),
+    )
+    max_shard_size: str | None = option(None, f"{SHARD_HELP} [default: {SHARD_SIZE}]")
+    report: bool = option(False, "Compare result and source, on the screen and in the model card.")
+    report_images: tuple[str, ...] = option(
+        (), "Images to compare them on. [default: built-in drawings]", metavar="IMAGES"
+    )
+    exclude: tuple[str, ...] = like(LoadingOptions, "exclude", ())
+    upload_repo: str | None = option(None, "Upload the result to the Hugging Face Hub.", metavar="OWNER/NAME")
+    private: bool = option(False, "With --upload-repo: make the repository private.")
+    force: bool = option(False, "Replace the old result once the new one is complete.")
+    json: bool = option(False, "Print JSON.")
+    dry_run: bool = option(False, "Show what would be done.")
+
+    def __post_init__(self) -> None:
+        if self.format == "npz" and self.max_shard_size is not None:
+            raise InputError("--format npz is one file: leave --max-shard-size out")
+        if self.private and self.upload_repo is None:
+            raise InputError("--private needs --upload-repo")
+
+    def convert_options(self, source: CheckpointOptions) -> ConvertOptions:
+        """The same for `convert`, without quantization."""
+        from ..conversion.options import ConvertOptions
+
+        return ConvertOptions(
+            max_shard_bytes=parse_size(self.max_shard_size or SHARD_SIZE),
+            format=self.format,
+            weights=source.weights,
+            interpolate_positions=source.interpolate_positions,
+            image_size=source.image_size,
+            calibrate=self.calibrate,
+            report=self.report or bool(self.report_images),
+            report_images=self.report_images,
+            exclude=self.exclude,
+            card_name=self.upload_repo,
+            force=self.force,
+        )
 
 
 @verb
 def convert(
+    *,
     hf_path: Annotated[
         str,
         typer.Option(
@@ -39,137 +122,40 @@ def convert(
         ),
     ],
     mlx_path: Annotated[Path, typer.Option(help="The folder to write.")] = Path("mlx_model"),
-    force: Force = False,
-    quantize: Annotated[bool, typer.Option("-q", "--quantize", help="Quantize the weights.")] = False,
-    q_bits: Annotated[
-        int | None,
-        typer.Option(help="With -q: bits per weight. [default: the mode's]", autocompletion=choices(Q_BITS)),
-    ] = None,
-    q_group_size: Annotated[
-        int | None,
-        typer.Option(
-            help="With -q: weights per scale. [default: the mode's]", autocompletion=choices(Q_GROUP_SIZES)
-        ),
-    ] = None,
-    q_mode: Annotated[
-        str | None,
-        typer.Option(
-            help="With -q: affine, mxfp4, nvfp4 or mxfp8. [default: affine]", autocompletion=choices(Q_MODES)
-        ),
-    ] = None,
-    quant_predicate: Annotated[
-        str | None,
-        typer.Option(
-            help="With -q: mixed bits, mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6.",
-            autocompletion=choices(RECIPES),
-        ),
-    ] = None,
-    dequantize: Annotated[
-        bool, typer.Option("-d", "--dequantize", help="Unpack a quantized source.")
-    ] = False,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, float16 or bfloat16. [default: as stored]", autocompletion=choices(DTYPES)
-        ),
-    ] = None,
-    calibrate: Annotated[
-        list[str],
-        typer.Option(
-            metavar="IMAGES",
-            help="With -q: quantize the vision encoder for these images (a folder, or a pattern in quotes; some"
-            " dozens are used) instead of rounding plainly. Slower, and closer to the original in 2 to 4 bits.",
-        ),
-    ] = [],  # noqa: B006 - typer makes a new list each time
-    format: Annotated[
-        str,
-        typer.Option(help="Of the weight files: safetensors or npz.", autocompletion=choices(WEIGHT_FORMATS)),
-    ] = "safetensors",
-    max_shard_size: Annotated[
-        str | None, typer.Option(help=f"Of one weight file, such as 500MB. [default: {SHARD_SIZE}]")
-    ] = None,
-    revision: Revision = None,
-    weights: Weights = None,
-    interpolate_positions: InterpolatePositions = False,
-    image_size: ImageSize = None,
-    report: Annotated[
-        bool, typer.Option("--report", help="Compare result and source, on the screen and in the model card.")
-    ] = False,
-    report_images: Annotated[
-        list[str],
-        typer.Option(metavar="IMAGES", help="What to compare them on. [default: built-in drawings]"),
-    ] = [],  # noqa: B006
-    exclude: Exclude = [],  # noqa: B006
-    upload_repo: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the result to the Hugging Face Hub.")
-    ] = None,
-    private: Annotated[
-        bool, typer.Option("--private", help="With --upload-repo: so that others cannot see it.")
-    ] = False,
-    device: Device = None,
-    json: Json = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
+    quantization: QuantizeOptions,
+    result: ResultOptions,
+    source: CheckpointOptions,
+    device: DeviceOptions,
 ) -> None:
     """Convert a checkpoint of any published layout to this package's own format, and quantize it with -q."""
-    from ..backend.device import require_mlx, use_device
+    from ..backend.device import require_mlx
 
     require_mlx()
     from ..conversion.convert import convert_and_report
     from ..conversion.options import ConvertOptions
-    from ..conversion.plan import plan_conversion
     from ..conversion.target_folder import target_folder
     from ..publishing.upload import check_access, check_name, upload
-    from ..sources.paths import find_images
 
-    if format == "npz" and max_shard_size is not None:
-        raise InputError("--format npz is one file: leave --max-shard-size out")
-    if private and upload_repo is None:
-        raise InputError("--private needs --upload-repo")
-    if upload_repo is not None:
-        check_name(upload_repo)
-    if device:
-        use_device(device)
-    options = ConvertOptions(
-        max_shard_bytes=parse_size(max_shard_size or SHARD_SIZE),
-        format=format,
-        weights=weights,
-        interpolate_positions=interpolate_positions,
-        image_size=image_size,
-        calibrate=tuple(calibrate),
-        report=report or bool(report_images),
-        report_images=tuple(report_images),
-        exclude=tuple(exclude),
-        card_name=upload_repo,
-        force=force,
-    )
-    options = ConvertOptions.from_mlx_lm(
-        options,
-        dtype=dtype,
-        quantize=quantize,
-        q_bits=q_bits,
-        q_group_size=q_group_size,
-        q_mode=q_mode,
-        quant_predicate=quant_predicate,
-        dequantize=dequantize,
-    )
-    with screen() as shown:
-        if dry_run:
-            target_folder(mlx_path, force)
-            for notice in find_images([*calibrate, *report_images], exclude).notices():
-                say(notice)
-            plan = plan_conversion(hf_path, options, revision, shown)
-            put(jsonlib.dumps(_plan_entry(plan), indent=2)) if json else _show_plan(plan)
+    options = ConvertOptions.from_mlx_lm(result.convert_options(source), **vars(quantization))
+    repo = result.upload_repo
+    if repo is not None:
+        check_name(repo)
+    device.use_device()
+    with screen() as events:
+        if result.dry_run:
+            target_folder(mlx_path, result.force)
+            _show_plan(hf_path, options, source.revision, result.json, events)
             return
-        if upload_repo is not None:  # before hours of work
-            target_folder(mlx_path, force)
-            check_access(upload_repo, private=private)
-        result = convert_and_report(hf_path, mlx_path, options, revision, shown)
-        skipped = shown.skipped
-    _show_result(result, json)
-    if upload_repo is not None:
-        with screen() as shown:
-            put(upload(mlx_path, upload_repo, private=private, on_event=shown))
-    if skipped or result.not_compared is not None:
+        if repo is not None:  # before hours of work
+            target_folder(mlx_path, result.force)
+            check_access(repo, private=result.private)
+        converted = convert_and_report(hf_path, mlx_path, options, source.revision, events)
+        skipped = events.skipped
+    _show_result(converted, result.json)
+    if repo is not None:
+        with screen() as events:
+            put(upload(mlx_path, repo, private=result.private, on_event=events))
+    if skipped or converted.not_compared is not None:
         raise SystemExit(NOT_ALL_DONE)
 
 
@@ -186,8 +172,19 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * UNITS[unit])
 
 
-def _show_plan(conversion: Conversion) -> None:
-    """The plan of a conversion: one row for each kind of tensor, sizes before and after."""
+def _show_plan(
+    hf_path: str, options: ConvertOptions, revision: str | None, json: bool, events: Screen
+) -> None:
+    """What a conversion would do: a row for each kind of tensor, sizes before and after."""
+    from ..conversion.plan import plan_conversion
+    from ..sources.paths import find_images
+
+    for notice in find_images([*options.calibrate, *options.report_images], options.exclude).notices():
+        say(notice)
+    conversion = plan_conversion(hf_path, options, revision, events)
+    if json:
+        put(jsonlib.dumps(_plan_entry(conversion), indent=2))
+        return
     header = conversion.checkpoint.header
     groups: dict[tuple[str, str], list[int]] = {}
     for one in conversion.planned:
@@ -218,7 +215,7 @@ def _plan_entry(plan: Conversion) -> dict[str, Any]:
 
 def _show_result(result: Converted, json: bool) -> None:
     """What was written, what was not quantized, and the comparison."""
-    from .evaluate import show
+    from .compare import show
 
     if json:
         fidelity = result.fidelity.to_dict() if result.fidelity else None
@@ -229,7 +226,7 @@ def _show_result(result: Converted, json: bool) -> None:
         )
     elif result.fidelity is not None:
         source, target = quote(result.fidelity.original.name), quote(str(result.folder))
-        show(result.fidelity, False, f"evaluate --compare {source} {target} --layers")
+        show(result.fidelity, False, f"compare {source} {target} --layers")
     if result.not_compared is not None:
         say(f"result and source were not compared: {result.not_compared}")
     kept = sum(map(len, result.plan.kept.values()))

@@ -6,6 +6,7 @@ import contextlib
 import json as jsonlib
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..messages import duration, size
+from ..options.fields import option
 from ..presets import BITS_FLOAT32, DEFAULT_MODEL, DEMO_MODEL, find
 from .guard import verb
+from .model_options import DeviceOptions, model_option
 from .output import advise, put, say
-from .parameters import Device, Json, Model
 from .screen import screen
 from .tables import table
 
@@ -26,36 +28,41 @@ if TYPE_CHECKING:
 SHOWN = 3  # neighbours, and images found for a sentence
 
 
+@dataclass(frozen=True)
+class DemoOptions:
+    """The model and the images of the demo."""
+
+    model: str = model_option(DEMO_MODEL)
+    count: int = option(12, "Number of images, 4 to 12.")
+    force: bool = option(False, "Write into a folder that is not empty.")
+    json: bool = option(False, "Print JSON.")
+
+
 @verb
 def demo(
+    *,
     output: Annotated[Path, typer.Argument(help="The folder to write.")] = Path("demo-output"),
-    model: Model = DEMO_MODEL,
-    count: Annotated[int, typer.Option(help="Number of images, 4 to 12.")] = 12,
-    force: Annotated[
-        bool, typer.Option("--force", help="Write into a folder that holds something already.")
-    ] = False,
-    device: Device = None,
-    json: Json = False,
+    options: DemoOptions,
+    device: DeviceOptions,
 ) -> None:
     """Embed and label a dozen sample images, and rank them for sentences: one contact sheet. Offline."""
-    from ..backend.device import require_mlx, use_device
+    from ..backend.device import require_mlx
 
     require_mlx()
     from ..demo.tour import TourOptions, take_tour
 
-    options = TourOptions(model, count, force)
-    if device:
-        use_device(device)
-    with screen() as shown, _what_is_left(output.expanduser()):
-        shown.start_clock()
-        tour = take_tour(output.expanduser(), options, shown)
-        seconds = shown.seconds
-    if json:
+    tour_options = TourOptions(options.model, options.count, options.force)
+    device.use_device()
+    with screen() as events, _what_is_left(output.expanduser()):
+        events.start_clock()
+        tour = take_tour(output.expanduser(), tour_options, events)
+        seconds = events.seconds
+    if options.json:
         put(jsonlib.dumps(tour.to_dict(), indent=2))
     else:
         _show(tour)
     say(f"{tour.right} of {len(tour.images)} labels are right; {duration(seconds)} in all")
-    _show_commands(tour, model)
+    _show_commands(tour, options.model)
 
 
 @contextlib.contextmanager

@@ -2,29 +2,73 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InputError
-from . import parameters as options
+from ..options.fields import option
 from .completion import POOLINGS, choices
 from .guard import verb
 from .jobs import Sink, images, run
+from .model_options import ModelOptions
 from .output import put
 from .screen import screen
 from .stdin import with_texts
 from .tables import table
-from .trained_folders import base_of
 
 if TYPE_CHECKING:
     from ..inference.embedder import Embedded
     from ..vectors.writer import VectorWriter, WriterOptions
 
 SHOWN_VALUES = 4
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """What to embed, and where to."""
+
+    text: bool = option(False, "The arguments are texts, not images.")
+    output: str | None = option(
+        None,
+        "File (.npz .npy .safetensors .jsonl .parquet), or FOLDER/ for shards.",
+        flags=("-o", "--output"),
+    )
+    force: bool = option(False, "Replace what -o names.")
+    prune: bool = option(False, "Remove vectors from -o FOLDER/ if their images no longer exist.")
+    pooling: str = option(
+        "auto", "auto, mean, max, head, or tokens (a grid).", autocompletion=choices(POOLINGS)
+    )
+    normalize: bool = option(True, "Scale every vector to unit length.")
+    json: bool = option(False, "Print JSON lines.")
+
+    @property
+    def writing(self) -> WriterOptions:
+        """How to write a file or a folder."""
+        from ..vectors.writer import WriterOptions
+
+        return WriterOptions(self.force, self.prune, self.text)
+
+    def check(self, names: list[str]) -> None:
+        """Check what can be checked before a model is loaded.
+
+        Raises:
+            InputError: options that contradict each other, or an output that cannot be written.
+        """
+        from ..inference.pooling import check_choice
+        from ..vectors.writer import check_output
+
+        check_choice(self.pooling)
+        if self.text and self.pooling != "auto":
+            raise InputError(f"--pooling {self.pooling} is for images: texts have one embedding")
+        if self.json and self.output is not None:
+            raise InputError("--json prints to stdout and -o writes a file: give one of them")
+        if self.output is None and (self.force or self.prune):
+            raise InputError(f"--{'force' if self.force else 'prune'} needs -o")
+        if self.output is not None:
+            check_output(self.output, names, self.writing)
 
 
 @verb
@@ -36,109 +80,32 @@ def embed(
             help="Images, folders, patterns; with --text: texts. - for a list on stdin.",
         ),
     ],
-    text: Annotated[bool, typer.Option("--text", help="The arguments are texts, not images.")] = False,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o", "--output", help="File (.npz .npy .safetensors .jsonl .parquet), or FOLDER/ for shards."
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what -o names.")] = False,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Remove the vectors of images that are gone from -o FOLDER/.")
-    ] = False,
-    model: options.AdaptedModel = None,
-    pooling: Annotated[
-        str, typer.Option(help="auto, mean, max, head, or tokens (a grid).", autocompletion=choices(POOLINGS))
-    ] = "auto",
-    normalize: Annotated[bool, typer.Option(help="Scale every vector to unit length.")] = True,
-    adapter_path: Annotated[
-        Path | None, typer.Option(help="What `finetune` wrote: vectors of the encoder, or pair, it trained.")
-    ] = None,
-    any_base: options.AnyBase = False,
-    json: options.Json = False,
-    revision: options.Revision = None,
-    weights: options.Weights = None,
-    dtype: options.Dtype = "auto",
-    device: options.Device = None,
-    batch_size: options.BatchSize = None,
-    keep_quantized: options.KeepQuantized = False,
-    exclude: options.Exclude = [],  # noqa: B006 - typer makes a new list each time
-    decode: options.Decode = options.DECODE,
-    background: options.Background = options.BACKGROUND,
-    max_megapixels: options.MaxMegapixels = options.MAX_MEGAPIXELS,
-    allow_truncated: options.AllowTruncated = False,
-    color_managed: options.ColorManaged = None,
-    min_patches: options.MinPatches = options.MIN_PATCHES,
-    max_patches: options.MaxPatches = options.MAX_PATCHES,
-    interpolate_positions: options.InterpolatePositions = False,
-    image_size: options.ImageSize = None,
+    options: EmbedOptions,
+    model: ModelOptions,
 ) -> None:
     """Turn images (or, with --text, texts) into vectors.
 
     Without -o: a table on a terminal, JSON lines in a pipe.
     """
-    from .. import Embedder, load
-    from ..backend.device import use_device
-    from ..inference.pooling import check_choice
+    from .. import Embedder
     from ..models.classifier import Classifier
-    from ..vectors.writer import WriterOptions, open_writer
+    from ..vectors.writer import open_writer
 
-    names, empty = (with_texts(inputs), {}) if text else images(inputs, exclude)
-    check_choice(pooling)
-    if any_base and adapter_path is None:
-        raise InputError("--any-base is for --adapter-path: leave it out")
-    writing = WriterOptions(force, prune, text)
-    _check_request(names, writing, pooling, json, output)
-    if device:
-        use_device(device)
-    settings = options.load_options(
-        dtype=dtype,
-        keep_quantized=keep_quantized,
-        weights=weights,
-        decode=decode,
-        background=background,
-        max_megapixels=max_megapixels,
-        allow_truncated=allow_truncated,
-        color_managed=color_managed,
-        min_patches=min_patches,
-        max_patches=max_patches,
-        interpolate_positions=interpolate_positions,
-        image_size=image_size,
-    )
-    base, revision = base_of(model, revision, adapter_path)
-    with screen(empty) as shown:
-        settings = dataclasses.replace(settings, any_base=any_base)
-        loaded, processor = load(
-            base, revision=revision, options=settings, on_event=shown, adapter_path=adapter_path
-        )
+    names, empty = (with_texts(inputs), {}) if options.text else images(inputs, model.exclude)
+    options.check(names)
+    with screen(empty) as events:
+        loaded, processor = model.load(events)
         encoder = loaded.trunk if isinstance(loaded, Classifier) else loaded
-        embedder = Embedder(encoder, processor, pooling, normalize, batch_size)
+        embedder = Embedder(encoder, processor, options.pooling, options.normalize, model.batch_size)
         sink: Sink[Embedded]
-        if output is None:
-            key = "text" if text else "path"
-            sink = _Table(key) if sys.stdout.isatty() and not json else _Lines(key)
+        if options.output is None:
+            key = "text" if options.text else "path"
+            sink = _Table(key) if sys.stdout.isatty() and not options.json else _Lines(key)
         else:
-            writer = open_writer(output, embedder.fingerprint, writing, shown)
+            writer = open_writer(options.output, embedder.fingerprint, options.writing, events)
             sink, names = _Written(writer), writer.remaining(names)
-        stream = embedder.stream_texts(names) if text else embedder.stream(names)
-        run(stream, names, sink, shown, "embedded", "text" if text else "image")
-
-
-def _check_request(
-    names: list[str], writing: WriterOptions, pooling: str, json: bool, output: str | None
-) -> None:
-    """Refuse what contradicts itself or cannot be written, before a model is loaded."""
-    from ..vectors.writer import check_output
-
-    if writing.texts and pooling != "auto":
-        raise InputError(f"--pooling {pooling} is for images: texts have one embedding")
-    if json and output is not None:
-        raise InputError("--json prints to stdout and -o writes a file: give one of them")
-    if output is None and (writing.force or writing.prune):
-        raise InputError(f"--{'force' if writing.force else 'prune'} needs -o")
-    if output is not None:
-        check_output(output, names, writing)
+        stream = embedder.stream_texts(names) if options.text else embedder.stream(names)
+        run(stream, names, sink, events, "embedded", "text" if options.text else "image")
 
 
 class _Lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -9,14 +10,25 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from ..options.fields import option
 from ..presets import find
 from .completion import DTYPES, LAYOUTS, checkpoints, choices
-from .convert import parse_size
+from .convert import DTYPE_HELP, SHARD_HELP, SHARD_SIZE, parse_size
 from .guard import verb
+from .model_options import AdapterOptions, CheckpointOptions, Force
 from .output import say
-from .parameters import AnyBase, Force, ImageSize, InterpolatePositions, Revision, Weights
 from .screen import screen
-from .trained_folders import base_of
+
+
+@dataclass(frozen=True)
+class ResultOptions:
+    """The files to write."""
+
+    format: str = option(
+        "transformers", "transformers, apple, apple-mlx or timm.", autocompletion=choices(LAYOUTS)
+    )
+    dtype: str | None = option(None, DTYPE_HELP, autocompletion=choices(DTYPES))
+    max_shard_size: str = option(SHARD_SIZE, SHARD_HELP)
 
 
 @verb
@@ -24,32 +36,17 @@ def export(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder, a repository, or a short name; without it, the base of the adapter.",
+            help="A folder, a repository, or a short name; leave it out for the base of the adapter.",
             autocompletion=checkpoints,
         ),
     ],
+    result: ResultOptions,
+    adapter: AdapterOptions,
+    checkpoint: CheckpointOptions,
     target: Annotated[Path | None, typer.Argument(help="The folder to write.")] = None,
     force: Force = False,
-    format: Annotated[
-        str, typer.Option(help="transformers, apple, apple-mlx or timm.", autocompletion=choices(LAYOUTS))
-    ] = "transformers",
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, float16 or bfloat16. [default: as stored]", autocompletion=choices(DTYPES)
-        ),
-    ] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Of one weight file, such as 500MB.")] = "5GB",
-    adapter_path: Annotated[
-        Path | None, typer.Option(help="The folder of an adapter to merge into the weights first.")
-    ] = None,
-    any_base: AnyBase = False,
-    revision: Revision = None,
-    weights: Weights = None,
-    interpolate_positions: InterpolatePositions = False,
-    image_size: ImageSize = None,
 ) -> None:
-    """Write a checkpoint as transformers, Apple's code or timm read it; quantized weights are unpacked."""
+    """Write a checkpoint, with an adapter merged into it, as transformers, Apple's code or timm read it."""
     from ..backend.device import require_mlx
 
     require_mlx()
@@ -57,23 +54,22 @@ def export(
     from ..conversion.export import ExportOptions
     from ..conversion.export import export as run
 
-    if any_base and adapter_path is None:
-        raise InputError("--any-base needs --adapter-path")
     options = ExportOptions(
-        dtype=dtype,
-        max_shard_bytes=parse_size(max_shard_size),
-        weights=weights,
+        dtype=result.dtype,
+        max_shard_bytes=parse_size(result.max_shard_size),
+        weights=checkpoint.weights,
         force=force,
-        interpolate_positions=interpolate_positions,
-        image_size=image_size,
-        adapter_path=adapter_path,
-        any_base=any_base,
+        interpolate_positions=checkpoint.interpolate_positions,
+        image_size=checkpoint.image_size,
+        adapter_path=adapter.adapter_path,
+        any_base=adapter.any_base,
     )
+    revision = checkpoint.revision
     if target is None:
-        if adapter_path is None or is_demo(source) or find(source) is not None:
+        if adapter.adapter_path is None or is_demo(source) or find(source) is not None:
             raise InputError(f"name the folder to write too: mlx-aimv2 export {quote(source)} FOLDER")
         target = Path(source)
-        source, revision = base_of(None, revision, adapter_path)
-    with screen() as shown:
-        written = run(source, target, format, revision, options=options, on_event=shown)
-    say(f"wrote {written} in the layout of {format}")
+        source, revision = adapter.base(None, revision)
+    with screen() as events:
+        written = run(source, target, result.format, revision, options=options, on_event=events)
+    say(f"wrote {written} in the layout of {result.format}")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import json as jsonlib
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
@@ -18,10 +16,10 @@ from ..finetuning.config_file import make_options, read_config
 from ..finetuning.methods import METHODS
 from ..finetuning.options import FinetuneOptions
 from ..messages import counted, duration, size
-from .completion import of_finetune
 from .guard import NOT_ALL_DONE, verb
+from .model_options import DeviceOptions, Json
 from .output import advise, put, say
-from .parameters import Device
+from .parameters import FieldsOf
 from .screen import screen
 from .tables import table
 
@@ -29,46 +27,44 @@ if TYPE_CHECKING:
     from ..finetuning.estimate import Estimate
     from ..finetuning.run import Finished
 
-SHORT = {"model": "-m", "data": "-d"}
 
-
+@verb
 def finetune(
+    *,
     context: typer.Context,
+    given: Annotated[dict[str, Any], FieldsOf(FinetuneOptions, {"model": "-m", "data": "-d"})],
     config: Annotated[
         Path | None, typer.Option("-c", "--config", help="A YAML file of options; the command line wins.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Measure two steps; say what the run would take.")
+        bool, typer.Option("--dry-run", help="Run two steps to estimate time and memory.")
     ] = False,
-    device: Device = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    **given: Any,
+    device: DeviceOptions,
+    json: Json = False,
 ) -> None:
     """Fine-tune on labelled images: a probe on the frozen encoder, LoRA, DoRA, or all of it; or on captions."""
-    from ..backend.device import require_mlx, use_device
+    from ..backend.device import require_mlx
 
     require_mlx()
     from ..finetuning.estimate import estimate
     from ..finetuning.run import finetune as run
 
-    told = {name: value for name, value in given.items() if value is not None and value != []}
     from_file = read_config(config) if config else {}
     from_file_device = from_file.pop("device", None)
-    options = make_options({**from_file, **told})
+    options = make_options({**from_file, **given})
     source = context.get_parameter_source("device")
     if from_file_device is not None and (source is None or source.name != "COMMANDLINE"):
-        device = str(from_file_device)  # what the environment says is only the default
-    if device:
-        use_device(device)
-    with screen() as shown:
+        device = DeviceOptions(str(from_file_device))  # wins over the environment
+    device.use_device()
+    with screen() as events:
         if dry_run:
-            _show_estimate(estimate(options, shown), json)
+            _show_estimate(estimate(options, events), json)
         else:
             with _to_go_on(options):
-                finished = run(options, shown)
+                finished = run(options, events)
     if not dry_run:
         _show(finished, options, json)
-    if shown.skipped:
+    if events.skipped:
         raise SystemExit(NOT_ALL_DONE)
 
 
@@ -84,47 +80,6 @@ def _to_go_on(options: FinetuneOptions) -> Iterator[None]:
         if (folder / STATE).is_file():
             stop.args = (f"--resume goes on with the run in {folder}",)
         raise
-
-
-def _parameters() -> list[inspect.Parameter]:
-    """A parameter of the verb for each field of `FinetuneOptions`; None stands for not given."""
-    own = [p for p in inspect.signature(finetune).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    own = [p.replace(annotation=HINTS[p.name], kind=p.KEYWORD_ONLY) for p in own]
-    kinds = typing.get_type_hints(FinetuneOptions)
-    return [_parameter(field, kinds[field.name]) for field in dataclasses.fields(FinetuneOptions)] + own
-
-
-def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
-    several = kind == tuple[str, ...]
-    wanted = list[str] if several else _without_none(kind)
-    flag = f"--{field.name.replace('_', '-')}"
-    flags = [f"{flag}/--no-{flag[2:]}"] if wanted is bool else [flag]
-    flags += [SHORT[field.name]] if field.name in SHORT else []
-    text = field.metadata["help"]
-    if field.default not in (None, "", ()) and "[default" not in text:
-        text += f" [default: {str(field.default).lower() if wanted is bool else field.default}]"
-    option = typer.Option(
-        *flags,
-        help=text,
-        rich_help_panel=field.metadata["panel"],
-        show_default=False,
-        autocompletion=of_finetune(field.name),
-    )
-    return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[wanted | None, option],
-    )
-
-
-def _without_none(kind: Any) -> Any:
-    return next((one for one in typing.get_args(kind) if one is not type(None)), kind)
-
-
-HINTS = typing.get_type_hints(finetune, include_extras=True)
-finetune.__signature__ = inspect.Signature(_parameters())  # type: ignore[attr-defined]
-finetune = verb(finetune)
 
 
 def _show_estimate(found: Estimate, json: bool) -> None:

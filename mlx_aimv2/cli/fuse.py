@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
 
-import typer
-
-from .convert import parse_size
+from ..options.fields import option
+from .convert import SHARD_HELP, SHARD_SIZE, parse_size
 from .guard import verb
+from .model_options import AdaptedModelOptions, FileOptions, Force, like
 from .output import say
-from .parameters import AdaptedModel, AnyBase, Force, Revision, Weights
 from .screen import screen
-from .trained_folders import base_of
+
+
+@dataclass(frozen=True)
+class FusedAdapterOptions(AdaptedModelOptions):
+    """The adapter to fuse, and its base."""
+
+    adapter_path: Path = like(AdaptedModelOptions, "adapter_path", Path("adapters"))
+
+
+@dataclass(frozen=True)
+class ResultOptions:
+    """The files to write."""
+
+    save_path: Path = option(Path("fused_model"), "The folder to write.")
+    dequantize: bool = option(
+        False, "Write plain weights if the base is quantized.", flags=("-d", "--dequantize")
+    )
+    max_shard_size: str = option(SHARD_SIZE, SHARD_HELP)
 
 
 @verb
 def fuse(
-    model: AdaptedModel = None,
-    adapter_path: Annotated[
-        Path, typer.Option(help="The folder of the adapter, as finetune or PEFT writes it.")
-    ] = Path("adapters"),
-    save_path: Annotated[Path, typer.Option(help="The folder to write.")] = Path("fused_model"),
-    force: Force = False,
-    dequantize: Annotated[
-        bool, typer.Option("-d", "--dequantize", help="Of a quantized base, write plain weights.")
-    ] = False,
-    max_shard_size: Annotated[str, typer.Option(help="Of one weight file, such as 500MB.")] = "5GB",
-    revision: Revision = None,
-    weights: Weights = None,
-    any_base: AnyBase = False,
+    adapter: FusedAdapterOptions, result: ResultOptions, files: FileOptions, force: Force = False
 ) -> None:
     """Merge an adapter into its base: a plain checkpoint as fast as the base, with the trained head beside it."""
     from ..backend.device import require_mlx
@@ -40,10 +44,17 @@ def fuse(
     from ..conversion.fuse import FuseOptions
     from ..conversion.fuse import fuse as run
 
-    base, revision = base_of(model, revision, adapter_path)
-    options = FuseOptions(dequantize, revision, weights, parse_size(max_shard_size), any_base, force)
-    with screen() as shown:
-        written = run(base, adapter_path, save_path, options=options, on_event=shown)
+    base, revision = adapter.base(adapter.model, files.revision)
+    options = FuseOptions(
+        dequantize=result.dequantize,
+        revision=revision,
+        weights=files.weights,
+        max_shard_bytes=parse_size(result.max_shard_size),
+        any_base=adapter.any_base,
+        force=force,
+    )
+    with screen() as events:
+        written = run(base, adapter.adapter_path, result.save_path, options=options, on_event=events)
     name = quote(str(written))
     head = f"; its head: --model {name} --adapter-path {name}" if (written / TASK).is_file() else ""
     say(f"wrote {written}{head}; try: mlx-aimv2 info {name}")

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import os
 import sys
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn, ParamSpec, TypeVar
-
-from typer.models import OptionInfo
+from typing import Any, NoReturn
 
 from ..errors import Advice, Aimv2Error, InputError
 from .interrupts import interrupting, status_of
 from .live_bar import LIVE
 from .output import say
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from .parameters import expand
 
 ALL_DONE, NOT_ALL_DONE, WRONG_USAGE = 0, 1, 2
 DEBUG_VARIABLE = "MLX_AIMV2_DEBUG"
@@ -42,30 +36,20 @@ class Running:
 RUNNING = Running()
 
 
-@functools.cache
-def options_of(function: Callable[..., object]) -> frozenset[str]:
-    """The options of a verb, by their names in Python; its arguments are not among them."""
-    hints = typing.get_type_hints(function, include_extras=True)
-    return frozenset(
-        name
-        for name, parameter in inspect.signature(function).parameters.items()
-        if isinstance(_declared(hints.get(name, parameter.annotation)), OptionInfo)
-    )
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn a function into a verb for typer.
 
-
-def _declared(hint: object) -> object:
-    return getattr(hint, "__metadata__", (None,))[0]
-
-
-def verb(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn what a verb raises into one line on stderr and an exit status."""
+    A parameter whose type is an options dataclass becomes an option for each field of it. What the function raises
+    becomes one line on stderr and an exit status.
+    """
+    expansion = expand(function)
 
     @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        RUNNING.options = options_of(guarded)
+    def guarded(**values: Any) -> None:
+        RUNNING.options = expansion.options
         try:
             with interrupting():
-                return function(*args, **kwargs)
+                function(**expansion.collected(values))
         except KeyboardInterrupt as stop:  # may say what to do about it
             say(f"interrupted: {stop}" if stop.args else "interrupted")
             raise SystemExit(status_of(stop)) from stop
@@ -74,6 +58,8 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         except Exception as error:
             raise SystemExit(report(error)) from error
 
+    guarded.__signature__ = expansion.signature  # type: ignore[attr-defined]
+    guarded.__annotations__ = {}  # the signature has them
     return guarded
 
 

@@ -12,8 +12,8 @@ from ..messages import size
 from ..processing.image_config import RESAMPLE_NAMES
 from .completion import checkpoints
 from .guard import NOT_ALL_DONE, verb
+from .model_options import FileOptions, Json
 from .output import put
-from .parameters import Json, Revision
 from .screen import screen
 from .tables import table
 
@@ -26,11 +26,9 @@ def info(
             help="A checkpoint folder, a repository, or a short name.", autocompletion=checkpoints
         ),
     ] = None,
+    *,
+    files: FileOptions,
     system: Annotated[bool, typer.Option("--system", help="Describe this machine instead.")] = False,
-    weights: Annotated[
-        str | None, typer.Option(help="The weight file to look at, where there are several.")
-    ] = None,
-    revision: Revision = None,
     json: Json = False,
 ) -> None:
     """Describe a checkpoint (layout, configuration, size, what is missing) or, with --system, this machine."""
@@ -47,8 +45,8 @@ def info(
     else:
         from ..loading import inspect
 
-        with screen() as shown:
-            facts = describe_checkpoint(inspect(model, revision, weights, shown))
+        with screen() as events:
+            facts = describe_checkpoint(inspect(model, files.revision, files.weights, events))
         rows = _checkpoint_rows(facts)
     if json:
         put(jsonlib.dumps(facts, indent=2))

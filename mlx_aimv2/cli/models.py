@@ -12,8 +12,8 @@ import typer
 from ..messages import size
 from ..presets import BITS_AFFINE_4, BITS_FLOAT16, DEMO_MODEL, PRESETS, Preset
 from .guard import verb
+from .model_options import Json
 from .output import put, say
-from .parameters import Json
 from .tables import table
 
 if TYPE_CHECKING:

@@ -1,203 +1,138 @@
-"""The options several verbs share, written once."""
+"""Parameters of a verb for typer, made of the fields of options dataclasses."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
 
-from ..presets import DEFAULT_MODEL, PATCH_RANGE
-from .completion import BACKGROUNDS, DECODING, DEVICES, DTYPES, checkpoints, choices
-
-if TYPE_CHECKING:
-    from ..loading import LoadOptions
-
-READING = "Reading images"
-COMPUTING = "Computing"
-
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`); demo needs no download.",
-        autocompletion=checkpoints,
-    ),
-]
-AdaptedModel = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`); demo needs no download."
-        f" [default: the base of the adapter, else {DEFAULT_MODEL}]",
-        autocompletion=checkpoints,
-    ),
-]
-Labels = Annotated[
-    list[str],
-    typer.Option(
-        "--labels",
-        "-l",
-        help="Labels, separated by commas, or a file of them; `id=name` names what the model cannot know.",
-    ),
-]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Dtype = Annotated[
-    str,
-    typer.Option(
-        help="float32, float16, bfloat16, or auto: float32 on a CPU, float16 on a GPU.",
-        autocompletion=choices(("auto", *DTYPES)),
-        rich_help_panel=COMPUTING,
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        help="cpu or gpu. [default: what there is]",
-        envvar="MLX_AIMV2_DEVICE",
-        autocompletion=choices(DEVICES),
-        rich_help_panel=COMPUTING,
-    ),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Images computed at once. [default: what suits the device]", rich_help_panel=COMPUTING
-    ),
-]
-Weights = Annotated[
-    str | None, typer.Option(help="The weight file to read, where a checkpoint holds several.")
-]
-AnyBase = Annotated[
-    bool,
-    typer.Option(
-        "--any-base",
-        help="Use an adapter with another checkpoint than it was trained on, such as a quantized copy of that.",
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there, once the new one is complete.")]
-KeepQuantized = Annotated[
-    bool,
-    typer.Option(
-        "--keep-quantized",
-        help="On a CPU, compute with packed weights (slower, less memory).",
-        rich_help_panel=COMPUTING,
-    ),
-]
-Decode = Annotated[
-    str,
-    typer.Option(
-        help="fast: large JPEGs are decoded at a reduced size; exact: as transformers does.",
-        autocompletion=choices(DECODING),
-        rich_help_panel=READING,
-    ),
-]
-Background = Annotated[
-    str,
-    typer.Option(
-        help="Colour behind transparent images, or drop to ignore transparency as published.",
-        autocompletion=choices(BACKGROUNDS),
-        rich_help_panel=READING,
-    ),
-]
-MaxMegapixels = Annotated[
-    float, typer.Option(help="Refuse larger images before decoding them.", rich_help_panel=READING)
-]
-ColorManaged = Annotated[
-    bool | None,
-    typer.Option(
-        "--color-managed/--no-color-managed",
-        help="Convert colours of embedded profiles to sRGB. [default: with --decode fast, and in evaluate]",
-        rich_help_panel=READING,
-    ),
-]
-AllowTruncated = Annotated[
-    bool,
-    typer.Option(
-        "--allow-truncated",
-        help="Take what is there of images that are cut off, instead of skipping them.",
-        rich_help_panel=READING,
-    ),
-]
-MaxPatches = Annotated[
-    int, typer.Option(help="Native resolution: shrink images of more patches.", rich_help_panel=READING)
-]
-MinPatches = Annotated[
-    int,
-    typer.Option(
-        help="Native resolution: enlarge images of fewer patches; 1 leaves them.", rich_help_panel=READING
-    ),
-]
-InterpolatePositions = Annotated[
-    bool,
-    typer.Option(
-        "--interpolate-positions",
-        help="Resample the position table of a model of fixed size (bicubic) for images of another size.",
-        rich_help_panel=COMPUTING,
-    ),
-]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        metavar="PIXELS",
-        help="With --interpolate-positions: that size, on a side. [default: what the checkpoint's settings make]",
-        rich_help_panel=COMPUTING,
-    ),
-]
-Exclude = Annotated[
-    list[str],
-    typer.Option(
-        metavar="PATTERN",
-        help="Leave out files and folders of this name, or path from the folder named, such as 'raw' or 'thumb_*';"
-        " may be given several times.",
-        rich_help_panel=READING,
-    ),
-]
-
-DEFAULT = DEFAULT_MODEL
-DECODE, BACKGROUND, MAX_MEGAPIXELS = "fast", "white", 200.0  # the verbs go over many images: fast
-MIN_PATCHES, MAX_PATCHES = PATCH_RANGE
+from ..options.fields import choices_of, flag
+from .completion import choices, of_finetune
 
 
-def load_options(
-    *,
-    dtype: str,
-    keep_quantized: bool,
-    weights: str | None,
-    decode: str,
-    background: str,
-    max_megapixels: float,
-    allow_truncated: bool,
-    color_managed: bool | None,
-    min_patches: int,
-    max_patches: int,
-    interpolate_positions: bool,
-    image_size: int | None,
-) -> LoadOptions:
-    """The options of the command line as the library takes them."""
-    from ..loading import LoadOptions
-    from ..processing.decode import DecodeOptions
-    from ..processing.image import NativeOptions
+@dataclass(frozen=True)
+class FieldsOf:
+    """Marks a parameter `Annotated[dict[str, Any], FieldsOf(SomeOptions)]`: the fields that were given, by name.
 
-    return LoadOptions(
-        dtype=dtype,
-        keep_quantized=keep_quantized,
-        weights=weights,
-        decode=DecodeOptions(
-            decode=decode,  # type: ignore[arg-type]
-            background=background,
-            max_megapixels=max_megapixels,
-            allow_truncated=allow_truncated,
-            color_managed=color_managed,
-        ),
-        native=NativeOptions(
-            # who asks for few at most need not lower the least by hand too
-            min_patches=min(min_patches, max_patches) if min_patches == MIN_PATCHES else min_patches,
-            max_patches=max_patches,
-        ),
-        interpolate_positions=interpolate_positions,
-        image_size=image_size,
+    A parameter with a dataclass as its type gets a whole one instead.
+
+    Attributes:
+        options: a dataclass.
+        flags: a short name for some of its fields.
+    """
+
+    options: type
+    flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """The parameters of a verb with options dataclasses replaced by their fields.
+
+    Attributes:
+        signature: what typer reads.
+        groups: the parameters that were replaced.
+    """
+
+    signature: inspect.Signature
+    groups: Mapping[str, type | FieldsOf]
+
+    @property
+    def options(self) -> frozenset[str]:
+        """The names of all options; arguments are not among them."""
+        return frozenset(
+            name
+            for name, parameter in self.signature.parameters.items()
+            if isinstance(_declaration(parameter.annotation), typer.models.OptionInfo)
+        )
+
+    def collected(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that typer passes, as the arguments of the verb.
+
+        Raises:
+            InputError: a dataclass refuses its values.
+        """
+        arguments = dict(values)
+        for name, group in self.groups.items():
+            options = group.options if isinstance(group, FieldsOf) else group
+            names = [field.name for field in dataclasses.fields(options) if field.name in arguments]
+            given = {name: arguments.pop(name) for name in names}
+            if isinstance(group, FieldsOf):
+                arguments[name] = {key: value for key, value in given.items() if value not in (None, [])}
+            else:
+                tuples = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
+                arguments[name] = group(**given | tuples)
+        return arguments
+
+
+def expand(function: Callable[..., object]) -> Expansion:
+    """Replace the options dataclasses among the parameters of a verb."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, type | FieldsOf] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint = hints[name]
+        if isinstance(marker := _declaration(hint), FieldsOf):
+            groups[name] = marker
+            parameters += _parameters(marker.options, marker)
+        elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            groups[name] = hint
+            parameters += _parameters(hint)
+        else:
+            parameters.append(parameter.replace(annotation=hint, kind=parameter.KEYWORD_ONLY))
+    return Expansion(inspect.Signature(parameters), groups)
+
+
+def _declaration(hint: Any) -> object:
+    """What an annotation `Annotated[type, declaration]` says besides the type."""
+    return getattr(hint, "__metadata__", (None,))[0]
+
+
+def _parameters(options: type, marker: FieldsOf | None = None) -> list[inspect.Parameter]:
+    hints = typing.get_type_hints(options)
+    return [_parameter(field, hints[field.name], marker) for field in dataclasses.fields(options)]
+
+
+def _parameter(field: dataclasses.Field[Any], hint: Any, marker: FieldsOf | None) -> inspect.Parameter:
+    kind, optional = _kind(hint)
+    if marker:
+        kind, optional = kind | None, True
+    named = flag(field.name)
+    has_negative = kind in (bool, bool | None) and (optional or field.default)
+    if has_negative:
+        named += f"/--no-{named[2:]}"
+    declared = dict(field.metadata["command_line"])
+    short = (marker.flags[field.name],) if marker and field.name in marker.flags else ()
+    flags = declared.pop("flags", (named, *short))
+    if words := choices_of(field):
+        declared.setdefault("autocompletion", choices(words))
+    elif marker:
+        declared.setdefault("autocompletion", of_finetune(field.name))
+    help, default = field.metadata["help"], field.default
+    is_shown = has_negative if isinstance(default, bool) else default not in (None, "", ())
+    if is_shown and "[default" not in help:
+        help += f" [default: {str(default).lower() if isinstance(default, bool) else default}]"
+    option = typer.Option(
+        *flags, help=help, rich_help_panel=field.metadata["panel"], show_default=False, **declared
     )
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None if marker else list(default) if isinstance(default, tuple) else default,
+        annotation=Annotated[kind, option],
+    )
+
+
+def _kind(hint: Any) -> tuple[Any, bool]:
+    """The type of a value as typer knows it, and whether it may be None."""
+    if hint == tuple[str, ...]:
+        return list[str], False
+    if typing.get_origin(hint) is typing.Literal:
+        return str, False
+    return hint, isinstance(hint, types.UnionType) and type(None) in typing.get_args(hint)

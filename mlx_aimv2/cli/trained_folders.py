@@ -6,29 +6,7 @@ import shlex
 from pathlib import Path
 
 from ..errors import ConfigError, InputError
-from ..presets import DEFAULT_MODEL
 from ..storage.json_files import read_json
-from .output import say
-
-
-def base_of(model: str | None, revision: str | None, adapter_path: Path | None) -> tuple[str, str | None]:
-    """The checkpoint of a verb, and its revision: the one named, else the adapter's base, else the default.
-
-    Raises:
-        InputError: the adapter's base is a folder that is not there.
-        CheckpointError: the folder of the adapter is not there, or damaged.
-    """
-    if model is not None or adapter_path is None:
-        return model or DEFAULT_MODEL, revision
-    from ..adapters.adapter_folder import AdapterFolder
-
-    base = AdapterFolder.read(adapter_path).base()
-    if base is None:
-        say(f"{adapter_path} does not name its base: {DEFAULT_MODEL} is used; --model names another")
-        return DEFAULT_MODEL, revision
-    at = f" at revision {base.revision}" if base.revision and not revision else ""
-    say(f"the base is {base.model}{at}, as {adapter_path} says; --model names another")
-    return base.model, revision or base.revision
 
 
 def check_head_is_named(model: str, adapter_path: Path | None, zero_shot: str = "") -> None:

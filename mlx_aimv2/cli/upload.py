@@ -40,6 +40,6 @@ def upload(
         files = counted(len(parcel.sizes), "file")
         say(f"{files}, {size(parcel.nbytes)}, would go to {repo}; nothing was uploaded")
         return
-    with screen() as shown:
-        address = run(path, repo, private=private, on_event=shown)
+    with screen() as events:
+        address = run(path, repo, private=private, on_event=events)
     put(address)

@@ -140,7 +140,9 @@ def write_head(folder, base, data, multi_label=False):
     classifier.head.linear.weight, classifier.head.linear.bias = mx.array(solved[:-1].T), mx.array(solved[-1])
     folder.mkdir()
     write_tensors(folder / HEAD, dict(tree_flatten(classifier.head.parameters())), {"format": "mlx"})
-    write_task(folder, Task(dataset.labels, pair.origin, "linear-probe", multi_label=multi_label))
+    write_task(
+        folder, Task(labels=dataset.labels, base=pair.origin, method="linear-probe", multi_label=multi_label)
+    )
     held_out = read_dataset(data)
     (folder / RECORD).write_text(json.dumps({**split_record(held_out), MARKS: file_marks(held_out)}))
     return folder

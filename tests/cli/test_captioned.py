@@ -97,7 +97,7 @@ def test_vectors_of_the_trained_pair(cli, trained, pair, captions, probe):
     assert vector("--text", "red") != vector("--text", "red", "--adapter-path", trained[1])
     assert len(vector(photo, "--adapter-path", probe)) == 64  # the encoder of a classifier
     done = cli("embed", photo, "-m", pair, "--any-base")
-    assert done.returncode == 2 and "--any-base is for --adapter-path: leave it out" in done.stderr
+    assert done.returncode == 2 and "--any-base needs --adapter-path" in done.stderr
 
 
 def test_labels_among_many_more(cli, pair, shades, trained, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from drawn_world.untrained import write_checkpoint
 
 from mlx_aimv2 import Embedder, ZeroShotClassifier, load
-from mlx_aimv2.cli.classify import _File
+from mlx_aimv2.cli.classify import ClassifyOptions, _File
 from mlx_aimv2.inference.zero_shot import Classified
 
 LABELS = "a dog,a cat,a rocket"
@@ -167,7 +167,7 @@ def test_what_a_trained_head_has_no_use_for(cli, pair, probe, photos, arguments,
 def test_leave_for_any_base_needs_an_adapter(cli, pair, photos):
     done = cli("classify", photos / "0.png", "--model", pair, "--labels", LABELS, "--any-base")
     assert done.returncode == 2
-    assert "--any-base is for --adapter-path: leave it out" in done.stderr
+    assert "--any-base needs --adapter-path" in done.stderr
 
 
 # Files of labels.
@@ -305,7 +305,7 @@ def test_a_base_that_is_gone_is_named(cli, probe, photos, tmp_path):
 
 def test_an_interrupted_run_leaves_an_earlier_file(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("longer")
-    file = _File(tmp_path / "a.csv", True, 1, {})
+    file = _File(ClassifyOptions(output=tmp_path / "a.csv", force=True, top_k=1), {})
     file.add("a.png", Classified(0, [("dog", 0.75), ("cat", 0.25)]))
     file.close(interrupted=True)
     assert (tmp_path / "a.csv").read_text() == "longer"

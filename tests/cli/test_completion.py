@@ -12,12 +12,12 @@ from mlx_aimv2.cli import completion
 from mlx_aimv2.cli.app import NAME, app
 from mlx_aimv2.conversion import export as exporting
 from mlx_aimv2.conversion import options as preparation
-from mlx_aimv2.conversion import plan as planning
 from mlx_aimv2.finetuning.config_file import make_options
 from mlx_aimv2.inference import pooling
 from mlx_aimv2.inference import zero_shot as zeroshot
 from mlx_aimv2.presets import PRESETS
 from mlx_aimv2.processing.decode import DecodeOptions
+from mlx_aimv2.quantization.recipes import RECIPES
 from mlx_aimv2.quantization.scheme import VALID
 
 
@@ -56,8 +56,8 @@ def offered(capsys, monkeypatch):
         ("embed a.jpg --background d", ["drop"]),
         ("classify a.jpg --score c", ["cosine"]),
         ("evaluate --split t", ["test", "train"]),
-        ("evaluate --compare li", ["lit"]),
-        ("evaluate --compare lit nati", ["native"]),
+        ("compare li", ["lit"]),
+        ("compare lit nati", ["native"]),
         ("convert --q-mode mx", ["mxfp4", "mxfp8"]),
         ("convert --quant-predicate mixed_3", ["mixed_3_4", "mixed_3_6"]),
         ("convert --q-bits ", ["2", "3", "4", "5", "6", "8"]),
@@ -124,7 +124,7 @@ def test_choices_are_those_of_the_modules_that_know_them():
     assert tuple(VALID) == completion.Q_MODES
     assert tuple(map(str, (16, *groups))) == completion.Q_GROUP_SIZES
     assert tuple(map(str, bits)) == completion.Q_BITS
-    assert tuple(planning.RECIPES) == completion.RECIPES
+    assert tuple(RECIPES) == completion.RECIPES
     assert completion.WEIGHT_FORMATS == preparation.FORMATS
     assert completion.LAYOUTS == exporting.FORMATS
 

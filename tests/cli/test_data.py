@@ -87,8 +87,6 @@ def test_the_options_of_tables(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["captions"] == 1, done.output
     done = run("finetune", "--data", table, "--caption-column", "said")
     assert done.exit_code == 2 and "--caption-column" in done.stderr
-    done = run("evaluate", "--compare", "demo", "demo", "--image-root", "x")
-    assert done.exit_code == 2 and "--image-root is for --data, not for --compare" in done.stderr
 
 
 def test_what_is_left_out_is_said_by_every_verb_that_takes_folders(
@@ -100,7 +98,7 @@ def test_what_is_left_out_is_said_by_every_verb_that_takes_folders(
     said = "left out 1 file: 1 .dng (camera raw); 1 folder: @eaDir"
     convert = ["convert", "--model", "demo", "--mlx-path", tmp_path / "new", "--dry-run"]
     for given in (
-        ["evaluate", "--compare", "demo", "demo", folder],
+        ["compare", "demo", "demo", folder],
         [*convert, "-q", "--calibrate", folder, "--q-bits", "4", "--q-group-size", "32"],
         [*convert, "--report-images", folder],
     ):

@@ -185,5 +185,5 @@ def test_contrastive_training_retrieval_and_comparison_take_it(cli, work):
     done = cli("embed", "--text", "a red circle", "--model", "demo")
     assert len(json.loads(done.stdout)["embedding"]) == 192
     assert cli("convert", "--hf-path", "demo", "--mlx-path", "four", "-q", "--q-bits", "4").returncode == 0
-    done = cli("evaluate", "--compare", "demo", "four", "world/retrieval", "--json")
+    done = cli("compare", "demo", "four", "world/retrieval", "--json")
     assert done.returncode == 0, done.stderr

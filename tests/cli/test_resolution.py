@@ -16,7 +16,8 @@ def test_positions_are_resampled_where_it_is_asked_for(cli, pair, photos, tmp_pa
     refused = cli(*request)
     assert refused.returncode == 2 and refused.stdout == ""
     assert (
-        "takes 56 x 56 pixels, not 84 on a side: resample its positions with --interpolate" in refused.stderr
+        "takes 56 x 56 pixels, not 84 on a side: resample the position table with --interpolate"
+        in refused.stderr
     )
     done = cli(*request, "--interpolate-positions")
     assert done.returncode == 0

@@ -29,7 +29,7 @@ TABLES = {  # by a name: a verb, and what stands in its first column
         ["evaluate", "--data", "SHADES", "--model", "PAIR", "--adapter-path", "PROBE"],
         ["top-1", "bright", "dark", "grey_ish"],
     ),
-    "compare": (["evaluate", "--compare", "PAIR", "PAIR", "PHOTOS"], ["layout", "image cosine, least"]),
+    "compare": (["compare", "PAIR", "PAIR", "PHOTOS"], ["layout", "image cosine, least"]),
     "plan": (
         ["convert", "--model", "PAIR", "--mlx-path", "out", "--dry-run"],
         ["logit_scale"],
@@ -49,7 +49,7 @@ JSON = {
     "models": ["models", "--json"],
     "info": ["info", "PAIR", "--json"],
     "evaluate": ["evaluate", "--data", "SHADES", "--model", "PAIR", "--json"],
-    "compare": ["evaluate", "--compare", "PAIR", "PAIR", "PHOTOS", "--json"],
+    "compare": ["compare", "PAIR", "PAIR", "PHOTOS", "--json"],
     "plan": ["convert", "--model", "PAIR", "--mlx-path", "out", "--dry-run", "--json"],
     "dry-run": ["finetune", "--data", "SHADES", "--model", "PAIR", "--dry-run", "--json"],
     "demo": ["demo", "DEMO", "--model", "PAIR", "--count", "4", "--force", "--json"],

@@ -1,0 +1,93 @@
+"""`mlx-aimv2 compare`: what a conversion changed in a checkpoint."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..messages import counted
+from .completion import checkpoints
+from .guard import NOT_ALL_DONE, verb
+from .jobs import images
+from .model_options import ExactLoadingOptions, Json
+from .output import advise, put, say
+from .screen import screen
+from .tables import table
+
+if TYPE_CHECKING:
+    from ..fidelity.report import Fidelity
+
+CHECKPOINT_HELP = "A folder, a repository, or a short name."
+
+
+@verb
+def compare(
+    *,
+    original: Annotated[
+        str,
+        typer.Argument(
+            help=f"{CHECKPOINT_HELP} --revision and --weights belong to it.", autocompletion=checkpoints
+        ),
+    ],
+    converted: Annotated[
+        str, typer.Argument(help=f"{CHECKPOINT_HELP} It is made from ORIGINAL.", autocompletion=checkpoints)
+    ],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGES...",
+            help="Images, folders, patterns; - for a list on stdin; none for built-in drawings.",
+        ),
+    ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Show every layer, not only those with the largest error.")
+    ] = False,
+    json: Json = False,
+    loading: ExactLoadingOptions,
+) -> None:
+    """Compare a checkpoint with its conversion on the same images: embeddings, labels, layers, speed, memory."""
+    names, empty = images(inputs, loading.exclude) if inputs else (None, {})
+    from ..backend.device import require_mlx
+
+    require_mlx()
+    from ..fidelity.compare import compare as run
+
+    loading.use_device()
+    with screen(empty) as events:
+        options = loading.load_options()
+        fidelity = run(
+            original, converted, names, revision=loading.revision, options=options, on_event=events
+        )
+    if json:
+        put(jsonlib.dumps(fidelity.to_dict(), indent=2))
+    else:
+        show(fidelity, layers)
+    if events.skipped:
+        raise SystemExit(NOT_ALL_DONE)
+
+
+def show(fidelity: Fidelity, every_layer: bool, command: str | None = None) -> None:
+    """A comparison as two tables: what there is to say of each checkpoint, and the layers.
+
+    Args:
+        fidelity: the comparison.
+        every_layer: show every layer, not only those with the largest error.
+        command: what shows all of them, where that is another command.
+    """
+    from ..fidelity.report import percent
+
+    names = ("checkpoint", fidelity.original.name, fidelity.converted.name)
+    table(("what", "original", "converted"), [names, *fidelity.rows()])
+    chosen = fidelity.layers if every_layer else fidelity.worst_layers
+    table(("layer", "relative error"), [(name, percent(error)) for name, error in chosen], paths=("layer",))
+    images = counted(fidelity.images, "built-in drawing" if fidelity.drawn else "image")
+    few = f" on {fidelity.layer_images} of them" if fidelity.layer_images < fidelity.images else ""
+    say(f"compared on {images}, layer by layer{few}")
+    if len(chosen) < len(fidelity.layers):
+        worst = f"the {len(chosen)} of {len(fidelity.layers)} layers with the largest error"
+        if command is None:
+            say(f"these are {worst}; --layers shows all")
+        else:
+            advise(f"these are {worst}; this shows all:", command)

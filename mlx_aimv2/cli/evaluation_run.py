@@ -1,0 +1,134 @@
+"""The work of `mlx-aimv2 evaluate`: read the data, load the model, show and write the evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as jsonlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..datasets.captioned import has_captions, read_captions
+from ..datasets.held_out import choose_splits
+from ..datasets.labelled import read_dataset
+from ..errors import InputError
+from ..evaluation.labels import Evaluation, evaluate_labels
+from ..evaluation.report import write_report
+from ..evaluation.retrieval import RetrievalEvaluation, evaluate_retrieval
+from ..inference.label_files import Choice, choose, read_labels
+from ..models.classifier import Classifier
+from ..models.vision import Aimv2VisionModel
+from ..vectors.record_files import write_records
+from .evaluate import STDOUT, EvaluateOptions
+from .evaluation_tables import show_labels, show_retrieval
+from .model_options import ModelOptions
+from .output import put, say
+from .screen import Screen
+from .trained_folders import check_head_is_named, is_trained_pair
+
+if TYPE_CHECKING:
+    from ..evaluation.predictions import Labelled
+
+
+def evaluate_data(options: EvaluateOptions, model: ModelOptions, events: Screen) -> None:
+    """Evaluate labels or captions, whichever the data holds, and show and write the result.
+
+    Raises:
+        Aimv2Error: as data, model and evaluation do.
+    """
+    assert options.data is not None
+    is_captions = has_captions(options.data, options.splits(model).reading)
+    evaluation = (_captions if is_captions else _labels)(options.data, options, model, events)
+    events.close()
+    if isinstance(evaluation, Evaluation):
+        evaluation = _with_predictions(evaluation, options)
+    written = write_report(options.output, evaluation) if options.output is not None else []
+    if options.json:
+        put(jsonlib.dumps(evaluation.to_dict(), indent=2))
+    elif isinstance(evaluation, Evaluation):
+        show_labels(evaluation)
+    else:
+        show_retrieval(evaluation)
+    if written:
+        say(f"wrote {', '.join(path.name for path in written)} to {options.output}")
+
+
+def _with_predictions(evaluation: Evaluation, options: EvaluateOptions) -> Evaluation:
+    """The evaluation with its predictions in its JSON, or with their file written.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    if (path := options.predictions_file) is not None:
+        write_records(path, evaluation.predictions, evaluation.predictions.columns, options.force)
+        say(f"wrote {len(evaluation.predictions):,} predictions to {path}")
+    return dataclasses.replace(evaluation, lists_predictions=options.predictions == STDOUT)
+
+
+def _labels(data: Path, options: EvaluateOptions, model: ModelOptions, events: Screen) -> Evaluation:
+    folder = model.adapter_path
+    dataset, splits = choose_splits(read_dataset, data, folder, options.splits(model), events)
+    examples = [(each.path, each.labels) for name in splits for each in dataset.split(name)]
+    choice = None
+    if options.labels:
+        choice = choose(read_labels(options.labels, set(dataset.labels)), dataset.labels)
+        examples = among(examples, dataset.labels, choice)
+    is_zero_shot = bool(options.template or options.labels)
+    if not is_zero_shot:
+        check_head_is_named(str(model.model), folder, "--template or --labels")
+    loaded, processor = model.load(events)
+    if isinstance(loaded, Classifier):
+        return evaluate_labels(
+            loaded, processor, examples, dataset.labels, batch_size=model.batch_size, on_event=events
+        )
+    if folder is not None and not (is_zero_shot or is_trained_pair(folder)):
+        raise InputError(
+            f"{folder} holds no head to evaluate: it was not trained to classify; with an image-text pair, give"
+            " --labels or --template"
+        )
+    if isinstance(loaded, Aimv2VisionModel):
+        check_head_is_named(str(model.model), folder)
+    for notice in choice.notices if choice else ():
+        events(notice)
+    return evaluate_labels(
+        loaded,
+        processor,
+        examples,
+        choice.texts if choice else dataset.labels,
+        options.template or None,
+        batch_size=model.batch_size,
+        on_event=events,
+    )
+
+
+def among(examples: list[Labelled], classes: Sequence[str], choice: Choice) -> list[Labelled]:
+    """The examples with the places of labels that were chosen, in place of the numbers of classes.
+
+    Raises:
+        InputError: a class that occurs is not among them.
+    """
+    found = []
+    for path, own in examples:
+        places = tuple(place for number in own if (place := choice.numbers[number]) is not None)
+        if len(places) < len(own):
+            lacking = next(classes[number] for number in own if choice.numbers[number] is None)
+            raise InputError(f"--labels lacks {lacking!r}, which the data has: add a line with it")
+        found.append((path, places))
+    return found
+
+
+def _captions(
+    data: Path, options: EvaluateOptions, model: ModelOptions, events: Screen
+) -> RetrievalEvaluation:
+    given = {"--template": options.template, "--labels": options.labels, "--predictions": options.predictions}
+    for name in (name for name, value in given.items() if value):
+        raise InputError(f"{name} is for labelled images, and {data} holds captions: leave it out")
+    dataset, splits = choose_splits(read_captions, data, model.adapter_path, options.splits(model), events)
+    loaded, processor = model.load(events)
+    if isinstance(loaded, Classifier):
+        raise InputError(
+            f"{model.adapter_path} holds a head for labels, and {data} holds captions: leave out"
+            " --adapter-path, or name one of finetune --task contrastive"
+        )
+    examples = [(each.path, each.captions) for name in splits for each in dataset.split(name)]
+    return evaluate_retrieval(loaded, processor, examples, batch_size=model.batch_size, on_event=events)
