@@ -9,7 +9,6 @@ from PIL import Image
 from mlx_aimv2 import ZeroShotClassifier, load
 from mlx_aimv2.errors import BrokenImageError, InputError, NonFiniteError
 from mlx_aimv2.evaluation.labels import evaluate_labels
-from mlx_aimv2.evaluation.report import write_report
 from mlx_aimv2.events import Notice, Progress, Skipped
 from mlx_aimv2.inference.trained_head import TrainedClassifier
 from mlx_aimv2.models.classifier import MULTI_LABEL, Classifier, LinearHead
@@ -264,14 +263,17 @@ def test_of_equal_logits_the_first_label_stands_first(learned, shades):
     assert [label for label, _ in ranked] == ["bright", "grey", "dark"]
 
 
-def test_predictions_are_listed_where_they_are_asked_for(learned, shades, tmp_path):
+def test_charts_are_pngs_and_a_confusion_matrix_needs_one_label_each(learned, shades):
+    charts = evaluate_labels(*learned, shades, LABELS).charts()
+    assert set(charts) == {"calibration.png", "confusion.png"}
+    assert all(chart.startswith(b"\x89PNG") for chart in charts.values())
+    assert set(evaluate_labels(*several_labels(learned), shades, LABELS).charts()) == {"calibration.png"}
+
+
+def test_predictions_are_listed_where_they_are_asked_for(learned, shades):
     found = evaluate_labels(*learned, shades, LABELS)
     assert "predictions" not in found.to_dict()
-    assert set(found.charts()) == {"calibration.png", "confusion.png"}
-    assert set(evaluate_labels(*several_labels(learned), shades, LABELS).charts()) == {"calibration.png"}
-    listed = replace(found, lists_predictions=True)
-    write_report(tmp_path, listed)
-    entries = json.loads((tmp_path / "evaluation.json").read_text())["predictions"]
+    entries = json.loads(json.dumps(replace(found, lists_predictions=True).to_dict()))["predictions"]
     assert [(one["path"], one["truth"]) for one in entries] == [(path, [LABELS[k]]) for path, (k,) in shades]
     assert all(one["predicted"] == one["truth"] and one["score"] > 0.99 for one in entries)
     assert all(sum(each["score"] for each in one["predictions"]) == pytest.approx(1) for one in entries)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mlx_aimv2.datasets.labelled import Dataset
 from mlx_aimv2.processing.image import ImageProcessor, ImageProcessorConfig
 
 EDGE = 28
@@ -44,3 +45,15 @@ def table(file: Path, text: str) -> Path:
     file.write_bytes(text.encode())
     touched(file.parent, *(f"{letter}.jpg" for letter in "abcdef"))
     return file
+
+
+def named(dataset: Dataset) -> dict[str, list[tuple[str, str]]]:
+    """Each split as (path from the root, labels)."""
+    root = Path(dataset.root)
+    return {
+        split: [
+            (Path(x.path).relative_to(root).as_posix(), "+".join(dataset.labels[label] for label in x.labels))
+            for x in dataset.split(split)
+        ]
+        for split in ("train", "val", "test")
+    }
