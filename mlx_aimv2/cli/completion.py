@@ -1,4 +1,4 @@
-"""What a shell completes the values of options with: their choices, and names of checkpoints."""
+"""Shell completion of option values: choices, and names of checkpoints."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from pathlib import Path
 
 from ..backend.device import DEVICES as DEVICES
 from ..backend.device import DTYPES as DTYPES
-from ..finetuning.methods import METHODS
-from ..finetuning.tasks import TASKS, TOWER_STATES
+from ..finetuning.tasks import TASKS
 from ..presets import DEMO_MODEL, PRESETS
-from ..training.options import OPTIMIZERS
-from ..training.schedule import SCHEDULES
 
 Complete = Callable[[str], list[str]]
 
-# As MLX need not be loaded to complete a word, what its modules know is written here again; a test compares.
+# Copies: completion must not import the modules with MLX that define these. A test compares them.
 DECODING = ("fast", "exact")
 BACKGROUNDS = ("white", "black", "drop")
 POOLINGS = ("auto", "mean", "max", "head", "tokens")
@@ -25,53 +22,31 @@ Q_BITS, Q_GROUP_SIZES = ("2", "3", "4", "5", "6", "8"), ("16", "32", "64", "128"
 RECIPES = ("mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6")
 WEIGHT_FORMATS = ("safetensors", "npz")
 LAYOUTS = ("transformers", "apple", "apple-mlx", "timm")
-OF_FINETUNE = {  # by the name of an option
-    "dtype": ("auto", *DTYPES),
-    "task": TASKS,
-    "fine_tune_type": METHODS,
-    "pooling": ("mean", "head"),
-    "class_weights": ("none", "balanced"),
-    "vision_tower": TOWER_STATES,
-    "text_tower": TOWER_STATES,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "metric": tuple(dict.fromkeys(metric for task in TASKS.values() for metric in task.metrics)),
-}
+METRICS = tuple(dict.fromkeys(metric for task in TASKS.values() for metric in task.metrics))
 
 
 def choices(words: Iterable[str]) -> Complete:
     """Complete with one of some words."""
-    every = tuple(words)
-
-    def complete(incomplete: str) -> list[str]:
-        return [word for word in every if word.startswith(incomplete)]
-
-    return complete
+    words = tuple(words)
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 
 def checkpoints(incomplete: str) -> list[str]:
-    """Complete with short names, repositories, and folders; a checkpoint's has no slash behind it."""
+    """Complete with short names, repositories and folders; the folder of a checkpoint gets no slash at its end."""
     names = [DEMO_MODEL, *(preset.name for preset in PRESETS)]
     if "/" in incomplete:
         names += [preset.repo for preset in PRESETS]
     return [name for name in names if name.startswith(incomplete)] + _folders(incomplete)
 
 
-def of_finetune(name: str) -> Complete | None:
-    """What an option of `finetune` is completed with, if it has choices."""
-    if name == "model":
-        return checkpoints
-    return choices(OF_FINETUNE[name]) if name in OF_FINETUNE else None
-
-
 def _folders(incomplete: str) -> list[str]:
-    """Folders that a path could go on with, written as it begins."""
-    begun, _, start = incomplete.rpartition("/")
-    shown = f"{begun}/" if "/" in incomplete else ""
+    """Folders whose path begins with ``incomplete``."""
+    parent, slash, start = incomplete.rpartition("/")
+    prefix = f"{parent}{slash}"
     try:
-        inside = sorted(Path(shown or ".").expanduser().iterdir())
+        inside = sorted(Path(prefix or ".").expanduser().iterdir())
         return [
-            f"{shown}{path.name}{'' if (path / 'config.json').is_file() else '/'}"
+            f"{prefix}{path.name}{'' if (path / 'config.json').is_file() else '/'}"
             for path in inside
             if path.name.startswith(start) and path.is_dir() and (start or not path.name.startswith("."))
         ]

@@ -16,6 +16,7 @@ from ..finetuning.config_file import make_options, read_config
 from ..finetuning.methods import METHODS
 from ..finetuning.options import FinetuneOptions
 from ..messages import counted, duration, size
+from .completion import METRICS, checkpoints, choices
 from .guard import NOT_ALL_DONE, verb
 from .model_options import DeviceOptions, Json
 from .output import advise, put, say
@@ -32,7 +33,14 @@ if TYPE_CHECKING:
 def finetune(
     *,
     context: typer.Context,
-    given: Annotated[dict[str, Any], FieldsOf(FinetuneOptions, {"model": "-m", "data": "-d"})],
+    given: Annotated[
+        dict[str, Any],
+        FieldsOf(
+            FinetuneOptions,
+            flags={"model": "-m", "data": "-d"},
+            completions={"model": checkpoints, "metric": choices(METRICS)},
+        ),
+    ],
     config: Annotated[
         Path | None, typer.Option("-c", "--config", help="A YAML file of options; the command line wins.")
     ] = None,

@@ -1,105 +1,93 @@
-"""`mlx-aimv2 models`: the checkpoint inside the package, and the published ones."""
+"""`mlx-aimv2 models`: a table of the checkpoint inside the package and of the published checkpoints."""
 
 from __future__ import annotations
 
 import json as jsonlib
 import shutil
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..messages import size
-from ..presets import BITS_AFFINE_4, BITS_FLOAT16, DEMO_MODEL, PRESETS, Preset
+from ..presets import BITS_AFFINE_4, BITS_FLOAT16, DEMO_MODEL, PATCH_RANGE, PRESETS
 from .guard import verb
 from .model_options import Json
 from .output import put, say
 from .tables import table
 
-if TYPE_CHECKING:
-    from ..checkpoints.bundled import BundledSizes
-
-WIDE = 120  # columns of a terminal that shows the repositories too
+WIDE = 120  # columns of a terminal that has room for the repositories
+HEADERS = ("name", "params", "top-1", "patches", "float16", "4-bit", "cached", "repository")
 
 
 @verb
 def models(
-    timm: Annotated[bool, typer.Option("--timm", help="Also timm's copies.")] = False,
+    timm: Annotated[bool, typer.Option("--timm", help="Also list timm's copies.")] = False,
     json: Json = False,
 ) -> None:
     """List demo and the published checkpoints: size, accuracy, patches, memory, and which are downloaded."""
-    from ..checkpoints.bundled import bundled_sizes
-    from ..checkpoints.resolve import is_cached
-
-    demo = bundled_sizes()
-    rows = [
-        (preset, is_cached(preset.repo)) for preset in PRESETS if timm or not preset.repo.startswith("timm/")
-    ]
+    entries = [*_demo_entries(), *_published_entries(timm)]
     if json:
-        entries = [_demo_entry(demo)] if demo else []
-        entries += [_entry(preset, cached) for preset, cached in rows]
         put(jsonlib.dumps(entries, indent=2))
         return
-    headers = ["name", "params", "top-1", "patches", "float16", "4-bit", "cached", "repository"]
-    cells = [_demo_row(demo)] if demo else []
-    cells += [_row(preset, cached) for preset, cached in rows]
-    if sys.stdout.isatty() and shutil.get_terminal_size().columns < WIDE:
-        headers, cells = headers[:-1], [row[:-1] for row in cells]
-    table(headers, cells)
+    is_narrow = sys.stdout.isatty() and shutil.get_terminal_size().columns < WIDE
+    count = len(HEADERS) - is_narrow
+    table(HEADERS[:count], [_row(entry)[:count] for entry in entries])
     say("top-1: ImageNet-1k of the frozen trunk in percent (lit: zero-shot)")
     say("float16, 4-bit: memory of the weights")
 
 
-def _demo_row(demo: BundledSizes) -> tuple[str, ...]:
+def _demo_entries() -> list[dict[str, Any]]:
+    """The checkpoint inside the package, unless it is missing."""
+    from ..checkpoints.bundled import bundled_sizes
+
+    demo = bundled_sizes()
+    if demo is None:
+        return []
+    return [
+        {
+            "name": DEMO_MODEL,
+            "repo": None,
+            "parameters": demo.parameters,
+            "top1": None,
+            "patches": demo.num_patches,
+            "float16_bytes": demo.bytes_at(BITS_FLOAT16),
+            "4bit_bytes": demo.bytes_at(BITS_AFFINE_4),
+            "bytes": demo.nbytes,
+            "license": "mit",
+            "cached": True,
+        }
+    ]
+
+
+def _published_entries(timm: bool) -> list[dict[str, Any]]:
+    from ..checkpoints.resolve import is_cached
+
+    return [
+        {
+            "name": preset.name,
+            "repo": preset.repo,
+            "parameters": preset.parameters,
+            "top1": preset.top1,
+            "patches": preset.num_patches,
+            "float16_bytes": preset.bytes_at(BITS_FLOAT16),
+            "4bit_bytes": preset.bytes_at(BITS_AFFINE_4),
+            "license": preset.license,
+            "cached": is_cached(preset.repo),
+        }
+        for preset in PRESETS
+        if timm or not preset.repo.startswith("timm/")
+    ]
+
+
+def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     return (
-        DEMO_MODEL,
-        f"{demo.parameters / 1e6:.0f} M",
-        "",
-        str(demo.num_patches),
-        size(demo.bytes_at(BITS_FLOAT16)),
-        size(demo.bytes_at(BITS_AFFINE_4)),
-        "yes",
-        f"inside the package, {size(demo.nbytes)}",
+        entry["name"],
+        f"{entry['parameters'] / 1e6:.0f} M",
+        "" if entry["top1"] is None else f"{entry['top1']:.1f}",
+        "{} to {}".format(*PATCH_RANGE) if entry["patches"] is None else str(entry["patches"]),
+        size(entry["float16_bytes"]),
+        size(entry["4bit_bytes"]),
+        "yes" if entry["cached"] else "",
+        entry["repo"] or f"inside the package, {size(entry['bytes'])}",
     )
-
-
-def _demo_entry(demo: BundledSizes) -> dict[str, object]:
-    return {
-        "name": DEMO_MODEL,
-        "repo": None,
-        "parameters": demo.parameters,
-        "top1": None,
-        "patches": demo.num_patches,
-        "float16_bytes": demo.bytes_at(BITS_FLOAT16),
-        "4bit_bytes": demo.bytes_at(BITS_AFFINE_4),
-        "bytes": demo.nbytes,
-        "license": "mit",
-        "cached": True,
-    }
-
-
-def _row(preset: Preset, cached: bool) -> tuple[str, ...]:
-    return (
-        preset.name,
-        f"{preset.parameters / 1e6:.0f} M",
-        "" if preset.top1 is None else f"{preset.top1:.1f}",
-        preset.patches_text,
-        size(preset.bytes_at(BITS_FLOAT16)),
-        size(preset.bytes_at(BITS_AFFINE_4)),
-        "yes" if cached else "",
-        preset.repo,
-    )
-
-
-def _entry(preset: Preset, cached: bool) -> dict[str, object]:
-    return {
-        "name": preset.name,
-        "repo": preset.repo,
-        "parameters": preset.parameters,
-        "top1": preset.top1,
-        "patches": preset.num_patches,
-        "float16_bytes": preset.bytes_at(BITS_FLOAT16),
-        "4bit_bytes": preset.bytes_at(BITS_AFFINE_4),
-        "license": preset.license,
-        "cached": cached,
-    }

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ..options.fields import choices_of, flag
-from .completion import choices, of_finetune
+from .completion import Complete, choices
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,13 @@ class FieldsOf:
 
     Attributes:
         options: a dataclass.
-        flags: a short name for some of its fields.
+        flags: a second name for some of its fields.
+        completions: shell completion for some of its fields.
     """
 
     options: type
     flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    completions: Mapping[str, Complete] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,8 @@ def _parameter(field: dataclasses.Field[Any], hint: Any, marker: FieldsOf | None
     flags = declared.pop("flags", (named, *short))
     if words := choices_of(field):
         declared.setdefault("autocompletion", choices(words))
-    elif marker:
-        declared.setdefault("autocompletion", of_finetune(field.name))
+    elif marker and field.name in marker.completions:
+        declared["autocompletion"] = marker.completions[field.name]
     help, default = field.metadata["help"], field.default
     is_shown = has_negative if isinstance(default, bool) else default not in (None, "", ())
     if is_shown and "[default" not in help:
