@@ -21,6 +21,7 @@ from helpers.documentation import INLINE, PAGES, ROOT, blocks, commands
 from helpers.terminal import Terminal
 from PIL import Image
 
+from mlx_aimv2 import __version__
 from mlx_aimv2.cli.app import app, run
 from mlx_aimv2.presets import DEFAULT_MODEL
 
@@ -252,6 +253,13 @@ def test_files_and_folders_that_pages_name_exist():
             places = (ROOT / name, ROOT / "mlx_aimv2" / name)
             if name.split("/")[0] in INSIDE:
                 assert any(place.exists() for place in places), (page.name, name)
+
+
+def test_every_file_names_the_same_version():
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert set(re.findall(r"mlx_aimv2-([\d.]+)-py3", pages)) == {__version__}
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_is_short():
