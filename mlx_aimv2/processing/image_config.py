@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..storage.json_files import read_json
 
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR_TYPE = "CLIPImageProcessor"  # the class in transformers
@@ -101,19 +98,6 @@ class ImageProcessorConfig:
         size = data.get("size")
         known["longest"] = isinstance(size, Mapping) and size.get("longest_edge") is not None
         return cls(**known, extra={key: value for key, value in data.items() if key not in READERS})
-
-    @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> ImageProcessorConfig:
-        """Read a `preprocessor_config.json`.
-
-        Raises:
-            ConfigError: The file cannot be read, is not JSON, or has a wrong value.
-        """
-        data = read_json(Path(path))
-        try:
-            return cls.from_dict(data)
-        except ConfigError as error:
-            raise ConfigError(f"{os.fsdecode(path)}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `preprocessor_config.json`; `from_dict` gives the same config back."""

@@ -38,13 +38,12 @@ from .tiff_tags import (
 MOST_BYTES = 16  # of samples, for each allowed pixel
 
 
-def open_tiff(stream: IO[bytes], options: DecodeOptions, allow_missing: bool = False) -> Image.Image | None:
+def open_tiff(stream: IO[bytes], options: DecodeOptions) -> Image.Image | None:
     """Decode the first page of a TIFF file without applying its orientation; None if Pillow reads the file correctly.
 
     Args:
         stream: The file, seekable.
         options: The limit of pixels, which is checked before decoding.
-        allow_missing: Whether missing strips are black; otherwise they are an error.
 
     Returns:
         An image in mode L, LA, RGB, RGBA, CMYK, LAB or YCbCr, with the orientation in its EXIF and the ICC profile in
@@ -69,7 +68,7 @@ def open_tiff(stream: IO[bytes], options: DecodeOptions, allow_missing: bool = F
             f" at {options.max_megapixels:g} megapixels",
             Advice("raise {}", "max_megapixels"),
         )
-    image = _image(read_samples(stream, tags, allow_missing), tags)
+    image = _image(read_samples(stream, tags), tags)
     if "ICCProfile" in tags.values:
         image.info["icc_profile"] = bytes(tags.values["ICCProfile"])
     image.getexif()[ExifTags.Base.Orientation] = tags.one("Orientation", 1)

@@ -44,13 +44,12 @@ class _Grid:
     row_bytes: int
 
 
-def read_samples(stream: IO[bytes], tags: TiffTags, allow_missing: bool = False) -> NDArray[Any]:
+def read_samples(stream: IO[bytes], tags: TiffTags) -> NDArray[Any]:
     """Read the samples, (H, W, samples), in the native byte order.
 
     Args:
         stream: The file.
         tags: The tags of its first page.
-        allow_missing: Whether missing samples are zero; otherwise they are an error.
 
     Raises:
         BrokenImageError: Strips are missing or damaged.
@@ -63,7 +62,7 @@ def read_samples(stream: IO[bytes], tags: TiffTags, allow_missing: bool = False)
     grid = _grid(tags, 1 if tags.in_planes else samples, bits)
     result = np.empty((height, width, samples), kind)
     for plane in range(samples if tags.in_planes else 1):
-        raw = _plane(stream, tags, grid, plane, allow_missing)
+        raw = _plane(stream, tags, grid, plane)
         raw = raw.reshape(-1, grid.across, grid.row_bytes)[:height]
         values = (
             _predicted_floats(raw, grid, kind) if predictor == FLOATING else _values(raw, grid, tags, kind)
@@ -100,9 +99,7 @@ def _grid(tags: TiffTags, samples: int, bits: int) -> _Grid:
     )
 
 
-def _plane(
-    stream: IO[bytes], tags: TiffTags, grid: _Grid, plane: int, allow_missing: bool
-) -> NDArray[np.uint8]:
+def _plane(stream: IO[bytes], tags: TiffTags, grid: _Grid, plane: int) -> NDArray[np.uint8]:
     """The bytes of one plane, (rows, across, row_bytes), with all rows of whole tiles."""
     tiled = "TileWidth" in tags.values
     offsets = tags.values.get("TileOffsets" if tiled else "StripOffsets", ())
@@ -117,20 +114,18 @@ def _plane(
     blocks = _blocks(
         stream, offsets, counts, [n * grid.row_bytes for n in rows for _ in range(grid.across)], plain
     )
-    out = np.zeros((sum(rows), grid.across, grid.row_bytes), np.uint8)
+    out = np.empty((sum(rows), grid.across, grid.row_bytes), np.uint8)
     for index in range(number):
         top, column = index // grid.across * grid.height, index % grid.across
         target = out[top : top + rows[index // grid.across], column]
         block = next(blocks)
-        data = block if plain else _decompressed(block, tags, target.shape, allow_missing)
-        if len(data) < target.size and not allow_missing:
+        data = block if plain else _decompressed(block, tags, target.shape)
+        if len(data) < target.size:
             what = "tile" if tiled else "strip"
             raise BrokenImageError(f"cut off or damaged ({what} {index + 1} of {number} is not all there)")
         flat = np.frombuffer(data[: target.size], np.uint8)
         if plain and tags.one("FillOrder", 1) == 2:
             flat = np.packbits(np.unpackbits(flat).reshape(-1, 8)[:, ::-1])
-        if len(flat) < target.size:
-            flat = np.concatenate([flat, np.zeros(target.size - len(flat), np.uint8)])
         target[...] = flat.reshape(target.shape)
     return out
 
@@ -154,7 +149,7 @@ def _blocks(
         yield stream.read(min(count, end - offset))
 
 
-def _decompressed(block: bytes, tags: TiffTags, shape: tuple[int, int], allow_missing: bool) -> bytes:
+def _decompressed(block: bytes, tags: TiffTags, shape: tuple[int, int]) -> bytes:
     """Decompress one strip or tile with libtiff."""
     height, width = shape
     if not block:
@@ -162,12 +157,7 @@ def _decompressed(block: bytes, tags: TiffTags, shape: tuple[int, int], allow_mi
     file = _gray_tiff(block, width, height, tags.compression, tags.one("FillOrder", 1))
     image = Image.OPEN["TIFF"][0](io.BytesIO(file), "")
     lift_limit(image)
-    try:
-        image.load()
-    except OSError:
-        if not allow_missing:
-            raise
-        image.tile = []  # the image has the rows that were decoded
+    image.load()
     return image.tobytes()
 
 

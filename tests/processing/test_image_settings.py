@@ -104,6 +104,27 @@ def test_an_entry_that_is_no_object_is_refused(tmp_path: Path, entry: object) ->
         find_settings(tmp_path, VISION)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", " is not valid JSON"),
+        (b"{", " is not valid JSON"),
+        (b"\xff", ", line 1, byte offset 0: not UTF-8"),
+        (b"[" * 100_000, " is not valid JSON"),
+        (b"[]", " must hold a JSON object, not list"),
+        (b'{"rescale_factor": NaN}', ": rescale_factor is nan"),
+        (b'{"rescale_factor": 1e999}', ": rescale_factor is inf"),
+        (b'{"size": 0}', ": size is 0"),
+    ],
+)
+def test_wrong_files_are_named(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "preprocessor_config.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        find_settings(tmp_path, VISION)
+    assert str(caught.value).startswith(f"{path}{message}")
+
+
 def test_a_wrong_value_is_named_with_its_file(tmp_path: Path) -> None:
     write(tmp_path, processor_config={"image_processor": UNUSUAL | {"resample": 9}})
     with pytest.raises(
