@@ -20,9 +20,8 @@ from mlx_aimv2.backend.threads import Compiled, aside, computing
 from mlx_aimv2.errors import ForkedProcessError
 from mlx_aimv2.models import kernels
 
-RUNS = 6
 SETUP = """
-    import asyncio, os, sys, threading, time, _thread
+    import asyncio, os, sys, threading, _thread
     from concurrent.futures import ThreadPoolExecutor
     import mlx_aimv2
     from mlx_aimv2 import Embedder, ZeroShotClassifier, load
@@ -38,139 +37,129 @@ LOADED = """
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
-def start(code, setup=SETUP + LOADED):
+def ends(code, setup=SETUP + LOADED):
+    """The status of a program, and what it writes to stdout and stderr."""
     program = textwrap.dedent(setup) + textwrap.dedent(code)
-    return subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False
     )
+    return done.returncode, done.stdout, done.stderr
 
 
-def ends(code, runs=RUNS, **options):
-    """Statuses, and what stands on stdout and stderr, of some runs of ``code``, two at a time."""
-    with ThreadPoolExecutor(2) as pool:
-        processes = list(pool.map(lambda _: finished(start(code, **options)), range(runs)))
-    return processes
+JOINED = """
+    from mlx_aimv2.models.kernels import ACTIVATIONS
 
-
-def finished(process):
-    try:
-        out, err = process.communicate(timeout=240)
-    finally:
-        process.kill()
-    return process.returncode, out, err
-
-
-CASES = {
-    "a pool": """
+    def a_pool():
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(embedder.images, images))
-    """,
-    "threads": """
-        threads = [threading.Thread(target=embedder.images, args=(image,)) for image in images]
+
+    def threads(daemon=False):
+        threads = [threading.Thread(target=embedder.images, args=(p,), daemon=daemon) for p in images]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
-    """,
-    "daemon threads": """
-        threads = [threading.Thread(target=embedder.images, args=(p,), daemon=True) for p in images]
-        [thread.start() for thread in threads]
-        [thread.join() for thread in threads]
-    """,
-    "threads that nobody waits for": """
-        for image in images:
-            threading.Thread(target=embedder.images, args=(image,)).start()
-    """,
-    "daemon threads that still run": """
-        begun = threading.Event()
-        def work():
-            while True:
-                embedder.images(images[0])
-                embedder.texts(["a red circle"])
-                begun.set()
-                sum(range(10_000))
-        for _ in range(4):
-            threading.Thread(target=work, daemon=True).start()
-        begun.wait()
-    """,
-    "daemon threads that still load": """
-        begun = threading.Event()
-        def work():
-            while True:
-                Embedder(*load("demo")).images(images[0])
-                begun.set()
-        for _ in range(2):
-            threading.Thread(target=work, daemon=True).start()
-        begun.wait()
-    """,
-    "to_thread": """
+
+    def daemon_threads():
+        threads(daemon=True)
+
+    def to_thread():
         async def main():
             await asyncio.gather(*(asyncio.to_thread(embedder.images, image) for image in images))
         asyncio.run(main())
-    """,
-    "nested pools": """
+
+    def nested_pools():
         def outer(image):
             with ThreadPoolExecutor(2) as pool:
                 return list(pool.map(embedder.images, [image, image]))
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(outer, images))
-    """,
-    "threads with models of their own": """
+
+    def models_of_their_own():
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(lambda image: Embedder(*load("demo")).images(image), images))
-    """,
-    "classifiers": """
+            list(pool.map(lambda image: Embedder(*load("demo")).images(image), images[:3]))
+
+    def classifiers():
         classifier = ZeroShotClassifier(model, processor, labels=["a red circle", "a blue square"])
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(classifier, images))
             list(pool.map(lambda _: ZeroShotClassifier(model, processor, labels=["a", "b"]), range(3)))
-    """,
-    "the model itself": """
+
+    def the_model_itself():
         def work(image):
             output = model(**processor(images=[image], text=["a red circle"]))
             mx.eval(output.logits_per_image)
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(work, images))
-    """,
-    "other activations": """
-        from mlx_aimv2.models.kernels import ACTIVATIONS
-        def work(activation):
-            mx.eval(activation(mx.ones((4, 4))))
+
+    def other_activations():
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(work, ACTIVATIONS.values()))
-    """,
-    "threads that Python does not know": """
-        done = []
+            list(pool.map(lambda activation: mx.eval(activation(mx.ones((4, 4)))), ACTIVATIONS.values()))
+
+    def threads_that_python_does_not_know():
+        done = threading.Semaphore(0)
         def work():
             embedder.images(images[0])
-            done.append(1)
+            done.release()
         for _ in range(3):
             _thread.start_new_thread(work, ())
-        while len(done) < 3:
-            time.sleep(0.001)
-    """,
-    "streams left open": """
+        [done.acquire() for _ in range(3)]
+
+    def streams_left_open():
         small = Embedder(model, processor, batch_size=1)
         def work(_):
             stream = small.stream(images * 2)
             next(stream)
             return stream
         with ThreadPoolExecutor(2) as pool:
-            streams = list(pool.map(work, range(2)))
-    """,
-}
+            kept.extend(pool.map(work, range(2)))
+
+    kept = []
+    cases = [a_pool, threads, daemon_threads, to_thread, nested_pools, models_of_their_own, classifiers,
+             the_model_itself, other_activations, threads_that_python_does_not_know, streams_left_open]
+    last = cases.pop(int(os.environ["LAST"]))
+    others = [threading.Thread(target=case) for case in (cases if last is a_pool else ())]
+    [thread.start() for thread in others]
+    [thread.join() for thread in others]
+    last()
+"""
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_process_ends_cleanly(case):
-    assert ends(CASES[case]) == [(0, "", "")] * RUNS
+@pytest.mark.parametrize("last", range(11))
+def test_the_process_ends_cleanly_after_threads_have_ended(last, monkeypatch):
+    """Each case ends just before the process; in the first process all others run at the same time before it."""
+    monkeypatch.setenv("LAST", str(last))
+    assert ends(JOINED) == (0, "", "")
+
+
+@pytest.mark.parametrize("run", range(3))
+def test_the_process_ends_cleanly_while_threads_still_run(run):
+    code = """
+        computed, loaded = threading.Event(), threading.Event()
+        def compute():
+            while True:
+                embedder.images(images[0])
+                embedder.texts(["a red circle"])
+                computed.set()
+                sum(range(10_000))
+        def work():
+            while True:
+                Embedder(*load("demo")).images(images[0])
+                loaded.set()
+        for target in 2 * [compute] + [work]:
+            threading.Thread(target=target, daemon=True).start()
+        computed.wait()
+        loaded.wait()
+        for image in images:  # nobody waits for these
+            threading.Thread(target=embedder.images, args=(image,)).start()
+    """
+    assert ends(code) == (0, "", "")
 
 
 def test_training_in_a_thread_ends_cleanly(tmp_path):
     code = f"""
         from pathlib import Path
         from PIL import Image
-        from mlx_aimv2.finetuning.options import FinetuneOptions
-        from mlx_aimv2.finetuning.run import finetune
-        root = Path({str(tmp_path)!r}) / str(os.getpid())
+        from mlx_aimv2 import FinetuneOptions, finetune
+        root = Path({str(tmp_path)!r})
         for k, image in enumerate(images):
             (root / "data" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(root / "data" / "ab"[k % 2] / f"{{k}}.png")
@@ -179,7 +168,7 @@ def test_training_in_a_thread_ends_cleanly(tmp_path):
         with ThreadPoolExecutor(1) as pool:
             print(pool.submit(finetune, options).result().evaluation is not None)
     """
-    assert [found[:2] for found in ends(code, runs=3)] == [(0, "True\n")] * 3
+    assert ends(code)[:2] == (0, "True\n")
 
 
 def test_many_threads_give_the_bits_of_one(tiny_pair):
@@ -269,43 +258,33 @@ def test_aside_gives_the_result_or_the_error(daemon):
 
 def test_the_end_waits_for_daemon_threads_that_compute_and_keeps_out_others():
     code = """
-        inside, go = threading.Event(), threading.Event()
+        import atexit
         from mlx_aimv2.backend.threads import computing
-        def work():
+        go, inside = threading.Event(), threading.Barrier(3)
+        def finish():
             with computing:
-                inside.set()
+                inside.wait()
+                go.wait()
+                print("finished", flush=True)
+        def enter_again():
+            with computing:
+                inside.wait()
                 go.wait()
                 with computing:  # never entered: the end has begun
                     print("entered")
             print("left")
-        threading.Thread(target=work, daemon=True).start()
+        for target in (finish, enter_again):
+            threading.Thread(target=target, daemon=True).start()
         inside.wait()
-        import atexit
         atexit.register(go.set)  # before the package's own, which waits
     """
-    assert ends(code, runs=1) == [(0, "", "")]
-
-
-def test_what_is_inside_is_finished_at_the_end():
-    code = """
-        inside, go = threading.Event(), threading.Event()
-        from mlx_aimv2.backend.threads import computing
-        def work():
-            with computing:
-                inside.set()
-                go.wait()
-                print("finished", flush=True)
-        threading.Thread(target=work, daemon=True).start()
-        inside.wait()
-        import atexit
-        atexit.register(go.set)
-    """
-    assert ends(code, runs=1) == [(0, "finished\n", "")]
+    assert ends(code, setup=SETUP) == (0, "finished\n", "")
 
 
 # --- forks
 
 FORK = """
+    sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
         import signal
@@ -318,27 +297,20 @@ FORK = """
 
 
 def forked(parent, child):
-    child = textwrap.indent(textwrap.dedent(child), " " * 8).strip()
-    code = textwrap.dedent(parent) + textwrap.dedent(FORK).replace(
-        "{child}", child.replace("\n" + " " * 8, "\n    ")
-    )
-    (result,) = ends(code, runs=1, setup=SETUP)
-    return result
+    return ends(textwrap.dedent(parent) + fork(child), setup=SETUP)
+
+
+def fork(child):
+    child = textwrap.indent(textwrap.dedent(child), " " * 4).strip()
+    return textwrap.dedent(FORK).replace("{child}", child)
 
 
 @needs_fork
-@pytest.mark.parametrize(
-    "parent",
-    [
-        "",
-        "from mlx_aimv2.loading import inspect; inspect('demo')",
-        "x = mx.array(np.ones(3)) + 1; mx.default_stream(mx.cpu)",
-    ],
-    ids=["imported", "inspected", "not-evaluated"],
-)
-def test_a_child_computes_where_the_parent_has_not(parent):
-    child = "print(Embedder(*load('demo')).images(images[:2]).shape)"
-    assert forked(parent, child) == (0, "(2, 192)\nstatus 0\n", "")
+def test_a_child_computes_where_the_parent_has_not():
+    child = fork("print(Embedder(*load('demo')).images(images[:2]).shape)")
+    parent = "from mlx_aimv2.loading import inspect; inspect('demo')" + child
+    parent = child + parent + "x = mx.array(np.ones(3)) + 1; mx.default_stream(mx.cpu)" + child
+    assert ends(parent, setup=SETUP) == (0, 3 * "(2, 192)\nstatus 0\n", "")
 
 
 ENTRIES = {
