@@ -228,7 +228,7 @@ VALUES = st.recursive(
 OBJECTS = st.dictionaries(st.sampled_from(KEYS + ALIASES), st.integers(1, 64) | VALUES, max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     OBJECTS,
     OBJECTS,

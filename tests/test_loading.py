@@ -536,13 +536,13 @@ PEAK = """
 
 @pytest.fixture(scope="module")
 def larger(tmp_path_factory, variants):
-    """Checkpoints of 150 MB in float32."""
+    """Checkpoints of 100 MB in float32."""
     root = tmp_path_factory.mktemp("larger")
     config = replace(
         variants["fixed"],
         hidden_size=512,
         intermediate_size=1408,
-        num_hidden_layers=12,
+        num_hidden_layers=8,
         num_attention_heads=4,
     )
     yield {layout: write_checkpoint(root / layout, config, layout) for layout in ("apple", "transformers")}
@@ -550,11 +550,12 @@ def larger(tmp_path_factory, variants):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("layout", ["apple", "transformers"])
-@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float16", 2)])
+@pytest.mark.parametrize(
+    ("layout", "dtype", "size"), [("apple", "float16", 2), ("transformers", "float32", 4)]
+)
 def test_loading_takes_little_more_than_the_weights(larger, tiny_vision, layout, dtype, size):
     weights = inspect(larger[layout]).header.nbytes // 4 * size
-    assert weights > 35e6 * size
+    assert weights > 23e6 * size
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PEAK), tiny_vision, larger[layout], dtype],
         capture_output=True,
@@ -593,7 +594,7 @@ VALUES = st.one_of(
 
 
 @pytest.mark.parametrize("variant", ["fixed", "lit"])
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_config_json_says_it_loads_or_is_refused(checkpoint, tmp_path, variants, variant, data):
     folder = tmp_path / "x"
