@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.adapter_files import change
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import load
@@ -25,16 +25,8 @@ from mlx_aimv2.storage.json_files import read_json
 
 def rename(folder, name, revision=None):
     """Let the files of an adapter name another base."""
-    path = folder / "adapter_config.json"
-    entry = json.loads(path.read_text()) | {"base_model_name_or_path": name, "revision": revision}
-    path.write_text(json.dumps(entry))
+    change(folder, base_model_name_or_path=name, revision=revision)
     return folder
-
-
-@pytest.fixture
-def adapter(tiny_vision, with_adapter, tmp_path):
-    with_adapter(tiny_vision, tmp_path / "adapter")
-    return tmp_path / "adapter"
 
 
 def test_a_folder_that_is_there(adapter, tiny_vision):

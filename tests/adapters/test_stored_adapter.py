@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import mlx.core as mx
 import pytest
+from helpers.adapter_files import change, change_tensors
 
-from mlx_aimv2 import load
+from mlx_aimv2 import LoadOptions, load
+from mlx_aimv2.adapters.adapter_folder import AdapterFolder
 from mlx_aimv2.adapters.attach import AdapterConfig, adapted
 from mlx_aimv2.adapters.peft_config import PeftConfig
 from mlx_aimv2.adapters.stored_adapter import PREFIX, read_stored, wrapper_of
 from mlx_aimv2.conversion.fuse import fuse
-from mlx_aimv2.errors import ConfigError, MismatchError
+from mlx_aimv2.errors import (
+    ConfigError,
+    DamagedFileError,
+    InputError,
+    MismatchError,
+    NotACheckpointError,
+    PickleRefusedError,
+)
 from mlx_aimv2.events import Notice
+from mlx_aimv2.loading import make_model
 
 Q0 = f"{PREFIX}encoder.layers.0.attention.q_proj"
 WRAPPERS = (
@@ -25,13 +36,8 @@ WRAPPERS = (
 
 
 def rename(folder, function, **config):
-    path = str(folder / "adapter_model.safetensors")
-    tensors, metadata = mx.load(path, return_metadata=True)
-    mx.eval(tensors)
-    mx.save_safetensors(path, function(dict(tensors)), metadata=metadata)
-    if config:
-        file = folder / "adapter_config.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
+    change_tensors(folder, function)
+    change(folder, **config)
 
 
 def inside(wrapper):
@@ -46,24 +52,23 @@ def loaded(base, folder):
 
 
 @pytest.fixture
-def adapter(with_adapter, tiny_vision, tmp_path):
-    """The folder of an adapter of q and v."""
-    with_adapter(tiny_vision, tmp_path / "plain", AdapterConfig(rank=4, target_modules=("q", "v")))
-    return tmp_path / "plain"
+def wrapped(written_adapter, tmp_path):
+    """A copy of the adapter that a test changes."""
+    return shutil.copytree(written_adapter, tmp_path / "wrapped")
 
 
-@pytest.fixture
-def wrapped(adapter, tmp_path):
-    """A copy of it that a test changes."""
-    return shutil.copytree(adapter, tmp_path / "wrapped")
+@pytest.fixture(scope="module")
+def plain(written_adapter, tiny_vision):
+    """The model with the adapter as it was written."""
+    return loaded(tiny_vision, written_adapter)[0]
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_an_adapter_of_a_wrapper_gives_what_the_encoders_own_gives(
-    adapter, wrapped, tiny_vision, pixels, wrapper
+    plain, wrapped, tiny_vision, pixels, wrapper
 ):
     rename(wrapped, inside(wrapper))
-    (plain, _), (model, told) = loaded(tiny_vision, adapter), loaded(tiny_vision, wrapped)
+    model, told = loaded(tiny_vision, wrapped)
     assert mx.array_equal(model(pixels).last_hidden_state, plain(pixels).last_hidden_state)
     assert list(adapted(model)) == list(adapted(plain)) and len(adapted(model)) == 4
     outer, _, own = wrapper.partition(PREFIX)
@@ -107,7 +112,7 @@ def test_targets_by_their_whole_names_are_those_of_training(adapter, wrapped, ti
 
 
 @pytest.mark.parametrize("saved", [None, ["classifier"]])
-def test_what_is_no_part_of_the_encoder_is_left_out_and_named(adapter, wrapped, tiny_vision, pixels, saved):
+def test_what_is_no_part_of_the_encoder_is_left_out_and_named(plain, wrapped, tiny_vision, pixels, saved):
     def extended(tensors):
         extra = {"classifier.weight": mx.zeros((3, 64)), "classifier.bias": mx.zeros(3)}
         return {
@@ -116,7 +121,7 @@ def test_what_is_no_part_of_the_encoder_is_left_out_and_named(adapter, wrapped, 
         }
 
     rename(wrapped, extended, **({"modules_to_save": saved} if saved else {}))
-    (plain, _), (model, told) = loaded(tiny_vision, adapter), loaded(tiny_vision, wrapped)
+    model, told = loaded(tiny_vision, wrapped)
     assert mx.array_equal(model(pixels).last_hidden_state, plain(pixels).last_hidden_state)
     assert told == [
         f"{wrapped}: vision. before the name of every module is taken off",
@@ -206,8 +211,7 @@ def test_alpha_is_8_where_a_file_does_not_say_as_in_peft(wrapped, tiny_vision):
     assert PeftConfig.from_dict(data, "it").rank == 8
 
 
-@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
-@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize(("kind", "dtype"), [("lora", mx.bfloat16), ("dora", mx.float16)])
 def test_an_adapter_in_16_bits_is_brought_to_32(with_adapter, tiny_vision, tmp_path, pixels, kind, dtype):
     with_adapter(tiny_vision, tmp_path / "a", AdapterConfig(type=kind, rank=2))
     rename(tmp_path / "a", lambda tensors: {name: x.astype(dtype) for name, x in tensors.items()})
@@ -221,3 +225,123 @@ def test_an_adapter_in_16_bits_is_brought_to_32(with_adapter, tiny_vision, tmp_p
     rename(tmp_path / "a", lambda tensors: {name: x.astype(mx.float32) for name, x in tensors.items()})
     full, _ = loaded(tiny_vision, tmp_path / "a")
     assert mx.array_equal(half(pixels).last_hidden_state, full(pixels).last_hidden_state)
+
+
+def test_all_that_does_not_fit_is_named_at_once(adapter, tiny_vision):
+    def damage(tensors):
+        tensors[f"{Q0}.lora_A.weight"] = mx.zeros((4, 32))
+        del tensors[f"{Q0}.lora_B.weight"]
+        tensors["base_model.model.encoder.layers.0.attention.k_proj.lora_A.weight"] = mx.zeros((4, 64))
+        tensors["base_model.model.encoder.layers.1.attention.k_proj.lora_A.weight"] = mx.zeros((4, 64))
+        tensors["base_model.model.rms_norm.weight"] = mx.zeros((3, 64))
+        return tensors
+
+    change_tensors(adapter, damage)
+    with pytest.raises(MismatchError) as caught:
+        load(tiny_vision, adapter_path=adapter)
+    message = str(caught.value)
+    assert "adapter does not fit the model: " in message
+    assert "1 missing: encoder.layers.0.attention.q_proj.lora_B.weight" in message
+    assert "3 unexpected: encoder.layers.{0-1}.attention.k_proj.lora_A.weight, rms_norm.weight" in message
+    assert (
+        "1 of the wrong shape: encoder.layers.0.attention.q_proj.lora_A.weight is [4, 32], not [4, 64]"
+        in message
+    )
+
+
+def test_an_adapter_of_another_size_is_refused(adapter, checkpoint):
+    with pytest.raises(MismatchError, match="8 of the wrong shape"):
+        load(checkpoint("odd-heads"), adapter_path=adapter, options=LoadOptions(any_base=True))
+
+
+def test_numbers_that_are_no_floats_are_refused(adapter, tiny_vision):
+    change_tensors(adapter, lambda tensors: {name: x.astype(mx.int32) for name, x in tensors.items()})
+    with pytest.raises(MismatchError, match=r"8 of the wrong type: .* is int32"):
+        load(tiny_vision, adapter_path=adapter)
+
+
+def test_the_text_towers_adapter_needs_a_text_tower(with_adapter, tiny_pair, variants, tmp_path):
+    with_adapter(tiny_pair, tmp_path / "a", towers=("text",))
+    with pytest.raises(MismatchError, match=r"28 unexpected: text_model.encoder.layers"):
+        read_stored(tmp_path / "a").put_on(make_model(variants["head"]))
+
+
+def test_another_base_is_refused_by_name(adapter, checkpoint, tiny_vision):
+    other = checkpoint("head", "transformers")
+    with pytest.raises(InputError) as caught:
+        load(other, adapter_path=adapter)
+    message = str(caught.value)
+    assert f"was trained on {tiny_vision} (checkpoint {load(tiny_vision)[0].origin.checkpoint})" in message
+    assert f"and this is {other} (checkpoint {load(other)[0].origin.checkpoint})" in message
+    assert "with any_base=True" in message
+    model, _ = load(other, adapter_path=adapter, options=LoadOptions(any_base=True))
+    assert len(adapted(model)) == 4
+
+
+def test_what_peft_wrote_is_held_against_the_repositorys_name(adapter, tiny_vision):
+    change_tensors(adapter, lambda tensors: tensors)
+    path = str(adapter / "adapter_model.safetensors")
+    mx.save_safetensors(path, dict(mx.load(path)), metadata={"format": "pt"})
+    change(adapter, base_model_name_or_path="apple/aimv2-large-patch14-336")
+    model, _ = load(tiny_vision, adapter_path=adapter)  # a folder: nobody knows
+    other = replace(model.origin, name="apple/aimv2-large-patch14-224", revision="0" * 40)
+    message = (
+        "was trained on apple/aimv2-large-patch14-336, and this is apple/aimv2-large-patch14-224: load that"
+    )
+    with pytest.raises(InputError, match=message):
+        AdapterFolder.read(adapter).check(other)
+    AdapterFolder.read(adapter).check(other, any_base=True)
+
+
+def test_a_second_adapter_is_refused(adapter, tiny_vision):
+    model, _ = load(tiny_vision, adapter_path=adapter)
+    with pytest.raises(InputError, match="the model has adapters already"):
+        read_stored(adapter).put_on(model)
+
+
+def test_pickled_tensors_are_refused(adapter, tiny_vision):
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(
+        PickleRefusedError, match=r"holds pickled tensors \(adapter_model.bin\).*safe_serialization"
+    ):
+        load(tiny_vision, adapter_path=adapter)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_missing_file_is_named(adapter, tiny_vision, name):
+    (adapter / name).unlink()
+    with pytest.raises(NotACheckpointError, match=f"adapter is no adapter: it lacks {name}"):
+        load(tiny_vision, adapter_path=adapter)
+
+
+def test_folders_without_an_adapter_are_refused(tiny_vision, tmp_path):
+    with pytest.raises(
+        NotACheckpointError, match="nowhere: there is no such folder: name the one that holds"
+    ):
+        load(tiny_vision, adapter_path=tmp_path / "nowhere")
+    with pytest.raises(NotACheckpointError, match=r"holds neither an adapter .* nor a trained head"):
+        load(tiny_vision, adapter_path=tmp_path)
+
+
+def test_damaged_files_are_refused(adapter, tiny_vision):
+    path = adapter / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(DamagedFileError, match="is cut off"):
+        load(tiny_vision, adapter_path=adapter)
+    (adapter / "adapter_config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"adapter_config.json is not valid JSON"):
+        load(tiny_vision, adapter_path=adapter)
+
+
+def test_a_link_out_of_the_folder_is_refused(adapter, tmp_path, tiny_vision):
+    (adapter / "adapter_config.json").rename(tmp_path / "elsewhere.json")
+    (adapter / "adapter_config.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(DamagedFileError, match="is a link out of its folder"):
+        load(tiny_vision, adapter_path=adapter)
+
+
+def test_an_adapter_of_no_layer_is_refused(adapter, tiny_vision):
+    change_tensors(adapter, lambda tensors: {"base_model.model.head.k_proj.lora_A.weight": mx.zeros((4, 64))})
+    with pytest.raises(MismatchError, match="does not fit the model"):
+        load(tiny_vision, adapter_path=adapter)
+    assert read_stored(adapter).modules() == {"head.k_proj"}
