@@ -63,6 +63,14 @@ def collect(
     return Collected(indices, np.stack(vectors), tuple(skipped))
 
 
+def mapped(
+    results: Iterable[Embedded | Failed], compute: Callable[[Embedded], Result]
+) -> Iterator[Result | Failed]:
+    """Pass failures on, and ``compute`` something else from each vector."""
+    for item in results:
+        yield item if isinstance(item, Failed) else compute(item)
+
+
 def require(results: Iterable[Result | Failed], name: Callable[[int], str] | None = None) -> Iterator[Result]:
     """Pass results on, and raise the first error among them.
 

@@ -71,21 +71,7 @@ class ImageStream:
         self._float16_overflow, self._lengths = dtype == mx.float16, lengths
 
     def __call__(self, images: Iterable[ImageInput]) -> Iterator[Embedded | Failed]:
-        """Run any number of images, and decode the next ones while the model computes.
-
-        A broken image, or one whose output is not finite, gives a `Failed` and does not stop the stream. Memory stays
-        bounded to a few batches.
-
-        Args:
-            images: a list; any sequence that makes its items when they are asked for; or a generator, of which at
-                most two batches are read ahead.
-
-        Yields:
-            One result for every image, in the order of the input.
-
-        Raises:
-            InputError: ``images`` is a set or a dictionary.
-        """
+        """Run any number of images, as `Embedder.stream` documents."""
         reading = read_ahead(as_items(images), self.processor.image_processor, ahead=self._ahead())
         with closing(reading) as decoded:
             failure = None
@@ -154,9 +140,11 @@ class ImageStream:
 
     def checked(self, index: int, vector: np.ndarray) -> Embedded | Failed:
         """The vector of item ``index``, or an error if it is not finite, or of a length that is not allowed."""
+        norms = np.linalg.norm(vector.astype(np.float64), axis=-1)
+        least, largest = self._lengths or (-np.inf, np.inf)
         if not np.isfinite(vector).all():
             problem = "holds NaN or infinity"
-        elif self._lengths is not None and not within(vector, self._lengths):
+        elif not ((norms > least) & (norms < largest)).all():
             problem = "is all zeros, or too small or too large for a vector of unit length"
         else:
             return Embedded(index, vector)
@@ -179,12 +167,6 @@ class ImageStream:
         budget = CPU_TOKENS if on_cpu() else GPU_TOKENS
         patch = self.processor.image_processor.patch_size
         return max(1, budget // max(1, (height // patch) * (width // patch)))
-
-
-def within(vectors: np.ndarray, lengths: tuple[float, float]) -> bool:
-    """Whether the length of every vector (..., D) lies between two numbers."""
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=-1)
-    return bool(((norms > lengths[0]) & (norms < lengths[1])).all())
 
 
 def evaluated(x: mx.array) -> np.ndarray:

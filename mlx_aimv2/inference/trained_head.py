@@ -12,7 +12,7 @@ from ..models.classifier import Classifier
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items
 from ..sources.readahead import Failed
-from .collect import require
+from .collect import mapped, require
 from .probabilities import log_softmax, sigmoid
 from .stream import Embedded, ImageStream
 from .zero_shot import Classified, Prediction, ranked
@@ -78,11 +78,10 @@ class TrainedClassifier:
         Raises:
             InputError: the number of logits differs from the number of labels.
         """
-        for item in check_logits(self._stream(images), self.labels):
-            if isinstance(item, Failed):
-                yield item
-            else:
-                yield Classified(item.index, ranked(self.labels, self.scores(item.vector[None])[0]))
+        return mapped(
+            check_logits(self._stream(images), self.labels),
+            lambda item: Classified(item.index, ranked(self.labels, self.scores(item.vector[None])[0])),
+        )
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities (B, C) float64 of logits (B, C)."""

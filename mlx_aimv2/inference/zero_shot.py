@@ -17,7 +17,7 @@ from ..processing.decode import ImageInput
 from ..processing.processor import Processor
 from ..sources.readahead import Failed
 from .class_names import id_notices, same_notices
-from .collect import require
+from .collect import mapped, require
 from .embedder import TEXTS, CutTexts, Embedder, shortened
 from .stream import Embedded
 
@@ -105,7 +105,7 @@ class ZeroShotClassifier:
         self.embedder = Embedder(model, processor, batch_size=batch_size)
         for notice in (*id_notices(self.texts), *same_notices(texts)):
             on_event(notice)
-        fill = fill_template if templates is None else _insert
+        fill = fill_template if templates is None else lambda template, text: template.replace("{}", text)
         self.label_embeddings = self._embed_labels(sentences, fill, on_event)
 
     def __call__(self, images: ImageInput | Iterable[ImageInput]) -> list[list[Prediction]]:
@@ -125,19 +125,16 @@ class ZeroShotClassifier:
 
     def stream(self, images: Iterable[ImageInput]) -> Iterator[Classified | Failed]:
         """Label any number of images, in order; broken images do not stop the stream."""
-        for item in self.embedder.stream(images):
-            if isinstance(item, Failed):
-                yield item
-            else:
-                yield Classified(item.index, ranked(self.labels, self.scores(item.vector[None])[0]))
+        return mapped(
+            self.embedder.stream(images),
+            lambda item: Classified(item.index, ranked(self.labels, self.scores(item.vector[None])[0])),
+        )
 
     def stream_logits(self, images: Iterable[ImageInput]) -> Iterator[Embedded | Failed]:
         """The logits (C,) of any number of images, in order; broken images do not stop the stream."""
-        for item in self.embedder.stream(images):
-            if isinstance(item, Failed):
-                yield item
-            else:
-                yield Embedded(item.index, self.logits(item.vector[None])[0])
+        return mapped(
+            self.embedder.stream(images), lambda item: Embedded(item.index, self.logits(item.vector[None])[0])
+        )
 
     def scores(self, image_embeds: np.ndarray) -> np.ndarray:
         """Scores (B, C) float32 of unit-length embeddings (B, P), in the order of `labels`."""
@@ -212,11 +209,7 @@ def check_request(
 
 def fill_template(template: str, label: str) -> str:
     """A template with a label in it; the article of a label ("a dog") replaces the article of the template."""
-    return _insert(OPEN_ARTICLE.sub("", template) if ARTICLE.match(label) else template, label)
-
-
-def _insert(template: str, label: str) -> str:
-    return template.replace("{}", label)
+    return (OPEN_ARTICLE.sub("", template) if ARTICLE.match(label) else template).replace("{}", label)
 
 
 def check_templates(templates: Sequence[str]) -> list[str]:

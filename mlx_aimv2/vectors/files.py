@@ -38,11 +38,6 @@ class Rows:
     shape: tuple[int, ...]
     blocks: Callable[[], Iterable[np.ndarray]]
 
-    @classmethod
-    def of(cls, vectors: np.ndarray) -> Rows:
-        """All rows of an array (N, ...) in one block."""
-        return cls(vectors.shape, lambda: [vectors])
-
 
 Write = Callable[[Path, Sequence[str], Rows, Fingerprint], None]
 
@@ -131,7 +126,7 @@ def _write_jsonl(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fing
 
 
 def _write_parquet(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint) -> None:
-    pa, pq = _pyarrow()
+    pa, pq = import_pyarrow("Writing")
     if len(rows.shape) != 2:
         raise InputError("a .parquet file holds one vector per row: use .npz for token grids")
     check_names(path, names)
@@ -148,12 +143,17 @@ def _write_parquet(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fi
             start += len(block)
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def import_pyarrow(verb: str) -> tuple[Any, Any]:
+    """The modules pyarrow and pyarrow.parquet.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise MissingExtraError("Writing .parquet", "pyarrow", "parquet") from error
+        raise MissingExtraError(f"{verb} .parquet", "pyarrow", "parquet") from error
     return pa, pq
 
 
@@ -190,32 +190,47 @@ def check_names(path: Path, names: Sequence[str]) -> None:
 
 
 def check_target(path: Path, names: Sequence[str] = (), force: bool = True) -> None:
+    """Refuse a file of vectors that cannot be written, before hours of work go into it.
+
+    Raises:
+        Aimv2Error: as in `check_file`, also for a companion of the file.
+    """
+    check_file(path, WRITERS, names, force, folder_hint="end its name in / for shards, or name a file")
+    # two files of one model may share a fingerprint file: `check_note` compares it when the model is known
+    suffixes = [each for each in COMPANIONS.get(path.suffix.lower(), ()) if each != NOTE]
+    refuse_existing(*map(followed(path).with_suffix, suffixes), force=force)
+
+
+def check_file(
+    path: Path, formats: Iterable[str], names: Sequence[str], force: bool, folder_hint: str = "name a file"
+) -> None:
     """Refuse a file that cannot be written, before hours of work go into it.
+
+    Args:
+        path: of the file.
+        formats: the possible suffixes.
+        names: of the images, which not every format can store.
+        force: replace an existing file.
+        folder_hint: what to do about a folder in its place.
 
     Raises:
         InputError: the suffix belongs to no format, or the format cannot store one of ``names``.
-        ExistsError: the file or a companion exists, and ``force`` is not set.
+        ExistsError: the file exists, and ``force`` is not set.
         OutputError: the folder is missing or cannot be written.
         MissingExtraError: the format needs a package that is not installed.
     """
     suffix = path.suffix.lower()
-    if suffix not in WRITERS:
-        raise InputError(
-            f"{path}: no format ends in {path.suffix or 'nothing'}; use {', '.join(WRITERS)},"
-            " or end the name in / for a folder of shards"
-        )
+    if suffix not in formats:
+        shards = ", or end the name in / for a folder of shards" if "/" in folder_hint else ""
+        raise InputError(f"{path}: no format ends in {suffix or 'nothing'}; use {', '.join(formats)}{shards}")
     check_names(path, names)
     if suffix == ".parquet":
-        _pyarrow()
+        import_pyarrow("Writing")
     probe = path.with_name(f".{path.name}.probe")
     try:
         if path.is_dir():
-            raise OutputError(f"{path} is a folder: end its name in / for shards, or name a file")
+            raise OutputError(f"{path} is a folder: {folder_hint}")
         refuse_existing(path, force=force)
-        target = followed(path)
-        # two files of one model may share a fingerprint file: `check_note` compares it when the model is known
-        suffixes = [each for each in COMPANIONS.get(suffix, ()) if each != NOTE]
-        refuse_existing(*map(target.with_suffix, suffixes), force=force)
         probe.touch()
         probe.unlink()
     except OutputError:
@@ -267,7 +282,7 @@ def write(path: Path, names: Sequence[str], embeddings: np.ndarray | Rows, finge
     """
     if path.suffix.lower() not in WRITERS:
         check_target(path)
-    rows = embeddings if isinstance(embeddings, Rows) else Rows.of(embeddings)
+    rows = embeddings if isinstance(embeddings, Rows) else Rows(embeddings.shape, lambda: [embeddings])
     if len(names) != rows.shape[0]:
         raise InputError(f"{len(names)} names for {rows.shape[0]} vectors")
     WRITERS[path.suffix.lower()](followed(path), names, rows, fingerprint)

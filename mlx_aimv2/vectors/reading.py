@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..checkpoints.files import read_header
-from ..errors import DamagedFileError, InputError, MissingExtraError
+from ..errors import DamagedFileError, InputError
 from ..storage.atomic import followed
 from ..storage.json_files import read_json
 from ..storage.stand_ins import check_stand_in
 from ..storage.swap import swapped
-from .files import NOTE, PATHS, WRITERS, swap_of
+from .files import NOTE, PATHS, WRITERS, import_pyarrow, swap_of
 from .fingerprint import check_same
 from .shards import UNREADABLE, map_npy, map_vectors, part_folder, read_manifest, read_shard
 
@@ -165,11 +165,7 @@ def _read_line(line: bytes) -> tuple[str, np.ndarray]:
 
 
 def _read_parquet(place: Path, source: Path) -> Vectors:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError("Reading .parquet", "pyarrow", "parquet") from error
+    pa, pq = import_pyarrow("Reading")
     try:
         table = pq.read_table(source, columns=["path", "embedding"])
         fingerprint = json.loads((table.schema.metadata or {})[b"fingerprint"])

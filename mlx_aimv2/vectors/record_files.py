@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import InputError, MissingExtraError, OutputError
-from ..storage.atomic import refuse_existing, replacing
-from .files import check_names
+from ..errors import OutputError
+from ..storage.atomic import replacing
+from .files import check_file, import_pyarrow
 
 Cell = str | float
 Columns = Mapping[str, type]  # names of columns, with the type of their cells
@@ -88,9 +88,7 @@ class _Parquet(_Encoder):
     """Typed columns. pyarrow writes to the file, so there are no bytes to return."""
 
     def __init__(self, path: Path, columns: Columns) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+        pa, pq = import_pyarrow("Writing")
         types = {str: pa.string(), float: pa.float64()}
         self._schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
         self._writer = pq.ParquetWriter(path, self._schema)
@@ -137,33 +135,12 @@ ENCODERS: dict[str, type[_Encoder]] = {
 
 
 def check_record_file(path: Path, names: Sequence[str] = (), force: bool = False) -> None:
-    """Refuse a file that cannot be written, before hours of work go into it.
-
-    Args:
-        path: of the file.
-        names: of the images, which not every format can store.
-        force: replace an existing file.
+    """Refuse a file of records that cannot be written, before hours of work go into it.
 
     Raises:
-        InputError: the suffix belongs to no format, or the format cannot store one of ``names``.
-        ExistsError: the file exists, and ``force`` is not set.
-        OutputError: the folder is missing, or cannot be written.
-        MissingExtraError: the format needs a package that is not installed.
+        Aimv2Error: as in `check_file`.
     """
-    suffix = path.suffix.lower()
-    if suffix not in ENCODERS:
-        raise InputError(f"{path}: no format ends in {suffix or 'nothing'}; use {', '.join(ENCODERS)}")
-    if suffix == ".parquet":
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("Writing .parquet", "pyarrow", "parquet") from error
-    check_names(path, names)
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: name a file")
-    refuse_existing(path, force=force)
-    with contextlib.suppress(_Discard), replacing(path):
-        raise _Discard
+    check_file(path, ENCODERS, names, force)
 
 
 class _Discard(Exception):

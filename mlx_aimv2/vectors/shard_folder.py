@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +41,17 @@ class ShardFolder:
     """A folder of `.npz` shards with a manifest.
 
     Attributes:
+        index: the rows of the shards, and those that wait to be written.
         shards: the number of rows by the file name of the shard.
-        unmarked: the number of rows of an old version without file marks. Of these images, those that are newer than
-            their shard count as changed, and missing images are not noticed.
+        full_rows, full_s: the rows, or seconds of work, after which a shard is written.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        fingerprint: Fingerprint,
-        rows: int | None = None,
-        seconds: float | None = None,
-        texts: bool = False,
-    ) -> None:
+    def __init__(self, folder: Path, fingerprint: Fingerprint, texts: bool = False) -> None:
         """Open the folder, or create it.
 
         Args:
             folder: of the shards.
             fingerprint: of the vectors.
-            rows: in a full shard; None for the default.
-            seconds: of work after which a shard is written; None for the default.
             texts: the names are texts, not files.
 
         Raises:
@@ -69,9 +59,9 @@ class ShardFolder:
             OutputError: the folder cannot be created.
         """
         self.folder, self.fingerprint = folder, dict(fingerprint)
-        self._full_rows, self._full_s = rows, seconds
+        self.full_rows, self.full_s = SHARD_ROWS, SHARD_S
         self.shards: dict[str, int] = {}
-        self._index = RowIndex(texts, lambda file: (folder / file).stat().st_mtime_ns)
+        self.index = RowIndex(texts, lambda file: (folder / file).stat().st_mtime_ns)
         self._waiting: list[Row] = []
         self._vectors: list[np.ndarray] = []
         self._named: dict[str, int] | None = None  # the shards in the manifest on disk
@@ -85,27 +75,13 @@ class ShardFolder:
         named = self._named or {}
         for file in sorted({*named, *self._files}, key=lambda file: shard_number(file) or 0):
             self.shards[file] = self._load(file, named.get(file))
-        self.unmarked = sum(row.mark is None for row in self._index)
         self._since = time.monotonic()
 
     @classmethod
     def locked(
-        cls,
-        folder: Path,
-        fingerprint: Fingerprint,
-        *,
-        force: bool = False,
-        texts: bool = False,
-        seconds: float | None = None,
+        cls, folder: Path, fingerprint: Fingerprint, *, force: bool = False, texts: bool = False
     ) -> ShardFolder:
-        """Open a folder that no other run writes to until `release`.
-
-        Args:
-            folder: of the shards.
-            fingerprint: of the vectors.
-            force: remove shards that do not fit.
-            texts: the names are texts, not files.
-            seconds: of work after which a shard is written; None for the default.
+        """Open a folder that no other run writes to until `release`; with ``force``, remove shards that do not fit.
 
         Raises:
             InputError: the folder holds vectors of another model or other files, or is damaged.
@@ -113,12 +89,11 @@ class ShardFolder:
         """
         _make(folder)
         busy = OutputError(f"another run is writing to {folder}: wait for it, or name another folder")
-        open_folder = partial(cls, folder, fingerprint, seconds=seconds, texts=texts)
         with contextlib.ExitStack() as on_error:
             lock = lock_folder(folder, busy)
             on_error.callback(lock.release)
             try:
-                shards = open_folder()
+                shards = cls(folder, fingerprint, texts)
             except InputError:
                 if not force:
                     raise
@@ -126,7 +101,7 @@ class ShardFolder:
                 for path in folder.iterdir():
                     if not path.name.startswith("."):
                         path.unlink()
-                shards = open_folder()
+                shards = cls(folder, fingerprint, texts)
             on_error.pop_all()
         shards._lock = lock  # which its garbage collection releases too
         return shards
@@ -136,23 +111,6 @@ class ShardFolder:
         if self._lock is not None:
             self._lock.release()
 
-    @property
-    def count(self) -> int:
-        """The number of vectors."""
-        return len(self._index)
-
-    @property
-    def changed(self) -> int:
-        """The number of images with a new content, as `remaining` has found."""
-        return self._index.changed
-
-    def remaining(self, names: Iterable[str]) -> list[str]:
-        """The names that need a vector; of several names of one file, the first.
-
-        An image is known by its path without links, and by its content if size or time differ.
-        """
-        return self._index.remaining(names)
-
     def add(self, name: str, vector: np.ndarray) -> None:
         """Add a vector, in place of an earlier vector of the same file; write the shard if it is full.
 
@@ -161,41 +119,26 @@ class ShardFolder:
             OutputError: the shard cannot be written.
         """
         check_grid(name, vector, self._vectors[0].shape if self._vectors else None)
-        self._waiting.append(self._index.new(name, len(self._waiting)))
+        self._waiting.append(self.index.new(name, len(self._waiting)))
         self._vectors.append(vector)
         count = len(self._waiting)
-        late = time.monotonic() - self._since >= (self._full_s or SHARD_S)
-        if count >= (self._full_rows or SHARD_ROWS) or count * vector.nbytes >= SHARD_BYTES or late:
+        late = time.monotonic() - self._since >= self.full_s
+        if count >= self.full_rows or count * vector.nbytes >= SHARD_BYTES or late:
             self.flush()
 
-    def gone(self) -> list[str]:
-        """The names of images that are no longer in their places."""
-        return [row.name for row in self._index.gone()]
-
-    def prune(self) -> int:
-        """Remove the vectors of images that are no longer in their places; return their number."""
-        rows = self._index.gone()
-        for row in rows:
-            self._index.drop(row)
-        return len(rows)
-
-    def forget_stale(self) -> None:
-        """Remove the old vectors of changed images that could not be embedded again."""
-        self._index.drop_stale()
-
     def close(self, interrupted: bool = False) -> None:
-        """Write the last shard; after a complete run, `forget_stale` first.
+        """Write the last shard; after a complete run, remove the old vectors of images that could not be embedded.
 
         Raises:
             OutputError: it cannot be written.
         """
         if not interrupted:
-            self.forget_stale()
+            self.index.drop_stale()
         self.flush()
 
     def waiting(self) -> list[tuple[str, Row]]:
         """The names and rows that are not written yet."""
-        return [(row.name, row) for row in self._waiting if row in self._index]
+        return [(row.name, row) for row in self._waiting if row in self.index]
 
     def flush(self) -> None:
         """Write the rows since the last full shard, and rewrite shards with invalid rows.
@@ -205,14 +148,14 @@ class ShardFolder:
         """
         self._since = time.monotonic()
         waiting = [row for _, row in self.waiting()]
-        if not waiting and not self._index.dirty and self.shards == (self._named or {}):
+        if not waiting and not self.index.dirty and self.shards == (self._named or {}):
             return
         if self._named is None:  # shards without a manifest would be refused
             self._write_manifest({})
         shards, last = dict(self.shards), max((shard_number(file) or 0 for file in self._files), default=-1)
         moved: list[tuple[Row, str, int]] = []
-        for old in [*sorted(self._index.dirty), ""]:
-            valid = waiting if not old else [row for row in self._index if row.shard == old]
+        for old in [*sorted(self.index.dirty), ""]:
+            valid = waiting if not old else [row for row in self.index if row.shard == old]
             shards.pop(old, None)
             if valid:
                 last += 1
@@ -223,16 +166,11 @@ class ShardFolder:
         self._write_manifest(shards)
         for row, file, number in moved:
             row.shard, row.number = file, number
-        for old in self._index.dirty:
+        for old in self.index.dirty:
             with contextlib.suppress(OSError):  # the next run does it
                 (self.folder / old).unlink()
         self.shards, self._files = shards, self._files | set(shards)
-        self._index.dirty, self._waiting, self._vectors = set(), [], []
-
-    def rows_of(self, names: Iterable[str]) -> list[tuple[str, Row]]:
-        """The names that have a vector, in their order, with their rows."""
-        pairs = ((name, self._index.find(name)) for name in names)
-        return [(name, row) for name, row in pairs if row is not None]
+        self.index.dirty, self._waiting, self._vectors = set(), [], []
 
     def vectors(self, rows: Sequence[Row]) -> Rows:
         """The vectors of ``rows``, at least one.
@@ -290,7 +228,7 @@ class ShardFolder:
             raise InputError(f"{file} {state} and cannot be used: move it away ({error})") from error
         for number, name in enumerate(shard.names):
             mark = shard.marks[number] if shard.marks is not None else None
-            self._index.load(name, mark, file, number)
+            self.index.load(name, mark, file, number)
         return len(shard.names)
 
 

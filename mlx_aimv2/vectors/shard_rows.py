@@ -99,7 +99,8 @@ class RowIndex:
 
     Attributes:
         dirty: shards with rows that are no longer valid, or with marks that are out of date.
-        changed: how many images have a new content, as `remaining` has found.
+        changed: how many images have a new content, as `remaining` has found. Without a mark, as in shards of an old
+            version, an image counts as changed if it is newer than its shard.
     """
 
     def __init__(self, texts: bool, written_ns: Callable[[str], int]) -> None:
@@ -128,9 +129,10 @@ class RowIndex:
     def __contains__(self, row: Row) -> bool:
         return self._rows.get(row.key) is row
 
-    def find(self, name: str) -> Row | None:
-        """The row of an image or text."""
-        return self._rows.get(self._key(name))
+    def rows_of(self, names: Iterable[str]) -> list[tuple[str, Row]]:
+        """The names that have a vector, in their order, with their rows."""
+        pairs = ((name, self._rows.get(self._key(name))) for name in names)
+        return [(name, row) for name, row in pairs if row is not None]
 
     def new(self, name: str, number: int) -> Row:
         """Add a row that waits as number ``number``; it replaces an earlier row of the same file."""

@@ -8,7 +8,7 @@ import re
 import struct
 import tokenize
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,21 +24,10 @@ from .shard_rows import FileMark
 MANIFEST, PART = "manifest.json", ".part"
 SHARD_NAME = re.compile(r"embeddings-(\d{5,})\.npz")
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # of a member of a zip file
-UNREADABLE = (  # the exceptions of numpy and zipfile for files that are not .npz
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    NotImplementedError,
-    RuntimeError,
-    MemoryError,
-    SyntaxError,
-    tokenize.TokenError,  # numpy reads headers as Python
-    struct.error,
-    zipfile.BadZipFile,
-)
+UNREADABLE = (  # the exceptions of numpy and zipfile for files that are not .npz; numpy reads headers as Python
+    OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError, RuntimeError,
+    MemoryError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,13 +73,12 @@ def read_manifest(folder: Path) -> Manifest | None:
     """
     path = folder / MANIFEST
     if not os.path.lexists(path):
-        names = _visible(folder)
-        foreign = [name for name in names if shard_number(name) is None]
-        if foreign:
-            raise InputError(f"{folder} holds other files ({foreign[0]}): name a new folder")
-        if names:
+        files, others = _content(folder)
+        if others:
+            raise InputError(f"{folder} holds other files ({others[0]}): name a new folder")
+        if files:
             raise InputError(
-                f"{folder} holds shards ({names[0]}) and no {MANIFEST}: put it back, or replace the folder with"
+                f"{folder} holds shards ({files[0]}) and no {MANIFEST}: put it back, or replace the folder with"
                 " --force"
             )
         return None
@@ -114,21 +102,23 @@ def check_replaceable(folder: Path) -> None:
     Raises:
         InputError: there is another file.
     """
-    names = _visible(folder) if folder.is_dir() else []
-    foreign = [name for name in names if name != MANIFEST and shard_number(name) is None]
-    if foreign:
+    _, others = _content(folder) if folder.is_dir() else ([], [])
+    if others:
         raise InputError(
-            f"{folder} holds other files ({foreign[0]}), which --force does not remove: name a new folder"
+            f"{folder} holds other files ({others[0]}), which --force does not remove: name a new folder"
         )
 
 
-def _visible(folder: Path) -> list[str]:
+def _content(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of shards, and of other visible files, in a folder."""
     try:
-        return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
-        return []
+        names = []
     except OSError as error:
         raise OutputError.reading(folder, error) from error
+    others = [name for name in names if shard_number(name) is None and name != MANIFEST]
+    return [name for name in names if shard_number(name) is not None], others
 
 
 @dataclass(frozen=True)
@@ -154,7 +144,7 @@ def write_shard(
     Raises:
         OutputError: it cannot be written.
     """
-    more: Mapping[str, np.ndarray] = {}
+    more: dict[str, np.ndarray] = {}
     if marks is not None:
         more = {
             "places": np.array([os.fsencode(mark.place) for mark in marks], dtype=np.bytes_),
@@ -174,20 +164,18 @@ def read_shard(path: Path) -> Shard:
     try:
         with path.open("rb") as file, np.load(file) as data:
             names, fingerprint = data["paths"].tolist(), dict(json.loads(str(data["fingerprint"])))
-            marks = _marks(data) if "places" in data.files else None
+            marks = None
+            if "places" in data.files:
+                columns = (data[name].tolist() for name in ("places", "sizes", "mtimes_ns", "digests"))
+                marks = [
+                    FileMark(os.fsdecode(place), int(size), int(mtime), str(digest))
+                    for place, size, mtime, digest in zip(*columns, strict=True)
+                ]
     except UNREADABLE as error:
         raise InputError(f"{path} cannot be read ({error})") from error
     if not isinstance(names, list) or (marks is not None and len(marks) != len(names)):
         raise InputError(f"{path} cannot be read (it has not one name for each row)")
     return Shard([str(name) for name in names], marks, fingerprint)
-
-
-def _marks(data: Mapping[str, Any]) -> list[FileMark]:
-    columns = (data[name].tolist() for name in ("places", "sizes", "mtimes_ns", "digests"))
-    return [
-        FileMark(os.fsdecode(place), int(size), int(mtime), str(digest))
-        for place, size, mtime, digest in zip(*columns, strict=True)
-    ]
 
 
 def map_vectors(path: Path) -> np.ndarray:
@@ -226,9 +214,8 @@ def map_npy(path: Path, start: int = 0, nbytes: int | None = None) -> np.ndarray
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"version {version} of .npy is not known")
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
+        headers = np.lib.format
+        read = headers.read_array_header_1_0 if version == (1, 0) else headers.read_array_header_2_0
         shape, fortran_order, dtype = read(file)
         offset, size = file.tell(), os.fstat(file.fileno()).st_size
     wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize if shape else dtype.itemsize

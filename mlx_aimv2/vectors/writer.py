@@ -135,7 +135,7 @@ class VectorWriter:
 
     def _say_unchanged(self) -> None:
         self._say(
-            f"{self._path} is left as it was; the {self._shards.count} vectors of this run are in"
+            f"{self._path} is left as it was; the {len(self._shards.index)} vectors of this run are in"
             f" {self._shards.folder}: the same command goes on with them"
         )
 
@@ -154,24 +154,25 @@ class _FolderWriter(VectorWriter):
         super().__init__(path, shards, on_event)
 
     def remaining(self, names: Sequence[str]) -> list[str]:
-        shards = self._shards
-        if shards.unmarked:
+        folder, index = self._shards.folder, self._shards.index
+        if unmarked := sum(row.mark is None for row in index):
             self._say(
-                f"{shards.unmarked} vectors in {shards.folder} are of an older version, which kept no marks of its"
+                f"{unmarked} vectors in {folder} are of an older version, which kept no marks of its"
                 " images: changed ones are known by their time, and gone ones not at all"
             )
-        gone = shards.prune() if self._prune else len(shards.gone())
-        if gone and self._prune:
-            self._say(f"removed the vectors of {counted(gone, 'image')} that cannot be found any more")
-        elif gone:
-            self._say(
-                f"{counted(gone, 'image')} of {shards.folder} cannot be found any more: --prune removes the vectors"
-            )
-        remaining = shards.remaining(names)
+        if gone := index.gone():
+            images = counted(len(gone), "image")
+            if self._prune:
+                for row in gone:
+                    index.drop(row)
+                self._say(f"removed the vectors of {images} that cannot be found any more")
+            else:
+                self._say(f"{images} of {folder} cannot be found any more: --prune removes the vectors")
+        remaining = index.remaining(names)
         if len(remaining) < len(names):
-            self._say(f"{len(names) - len(remaining)} of them are in {shards.folder} already")
-        if shards.changed:
-            self._say(f"embedding {counted(shards.changed, 'image')} again, because the content has changed")
+            self._say(f"{len(names) - len(remaining)} of them are in {folder} already")
+        if index.changed:
+            self._say(f"embedding {counted(index.changed, 'image')} again, because the content has changed")
         self._unsized = len(remaining)
         return remaining
 
@@ -193,7 +194,7 @@ class _FolderWriter(VectorWriter):
             except OSError as error:
                 raise OutputError(f"{self._path} cannot be replaced: {error.strerror or error}") from error
             shutil.rmtree(shards.folder, ignore_errors=True)
-        self._say(f"wrote {counted(shards.count, 'vector')} in all to {self._path}")
+        self._say(f"wrote {counted(len(shards.index), 'vector')} in all to {self._path}")
 
 
 class _FileWriter(VectorWriter):
@@ -203,16 +204,15 @@ class _FileWriter(VectorWriter):
         self, path: Path, fingerprint: Fingerprint, options: WriterOptions, on_event: OnEvent
     ) -> None:
         check_note(path, fingerprint, options.force)
-        shards = ShardFolder.locked(
-            part_folder(path), fingerprint, force=options.force, texts=options.texts, seconds=PART_S
-        )
+        shards = ShardFolder.locked(part_folder(path), fingerprint, force=options.force, texts=options.texts)
+        shards.full_s = PART_S
         super().__init__(path, shards, on_event)
         self._names: list[str] = []
         self._shape: tuple[int, ...] | None = None
 
     def remaining(self, names: Sequence[str]) -> list[str]:
-        count = self._shards.count
-        self._names, remaining = list(names), self._shards.remaining(names)
+        count = len(self._shards.index)
+        self._names, remaining = list(names), self._shards.index.remaining(names)
         if count:
             self._say(
                 f"an earlier run was cut short, and left {counted(count, 'vector')} in {self._shards.folder}:"
@@ -235,8 +235,8 @@ class _FileWriter(VectorWriter):
             self._say_unchanged()
             return
         if not interrupted:
-            shards.forget_stale()
-        pairs = shards.rows_of(self._names)
+            shards.index.drop_stale()
+        pairs = shards.index.rows_of(self._names)
         if pairs:
             names, rows = zip(*pairs, strict=True)
             try:

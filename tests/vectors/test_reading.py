@@ -23,7 +23,8 @@ every_format = pytest.mark.parametrize("ending", WRITERS)
 
 
 def shards(folder, names=NAMES, rows=ROWS, size=3):
-    out = ShardFolder(folder, MADE_BY, rows=size)
+    out = ShardFolder(folder, MADE_BY)
+    out.full_rows = size
     for name, row in zip(names, rows, strict=True):
         out.add(name, row)
     out.close()

@@ -29,10 +29,16 @@ def read_npz(path: Path) -> tuple[list[str], np.ndarray, dict]:
         return data["paths"].tolist(), data["embeddings"], json.loads(str(data["fingerprint"]))
 
 
+def opened(folder: Path, fingerprint: dict = MADE_BY, rows: int = 2) -> ShardFolder:
+    shards = ShardFolder(folder, fingerprint)
+    shards.full_rows = rows
+    return shards
+
+
 def filled(
     folder: Path, names: list[str], rows_in_shard: int = 2, fingerprint: dict = MADE_BY
 ) -> ShardFolder:
-    shards = ShardFolder(folder, fingerprint, rows=rows_in_shard)
+    shards = opened(folder, fingerprint, rows_in_shard)
     for name in names:
         shards.add(name, np.full(3, len(name), np.float32))
     shards.close()
@@ -40,7 +46,7 @@ def filled(
 
 
 def done(shards: ShardFolder) -> set[str]:
-    return {row.name for row in shards._index}
+    return {row.name for row in shards.index}
 
 
 def content(folder: Path) -> list[str]:
@@ -61,7 +67,7 @@ def test_vectors_are_spread_over_shards_and_the_last_may_be_smaller(tmp_path):
 
 
 def test_a_full_shard_is_on_disk_before_the_next_vector(tmp_path):
-    shards = ShardFolder(tmp_path, MADE_BY, rows=2)
+    shards = opened(tmp_path, MADE_BY, 2)
     for name in "abc":
         shards.add(name, np.zeros(3, np.float32))
     assert done(ShardFolder(tmp_path, MADE_BY)) == {"a", "b"}
@@ -77,7 +83,7 @@ def test_closing_twice_or_without_vectors_writes_nothing_more(tmp_path):
 
 def test_a_second_run_continues_the_first(tmp_path):
     filled(tmp_path, ["a", "b", "c"])
-    shards = ShardFolder(tmp_path, dict(MADE_BY), rows=2)
+    shards = opened(tmp_path, dict(MADE_BY))
     assert done(shards) == {"a", "b", "c"}
     shards.add("d", np.zeros(3, np.float32))
     shards.close()
@@ -87,7 +93,7 @@ def test_a_second_run_continues_the_first(tmp_path):
 def test_what_a_run_wrote_that_died_before_the_manifest_is_taken_up(tmp_path):
     filled(tmp_path, ["a", "b"])
     write(tmp_path / "embeddings-00001.npz", ["c", "d"], rows(2), MADE_BY)  # and no line in the manifest
-    shards = ShardFolder(tmp_path, MADE_BY, rows=2)
+    shards = opened(tmp_path, MADE_BY, 2)
     assert done(shards) == {"a", "b", "c", "d"}
     shards.add("e", np.zeros(5, np.float32))
     shards.close()
@@ -120,7 +126,7 @@ def test_a_failed_manifest_can_be_tried_again(tmp_path, monkeypatch):
     def fail(*_args, **_options):
         raise OSError(28, "No space left on device")
 
-    shards = ShardFolder(tmp_path, MADE_BY, rows=10)
+    shards = opened(tmp_path, MADE_BY, 10)
     shards.add("a", np.zeros(3, np.float32))
     with monkeypatch.context() as broken:
         broken.setattr(Path, "write_text", fail)
@@ -300,7 +306,7 @@ def test_a_shard_is_written_after_some_minutes(tmp_path, clock):
 
 
 def test_the_clock_begins_anew_with_every_shard_whatever_filled_it(tmp_path, clock):
-    shards = ShardFolder(tmp_path, MADE_BY, rows=2)
+    shards = opened(tmp_path, MADE_BY, 2)
     for name, now, written in (("a", 1200, []), ("b", 1299, [2]), ("c", 1598, [2]), ("d", 1599, [2, 2])):
         clock[0] = now
         shards.add(name, np.zeros(4, np.float32))
@@ -308,7 +314,8 @@ def test_the_clock_begins_anew_with_every_shard_whatever_filled_it(tmp_path, clo
 
 
 def test_a_folder_may_have_a_clock_of_its_own(tmp_path, clock):
-    shards = ShardFolder(tmp_path, MADE_BY, seconds=30)
+    shards = ShardFolder(tmp_path, MADE_BY)
+    shards.full_s = 30
     clock[0] += 30
     shards.add("a", np.zeros(4, np.float32))
     assert list(shards.shards.values()) == [1]
@@ -316,7 +323,7 @@ def test_a_folder_may_have_a_clock_of_its_own(tmp_path, clock):
 
 @pytest.mark.parametrize(("count", "expected"), [(2, [3]), (3, [3]), (4, [3, 1]), (6, [3, 3])])
 def test_a_shard_is_full_at_exactly_so_many_rows(tmp_path, count, expected):
-    shards = ShardFolder(tmp_path, MADE_BY, rows=3)
+    shards = opened(tmp_path, MADE_BY, 3)
     for name in "abcdef"[:count]:
         shards.add(name, np.zeros(4, np.float32))
     assert list(shards.shards.values()) == [3] * (count // 3)
@@ -350,10 +357,11 @@ def run(
     folder: Path, names: list[Path | str], prune: bool = False, broken: tuple[str, ...] = ()
 ) -> list[str]:
     """What a run does with images: those that it embeds."""
-    shards = ShardFolder(folder, MADE_BY, rows=2)
+    shards = opened(folder, MADE_BY, 2)
     if prune:
-        shards.prune()
-    left = shards.remaining(map(str, names))
+        for row in shards.index.gone():
+            shards.index.drop(row)
+    left = shards.index.remaining(map(str, names))
     for name in left:
         if name not in broken:
             shards.add(name, vector_of(name))
@@ -419,7 +427,7 @@ def test_an_interrupted_run_keeps_old_vectors_until_it_comes_to_them(tmp_path, i
     run(tmp_path / "v", five)
     images.write("b.jpg", 77, mtime=2_000_000)
     shards = ShardFolder(tmp_path / "v", MADE_BY)
-    assert shards.remaining(map(str, five)) == [str(five[1])] and shards.changed == 1
+    assert shards.index.remaining(map(str, five)) == [str(five[1])] and shards.index.changed == 1
     shards.close(interrupted=True)
     assert held(tmp_path / "v")[str(five[1])] == 1
     assert run(tmp_path / "v", five) == [str(five[1])]
@@ -427,7 +435,7 @@ def test_an_interrupted_run_keeps_old_vectors_until_it_comes_to_them(tmp_path, i
 
 def test_an_image_that_changes_while_it_is_embedded_is_embedded_again(tmp_path, images, five):
     shards = ShardFolder(tmp_path / "v", MADE_BY)
-    left = shards.remaining(map(str, five))
+    left = shards.index.remaining(map(str, five))
     images.write("b.jpg", 77, mtime=2_000_000)
     for number, name in enumerate(left):
         shards.add(name, np.full(3, number, np.float32))  # of what was there before
@@ -441,11 +449,11 @@ def test_images_that_are_gone_are_counted_and_stay_until_they_are_pruned(tmp_pat
     five[0].unlink()
     five[3].unlink()
     shards = ShardFolder(tmp_path / "v", MADE_BY)
-    assert sorted(shards.gone()) == [str(five[0]), str(five[3])]
+    assert sorted(row.name for row in shards.index.gone()) == [str(five[0]), str(five[3])]
     assert run(tmp_path / "v", five[1:3]) == [] and len(held(tmp_path / "v")) == 5
     run(tmp_path / "v", five[1:3], prune=True)
     assert sorted(held(tmp_path / "v")) == [str(five[1]), str(five[2]), str(five[4])]
-    assert ShardFolder(tmp_path / "v", MADE_BY).gone() == []
+    assert ShardFolder(tmp_path / "v", MADE_BY).index.gone() == []
 
 
 def test_all_images_may_be_gone(tmp_path, five):
@@ -518,11 +526,11 @@ def test_images_that_moved_together_are_known(tmp_path, images, five, monkeypatc
 def test_texts_are_known_by_their_words(tmp_path):
     for texts, left in ((["a", "b", "a"], ["a", "b"]), (["b", "c"], ["c"])):
         shards = ShardFolder(tmp_path, MADE_BY, texts=True)
-        assert shards.remaining(texts) == left
+        assert shards.index.remaining(texts) == left
         for text in left:
             shards.add(text, np.zeros(3, np.float32))
         shards.close()
-    assert ShardFolder(tmp_path, MADE_BY).gone() == []
+    assert ShardFolder(tmp_path, MADE_BY).index.gone() == []
 
 
 def as_an_older_version(folder: Path) -> None:
@@ -535,12 +543,12 @@ def as_an_older_version(folder: Path) -> None:
 def test_a_folder_of_an_older_version_is_continued(tmp_path, images, five):
     run(tmp_path / "v", five)
     as_an_older_version(tmp_path / "v")
-    assert ShardFolder(tmp_path / "v", MADE_BY).unmarked == 5
+    assert sum(row.mark is None for row in ShardFolder(tmp_path / "v", MADE_BY).index) == 5
     images.write("b.jpg", 77, mtime=4_000_000_000)  # later than its shard
     five[4].unlink()
     assert run(tmp_path / "v", five[:4]) == [str(five[1])]
     assert held(tmp_path / "v") == {str(path): k if k != 1 else 77 for k, path in enumerate(five)}
-    assert ShardFolder(tmp_path / "v", MADE_BY).unmarked == 4
+    assert sum(row.mark is None for row in ShardFolder(tmp_path / "v", MADE_BY).index) == 4
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["failed", "killed"])
