@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 from mlx_aimv2 import convert, load
 from mlx_aimv2.checkpoints.files import read_header
 from mlx_aimv2.checkpoints.identity import checkpoint_hash
