@@ -20,7 +20,7 @@ from .checkpoints.checkpoint import Checkpoint as Checkpoint
 from .checkpoints.file_names import CONFIG
 from .checkpoints.files import check_links, find_weights, outline, read_header
 from .checkpoints.identity import Origin, checkpoint_hash
-from .checkpoints.infer_config import deduce_config
+from .checkpoints.infer_config import infer_config
 from .checkpoints.layouts import detect
 from .checkpoints.matching import check_fit, dtype_name
 from .checkpoints.position_table import table_name, table_size
@@ -209,7 +209,7 @@ def inspect(
         quantization = None  # whatever config.json says
     elif quantization is None:
         raise ConfigError(f"{folder}: its weights are quantized, and its config.json does not say how")
-    config = deduce_config({name: tuple(x.shape) for name, x in tensors.items()}, data)
+    config = infer_config({name: tuple(x.shape) for name, x in tensors.items()}, data)
     return Checkpoint(resolved, header, layout, config, quantization, tensors, unknown)
 
 

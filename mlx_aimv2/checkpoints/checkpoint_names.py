@@ -1,4 +1,4 @@
-"""Names of checkpoints: folders, short names and repositories."""
+"""Names of checkpoints: telling folders, short names and repositories apart."""
 
 from __future__ import annotations
 
@@ -17,16 +17,12 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def is_repo_name(text: str) -> bool:
-    """Whether a repository of the Hub can be called so: `owner/name`."""
+    """Whether a text can be the name of a repository of the Hub: `owner/name`."""
     return _REPO.fullmatch(text) is not None
 
 
 def checked_text(path_or_repo: object) -> str:
-    """The argument as a text.
-
-    Raises:
-        InputError: it is no text or path, empty, or a web address.
-    """
+    """The argument as text; raise InputError if it is neither text nor path, is empty, or is a web address."""
     if not isinstance(path_or_repo, str | os.PathLike):
         raise InputError(f"a checkpoint is a folder or a model name, not {type(path_or_repo).__name__}")
     text = os.fspath(path_or_repo)
@@ -38,12 +34,12 @@ def checked_text(path_or_repo: object) -> str:
 
 
 def local_folder(text: str) -> Path | None:
-    """The folder that a text names; None if it can only be the name of a model."""
+    """The folder of this name; None if the text can only be the name of a model."""
     path = Path(os.path.expanduser(text))
     if os.path.isdir(path):
         return path
     if _known(text) is not None:
-        return None  # whatever else has this name, such as a file
+        return None  # even if a file has this name
     if os.path.lexists(path):
         raise InputError(f"{path} is not a folder: give the folder that holds it, {path.parent}")
     if not text.isprintable():
@@ -57,7 +53,7 @@ def local_folder(text: str) -> Path | None:
 
 
 def _known(text: str) -> str | None:
-    """What a known name stands for, in words for a message; None for any other text."""
+    """The description of a known name, for messages; None for any other text."""
     if is_demo(text):
         return "the checkpoint inside the package"
     preset = find(text)
@@ -65,7 +61,7 @@ def _known(text: str) -> str | None:
 
 
 def folder_or_model(text: str, folder: Path | None, on_event: OnEvent) -> Path | None:
-    """The folder of this name, or None for the known model of this name; where both are there, say which."""
+    """The folder of this name, or None for the known model of this name; if both exist, report the choice."""
     known, path = _known(text), Path(text)
     if known is None or not os.path.lexists(path):
         return folder
@@ -83,10 +79,10 @@ def folder_or_model(text: str, folder: Path | None, on_event: OnEvent) -> Path |
 
 
 def repository(text: str) -> tuple[str, str | None]:
-    """The repository that a short name, an alias or OWNER/NAME means, and the commit that a short name pins.
+    """The repository of a short name, an alias or OWNER/NAME, and the commit that a short name pins.
 
     Raises:
-        InputError: it is none of these.
+        InputError: the text is none of these.
     """
     preset = find(text)
     if preset is not None:
@@ -98,7 +94,7 @@ def repository(text: str) -> tuple[str, str | None]:
 
 
 def similar(text: str) -> str:
-    """What to do about an unknown name."""
+    """The advice about an unknown name."""
     close = suggest(text)
     guess = f"did you mean {' or '.join(close)}? " if close else ""
     return f"{guess}`mlx-aimv2 models` lists the names; others are OWNER/NAME"

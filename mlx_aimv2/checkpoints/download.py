@@ -1,4 +1,4 @@
-"""Which files of a repository are needed, and the download of exactly these, at one commit."""
+"""Download of the files of a checkpoint from the Hub, at one commit."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _POLL_S = 0.2
 
 
 def weights_entry(names: Collection[str], source: str, weights: str | None = None) -> str:
-    """The file that stands for the weights of a repository, which needs a ``config.json`` too.
+    """The file or index of the weights of a repository, which needs a ``config.json`` too.
 
     Raises:
-        PickleRefusedError: The only weights are pickled.
-        NotACheckpointError: There is no ``config.json``, or there are no weights that fit.
+        PickleRefusedError: there are only pickled weights.
+        NotACheckpointError: there is no ``config.json``, or there are no weights.
     """
     entry = choose_weights(names, source, weights)
     if CONFIG not in names:
@@ -32,44 +32,32 @@ def weights_entry(names: Collection[str], source: str, weights: str | None = Non
     return entry
 
 
-def shards(index: Path) -> list[str]:
-    """The names of the files that an index of safetensors shards points at, sorted.
-
-    Raises:
-        DamagedFileError: It is not such an index, or it points outside its folder.
-    """
-    return shard_names(read_json(index, DamagedFileError), str(index))
-
-
 def is_complete(folder: Path, weights: str | None = None) -> bool:
-    """Whether a folder has its configuration and all of its weights, as an interrupted download has not."""
+    """Whether a folder has its configuration and all its weights, unlike after an interrupted download."""
     names = {entry.name for entry in folder.iterdir() if entry.is_file()}
     try:
         entry = weights_entry(names, str(folder), weights)
-        return entry != INDEX or names.issuperset(shards(folder / INDEX))
+        return entry != INDEX or names.issuperset(_shards(folder / INDEX))
     except (NotACheckpointError, PickleRefusedError, DamagedFileError):
         return False
 
 
+def _shards(index: Path) -> list[str]:
+    return shard_names(read_json(index, DamagedFileError), str(index))
+
+
 @dataclass(frozen=True)
 class Listing:
-    """What the Hub says of a repository at one commit."""
+    """The Hub's listing of a repository at one commit."""
 
-    repo: str
-    """``owner/name``."""
-    commit: str
-    """Full commit hash."""
-    sizes: Mapping[str, int]
-    """Bytes of every file, by name."""
-    license_notice: str
-    """One line that names the licence of the weights."""
+    repo: str  # owner/name
+    commit: str  # the full hash
+    sizes: Mapping[str, int]  # bytes of every file, by name
+    license_notice: str  # one line that names the licence of the weights
 
 
 class Download:
-    """Brings files of one commit into the cache.
-
-    Files come one after the other and the weights last, so that whoever has the weights has the rest.
-    """
+    """The download of files of one commit into the cache: one after the other, and the weights last."""
 
     def __init__(self, listing: Listing, on_event: OnEvent) -> None:
         from huggingface_hub import constants
@@ -83,28 +71,28 @@ class Download:
 
     @property
     def folder(self) -> Path:
-        """Where the files of this commit appear."""
+        """The folder of this commit in the cache."""
         return self._storage / "snapshots" / self._listing.commit
 
     def run(self, weights: str | None = None) -> Path:
-        """The folder with all needed files in it.
+        """Download the files of a checkpoint, and return their folder.
 
         Raises:
-            NotACheckpointError, PickleRefusedError: See ``weights_entry``.
-            DamagedFileError: The index is damaged.
-            HubError: The weights do not fit on the disk, or shards are missing in the repository.
-            Exception: Whatever ``huggingface_hub`` raises when a download fails.
+            NotACheckpointError, PickleRefusedError: see ``weights_entry``.
+            DamagedFileError: the index is damaged.
+            HubError: the weights do not fit on the disk, or shards are missing in the repository.
+            Exception: ``huggingface_hub`` raises it when a download fails.
         """
         names = self._listing.sizes
         entry = weights_entry(names, self._listing.repo, weights)
         with no_bars():
             for name in [*small_files(names), *([INDEX] if entry == INDEX else [])]:
                 self._fetch(name)
-            self._fetch_weights(shards(self.folder / INDEX) if entry == INDEX else [entry])
+            self._fetch_weights(_shards(self.folder / INDEX) if entry == INDEX else [entry])
         return self.folder
 
     def remember(self, revision: str) -> None:
-        """Note which commit a branch or tag stands for now, so that it is found again without a network."""
+        """Record the commit of a branch or tag, so that the cache knows it without a network."""
         commit = self._listing.commit
         reference = self._storage / "refs" / revision
         if revision == commit or (reference.is_file() and reference.read_text(encoding="utf-8") == commit):
@@ -163,9 +151,9 @@ class Download:
 
 
 class _Meter:
-    """Reports bytes as they arrive, by looking at the growing file from a thread.
+    """Reports bytes as they arrive: a thread watches the growing file.
 
-    ``hf_hub_download`` takes a progress class only in its newer versions; the file grows in all of them.
+    Only newer versions of ``hf_hub_download`` take a progress class; the file grows in all versions.
     """
 
     def __init__(self, blobs: Path, done: int, total: int, on_event: OnEvent) -> None:
@@ -198,19 +186,19 @@ class _Meter:
         self._done += size
 
     def _partial_files(self) -> dict[Path, int]:
-        found: dict[Path, int] = {}
+        sizes: dict[Path, int] = {}
         for path in self._blobs.glob("*.incomplete"):
             try:
-                found[path] = path.stat().st_size
+                sizes[path] = path.stat().st_size
             except FileNotFoundError:  # completed between the two calls
                 continue
-        return found
+        return sizes
 
     def _watch(self) -> None:
         reported = self._done
         try:
             while not self._stop.wait(_POLL_S):
-                # what an earlier, interrupted download left and nobody continues does not count
+                # files that an interrupted download left do not count
                 grown = [
                     size for path, size in self._partial_files().items() if size != self._before.get(path)
                 ]
@@ -224,7 +212,7 @@ class _Meter:
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """Keep the progress bars of ``huggingface_hub`` off stderr, unless the environment settles that."""
+    """Disable the progress bars of ``huggingface_hub``, unless the environment decides about them."""
     from huggingface_hub import constants
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,

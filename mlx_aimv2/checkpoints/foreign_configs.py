@@ -1,4 +1,4 @@
-"""config.json as others write it: Apple's first files, and timm; and what in it is true of its own files alone."""
+"""config.json in the forms of Apple's first files and of timm, and the keys that belong to its own files only."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from ..presets import TRUNKS
 from ..processing.image_config import ImageProcessorConfig
 from ..processing.timm_settings import to_timm
 
-OF_TIMM = (  # by `pretrained_cfg` alone, transformers takes a folder for timm's
+TIMM_KEYS = (  # transformers takes a folder with `pretrained_cfg` for timm's
     "architecture", "num_classes", "num_features", "global_pool", "pretrained_cfg", "model_args", "label_names",
     "label_descriptions",
 )  # fmt: skip
-OF_THE_SOURCE = (  # and of no other files
+SOURCE_KEYS = (  # true of the source's own files only
     "quantization", "quantization_config", "auto_map", "dtype", "torch_dtype", "_name_or_path", "_commit_hash",
-    *OF_TIMM,
+    *TIMM_KEYS,
 )  # fmt: skip
 
 
 def without_source(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A config.json without what described only the files it came from, in the encoders' parts too."""
+    """A config.json without the keys that describe only the source's files, at every level."""
     return {
         name: without_source(value) if isinstance(value, Mapping) else value
         for name, value in entry.items()
-        if name not in OF_THE_SOURCE
+        if name not in SOURCE_KEYS
     }
 
 
 def original_config(config: AnyConfig) -> dict[str, Any]:
-    """config.json as Apple's first files have it: fewer fields, other names."""
+    """The config.json of Apple's first files: fewer fields, other names."""
     if isinstance(config, Aimv2Config):
         text = _original_tower(config.text_config)
         text |= {
@@ -70,17 +70,17 @@ def _original_tower(config: Aimv2VisionConfig | Aimv2TextConfig) -> dict[str, An
 
 
 def timm_config(config: AnyConfig, settings: ImageProcessorConfig) -> dict[str, Any]:
-    """config.json of a timm checkpoint of the trunk, without a classifier.
+    """The config.json of a timm checkpoint of the trunk, without a classifier.
 
     The names are those of timm's `models/_hub.py` and `models/_pretrained.py`.
 
     Args:
         config: the model.
-        settings: what is done to an image before; timm reads it from the same file.
+        settings: of the image processor; timm reads them from the same file.
 
     Raises:
-        InputError: timm has no such model: it knows vision encoders of the published widths, of fixed size, without
-            a head; or it cannot prepare images so.
+        InputError: timm has no such model (it has vision encoders of the published widths, of fixed size, without a
+            head), or cannot prepare images with these settings.
     """
     if isinstance(config, Aimv2Config) or config.is_native or config.use_head:
         raise InputError("timm has no place for an image-text pair, a pooling head or native resolution")

@@ -1,4 +1,4 @@
-"""The published layouts as rule tables, and how to tell which one a checkpoint has.
+"""The published layouts as tables of rules, and detection of a checkpoint's layout.
 
 The canonical names are transformers' own; the canonical patch kernel is MLX's (D, p, p, C). The facts come from
 the state dicts of apple/ml-aim (aim-v2), transformers (`models/aimv2`) and timm (`_convert_aimv2`).
@@ -32,7 +32,7 @@ from .rules import (
 
 Transforms = tuple[Transform, Transform]  # (forward, inverse)
 KEEP = (same, same)
-IGNORED_SUFFIXES = ("position_ids",)  # buffers that older files carry along
+IGNORED_SUFFIXES = ("position_ids",)  # buffers in older files
 
 
 def _both(source: str, *targets: str) -> list[Rule]:
@@ -146,16 +146,16 @@ def _flax_rule(apple: Rule) -> Rule:
 
 @dataclass(frozen=True)
 class Layout:
-    """One way to write an AIMv2 checkpoint.
+    """A layout of AIMv2 checkpoints.
 
     Attributes:
-        name: what `info` and `export` call it.
-        marks: ends of names of which at least one is in every checkpoint of this layout and in no other's.
-        kernel_first: True where the patch kernel is (D, C, p, p), False where it is (D, p, p, C), None where the
-            marks alone tell the layout.
-        rules: the table, or None for the canonical names as they are (quantized tensors among them).
-        parts: prefixes of its own that may stand before a mark.
-        prefix: what a checkpoint has before all names of the layout, such as `module.`.
+        name: the name in `info` and `export`.
+        marks: ends of names; every checkpoint of this layout has at least one, and no other layout has any.
+        kernel_first: True if the patch kernel is (D, C, p, p), False if it is (D, p, p, C), None if the marks alone
+            tell the layout.
+        rules: the table; None for canonical names, quantized tensors included.
+        parts: prefixes of the layout itself that may precede a mark.
+        prefix: of all names in a checkpoint, such as `module.`.
     """
 
     name: str
@@ -166,13 +166,13 @@ class Layout:
     prefix: str = ""
 
     def left_out(self, names: Iterable[str]) -> list[str]:
-        """The names that are no part of the model, such as those of a classifier over it."""
+        """The names that do not belong to the model, such as those of a classifier on top."""
         match = matcher(r.source for r in self.rules or LAYOUTS["transformers"].rules or ())
         kept = [name for name in map(unwrapped, names) if not name.endswith(IGNORED_SUFFIXES)]
         return beside(kept, self.prefix, lambda name: match(_plain(name)) is not None)
 
     def to_canonical(self, tensors: Mapping[str, mx.array]) -> tuple[Tensors, list[str]]:
-        """Canonical tensors, and the names that have no place in this layout."""
+        """Canonical tensors, and the names without a place in this layout."""
         out = set(self.left_out(tensors))
         wanted = {
             name[len(self.prefix) :]: tensor
@@ -182,7 +182,7 @@ class Layout:
         return (wanted, []) if self.rules is None else to_canonical(wanted, self.rules)
 
     def from_canonical(self, tensors: Mapping[str, mx.array]) -> tuple[Tensors, list[str]]:
-        """This layout's tensors, and the canonical names it has no place for."""
+        """This layout's tensors, and the canonical names without a place in it."""
         return (dict(tensors), []) if self.rules is None else from_canonical(tensors, self.rules)
 
 
@@ -203,15 +203,14 @@ LAYOUTS = {
 
 
 def detect(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str] | None = None) -> Layout:
-    """Which layout a checkpoint has, from its tensor names and the shape of its patch kernel.
+    """The layout of a checkpoint, from its tensor names and the shape of its patch kernel.
 
     Args:
         shapes: every tensor's shape.
-        metadata: the file's own note; only read where the kernel's shape fits both orders.
+        metadata: of the file; only read if the kernel's shape fits both orders.
 
     Raises:
-        LayoutError: no known layout, with the names that were looked for and some that were found; or two models in
-            one file.
+        LayoutError: the layout is unknown, or the file holds two models; the message names tensors.
     """
     stored, shapes = shapes, {unwrapped(name): shape for name, shape in shapes.items()}
     if len(shapes) < len(stored):
@@ -235,7 +234,7 @@ def detect(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str] | 
 
 
 def _plain(name: str) -> str:
-    """The name that a tensor of quantized weights has without quantization."""
+    """The name of the plain tensor for a tensor of quantized weights."""
     for kind in (".scales", ".biases"):
         if name.endswith(kind):
             return f"{name.removesuffix(kind)}.weight"
@@ -248,6 +247,6 @@ def _is_kernel_first(shape: tuple[int, ...], metadata: Mapping[str, str]) -> boo
         raise LayoutError(
             f"not an AIMv2 checkpoint: its patch kernel has the shape {list(shape)}, not four sides"
         )
-    if shape[1] == shape[3]:  # as many channels as pixels in a patch's side
+    if shape[1] == shape[3]:  # both orders fit
         return metadata.get("format") != "mlx"
     return shape[2] == shape[3]

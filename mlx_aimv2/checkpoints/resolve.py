@@ -1,4 +1,4 @@
-"""From what a user calls a checkpoint (folder, short name, repository) to the folder with its files."""
+"""Resolving the name of a checkpoint (folder, short name, repository) to the folder with its files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import (
-    Aimv2Error,
     GatedRepositoryError,
     HubError,
     InputError,
@@ -37,8 +36,8 @@ _DISK_TROUBLE = {
     errno.EACCES: "it may not be written: set HF_HOME to a folder that may",
     errno.EPERM: "it may not be written: set HF_HOME to a folder that may",
     errno.EROFS: "it may not be written: set HF_HOME to a folder that may",
-    errno.ENOTDIR: "part of that path is no folder: set HF_HOME to one that is",
-    errno.EEXIST: "part of that path is no folder: set HF_HOME to one that is",
+    errno.ENOTDIR: "part of that path is not a folder: set HF_HOME to one that is",
+    errno.EEXIST: "part of that path is not a folder: set HF_HOME to one that is",
 }
 _STATUS_ADVICE = {
     401: "the access token was refused: renew it with `hf auth login`",
@@ -49,26 +48,22 @@ _STATUS_ADVICE = {
 
 @dataclass(frozen=True)
 class Resolved:
-    """Where the files of a checkpoint lie, and where they come from."""
+    """The folder of a checkpoint, and its source."""
 
-    folder: Path
-    """Folder with ``config.json`` and the weights."""
-    repo: str | None
-    """Hub repository, ``owner/name``; None for a local folder."""
-    revision: str | None
-    """Commit hash; None for a local folder."""
-    bundled: bool = False
-    """Whether it is the checkpoint inside the package, whose folder is another on every machine."""
+    folder: Path  # with config.json and the weights
+    repo: str | None  # on the Hub, owner/name; None for a local folder
+    revision: str | None  # the commit hash; None for a local folder
+    bundled: bool = False  # inside the package, whose folder differs on every machine
 
     @property
     def name(self) -> str:
-        """What to call it: the repository, `demo`, or the path of the folder."""
+        """The repository, `demo`, or the path of the folder."""
         return DEMO_MODEL if self.bundled else self.repo or str(self.folder)
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A checkpoint on the Hub, as asked for."""
+    """A request for a checkpoint on the Hub."""
 
     repo: str
     revision: str | None = None
@@ -84,28 +79,28 @@ def resolve(
     on_event: OnEvent = ignore,
     weights: str | None = None,
 ) -> Resolved:
-    """The folder of a checkpoint, downloaded from the Hub where it is not there yet.
+    """The folder of a checkpoint, downloaded from the Hub if it is not in the cache.
 
-    An existing folder is taken as it is, also where it has the name of a known model, with a ``Notice``; but a folder
-    of such a name that is no checkpoint gives way to the model. Everything else that does not look like a path is
-    `demo`, which lies inside the package, a short name of ``presets``, or a repository. Without a network, or with
-    ``HF_HUB_OFFLINE=1``, the cache has to hold a repository.
+    An existing checkpoint folder comes first; if it has the name of a known model, a ``Notice`` says so. A folder of
+    such a name that is no checkpoint gives way to the model. Any other text that does not look like a path is `demo`,
+    the checkpoint inside the package, a short name of ``presets``, or a repository. Without a network, or with
+    ``HF_HUB_OFFLINE=1``, the repository must be in the cache.
 
     Args:
-        path_or_repo: Folder, short name (``demo``, ``large-224``) or repository (``apple/aimv2-large-patch14-224``).
-        revision: Branch, tag or commit on the Hub; None for the commit that a short name pins, and for the main
+        path_or_repo: folder, short name (``demo``, ``large-224``) or repository (``apple/aimv2-large-patch14-224``).
+        revision: branch, tag or commit on the Hub; None for the commit that a short name pins, and for the main
             branch of a repository.
-        on_event: Gets one ``Notice`` with the licence before a download, and ``Progress`` in bytes of the
+        on_event: called with a ``Notice`` about the licence before a download, and with ``Progress`` in bytes of the
             weights during it, partly from another thread.
-        weights: Name of the weight file to have instead of ``model.safetensors`` or its shards.
+        weights: name of the weight file to load instead of ``model.safetensors`` or its shards.
 
     Raises:
-        InputError: An argument has a wrong form, is a file, or names nothing known.
-        NotACheckpointError: There is no such folder, the repository holds no usable checkpoint, or the installation
+        InputError: an argument has a wrong form, is a file, or names nothing known.
+        NotACheckpointError: there is no such folder, the repository holds no usable checkpoint, or the installation
             lacks `demo`.
-        PickleRefusedError: The repository has only pickled weights.
-        DamagedFileError: The list of weight shards is damaged.
-        HubError: The Hub, the network or the cache fails; the subclasses tell the common cases apart.
+        PickleRefusedError: the repository has only pickled weights.
+        DamagedFileError: the index of the weights is damaged.
+        HubError: the Hub, the network or the cache fails; the subclasses tell the common cases apart.
     """
     text = checked_text(path_or_repo)
     folder = local_folder(text)
@@ -145,24 +140,28 @@ def _from_hub(wanted: _Wanted, on_event: OnEvent) -> Resolved:
     from huggingface_hub.errors import RevisionNotFoundError as NoRevision
 
     if constants.HF_HUB_OFFLINE:
-        return _from_cache(wanted, OfflineError(_not_cached(wanted, "offline mode is on (HF_HUB_OFFLINE)")))
-    if _COMMIT.fullmatch(wanted.revision or "") and (complete := _cached(wanted)) is not None:
-        return complete  # a commit never changes: nothing to ask
+        if (cached := _cached(wanted)) is None:
+            raise OfflineError(_not_cached(wanted, "offline mode is on (HF_HUB_OFFLINE)"))
+        return cached
+    if _COMMIT.fullmatch(wanted.revision or "") and (cached := _cached(wanted)) is not None:
+        return cached  # a commit never changes
     try:
         listing = _listing(wanted)
     except (NoRepository, NoRevision) as error:
         raise _refusal(error, wanted) from error
-    # an answer that is no JSON, or not of the Hub's form, comes from something between here and the Hub
+    # an answer that is not JSON, or not of the Hub's form, comes from another server
     except _failures(OSError, ValueError, KeyError, TypeError) as error:
-        found = _from_cache(wanted, _refusal(error, wanted))
+        cached = _cached(wanted)
+        if cached is None:
+            raise _refusal(error, wanted) from error
         on_event(Notice(f"the Hub cannot be reached: using the cached copy of {wanted}"))
-        return found
+        return cached
     download = Download(listing, on_event)
     try:
         folder = download.run(wanted.weights)
     except _failures(OSError, RuntimeError) as error:  # hf_xet raises RuntimeError
         raise _refusal(error, wanted) from error
-    with suppress(OSError):  # a cache that can only be read
+    with suppress(OSError):  # a read-only cache
         download.remember(wanted.revision or _MAIN)
     return Resolved(folder, wanted.repo, listing.commit)
 
@@ -191,7 +190,7 @@ def _listing(wanted: _Wanted) -> Listing:
 
 
 def _license_notice(wanted: _Wanted, stated: object, names: dict[str, int]) -> str:
-    """One line that names the licence: the card's, else the table's."""
+    """One line that names the licence of the card, or else of the table of presets."""
     preset = find(wanted.repo)
     name = stated if isinstance(stated, str) else preset.license if preset else None
     file = next((name for name in sorted(names) if fnmatchcase(name, "LICENSE*")), "README.md")
@@ -203,7 +202,7 @@ def _license_notice(wanted: _Wanted, stated: object, names: dict[str, int]) -> s
 
 
 def _cached(wanted: _Wanted) -> Resolved | None:
-    """The complete copy in the cache, if there is one."""
+    """The complete copy in the cache; None if there is none."""
     folder = _cached_folder(wanted)
     if folder is None or not is_complete(folder, wanted.weights):
         return None
@@ -218,28 +217,21 @@ def _cached_folder(wanted: _Wanted) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
-def _from_cache(wanted: _Wanted, otherwise: Aimv2Error) -> Resolved:
-    found = _cached(wanted)
-    if found is None:
-        raise otherwise
-    return found
-
-
 def _not_cached(wanted: _Wanted, reason: str) -> str:
-    held = "not in the cache" if _cached_folder(wanted) is None else "only partly in the cache"
+    state = "not in the cache" if _cached_folder(wanted) is None else "only partly in the cache"
     option = "" if wanted.revision is None else f" --revision {wanted.revision}"
     return (
-        f"{wanted} is {held}, and {reason}: give a local folder, or run `hf download "
+        f"{wanted} is {state}, and {reason}: give a local folder, or run `hf download "
         f"{wanted.repo}{option} --local-dir FOLDER` on a machine with network and copy FOLDER here"
     )
 
 
 def _refusal(error: Exception, wanted: _Wanted) -> HubError:
-    """What a failure of huggingface_hub means to the user, in one line."""
+    """The error, with a message of one line, for a failure of huggingface_hub."""
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # why a file that is not cached could not be had
+        error = error.__cause__  # why the download failed
     if isinstance(error, errors.GatedRepoError):
         page = f"https://huggingface.co/{wanted.repo}"
         return GatedRepositoryError(

@@ -1,9 +1,8 @@
-"""How tensor names and shapes of one layout become those of another, as data with an inverse.
+"""Rules that rename, transpose and split the tensors of a layout into canonical ones, and their inverse.
 
-A `Rule` says: this tensor of a layout is that one here (renamed, perhaps transposed), or those several (a fused
-tensor, split by rows). `{i}` in a name stands for a layer's number, between a dot or `_` and a dot. Applying rules
-reads no data: MLX arrays are lazy, so a checkpoint is renamed, split and checked before the first byte of a tensor
-is loaded.
+A `Rule` maps a tensor of a layout to one canonical tensor (renamed, perhaps transposed), or to several (a fused
+tensor, split by rows). `{i}` in a name stands for a layer's number, between a dot or `_` and a dot. Rules read no
+data: MLX arrays are lazy, so a checkpoint is renamed, split and checked before the first byte of a tensor is loaded.
 """
 
 from __future__ import annotations
@@ -64,9 +63,9 @@ class Rule:
 
     Attributes:
         source: the name in the layout.
-        targets: the canonical names; several where the layout fuses them, in the order of its rows.
-        forward: what makes the canonical shape of the layout's.
-        inverse: what undoes ``forward``.
+        targets: the canonical names; several for a fused tensor, in the order of its rows.
+        forward: from the layout's shape to the canonical one.
+        inverse: the inverse of ``forward``.
     """
 
     source: str
@@ -76,7 +75,7 @@ class Rule:
 
 
 def rule(source: str, *targets: str, transform: tuple[Transform, Transform] = (same, same)) -> Rule:
-    """A `Rule`, written shortly."""
+    """A short way to write a `Rule`."""
     return Rule(source, targets, *transform)
 
 
@@ -95,7 +94,7 @@ def prefixed(rules: Iterable[Rule], source: str, target: str) -> list[Rule]:
 
 
 def matcher(names: Iterable[str]) -> Callable[[str], tuple[str, str] | None]:
-    """From a name to (its template, the number in it), or None if no template fits."""
+    """A function from a name to (its template, the layer's number in it), or None if no template fits."""
     known = set(names)
 
     def match(name: str) -> tuple[str, str] | None:
@@ -119,18 +118,18 @@ def to_canonical(tensors: Mapping[str, mx.array], rules: Iterable[Rule]) -> tupl
         rules: the layout's table.
 
     Returns:
-        The canonical tensors, in the order of the input, and the names no rule knows.
+        The canonical tensors, in the order of the input, and the names without a rule.
     """
     table = {r.source: r for r in rules}
     match = matcher(table)
     canonical: Tensors = {}
     unknown = []
     for name, tensor in tensors.items():
-        found = match(name)
-        if found is None:
+        template = match(name)
+        if template is None:
             unknown.append(name)
             continue
-        r, number = table[found[0]], found[1]
+        r, number = table[template[0]], template[1]
         parts = _split(r.forward(tensor), len(r.targets))
         for target, part in zip(r.targets, parts, strict=True):
             canonical[target.replace("{i}", number)] = part
@@ -141,7 +140,7 @@ def _split(tensor: mx.array, parts: int) -> list[mx.array]:
     if parts == 1:
         return [tensor]
     if tensor.ndim == 0 or tensor.shape[0] % parts:
-        return [tensor] * parts  # the wrong shape: the comparison with the model says so, by name
+        return [tensor] * parts  # the comparison with the model refuses the wrong shape
     return list(mx.split(tensor, parts, axis=0))
 
 
@@ -149,18 +148,18 @@ def from_canonical(tensors: Mapping[str, mx.array], rules: Iterable[Rule]) -> tu
     """The inverse of `to_canonical`: fuse, rename and transpose back.
 
     Returns:
-        The layout's tensors and the names it has no place for (an incomplete fused group among them).
+        The layout's tensors, and the names without a place in it (and those of an incomplete fused group).
     """
     table = {target: r for r in rules for target in r.targets}
     match = matcher(table)
     layout: Tensors = {}
     unknown = []
     for name in tensors:
-        found = match(name)
-        if found is None:
+        template = match(name)
+        if template is None:
             unknown.append(name)
             continue
-        r, number = table[found[0]], found[1]
+        r, number = table[template[0]], template[1]
         source = r.source.replace("{i}", number)
         if source in layout:
             continue

@@ -14,25 +14,25 @@ MAX_SHARD_BYTES = 5 * 10**9
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """How to convert.
+    """Options of a conversion.
 
     Attributes:
-        dtype: float32, float16 or bfloat16; None for what most of the source's weights are stored in. Position
-            tables and the logit scale stay in float32.
-        scheme: how to quantize; None for not at all.
-        quant_predicate: a recipe of mlx-lm (`mixed_4_6` …), which says the bits in place of ``scheme``; either asks
-            for quantization.
+        dtype: float32, float16 or bfloat16; None for the dtype of most of the source's weights. Position tables and
+            the logit scale stay in float32.
+        scheme: how to quantize; None for plain weights.
+        quant_predicate: a recipe of mlx-lm (`mixed_4_6` …), which sets the bits in place of ``scheme``; either one
+            quantizes.
         dequantize: unpack a quantized source.
         max_shard_bytes: data in one weight file.
         format: of the weight files, "safetensors" or "npz" (one file; as older MLX examples have it).
-        weights: the name of one weight file of the source, where it holds several.
+        weights: the name of one weight file of the source, if it has several.
         interpolate_positions: resample the position table for another size of images; see `LoadOptions`.
-        image_size: pixels on a side of those images; None for what the source's settings make.
-        calibrate: images with which the vision encoder is quantized, in place of plain rounding.
+        image_size: pixels on a side of those images; None for the size in the source's settings.
+        calibrate: images to quantize the vision encoder with, in place of plain rounding.
         report: run source and result on images and compare them, for the model card.
-        report_images: those images; none for built-in drawings.
-        exclude: patterns of files and folders that are no such images.
-        card_name: what the model card calls the result; None for the folder's name.
+        report_images: those images; empty for built-in drawings.
+        exclude: patterns of files and folders to leave out of both.
+        card_name: the name of the result in the model card; None for the folder's name.
         force: replace a checkpoint that is there.
     """
 
@@ -53,11 +53,11 @@ class ConvertOptions:
     force: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself.
+        """Check the values.
 
         Raises:
-            InputError: an unknown dtype or format, quantizing and dequantizing at once, calibrating another mode
-                than affine, or shards of nothing.
+            InputError: the dtype or format is unknown, quantize and dequantize are both set, the mode of calibration
+                or recipe is not affine, or shards are smaller than a byte.
         """
         if self.dtype is not None and self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")

@@ -1,9 +1,8 @@
-"""Quantizing one weight so that its output stays, rather than the weight itself.
+"""GPTQ: quantize a weight so that its output changes least, rather than the weight itself.
 
-Columns are rounded one after the other, those with the largest inputs first, and what each rounding did to the
-output is made up for by the columns that are still to come (Frantar et al. 2022, "GPTQ", algorithm 1). The range
-of every group of weights is chosen among narrower ones by the squared error of what it will multiply. The format
-stays MLX's affine one.
+Columns are rounded one after the other, those with the largest inputs first, and the columns after them compensate
+for the error of each rounding in the output (Frantar et al. 2022, "GPTQ", algorithm 1). The range of every group of
+weights is chosen among narrower ones by the squared error of its output. The format is MLX's affine one.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ Array = np.ndarray
 Packed = tuple[mx.array, mx.array, mx.array]  # weight, scales, biases
 DAMPING = 0.01  # of the mean squared input, as in the paper
 RANGES = tuple(1 - 0.05 * k for k in range(11))  # of a group's range: narrower ones cut off its outliers
-BLOCK = 128  # columns among which errors are made up for at once
-TINY = 1e-8  # in place of a range or an energy of zero, by which nothing could be divided
+BLOCK = 128  # columns that compensate for errors at once
+TINY = 1e-8  # in place of a range or an energy of zero, as a divisor
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What projections multiply, and what rounding one column asks of the others.
+    """Statistics of the inputs of projections.
 
     Attributes:
         importance: (D,), the mean square of each input, relative to all.
-        order: (D,), the columns, those of the largest inputs first.
+        order: (D,), the columns, those with the largest inputs first.
         upper: (D, D) float32, triangular U with U^T U the inverse of the inputs' gram matrix, in that order.
     """
 
@@ -67,24 +66,28 @@ def _inverse(lower: Array) -> Array:
 
 
 def quantize(weight: Array, inputs: Inputs, scheme: Scheme, dtype: mx.Dtype) -> Packed:
-    """Quantize a projection, given what it multiplies.
+    """Quantize a projection, given the statistics of its inputs.
 
     Args:
         weight: (out, D) float32; D a multiple of the group size.
-        inputs: of the projection.
+        inputs: the statistics.
         scheme: bits and group size, of affine mode.
         dtype: of scales and biases.
 
     Returns:
-        What `mx.quantize` returns, for the same scheme: packed weight, scales and biases.
+        Packed weight, scales and biases, as `mx.quantize` returns them for the same scheme.
     """
     bits, size, order = scheme.bits, scheme.group_size, inputs.order
     scales, biases = _ranges(weight, inputs.importance, scheme, dtype)
-    left = np.ascontiguousarray(weight.T[order])  # (D, out): what is still to be rounded, errors made up for
+    left = np.ascontiguousarray(
+        weight.T[order]
+    )  # (D, out): columns to round, with the errors so far compensated
     codes = np.empty(weight.shape[::-1], dtype=np.uint8)
     for start in range(0, len(order), BLOCK):
         columns = order[start : start + BLOCK]
-        upper = inputs.upper[start : start + BLOCK, start:]  # (columns, those still to come)
+        upper = inputs.upper[
+            start : start + BLOCK, start:
+        ]  # (columns of the block, columns from the block on)
         block = left[start : start + BLOCK]  # (columns, out)
         errors = np.empty((len(columns), len(weight)), np.float32)
         for at, column in enumerate(columns):
@@ -98,7 +101,7 @@ def quantize(weight: Array, inputs: Inputs, scheme: Scheme, dtype: mx.Dtype) -> 
 
 
 def _ranges(weight: Array, importance: Array, scheme: Scheme, dtype: mx.Dtype) -> tuple[Array, Array]:
-    """Scale and bias of every group of ``weight`` (out, D), the best of several ranges, as ``dtype`` can hold them.
+    """Scale and bias of every group of ``weight`` (out, D), the best of several ranges, rounded to ``dtype``.
 
     Returns:
         Two arrays (D / group size, out).

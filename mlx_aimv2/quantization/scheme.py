@@ -1,7 +1,7 @@
-"""Quantized weights: what config.json says of them, and making modules or plain tensors of them.
+"""Quantization schemes: their entry in config.json, quantized modules, and unpacking of packed weights.
 
-The format is mlx-lm's: `"quantization": {"group_size", "bits", "mode"}`, entries by module path for those that
-differ, and for each quantized module the tensors `weight` (packed), `scales` and, in affine mode, `biases`.
+The format is mlx-lm's: `"quantization": {"group_size", "bits", "mode"}`, entries by module path for modules
+that differ, and for each quantized module the tensors `weight` (packed), `scales` and, in affine mode, `biases`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ VALID = {  # mode -> (group sizes, bits) that MLX has kernels for
     "nvfp4": ((16,), (4,)),
     "mxfp8": ((32,), (8,)),
 }
+DEFAULTS = {"affine": (64, 4), "mxfp4": (32, 4), "nvfp4": (16, 4), "mxfp8": (32, 8)}  # group size, bits
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """How one weight is quantized."""
+    """The quantization of a weight: group size (weights per scale), bits and mode."""
 
     group_size: int = 64
     bits: int = 4
     mode: str = "affine"
 
     def __post_init__(self) -> None:
-        """Refuse what MLX has no kernel for."""
+        """Raise ConfigError if MLX has no kernel for the scheme."""
         if not isinstance(self.mode, str) or self.mode not in VALID:
             raise ConfigError(f"config: quantization mode {self.mode!r} is not one of {', '.join(VALID)}")
         groups, bits = VALID[self.mode]
@@ -45,45 +46,37 @@ class Scheme:
             )
 
     def arguments(self) -> dict[str, Any]:
-        """As MLX's functions call them."""
+        """The arguments of MLX's functions."""
         return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
 
 
-DEFAULTS = {
-    "affine": Scheme(),
-    "mxfp4": Scheme(32, 4, "mxfp4"),
-    "nvfp4": Scheme(16, 4, "nvfp4"),
-    "mxfp8": Scheme(32, 8, "mxfp8"),
-}
-
-
 def make_scheme(mode: str = "affine", bits: int | None = None, group_size: int | None = None) -> Scheme:
-    """The scheme that somebody asked for; what is None is the mode's own.
+    """The scheme of a mode; None for the mode's own bits and group size.
 
     Raises:
-        InputError: MLX has no kernel for it; the message names what there is.
+        InputError: MLX has no kernel for the scheme; the message names the valid values.
     """
-    default = DEFAULTS.get(mode, Scheme())
-    bits = default.bits if bits is None else bits
+    default_size, default_bits = DEFAULTS.get(mode, (64, 4))
+    bits = default_bits if bits is None else bits
     try:
-        return Scheme(default.group_size if group_size is None else group_size, bits, mode)
+        return Scheme(default_size if group_size is None else group_size, bits, mode)
     except ConfigError as error:
         raise InputError(str(error).removeprefix("config: ")) from error
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """The scheme of a checkpoint, and of the modules that differ from it."""
+    """The scheme of a checkpoint, and those of modules that differ."""
 
     default: Scheme
     modules: Mapping[str, Scheme] = field(default_factory=dict)
 
     @classmethod
     def from_config(cls, data: Mapping[str, Any]) -> Quantization | None:
-        """Read the `quantization` entry of a config.json; None where there is none.
+        """Read the `quantization` entry of a config.json; None if there is none.
 
         Raises:
-            ConfigError: the entry is not what mlx-lm writes, or a scheme does not exist.
+            ConfigError: the entry is not in the form of mlx-lm, or MLX has no kernel for a scheme.
         """
         entry = data.get("quantization")
         if entry is None:
@@ -94,7 +87,7 @@ class Quantization:
         return cls(_scheme(entry), modules)
 
     def to_config(self) -> dict[str, Any]:
-        """What config.json says of it, as mlx-lm writes it, and under the name where transformers looks for it."""
+        """The entry in config.json as mlx-lm writes it, and again under the key that transformers reads."""
         others = {path: scheme.arguments() for path, scheme in self.modules.items() if scheme != self.default}
         entry = {**self.default.arguments(), **others}
         return {"quantization": entry, "quantization_config": entry}
@@ -116,15 +109,15 @@ def _scheme(entry: Mapping[str, Any]) -> Scheme:
 
 
 def quantized_paths(names: Mapping[str, Any]) -> list[str]:
-    """The modules that have scales among these tensor names."""
+    """The paths of the modules that have scales."""
     return [name.removesuffix(".scales") for name in names if name.endswith(".scales")]
 
 
 def quantize_modules(model: nn.Module, quantization: Quantization, paths: list[str]) -> None:
-    """Give ``model`` quantized modules at ``paths``, ready to take packed weights.
+    """Replace the modules of ``model`` at ``paths`` by quantized ones, for packed weights.
 
     Raises:
-        ConfigError: a module is not as wide as whole groups.
+        ConfigError: the width of a module is not a multiple of the group size.
     """
     wanted = set(paths)
 
@@ -168,7 +161,7 @@ def unpack_modules(model: nn.Module, dtype: mx.Dtype, weights: Container[str] | 
 
 
 def unpacked(weight: mx.array, scales: mx.array, biases: mx.array | None, scheme: Scheme) -> mx.array:
-    """A packed weight as plain numbers; in affine mode in float32: more exact, and nine times faster on a CPU."""
+    """A packed weight as a plain one; in affine mode in float32: more exact, and nine times faster on a CPU."""
     if biases is not None:
         scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
     return mx.dequantize(weight, scales, biases, **scheme.arguments())
@@ -180,7 +173,7 @@ def dequantize(
     """The same tensors with plain weights in place of packed ones; lazy, like its input.
 
     Raises:
-        DamagedFileError: scales that do not fit their weight.
+        DamagedFileError: scales do not fit their weight.
     """
     paths = quantized_paths(tensors)
     packed = set(paths)
@@ -190,10 +183,10 @@ def dequantize(
         if weight is None or scales is None:
             raise DamagedFileError(f"{path}: it has scales and no packed weight")
         try:
-            whole = unpacked(weight, scales, biases, quantization.scheme(path))
+            plain_weight = unpacked(weight, scales, biases, quantization.scheme(path))
         except (ValueError, TypeError) as error:
             raise DamagedFileError(f"{path}: its scales do not fit its packed weight ({error})") from error
-        plain[f"{path}.weight"] = whole.astype(dtype)
+        plain[f"{path}.weight"] = plain_weight.astype(dtype)
         if f"{path}.bias" in tensors:
             plain[f"{path}.bias"] = tensors[f"{path}.bias"]
     return plain

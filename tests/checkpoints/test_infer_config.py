@@ -5,7 +5,7 @@ import pytest
 
 from mlx_aimv2 import Aimv2Config, Aimv2VisionConfig
 from mlx_aimv2.checkpoints.foreign_configs import original_config
-from mlx_aimv2.checkpoints.infer_config import deduce_config
+from mlx_aimv2.checkpoints.infer_config import infer_config
 from mlx_aimv2.errors import ConfigError, LayoutError
 
 
@@ -31,13 +31,13 @@ def without_positions(config):
 def test_a_config_of_either_era_is_completed(config, shapes_of, era):
     data = original_config(config) if era == "original" else config.to_dict()
     if era == "transformers":
-        assert plain(deduce_config(shapes_of(config), data)) == config
+        assert plain(infer_config(shapes_of(config), data)) == config
     else:
-        deduced = plain(deduce_config(shapes_of(config), data))
+        inferred = plain(infer_config(shapes_of(config), data))
         expected = without_positions(config)
         if isinstance(config, Aimv2Config):
-            expected = replace(expected, logit_scale_init_value=deduced.logit_scale_init_value)
-        assert deduced == expected
+            expected = replace(expected, logit_scale_init_value=inferred.logit_scale_init_value)
+        assert inferred == expected
 
 
 @pytest.mark.parametrize("kind", ["fixed", "native", "head"])
@@ -45,46 +45,46 @@ def test_a_config_of_either_era_is_completed(config, shapes_of, era):
 def test_head_and_positions_are_as_the_tensors_have_them(variants, shapes_of, kind, claim):
     config = variants[kind]
     data = {**config.to_dict(), "use_head": claim, "is_native": claim}
-    assert plain(deduce_config(shapes_of(config), data)) == config
+    assert plain(infer_config(shapes_of(config), data)) == config
 
 
 def test_nulls_are_filled_in_from_the_tensors(variants, shapes_of):
     config = variants["patch-16"]
     data = {**dict.fromkeys(config.to_dict()), "num_attention_heads": config.num_attention_heads}
-    assert plain(deduce_config(shapes_of(config), data)) == config
+    assert plain(infer_config(shapes_of(config), data)) == config
 
 
 def test_a_projection_that_is_null_is_filled_in(variants, shapes_of):
     data = {**variants["lit"].to_dict(), "projection_dim": None}
-    assert deduce_config(shapes_of(variants["lit"]), data).projection_dim == 32
+    assert infer_config(shapes_of(variants["lit"]), data).projection_dim == 32
 
 
 def test_without_a_config_the_heads_are_of_the_published_width(shapes_of):
     config = Aimv2VisionConfig(hidden_size=256, intermediate_size=96, num_hidden_layers=1, use_head=False)
-    deduced = deduce_config(shapes_of(replace(config, num_attention_heads=2, image_size=42)), {})
-    assert deduced == replace(config, num_attention_heads=2, image_size=42)
+    inferred = infer_config(shapes_of(replace(config, num_attention_heads=2, image_size=42)), {})
+    assert inferred == replace(config, num_attention_heads=2, image_size=42)
 
 
 def test_a_pair_without_a_config_is_read_off_its_tensors(variants, shapes_of):
     towers = {"vision_config": {"num_attention_heads": 2}, "text_config": {"num_attention_heads": 2}}
-    deduced = deduce_config(shapes_of(variants["lit"]), towers)
-    assert plain(deduced) == variants["lit"]
-    assert deduced.text_config.eos_token_id == deduced.text_config.vocab_size - 1
+    inferred = infer_config(shapes_of(variants["lit"]), towers)
+    assert plain(inferred) == variants["lit"]
+    assert inferred.text_config.eos_token_id == inferred.text_config.vocab_size - 1
 
 
 def test_a_vision_encoder_taken_out_of_a_pair_reads_its_part_of_the_config(variants, shapes_of):
     pair = variants["lit"]
-    deduced = deduce_config(shapes_of(pair.vision_config), pair.to_dict())
-    assert plain(deduced) == pair.vision_config
+    inferred = infer_config(shapes_of(pair.vision_config), pair.to_dict())
+    assert plain(inferred) == pair.vision_config
 
 
 def test_what_the_file_says_of_sizes_stands_for_the_comparison(variants, shapes_of):
     data = {**variants["fixed"].to_dict(), "num_hidden_layers": 5}
-    assert deduce_config(shapes_of(variants["fixed"]), data).num_hidden_layers == 5
+    assert infer_config(shapes_of(variants["fixed"]), data).num_hidden_layers == 5
 
 
 def test_what_means_nothing_is_kept(variants, shapes_of):
-    config = deduce_config(shapes_of(variants["lit"]), {**variants["lit"].to_dict(), "note": "x"})
+    config = infer_config(shapes_of(variants["lit"]), {**variants["lit"].to_dict(), "note": "x"})
     assert config.extra["note"] == "x"
 
 
@@ -120,13 +120,13 @@ def test_what_cannot_be_known_is_refused(variants, shapes_of, kind, drop, data, 
     shapes = {name: shape for name, shape in shapes.items() if not drop or not name.startswith(drop)}
     data = {} if data == {} else {**variants[kind].to_dict(), **(data or {})}
     with pytest.raises(error, match=message):
-        deduce_config(shapes, data)
+        infer_config(shapes, data)
 
 
 def test_a_tensor_of_too_few_sides_is_refused(variants, shapes_of):
     shapes = {**shapes_of(variants["fixed"]), "embeddings.patch_embed.weight": (64,)}
     with pytest.raises(LayoutError, match=r"no tensor embeddings\.patch_embed\.weight to read"):
-        deduce_config(shapes, variants["fixed"].to_dict())
+        infer_config(shapes, variants["fixed"].to_dict())
 
 
 @pytest.mark.parametrize(
@@ -152,4 +152,4 @@ def test_a_size_far_beyond_the_tensors_is_refused(variants, shapes_of, kind, par
     with pytest.raises(
         ConfigError, match=f"^config: {field} is {re.escape(str(value))}, and the tensors say {told}: "
     ):
-        deduce_config(shapes_of(variants[kind]), data)
+        infer_config(shapes_of(variants[kind]), data)

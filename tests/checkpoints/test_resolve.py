@@ -483,7 +483,7 @@ def test_cache_below_a_file(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
     text = message(errors.HubError, lambda: resolve(LARGE))
     assert text.startswith(
-        f"cannot write to the cache {tmp_path / 'file' / 'hub'}: part of that path is no folder"
+        f"cannot write to the cache {tmp_path / 'file' / 'hub'}: part of that path is not a folder"
     )
 
 
