@@ -16,9 +16,10 @@ from ..errors import InputError
 from ..messages import counted
 from ..options.fields import at_least, check_fields, option
 from ..presets import DEFAULT_MODEL
+from .arguments import images
 from .completion import SCORES, choices
 from .guard import verb
-from .jobs import images, run
+from .jobs import run
 from .model_options import ModelOptions
 from .output import plain, put, say
 from .screen import Screen, screen

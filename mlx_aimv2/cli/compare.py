@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..messages import counted
+from .arguments import images
 from .completion import checkpoints
 from .guard import NOT_ALL_DONE, verb
-from .jobs import images
 from .model_options import ExactLoadingOptions, Json
 from .output import advise, put, say
 from .screen import screen

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json as jsonlib
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -16,7 +14,7 @@ import typer
 from ..messages import duration, size
 from ..options.fields import option
 from ..presets import BITS_FLOAT32, DEFAULT_MODEL, DEMO_MODEL, find
-from .guard import verb
+from .guard import interruption_note, verb
 from .model_options import DeviceOptions, model_option
 from .output import advise, put, say
 from .screen import screen
@@ -49,13 +47,16 @@ def demo(
     from ..backend.device import require_mlx
 
     require_mlx()
+    from ..demo.findings import IMAGES
     from ..demo.tour import TourOptions, take_tour
 
     tour_options = TourOptions(options.model, options.count, options.force)
     device.use_device()
-    with screen() as events, _what_is_left(output.expanduser()):
+    folder = output.expanduser()
+    note = interruption_note(folder / IMAGES, f"{folder} is incomplete: --force replaces it")
+    with screen() as events, note:
         events.start_clock()
-        tour = take_tour(output.expanduser(), tour_options, events)
+        tour = take_tour(folder, tour_options, events)
         seconds = events.seconds
     if options.json:
         put(jsonlib.dumps(tour.to_dict(), indent=2))
@@ -63,19 +64,6 @@ def demo(
         _show(tour)
     say(f"{tour.right} of {len(tour.images)} labels are right; {duration(seconds)} in all")
     _show_commands(tour, options.model)
-
-
-@contextlib.contextmanager
-def _what_is_left(folder: Path) -> Iterator[None]:
-    """Add to an interruption that the folder is incomplete, and how to repeat."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        from ..demo.findings import IMAGES
-
-        if (folder / IMAGES).is_dir():
-            stop.args = (f"{folder} is incomplete: --force replaces it",)
-        raise
 
 
 def _show(tour: Tour) -> None:

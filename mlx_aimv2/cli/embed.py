@@ -10,13 +10,13 @@ import typer
 
 from ..errors import InputError
 from ..options.fields import option
+from .arguments import images, with_texts
 from .completion import POOLINGS, choices
 from .guard import verb
-from .jobs import Sink, images, run
+from .jobs import Sink, run
 from .model_options import ModelOptions
 from .output import put
 from .screen import screen
-from .stdin import with_texts
 from .tables import table
 
 if TYPE_CHECKING:

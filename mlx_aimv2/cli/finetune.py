@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json as jsonlib
-from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +15,7 @@ from ..finetuning.methods import METHODS
 from ..finetuning.options import FinetuneOptions
 from ..messages import counted, duration, size
 from .completion import METRICS, checkpoints, choices
-from .guard import NOT_ALL_DONE, verb
+from .guard import NOT_ALL_DONE, interruption_note, verb
 from .model_options import DeviceOptions, Json
 from .output import advise, put, say
 from .parameters import FieldsOf
@@ -56,6 +54,7 @@ def finetune(
     require_mlx()
     from ..finetuning.estimate import estimate
     from ..finetuning.run import finetune as run
+    from ..training.state import STATE
 
     from_file = read_config(config) if config else {}
     from_file_device = from_file.pop("device", None)
@@ -68,26 +67,13 @@ def finetune(
         if dry_run:
             _show_estimate(estimate(options, events), json)
         else:
-            with _to_go_on(options):
+            folder = Path(options.adapter_path).expanduser()
+            with interruption_note(folder / STATE, f"--resume goes on with the run in {folder}"):
                 finished = run(options, events)
     if not dry_run:
         _show(finished, options, json)
     if events.skipped:
         raise SystemExit(NOT_ALL_DONE)
-
-
-@contextlib.contextmanager
-def _to_go_on(options: FinetuneOptions) -> Iterator[None]:
-    """An interruption says where the run is, and how to go on with it."""
-    from ..training.state import STATE
-
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        folder = Path(options.adapter_path).expanduser()
-        if (folder / STATE).is_file():
-            stop.args = (f"--resume goes on with the run in {folder}",)
-        raise
 
 
 def _show_estimate(found: Estimate, json: bool) -> None:

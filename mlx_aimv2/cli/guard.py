@@ -6,8 +6,9 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import Advice, Aimv2Error, InputError
@@ -61,6 +62,17 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     guarded.__signature__ = expansion.signature  # type: ignore[attr-defined]
     guarded.__annotations__ = {}  # the signature has them
     return guarded
+
+
+@contextlib.contextmanager
+def interruption_note(path: Path, note: str) -> Iterator[None]:
+    """Add a note to the message about an interruption of this block, if ``path`` exists then."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if path.exists():
+            stop.args = (note,)
+        raise
 
 
 def report(error: Exception) -> int:

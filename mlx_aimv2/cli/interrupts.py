@@ -1,4 +1,4 @@
-"""Signals that end a process: an ignored one stays ignored, the others end a verb as Ctrl-C does."""
+"""Signals that end the process: Ctrl-C, kill and a closed terminal interrupt a verb in the same way."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from collections.abc import Iterator
 from types import FrameType
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
-PATIENCE_S = 2.0  # how long a further signal leaves what the first one has begun in peace
+PATIENCE_S = 2.0  # during this time after a signal, further signals do nothing
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal that ends the process; what tidies up after Ctrl-C tidies up after it too."""
+    """A signal that ends the process."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
 
 
-def heeded() -> list[signal.Signals]:
-    """The ending signals that are not ignored, as `nohup` and a shell's background jobs ask for."""
+def handled_signals() -> list[signal.Signals]:
+    """The signals of `ENDING` that the process does not ignore; `nohup` and shells let it ignore some."""
     return [number for number in ENDING if signal.getsignal(number) not in (signal.SIG_IGN, None)]
 
 
 def status_of(stop: KeyboardInterrupt) -> int:
-    """The exit status of an interrupted process, as shells have it: 130 for Ctrl-C."""
+    """The exit status of an interrupted process, by the convention of shells: 130 for Ctrl-C."""
     return 128 + (stop.number if isinstance(stop, Interrupted) else signal.SIGINT)
 
 
 @contextlib.contextmanager
 def interrupting() -> Iterator[None]:
-    """While this block runs, a signal that would end the process raises `Interrupted`.
+    """Raise `Interrupted` in this block for a signal that would end the process.
 
-    A closed terminal sends more than one; while the first is being dealt with, the others do nothing.
+    A closed terminal sends several signals; after the first, the others do nothing for `PATIENCE_S`.
     """
-    if threading.current_thread() is not threading.main_thread():  # only that one may have handlers
+    if threading.current_thread() is not threading.main_thread():  # other threads cannot set handlers
         yield
         return
     last = -math.inf
@@ -49,7 +49,7 @@ def interrupting() -> Iterator[None]:
             last = time.monotonic()
             raise Interrupted(number)
 
-    former_handlers = {number: signal.signal(number, interrupt) for number in heeded()}
+    former_handlers = {number: signal.signal(number, interrupt) for number in handled_signals()}
     try:
         yield
     finally:

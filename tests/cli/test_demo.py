@@ -8,7 +8,7 @@ import pytest
 from drawn_world.world import WorldOptions, write_world
 
 from mlx_aimv2.checkpoints.bundled import CHECKPOINT
-from mlx_aimv2.cli.demo import _what_is_left
+from mlx_aimv2.cli.guard import interruption_note
 from mlx_aimv2.demo.tour import TEMPLATES
 
 LEAST_TOP1, LEAST_RECALL = 0.95, 0.5
@@ -52,11 +52,12 @@ def test_json_holds_everything(cli, pair, work):
 
 def test_an_interruption_says_what_is_left(tmp_path):
     for left in (False, True):
-        with pytest.raises(KeyboardInterrupt) as stop, _what_is_left(tmp_path / "out"):
+        message = f"{tmp_path / 'out'} is incomplete: --force replaces it"
+        note = interruption_note(tmp_path / "out" / "images", message)
+        with pytest.raises(KeyboardInterrupt) as stop, note:
             if left:
                 (tmp_path / "out" / "images").mkdir(parents=True)
             raise KeyboardInterrupt
-        message = f"{tmp_path / 'out'} is incomplete: --force replaces it"
         assert stop.value.args == ((message,) if left else ())
 
 

@@ -49,7 +49,7 @@ def test_only_what_is_not_ignored_gets_a_handler():
         with interrupts.interrupting():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
-            assert interrupts.heeded() == [signal.SIGINT, signal.SIGTERM]
+            assert interrupts.handled_signals() == [signal.SIGINT, signal.SIGTERM]
         assert signal.getsignal(signal.SIGTERM) is former[signal.SIGTERM]
     finally:
         for number, handler in former.items():

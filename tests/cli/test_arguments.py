@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_aimv2.cli.jobs import images
-from mlx_aimv2.cli.stdin import with_names, with_texts
+from mlx_aimv2.cli.arguments import images, with_names, with_texts
 from mlx_aimv2.errors import InputError
 
 

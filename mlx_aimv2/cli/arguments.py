@@ -1,0 +1,66 @@
+"""Arguments of verbs: images, texts, and - for a list on stdin."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from ..errors import InputError
+from .output import say
+
+
+def images(arguments: Sequence[str], exclude: Sequence[str] = ()) -> tuple[list[str], Mapping[str, str]]:
+    """The images that the arguments name; says which files are left out.
+
+    Returns:
+        The images, and those of them that are no image files, with the reason: see `screen`.
+
+    Raises:
+        InputError: there are none, or - is given and nothing is piped into stdin.
+    """
+    from ..sources.paths import find_images
+
+    scan = find_images(with_names(arguments), exclude)
+    for notice in replace(scan, empty={}).notices():
+        say(notice)
+    if not scan.images:
+        raise InputError("no images: name files, folders or patterns")
+    return list(scan.images), scan.empty
+
+
+def with_names(arguments: Iterable[str]) -> list[str]:
+    """The arguments, with the file names on stdin in place of -.
+
+    Raises:
+        InputError: nothing is piped into stdin.
+    """
+    from ..storage.text_files import file_names
+
+    return _with_stdin(arguments, "images", file_names)
+
+
+def with_texts(arguments: Iterable[str]) -> list[str]:
+    """The arguments, with the texts on stdin in place of -.
+
+    Raises:
+        InputError: nothing is piped into stdin, it is not text, or there are no texts.
+    """
+    from ..storage.text_files import texts
+
+    found = _with_stdin(arguments, "texts", lambda data: texts(data, "stdin"))
+    if not found:
+        raise InputError("no texts: the list on stdin is empty")
+    return found
+
+
+def _with_stdin(arguments: Iterable[str], kind: str, split: Callable[[bytes], list[str]]) -> list[str]:
+    entries: list[str] = []
+    for argument in arguments:
+        if argument != "-":
+            entries.append(argument)
+        elif sys.stdin is None or sys.stdin.isatty():
+            raise InputError(f"- reads a list of {kind} from stdin, and nothing is piped into it")
+        else:
+            entries += split(sys.stdin.buffer.read())
+    return entries
