@@ -112,11 +112,7 @@ def _all_captions(first: Row, row: Row) -> Row:
 
 
 def _read_text_files(tree: Tree) -> Rows:
-    """A row for each image, with the lines of the text file beside it.
-
-    Raises:
-        InputError: there are no images, or none has a caption.
-    """
+    """A row for each image, with the lines of the text file beside it."""
     if not tree.images:
         raise InputError(f"{tree.root} holds no images{tree.instead()}")
     if layout := tree.unsupported_layout():

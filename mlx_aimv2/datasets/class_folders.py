@@ -31,11 +31,7 @@ def read_folders(tree: Tree) -> Rows:
 
 
 def _split_folders(tree: Tree) -> dict[str, str] | None:
-    """The folder of each split; None where the top folders are the classes.
-
-    Raises:
-        InputError: there is no folder for training, or there are two for a split.
-    """
+    """The folder of each split; None where the top folders are the classes."""
     folders = tree.subfolders()
     named: dict[str, list[str]] = {}
     for folder, split in tree.split_folders().items():

@@ -129,11 +129,7 @@ def _as_in_training(
 
 
 def _names(dataset: Splits[Item], split: str) -> tuple[str, ...]:
-    """The splits that ``split`` stands for.
-
-    Raises:
-        InputError: they have no images.
-    """
+    """The splits that ``split`` stands for; an error if they have no images."""
     counts = {name: len(dataset.split(name)) for name in ("val", "test", "train")}
     names = SPLITS if split == ALL else (split,)
     if not any(counts[name] for name in names):

@@ -135,11 +135,7 @@ def _read(data: Path, reading: Reading) -> Rows:
 
 
 def _same_labels(first: Row, row: Row) -> Row:
-    """The first of two rows for an image.
-
-    Raises:
-        InputError: they have different labels.
-    """
+    """The first of two rows for an image; an error if their labels differ."""
     if set(first.labels) != set(row.labels):
         raise InputError(
             f"{row.where}: {row.path} is labelled {quoted(row.labels)}, but in {first.where}"
@@ -149,11 +145,7 @@ def _same_labels(first: Row, row: Row) -> Row:
 
 
 def _training_labels(data: Path, source: Rows, multi_label: bool) -> tuple[str, ...]:
-    """The labels of the training images, in natural order.
-
-    Raises:
-        InputError: a label is not valid text, there is only one, or another split has a label that training lacks.
-    """
+    """The labels of the training images, in natural order."""
     labels = _names(row for row in source.rows if row.split in (None, "train"))
     for name in labels:
         try:

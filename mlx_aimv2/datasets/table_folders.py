@@ -87,11 +87,7 @@ def _tables(tree: Tree, folder: str) -> list[str]:
 
 
 def _split_tables(tree: Tree) -> dict[str, str]:
-    """The tables in the data folder that are named after a split.
-
-    Raises:
-        InputError: there are two for a split, or none for training.
-    """
+    """The tables in the data folder that are named after a split."""
     tables: dict[str, str] = {}
     for path in _tables(tree, ""):
         split = SPLIT_NAMES.get(PurePosixPath(path).stem.lower())
@@ -105,11 +101,7 @@ def _split_tables(tree: Tree) -> dict[str, str]:
 
 
 def _metadata(tree: Tree, folder: str) -> list[str]:
-    """The table called `metadata` in a folder.
-
-    Raises:
-        InputError: there are two.
-    """
+    """The table called `metadata` in a folder; an error if there are two."""
     tables = [path for path in _tables(tree, folder) if PurePosixPath(path).stem.lower() == METADATA]
     if len(tables) > 1:
         raise InputError(f"{tree.root} holds both {tables[0]} and {tables[1]}: keep one of them")

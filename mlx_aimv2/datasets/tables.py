@@ -101,11 +101,7 @@ def has_caption_column(file: Path, reading: Reading, labels_optional: bool = Fal
 
 
 def _located(file: Path, rows: list[Row], image_root: str | None, root: Path) -> tuple[list[Row], int]:
-    """The rows with paths relative to ``root``, and the number of files that do not exist.
-
-    Raises:
-        InputError: no file exists.
-    """
+    """The rows with paths relative to ``root``, and the number of files that do not exist."""
     bases = [Path(image_root).expanduser()] if image_root is not None else _bases(file)
     for base in bases:
         existing = [_existing(base, row.path) for row in rows]

@@ -1,1 +1,1 @@
-"""Metrics, plots and reports of a model on labelled or captioned images."""
+"""Metrics, charts and reports of a model on labelled or captioned images."""

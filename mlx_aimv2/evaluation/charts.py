@@ -50,18 +50,17 @@ RIGHT, WRONG = (
 )  # RGB of a cell on, or off, the diagonal with all images of its row
 
 WIDTH, PANEL = 9.0, 2.4  # inches
-LOSSES = {"loss": "training", "val_loss": "validation"}
-SHARES = {
-    "top1": "top-1", "top5": "top-5", "macro_f1": "macro F1", "micro_f1": "micro F1",
-    "map": "mean average precision", "exact_match": "all labels right",
-    "image_to_text_recall@1": "image to text recall@1", "text_to_image_recall@1": "text to image recall@1",
-    "recall@1": "recall@1", "recall@5": "recall@5", "recall@10": "recall@10",
-}  # fmt: skip
-PANELS = {  # title -> keys of a log, and the legend of each
-    "Loss": LOSSES,
-    "Validation": {prefix + key: label for key, label in SHARES.items() for prefix in ("val_", "")},
+PANELS = {  # title -> keys of a log, those of validation with `val_`, and the legend of each
+    "Loss": {"loss": "training", "val_loss": "validation"},
+    "Validation": {
+        "val_top1": "top-1", "val_top5": "top-5", "val_macro_f1": "macro F1", "val_micro_f1": "micro F1",
+        "val_map": "mean average precision", "val_exact_match": "all labels right",
+        "val_image_to_text_recall@1": "image to text recall@1",
+        "val_text_to_image_recall@1": "text to image recall@1",
+        "val_recall@1": "recall@1", "val_recall@5": "recall@5", "val_recall@10": "recall@10",
+    },
     "Learning rate": {"learning_rate": "learning rate"},
-}
+}  # fmt: skip
 FEW = 20  # points, up to which each is marked
 NOISY = 80  # points, from which a smoothed line is drawn over the loss
 SMOOTHING = 0.015  # of all points, how many on either side go into a smoothed point
@@ -98,10 +97,10 @@ def draw_confusion(matrix: np.ndarray, labels: Sequence[str]) -> bytes:
         axes.imshow(pixels, interpolation="nearest" if classes <= MOST_CLASSES else "antialiased")
         axes.set_title("Confusion matrix (colour: share of the row)")
         axes.set(xlabel="prediction", ylabel="truth")
-        shown = range(0, classes, math.ceil(0.16 / cell))  # labels that would touch are left out
-        names = [_writable(labels[k], f"#{k}") for k in shown]
-        axes.set_xticks(shown, names, rotation=90)
-        axes.set_yticks(shown, names)
+        places = range(0, classes, math.ceil(0.16 / cell))  # labels that would touch are left out
+        names = [_writable(labels[k], f"#{k}") for k in places]
+        axes.set_xticks(places, names, rotation=90)
+        axes.set_yticks(places, names)
         axes.spines[:].set_visible(True)
         if cell >= GRID_CELL:
             edges = np.arange(1, classes) - 0.5
@@ -199,15 +198,13 @@ def _validation(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _curves(rows: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> dict[str, Curve]:
     """The curves of a panel by their legend, each sorted by step."""
-    points: dict[str, list[tuple[float, float]]] = {label: [] for label in keys.values()}
-    for row in rows:
-        step = _finite(row.get("step"))
-        for key in keys.keys() & row.keys() if math.isfinite(step) else ():
-            points[keys[key]].append((step, _finite(row[key])))
-    curves = {
-        label: np.array(sorted(own, key=lambda point: point[0])).T for label, own in points.items() if own
-    }
-    return {label: (steps, values) for label, (steps, values) in curves.items()}
+    curves = {}
+    for key, label in keys.items():
+        points = [(_finite(row.get("step")), _finite(row[key])) for row in rows if key in row]
+        points = sorted((point for point in points if math.isfinite(point[0])), key=lambda point: point[0])
+        if points:
+            curves[label] = (np.array([step for step, _ in points]), np.array([value for _, value in points]))
+    return curves
 
 
 def _finite(value: object) -> float:

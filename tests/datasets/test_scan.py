@@ -85,7 +85,7 @@ def test_a_run_reports_its_data_and_is_no_data_of_a_later_run(
     (own_data / "grey").mkdir()
     monkeypatch.chdir(own_data)
     run = options(data=".", adapter_path="adapters", epochs=1)
-    finished = finetune(run)
+    finished = finetune(run, ignore)
     account = json.loads((finished.folder / "report" / "data.json").read_text())
     assert "not an image that can be read" in account["skipped"][0].pop("reason")
     assert account == {
