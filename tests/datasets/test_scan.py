@@ -12,7 +12,7 @@ from helpers.labelled import PROCESSOR, class_folders, touched
 from mlx_aimv2.datasets.labelled import read_dataset
 from mlx_aimv2.datasets.scan import NAMED, announce, scan, shortened
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.events import Event, Notice, Progress, Skipped
+from mlx_aimv2.events import Event, Notice, Progress, Skipped, ignore
 from mlx_aimv2.finetuning.run import finetune
 
 
