@@ -40,7 +40,8 @@ def measure_mlx(given, checkpointed=False):
     from mlx_aimv2.backend.device import compute_dtype
     from mlx_aimv2.finetuning.options import FinetuneOptions
     from mlx_aimv2.finetuning.prepared import make_stepper
-    from mlx_aimv2.models.classifier import Classifier, make_head
+    from mlx_aimv2.models.classifier import Classifier
+    from mlx_aimv2.models.classifier_heads import make_head
     from mlx_aimv2.training.batches import Batch
 
     trunk = Aimv2VisionModel(Aimv2VisionConfig(use_head=False, num_hidden_layers=given.layers))

@@ -92,7 +92,6 @@ class DoRALinear(LoRALinear):
         dropout: float = 0.0,
         rslora: bool = False,
     ) -> None:
-        """Put an adapter around ``linear``; see `LoRALinear`. Lengths begin as those of its rows."""
         super().__init__(linear, rank, alpha, dropout, rslora)
         # W never changes, so its own part of the norm is computed once; the underscore keeps it out of parameters
         self._row_squares = mx.square(plain_weight(self.linear)).sum(axis=1)

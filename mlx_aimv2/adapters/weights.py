@@ -18,7 +18,7 @@ from ..checkpoints.files import inside, open_tensors, read_header
 from ..checkpoints.identity import checkpoint_hash
 from ..checkpoints.matching import check_fit
 from ..errors import ConfigError, InputError, NotACheckpointError
-from ..models.classifier import make_head
+from ..models.classifier_heads import make_head
 from ..models.lit import Aimv2Model
 from ..models.vision import Aimv2VisionModel
 from ..quantization.scheme import unpack_modules

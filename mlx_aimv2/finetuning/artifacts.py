@@ -16,7 +16,8 @@ from ..adapters.stored_adapter import read_stored
 from ..adapters.task import PairTask, Task, write_task
 from ..adapters.weights import HEAD, TRAINED, TRUNK, load_trained, load_trunk, trained_tensors
 from ..checkpoints.identity import Origin
-from ..models.classifier import Classifier, head_spec
+from ..models.classifier import Classifier
+from ..models.classifier_heads import head_spec
 from ..processing.image import ImageProcessor
 from ..training.best_epoch import new_best
 from .pair_model import PairModel

@@ -9,7 +9,8 @@ from ..datasets.labelled import Dataset
 from ..errors import InputError
 from ..loading import AnyModel
 from ..messages import counted
-from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier, make_head
+from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier
+from ..models.classifier_heads import make_head
 from ..models.vision import Aimv2VisionModel
 from ..quantization.scheme import unpack_modules
 from .methods import METHODS

@@ -19,7 +19,8 @@ from ..adapters.attach import count_trainable
 from ..adapters.task import Task
 from ..errors import TrainingError
 from ..events import Notice, OnEvent, ignore
-from ..models.classifier import Classifier, KnnHead, head_spec, make_head
+from ..models.classifier import Classifier
+from ..models.classifier_heads import KnnHead, head_spec, make_head
 from ..storage.atomic import replacing
 from ..training.batches import Batches, BatchOptions, class_weights
 from ..training.loop import Loop, Rank, Trained, rank

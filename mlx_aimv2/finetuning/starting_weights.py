@@ -19,7 +19,8 @@ from ..datasets.held_out import known_images
 from ..datasets.record import RECORD
 from ..errors import Advice, InputError
 from ..events import Notice, OnEvent
-from ..models.classifier import Classifier, head_spec
+from ..models.classifier import Classifier
+from ..models.classifier_heads import head_spec
 from ..storage.json_files import read_json
 from .artifacts import base_of
 from .methods import METHODS

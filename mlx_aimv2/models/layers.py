@@ -40,7 +40,6 @@ class Attention(nn.Module):
     """Multi-head self-attention with separate projections."""
 
     def __init__(self, config: TowerConfig) -> None:
-        """Build the four projections of ``config``."""
         super().__init__()
         dim, bias = config.hidden_size, config.qkv_bias
         self.num_heads = config.num_attention_heads
@@ -65,7 +64,6 @@ class GatedMLP(nn.Module):
     """SwiGLU: down(silu(gate(x)) * up(x))."""
 
     def __init__(self, config: TowerConfig) -> None:
-        """Build the three projections of ``config``."""
         super().__init__()
         dim, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
         self.activation = config.hidden_act
@@ -84,7 +82,6 @@ class EncoderLayer(nn.Module):
     """Pre-norm transformer layer: attention, then the MLP, each added to its input."""
 
     def __init__(self, config: TowerConfig) -> None:
-        """Build one layer of ``config``."""
         super().__init__()
         self.attention = Attention(config)
         self.ffn = GatedMLP(config)
@@ -104,7 +101,6 @@ class Encoder(nn.Module):
     """A stack of layers."""
 
     def __init__(self, config: TowerConfig) -> None:
-        """Build every layer of ``config``."""
         super().__init__()
         self.layers = [EncoderLayer(config) for _ in range(config.num_hidden_layers)]
         self.checkpoint_layers = False  # in training, compute a layer again in the backward pass: less memory
@@ -141,7 +137,6 @@ class Dropout(nn.Module):
     """Dropout that can be told what to draw with, so that a layer that is computed twice drops the same twice."""
 
     def __init__(self, rate: float) -> None:
-        """Drop a number with the probability ``rate``."""
         super().__init__()
         self.rate = rate
         self.key: mx.array | None = None
@@ -179,7 +174,6 @@ class PositionTable(nn.Module):
     """A learned vector per position. Not an `nn.Embedding`, which quantization would pick up."""
 
     def __init__(self, length: int, dim: int) -> None:
-        """Make a table of ``length`` positions."""
         super().__init__()
         self.weight = mx.random.normal((length, dim), scale=dim**-0.5)
 

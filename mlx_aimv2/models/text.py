@@ -15,7 +15,6 @@ class TextEmbeddings(nn.Module):
     """Token embedding and learned positions."""
 
     def __init__(self, config: Aimv2TextConfig) -> None:
-        """Build the tables of ``config``."""
         super().__init__()
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embedding = PositionTable(config.max_position_embeddings, config.hidden_size)
@@ -30,7 +29,6 @@ class Aimv2TextModel(nn.Module):
     """The text encoder, pooled at the first end-of-text token."""
 
     def __init__(self, config: Aimv2TextConfig) -> None:
-        """Build the model of ``config`` with random weights."""
         super().__init__()
         self.config = config
         self.embeddings = TextEmbeddings(config)

@@ -12,15 +12,14 @@ import numpy as np
 from ..backend.threads import computing
 from ..config import Aimv2VisionConfig
 from ..errors import InputError
-from .heads import AttentionPoolingHead
 from .layers import Encoder, EncoderOutput, PositionTable, add_positions
+from .pooling_head import AttentionPoolingHead
 
 
 class PatchEmbedding(nn.Module):
     """A convolution whose stride is its kernel, written as one matrix product."""
 
     def __init__(self, config: Aimv2VisionConfig) -> None:
-        """Build a kernel of ``config.patch_size`` pixels on a side."""
         super().__init__()
         p, channels = config.patch_size, config.num_channels
         scale = (p * p * channels) ** -0.5
@@ -62,7 +61,6 @@ class VisionEmbeddings(nn.Module):
     """Patch embedding, norm, positions."""
 
     def __init__(self, config: Aimv2VisionConfig) -> None:
-        """Build the embeddings of ``config``."""
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbedding(config)
@@ -109,7 +107,6 @@ class Aimv2VisionModel(nn.Module):
     """The vision encoder, with a pooling head where the checkpoint has one."""
 
     def __init__(self, config: Aimv2VisionConfig) -> None:
-        """Build the model of ``config`` with random weights."""
         super().__init__()
         self.config = config
         self.embeddings = VisionEmbeddings(config)

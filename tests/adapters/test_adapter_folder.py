@@ -19,7 +19,7 @@ from mlx_aimv2.adapters.task import Task, write_task
 from mlx_aimv2.adapters.weights import HEAD
 from mlx_aimv2.checkpoints.identity import Origin
 from mlx_aimv2.errors import InputError, NotACheckpointError
-from mlx_aimv2.models.classifier import make_head
+from mlx_aimv2.models.classifier_heads import make_head
 from mlx_aimv2.storage.json_files import read_json
 
 

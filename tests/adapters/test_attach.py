@@ -19,7 +19,8 @@ from mlx_aimv2.adapters.attach import (
 from mlx_aimv2.adapters.lora import DoRALinear, LoRALinear
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.loading import make_model
-from mlx_aimv2.models.classifier import Classifier, make_head
+from mlx_aimv2.models.classifier import Classifier
+from mlx_aimv2.models.classifier_heads import make_head
 
 
 @pytest.fixture

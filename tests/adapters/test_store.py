@@ -15,7 +15,8 @@ from mlx_aimv2.errors import (
     InputError,
     OutputError,
 )
-from mlx_aimv2.models.classifier import Classifier, make_head
+from mlx_aimv2.models.classifier import Classifier
+from mlx_aimv2.models.classifier_heads import make_head
 
 Q0 = "base_model.model.encoder.layers.0.attention.q_proj"
 

@@ -15,7 +15,8 @@ from mlx_aimv2.adapters.task import Task, read_task, write_task
 from mlx_aimv2.adapters.weights import HEAD
 from mlx_aimv2.checkpoints.identity import Origin
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError, NotACheckpointError
-from mlx_aimv2.models.classifier import Classifier, make_head
+from mlx_aimv2.models.classifier import Classifier
+from mlx_aimv2.models.classifier_heads import make_head
 from mlx_aimv2.processing.image_config import ImageProcessorConfig
 
 BASE = Origin("apple/aimv2-large-patch14-224", "0" * 40, "0123456789abcdef", "apple", "float32")

@@ -126,7 +126,8 @@ def write_head(folder, base, data, multi_label=False):
     from mlx_aimv2.adapters.weights import HEAD
     from mlx_aimv2.datasets.labelled import read_dataset
     from mlx_aimv2.datasets.record import MARKS, RECORD, file_marks, split_record
-    from mlx_aimv2.models.classifier import Classifier, LinearHead
+    from mlx_aimv2.models.classifier import Classifier
+    from mlx_aimv2.models.classifier_heads import LinearHead
 
     pair, processor = load(base)
     dataset = read_dataset(data, val_fraction=0)

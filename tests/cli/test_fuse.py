@@ -13,7 +13,7 @@ from mlx_aimv2.adapters.store import write_tensors
 from mlx_aimv2.adapters.task import Task, write_task
 from mlx_aimv2.adapters.weights import HEAD
 from mlx_aimv2.conversion.options import ConvertOptions
-from mlx_aimv2.models.classifier import make_head
+from mlx_aimv2.models.classifier_heads import make_head
 from mlx_aimv2.quantization.scheme import Scheme
 
 

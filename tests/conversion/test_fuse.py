@@ -16,7 +16,8 @@ from mlx_aimv2.conversion.fuse import FuseOptions, fuse
 from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError, NotACheckpointError, OutputError
 from mlx_aimv2.events import Notice, Progress, ignore
-from mlx_aimv2.models.classifier import Classifier, make_head
+from mlx_aimv2.models.classifier import Classifier
+from mlx_aimv2.models.classifier_heads import make_head
 from mlx_aimv2.quantization.scheme import Scheme
 
 PACKED = LoadOptions(dtype="float32", keep_quantized=True)

@@ -11,7 +11,8 @@ from mlx_aimv2.errors import BrokenImageError, InputError, NonFiniteError
 from mlx_aimv2.evaluation.labels import evaluate_labels
 from mlx_aimv2.events import Notice, Progress, Skipped
 from mlx_aimv2.inference.trained_head import TrainedClassifier
-from mlx_aimv2.models.classifier import MULTI_LABEL, Classifier, LinearHead
+from mlx_aimv2.models.classifier import MULTI_LABEL, Classifier
+from mlx_aimv2.models.classifier_heads import LinearHead
 
 LABELS = ("dark", "bright", "grey")
 LEVELS = (0, 255, 128)

@@ -16,7 +16,8 @@ from mlx_aimv2.errors import NonFiniteError, OutputError
 from mlx_aimv2.events import Progress
 from mlx_aimv2.finetuning import features as module
 from mlx_aimv2.finetuning.features import FeatureEpochs, compute_features
-from mlx_aimv2.models.classifier import Classifier, make_head
+from mlx_aimv2.models.classifier import Classifier
+from mlx_aimv2.models.classifier_heads import make_head
 from mlx_aimv2.training.batches import Batches, BatchOptions, shuffled
 
 

@@ -19,7 +19,8 @@ from mlx_aimv2.finetuning import probes as probing
 from mlx_aimv2.finetuning.prepared import batch_options
 from mlx_aimv2.finetuning.probes import features_of
 from mlx_aimv2.finetuning.run import finetune, prepare
-from mlx_aimv2.models.classifier import AttentiveHead, Classifier, KnnHead, LinearHead
+from mlx_aimv2.models.classifier import Classifier
+from mlx_aimv2.models.classifier_heads import AttentiveHead, KnnHead, LinearHead
 from mlx_aimv2.models.vision import Aimv2VisionModel
 from mlx_aimv2.processing.image import ImageProcessor
 from mlx_aimv2.processing.processor import Processor

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlx_aimv2.events import Event
 from mlx_aimv2.finetuning.options import FinetuneOptions
-from mlx_aimv2.models.classifier import LinearHead
+from mlx_aimv2.models.classifier_heads import LinearHead
 from mlx_aimv2.models.layers import Dropout
 from mlx_aimv2.training.loop import Loop
 from mlx_aimv2.training.losses import cross_entropy

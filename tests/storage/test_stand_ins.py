@@ -144,7 +144,7 @@ def test_every_file_of_an_adapter(tiny_vision, with_adapter, tmp_path, name):
 @pytest.mark.parametrize("name", ["task.json", "head.safetensors"])
 def test_every_file_of_a_trained_head(tiny_vision, tmp_path, name):
     from mlx_aimv2.adapters.task import Task, write_task
-    from mlx_aimv2.models.classifier import make_head
+    from mlx_aimv2.models.classifier_heads import make_head
 
     folder = tmp_path / "head"
     folder.mkdir()

@@ -17,7 +17,6 @@ class AttentionPoolingHead(nn.Module):
     """
 
     def __init__(self, config: Aimv2VisionConfig) -> None:
-        """Build the query and the three projections of ``config``."""
         super().__init__()
         dim = config.hidden_size
         self.num_heads = config.num_attention_heads

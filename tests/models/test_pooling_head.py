@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from mlx_aimv2 import Aimv2VisionConfig
-from mlx_aimv2.models.heads import AttentionPoolingHead
+from mlx_aimv2.models.pooling_head import AttentionPoolingHead
 
 CONFIG = Aimv2VisionConfig(hidden_size=24, num_attention_heads=3)
 
