@@ -159,3 +159,27 @@ def _file(order: str, big: bool, body: bytes, entries: dict[int, Any]) -> bytes:
         return head + body + struct.pack(f"{order}Q", len(entries)) + table + bytes(8) + after
     head = mark + struct.pack(f"{order}HL", 42, directory)
     return head + body + struct.pack(f"{order}H", len(entries)) + table + bytes(4) + after
+
+
+H, W = 13, 21
+
+
+def samples(kind: str, bits: int, channels: int) -> np.ndarray:
+    rng, shape = np.random.default_rng(bits), (H, W, channels)
+    if kind == "f":
+        return (rng.random(shape) * 800 - 100).astype(f"f{bits // 8}")
+    if kind == "i":
+        return rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), shape, np.int64).astype(f"i{bits // 8}")
+    width = next(n for n in (8, 16, 32, 64) if n >= bits)
+    return rng.integers(0, 2**bits, shape, np.uint64).astype(f"u{width // 8}")
+
+
+def expected(values: np.ndarray, kind: str, bits: int, photometric: int) -> np.ndarray:
+    if kind == "u" and bits == 16 and photometric == 2:
+        levels = values >> 8
+    elif kind == "u" and bits <= 16:
+        levels = np.rint(values / (2**bits - 1) * 255)
+    else:
+        wide = values.astype(np.float64)
+        levels = np.rint((wide - wide.min()) / (wide.max() - wide.min()) * 255)
+    return np.broadcast_to(255 - levels if photometric == 0 else levels, (H, W, 3))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +15,9 @@ from PIL import Image
 from mlx_aimv2.errors import (
     BrokenImageError,
     ImageError,
-    ImageTooLargeError,
     InputError,
 )
 from mlx_aimv2.processing.decode import DecodeOptions, decode_image
-
-# --- refusals
-
-
-def test_what_is_no_image_says_so(tmp_path: Path) -> None:
-    beginnings = {
-        b"just some text": "not an image that can be read$",
-        b"%PDF-1.7": "a PDF document",
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n": "a PostScript file",
-        b"<svg xmlns='x'/>": "an SVG drawing",
-        b"<!DOCTYPE html>": "a web page",
-        b"version https://git-lfs.github.com/spec/v1": "git lfs pull",
-        bytes(500): "not an image that can be read$",
-    }
-    path = tmp_path / "photo.jpg"
-    for data, message in beginnings.items():
-        path.write_bytes(data)
-        with pytest.raises(BrokenImageError, match=message) as caught:
-            decode_image(path)
-        assert str(caught.value).startswith(f"{path}: ")
-        assert "\n" not in str(caught.value)
-
-
-def test_empty_files_say_so(tmp_path: Path) -> None:
-    for source in (b"", io.BytesIO()):
-        with pytest.raises(BrokenImageError, match="empty, 0 bytes"):
-            decode_image(source)
 
 
 def test_devices_are_no_files() -> None:
@@ -122,60 +92,9 @@ def test_other_types_are_refused() -> None:
         decode_image(io.StringIO("text"))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"decode": "quick"}, "decode is 'quick', but has to be 'exact' or 'fast'"),
-        ({"background": "whit"}, "background is 'whit', but has to be a colour name"),
-        ({"background": "#ffffff80"}, "background is '#ffffff80'"),
-        ({"background": "rgb(300,0,0)"}, "background is"),
-        ({"background": None}, "background is None"),
-        ({"max_megapixels": 0}, "max_megapixels is 0, but has to be a number greater than 0"),
-        ({"max_megapixels": float("nan")}, "max_megapixels is nan"),
-        ({"max_megapixels": float("inf")}, "max_megapixels is inf"),
-        ({"max_megapixels": "9"}, "max_megapixels is '9'"),
-        ({"max_megapixels": True}, "max_megapixels is True"),
-    ],
-)
-def test_options_are_checked(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as caught:
-        DecodeOptions(**fields)
-    assert message in str(caught.value)
-
-
 def test_short_edge_is_checked() -> None:
     with pytest.raises(InputError, match="short_edge is 0"):
         decode_image(noise(), short_edge=0)
-
-
-def test_avif_without_its_plugin_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.init()
-    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
-    with pytest.raises(ImageError, match=r"reading AVIF images needs Pillow 11\.3 or newer"):
-        decode_image(struct.pack(">I", 20) + b"ftypavif" + bytes(40))
-
-
-# --- size
-
-
-def test_large_images_are_refused_before_decoding() -> None:
-    message = r"1000x500 is 0\.5 megapixels, more than the 0\.4 allowed: raise max_megapixels"
-    for source in (png(1000, 500), Image.new("L", (1000, 500))):
-        with pytest.raises(ImageTooLargeError, match=message):
-            decode_image(source, DecodeOptions(max_megapixels=0.4))
-    assert decode_image(Image.new("L", (1000, 500)), DecodeOptions(max_megapixels=0.5)).size == (1000, 500)
-    with pytest.raises(ImageTooLargeError, match=r"100000x100000 is 10000\.0 megapixels"):
-        decode_image(png(100_000, 100_000))
-
-
-def test_pillows_limit_neither_warns_nor_refuses_below_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        # Pillow would refuse the header; here it passes, and only the missing pixels are found
-        with pytest.raises(BrokenImageError, match="cut off or damaged"):
-            decode_image(png(64, 64, bits=1, kind=0))
-    assert caught == [] and Image.MAX_IMAGE_PIXELS == 1000
 
 
 # --- anything
@@ -184,11 +103,17 @@ def test_pillows_limit_neither_warns_nor_refuses_below_the_cap(monkeypatch: pyte
 SEEDS = [
     encoded(smooth(16, 24), form) for form in ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM", "ICO", "JPEG2000")
 ]
+
+
 SEEDS += [
     encoded(smooth(16, 24).quantize(16), "GIF"),
     encoded(smooth(16, 24), "TIFF", compression="tiff_lzw"),
 ]
+
+
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
 SMALL = DecodeOptions(max_megapixels=1)
 
 

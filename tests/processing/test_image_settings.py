@@ -4,59 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from helpers.settings_files import TIMM, UNUSUAL, VISION, write_settings_files
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from mlx_aimv2 import convert, export, load
 from mlx_aimv2.checkpoints.file_names import small_files
-from mlx_aimv2.cli.app import app
 from mlx_aimv2.config import Aimv2VisionConfig
-from mlx_aimv2.conversion.fuse import fuse
 from mlx_aimv2.errors import ConfigError
-from mlx_aimv2.events import Notice, ignore
 from mlx_aimv2.processing.image_config import ImageProcessorConfig
 from mlx_aimv2.processing.image_settings import CLASS_DEFAULTS, find_settings, processor_kind, write_settings
 
-VISION = Aimv2VisionConfig(image_size=56, use_head=False)
-UNUSUAL = {
-    "do_convert_rgb": True,
-    "do_resize": True,
-    "size": {"shortest_edge": 60},
-    "resample": 2,
-    "do_center_crop": True,
-    "crop_size": {"height": 56, "width": 56},
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [0.1, 0.2, 0.3],
-    "image_std": [0.4, 0.5, 0.6],
-    "image_processor_type": "CLIPImageProcessor",
-}
 PLAIN = ImageProcessorConfig.default(56).to_dict() | {"image_processor_type": "CLIPImageProcessor"}
-TIMM = {
-    "input_size": [3, 56, 56],
-    "crop_pct": 0.9,
-    "interpolation": "bilinear",
-    "mean": [0.1] * 3,
-    "std": [0.7] * 3,
-}
-IMAGE = np.random.default_rng(3).integers(0, 256, (101, 75, 3), dtype=np.uint8)
-
-
-def write(folder: Path, **files: dict[str, Any]) -> Path:
-    for name, data in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(data))
-    return folder
 
 
 def found(
@@ -67,11 +31,13 @@ def found(
 
 
 def test_an_entry_of_processor_config_goes_before_preprocessor_config(tmp_path: Path) -> None:
-    write(tmp_path, processor_config={"image_processor": UNUSUAL, "processor_class": "CLIPProcessor"})
+    write_settings_files(
+        tmp_path, processor_config={"image_processor": UNUSUAL, "processor_class": "CLIPProcessor"}
+    )
     config, source, notes = found(tmp_path)
     assert config == ImageProcessorConfig.from_dict(UNUSUAL)
     assert (source, notes) == ("processor_config.json (image_processor)", ())
-    write(tmp_path, preprocessor_config=PLAIN)
+    write_settings_files(tmp_path, preprocessor_config=PLAIN)
     assert found(tmp_path) == (config, source, notes)
 
 
@@ -81,12 +47,14 @@ def test_an_entry_of_processor_config_goes_before_preprocessor_config(tmp_path: 
 def test_a_processor_config_without_the_entry_says_nothing_of_images(
     tmp_path: Path, other: dict[str, Any]
 ) -> None:
-    write(tmp_path, processor_config=other, preprocessor_config=UNUSUAL)
+    write_settings_files(tmp_path, processor_config=other, preprocessor_config=UNUSUAL)
     assert found(tmp_path)[1:] == ("preprocessor_config.json", ())
 
 
 def test_settings_for_videos_are_no_settings_for_images(tmp_path: Path) -> None:
-    write(tmp_path, video_preprocessor_config=UNUSUAL, processor_config={"video_processor": UNUSUAL})
+    write_settings_files(
+        tmp_path, video_preprocessor_config=UNUSUAL, processor_config={"video_processor": UNUSUAL}
+    )
     config, source, notes = found(tmp_path)
     assert (config, source) == (ImageProcessorConfig.default(56), None)
     assert notes == (
@@ -97,7 +65,7 @@ def test_settings_for_videos_are_no_settings_for_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("entry", ["CLIPImageProcessor", [UNUSUAL], 3], ids=type)
 def test_an_entry_that_is_no_object_is_refused(tmp_path: Path, entry: object) -> None:
-    write(tmp_path, processor_config={"image_processor": entry}, preprocessor_config=PLAIN)
+    write_settings_files(tmp_path, processor_config={"image_processor": entry}, preprocessor_config=PLAIN)
     with pytest.raises(
         ConfigError, match=r"processor_config\.json: image_processor has to be an object, not a "
     ):
@@ -126,7 +94,7 @@ def test_wrong_files_are_named(content: bytes, message: str, tmp_path: Path) -> 
 
 
 def test_a_wrong_value_is_named_with_its_file(tmp_path: Path) -> None:
-    write(tmp_path, processor_config={"image_processor": UNUSUAL | {"resample": 9}})
+    write_settings_files(tmp_path, processor_config={"image_processor": UNUSUAL | {"resample": 9}})
     with pytest.raises(
         ConfigError, match=r"processor_config\.json \(image_processor\): resample is 9, but has to be"
     ):
@@ -141,7 +109,7 @@ def test_a_wrong_value_is_named_with_its_file(tmp_path: Path) -> None:
     "extra", [{"pretrained_cfg": TIMM}, {"architecture": "aimv2_large_patch14_224", **TIMM}]
 )
 def test_timms_words_go_before_all_others(tmp_path: Path, extra: dict[str, Any]) -> None:
-    write(tmp_path, processor_config={"image_processor": PLAIN}, preprocessor_config=PLAIN)
+    write_settings_files(tmp_path, processor_config={"image_processor": PLAIN}, preprocessor_config=PLAIN)
     config, source, notes = found(tmp_path, replace(VISION, extra=extra))
     assert (config.size, config.crop_size, config.resample) == (62, (56, 56), 2)  # 56 / 0.9 = 62.2
     assert (config.image_mean, config.image_std) == ((0.1,) * 3, (0.7,) * 3)
@@ -194,13 +162,13 @@ def test_whatever_a_processor_says_it_is_read_or_refused(
 ) -> None:
     folder = tmp_path_factory.mktemp("processor")
     for data in ({"image_processor": entry}, {"image_processor": keys}):
-        write(folder, processor_config=data)
+        write_settings_files(folder, processor_config=data)
         with contextlib.suppress(ConfigError):
             find_settings(folder, VISION)
 
 
 def test_defaults_for_missing_keys_are_told(tmp_path: Path) -> None:
-    write(tmp_path, preprocessor_config={"crop_size": 56, "size": 56, "image_std": None})
+    write_settings_files(tmp_path, preprocessor_config={"crop_size": 56, "size": 56, "image_std": None})
     config, _, notes = found(tmp_path)
     assert config == ImageProcessorConfig(size=56, crop_size=(56, 56))
     assert notes == (
@@ -226,7 +194,7 @@ def test_a_class_goes_by_many_names(name: str, kind: str) -> None:
 
 
 def test_a_class_has_its_own_defaults(tmp_path: Path) -> None:
-    write(tmp_path, preprocessor_config={"image_processor_type": "ViTImageProcessor"})
+    write_settings_files(tmp_path, preprocessor_config={"image_processor_type": "ViTImageProcessor"})
     config, _, notes = found(tmp_path, replace(VISION, image_size=224))
     assert (config.size, config.resample, config.do_center_crop) == ((224, 224), 2, False)
     assert config.image_mean == config.image_std == (0.5, 0.5, 0.5)
@@ -236,12 +204,14 @@ def test_a_class_has_its_own_defaults(tmp_path: Path) -> None:
 
 
 def test_a_class_that_is_not_known_is_told(tmp_path: Path) -> None:
-    write(tmp_path, preprocessor_config=UNUSUAL | {"image_processor_type": "OtherImageProcessor"})
+    write_settings_files(
+        tmp_path, preprocessor_config=UNUSUAL | {"image_processor_type": "OtherImageProcessor"}
+    )
     assert found(tmp_path)[2] == (
         f"{tmp_path}/preprocessor_config.json names OtherImageProcessor, which is not known here: it is read as"
         " CLIPImageProcessor",
     )
-    write(tmp_path, preprocessor_config={"image_processor_type": ["x"]})
+    write_settings_files(tmp_path, preprocessor_config={"image_processor_type": ["x"]})
     with pytest.raises(ConfigError, match=r"image_processor_type is \['x'\], but has to be a name"):
         find_settings(tmp_path, VISION)
 
@@ -250,120 +220,28 @@ def test_a_class_that_is_not_known_is_told(tmp_path: Path) -> None:
 
 
 def test_files_that_say_so_already_stay(tmp_path: Path) -> None:
-    write(tmp_path, preprocessor_config=UNUSUAL, processor_config={"image_processor": UNUSUAL, "more": 1})
+    write_settings_files(
+        tmp_path, preprocessor_config=UNUSUAL, processor_config={"image_processor": UNUSUAL, "more": 1}
+    )
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     write_settings(tmp_path, ImageProcessorConfig.from_dict(UNUSUAL))
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def test_files_that_say_otherwise_are_mended(tmp_path: Path) -> None:
-    write(tmp_path, preprocessor_config=PLAIN, processor_config={"image_processor": PLAIN, "more": 1})
+    write_settings_files(
+        tmp_path, preprocessor_config=PLAIN, processor_config={"image_processor": PLAIN, "more": 1}
+    )
     settings = ImageProcessorConfig.from_dict(UNUSUAL | {"crop_rounding": "even", "crop_fill": [1, 2, 3]})
     write_settings(tmp_path, settings)
     assert find_settings(tmp_path, VISION).config.same_pixels(settings)
     assert json.loads((tmp_path / "processor_config.json").read_text()) == {"more": 1}
 
 
-# --- through the whole package
-
-
-@pytest.fixture
-def changed(
-    tiny_pair: Path, tiny_vision: Path, checkpoint: Callable[..., Path], tmp_path: Path
-) -> Callable[..., Path]:
-    """Makes a checkpoint whose settings are in another place than preprocessor_config.json."""
-
-    def make(place: str) -> Path:
-        source = {"processor": tiny_pair, "both": tiny_vision, "timm": checkpoint("fixed", "timm")}[place]
-        folder = Path(shutil.copytree(source, tmp_path / place))
-        if place != "both":
-            (folder / "preprocessor_config.json").unlink()
-        if place == "timm":
-            data = json.loads((folder / "config.json").read_text())
-            words = TIMM | {"crop_mode": "border"}
-            return write(
-                folder, config=data | {"architecture": "aimv2_large_patch14_224", "pretrained_cfg": words}
-            )
-        return write(
-            folder, processor_config={"image_processor": UNUSUAL, "processor_class": "CLIPProcessor"}
-        )
-
-    return make
-
-
-def pixels(folder: Path) -> np.ndarray:
-    notices: list[str] = []
-    _, processor = load(folder, on_event=lambda event: notices.append(getattr(event, "message", "")))
-    assert not any("stand in" in notice for notice in notices)
-    return processor.image_processor(IMAGE)
-
-
-@pytest.mark.parametrize("place", ["processor", "both", "timm"])
-def test_conversions_and_exports_prepare_images_as_their_source(
-    changed: Callable[..., Path], place: str
-) -> None:
-    source = changed(place)
-    expected = pixels(source)
-    converted = convert(source, source.parent / "converted")
-    assert (converted / "preprocessor_config.json").is_file()
-    results = [
-        converted,
-        export(source, source.parent / "exported", on_event=ignore),
-        convert(converted, source.parent / "again"),
-    ]
-    for folder in results:
-        assert np.array_equal(pixels(folder), expected)
-        assert find_settings(folder, VISION).source != "config.json (pretrained_cfg)"
-    (converted / "processor_config.json").unlink(missing_ok=True)  # which an older transformers does not read
-    assert np.array_equal(pixels(converted), expected)
-
-
-@pytest.mark.parametrize("place", ["both", "timm"])
-def test_fused_checkpoints_prepare_images_as_their_base(
-    changed: Callable[..., Path], with_adapter: Callable[..., Any], place: str
-) -> None:
-    source = changed(place)
-    with_adapter(source, source.parent / "adapter")
-    fused = fuse(source, source.parent / "adapter", source.parent / "fused", on_event=ignore)
-    assert np.array_equal(pixels(fused), pixels(source))
-
-
 def test_the_file_is_downloaded_and_uploaded() -> None:
     assert small_files(["processor_config.json", "video_preprocessor_config.json"]) == [
         "processor_config.json"
     ]
-
-
-def test_info_says_how_images_are_prepared_and_where_it_is_written(changed: Callable[..., Path]) -> None:
-    folder = changed("processor")
-    told = json.loads(CliRunner().invoke(app, ["info", str(folder), "--json"]).stdout)
-    assert told["images"]["source"] == "processor_config.json (image_processor)"
-    assert told["images"]["image_mean"] == [0.1, 0.2, 0.3] and told["images"]["size"] == {"shortest_edge": 60}
-    assert told["missing_files"] == [] and told["problem"] is None
-    shown = " ".join(CliRunner().invoke(app, ["info", str(changed("timm"))]).stdout.split())
-    assert "long edge to 62" in shown and "bilinear" in shown and "pretrained_cfg" in shown
-
-
-def test_embed_says_where_defaults_stand_in(tiny_vision: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(tiny_vision, tmp_path / "vision")
-    (folder / "preprocessor_config.json").unlink()
-    notices: list[Any] = []
-    load(folder, on_event=notices.append)
-    assert [type(notice) for notice in notices] == [Notice]
-    convert(folder, tmp_path / "converted", on_event=notices.append)
-    assert sum("published settings for 56 pixels stand in" in str(notice) for notice in notices) == 2
-
-
-def test_export_says_what_transformers_does_otherwise(changed: Callable[..., Path], tmp_path: Path) -> None:
-    notices: list[Any] = []
-    export(changed("timm"), tmp_path / "out", on_event=notices.append)
-    assert (
-        Notice(
-            "transformers has no size.longest_edge, crop_fill, crop_rounding, which is in preprocessor_config.json:"
-            " its images will be cut otherwise"
-        )
-        in notices
-    )
 
 
 def test_every_class_has_defaults_that_can_be_read() -> None:
