@@ -1,7 +1,8 @@
-"""MkDocs hook: write the page of the command line from the commands themselves."""
+"""MkDocs hook: generate the page of the command line, and tables of options, from the code."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import typer.main
 
 PLACE = "<!-- commands -->"
+FIELDS = re.compile(r"<!-- fields: (\w+) -->")
 TYPES = {"str": "TEXT", "int": "INTEGER", "float": "NUMBER"}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace the mark on the page of the command line."""
-    return markdown.replace(PLACE, command_pages()) if PLACE in markdown else markdown
+    """Replace the marks on the pages of the command line and of the Python API."""
+    markdown = markdown.replace(PLACE, command_pages()) if PLACE in markdown else markdown
+    return FIELDS.sub(lambda found: field_table(found[1]), markdown)
 
 
 def command_pages() -> str:
@@ -24,6 +27,18 @@ def command_pages() -> str:
     group: Any = typer.main.get_command(app)
     context = group.make_context("mlx-aimv2", [], resilient_parsing=True)
     return "\n".join(_section(name, group.commands[name], context) for name in group.list_commands(context))
+
+
+def field_table(name: str) -> str:
+    """The fields of a public dataclass of options with their types, defaults and help texts, in Markdown."""
+    import mlx_aimv2
+
+    rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
+    for field in dataclasses.fields(getattr(mlx_aimv2, name)):
+        rows.append(
+            f"| `{field.name}` | `{field.type}` | `{field.default!r}` | {_cell(field.metadata['help'])} |"
+        )
+    return "\n".join(rows)
 
 
 def _section(name: str, command: Any, parent: Any) -> str:

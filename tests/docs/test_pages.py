@@ -230,6 +230,8 @@ def test_the_page_of_the_command_line_has_every_command():
         assert all(f"`{parameter.opts[0]}" in sections[name] or parameter.param_type_name == "argument"
                    for parameter in command.params if not parameter.hidden)  # fmt: skip
     assert hooks["on_page_markdown"]("no place") == "no place"
+    table = hooks["on_page_markdown"]("<!-- fields: FinetuneOptions -->")
+    assert "| `epochs` | `int | None` | `None` | Times to go over" in table
 
 
 def test_every_page_is_in_the_navigation():
