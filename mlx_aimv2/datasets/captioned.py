@@ -87,7 +87,7 @@ def has_captions(data: Path, reading: Reading | None = None) -> bool:
     if not data.is_dir():
         return False
     tree = read_tree(data, reading)
-    if tables := tables_of(tree).files:
+    if tables := tables_of(tree):
         return has_caption_column(data / tables[0][0], reading, labels_optional=bool(tree.subfolders()))
     if any(not parent(path) and path.lower().endswith(tuple(TABLE_ENDINGS)) for path in tree.others):
         return False
@@ -101,7 +101,7 @@ def _read(data: Path, reading: Reading) -> Rows:
     if not data.is_dir():
         return read_table(data, value=CAPTION, reading=reading)
     tree = read_tree(data, reading)
-    if (tables := tables_of(tree)).files:
+    if tables := tables_of(tree):
         return read_tables(tree, tables, CAPTION, reading)
     check_other_tables(tree, "captions")
     return _read_text_files(tree)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import InputError
 from ..messages import counted
 from .rows import Row, Rows, label_name
-from .tree import Tree, name
+from .tree import Tree, name, parent
 
 
 def read_folders(tree: Tree) -> Rows:
@@ -57,7 +57,7 @@ def _read_classes(tree: Tree, folder: str, split: str | None) -> Rows:
     if not classes:
         advice = tree.conversion_hint() or "put the images of each class into one"
         raise InputError(f"{path} holds no folder per class: {advice}")
-    if loose := tree.loose(folder):
+    if loose := [path for path in tree.images if parent(path) == folder and path not in tree.folders]:
         raise InputError(
             f"{counted(len(loose), 'image')} in {path} beside the class folders, such as {name(loose[0])}:"
             " move each into the folder of its class"

@@ -17,7 +17,7 @@ from .rows import Row, Rows, check_exists, merge_rows, natural
 from .splits import Item, Splits, check_choice, check_training, split_rows
 from .table_folders import check_other_tables, read_tables, tables_of
 from .tables import read_table
-from .tree import read_tree
+from .tree import parent, read_tree
 
 
 @dataclass(frozen=True)
@@ -110,27 +110,24 @@ def _read(data: Path, reading: Reading) -> Rows:
     if not data.is_dir():
         return read_table(data, reading=reading)
     tree = read_tree(data, reading)
-    tables = tables_of(tree)
     unused: tuple[str, ...] = ()
-    if not tables.files:
-        check_other_tables(tree, "labels")
-        source = read_folders(tree)
-    else:
-        for folder in tree.subfolders() if tables.by_split else ():
-            if folder.lower() == "train" and tree.subfolders(
-                folder
-            ):  # it may be a split too, with class folders
-                check_other_tables(tree, "labels")
+    if tables := tables_of(tree):
+        by_split = any(split and not parent(path) for path, split in tables)  # such as train.csv
+        if by_split and any(folder.lower() == "train" for folder in map(parent, tree.folders)):
+            check_other_tables(tree, "labels")  # train/ may be a split too, with class folders
         try:
             return read_tables(tree, tables, LABEL, reading)
         except NoColumnError as error:
-            if tables.by_split:
+            if by_split:
                 raise
             unused = (f"not used: {error}",)
             try:
                 source = read_folders(tree)
             except InputError:
                 raise error from None
+    else:
+        check_other_tables(tree, "labels")
+        source = read_folders(tree)
     return replace(source, notices=(*tree.notice(), *unused, *source.notices))
 
 

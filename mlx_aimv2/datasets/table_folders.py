@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from ..errors import InputError
@@ -18,17 +18,7 @@ METADATA = "metadata"
 NAMED_ENDINGS = TABLE_ENDINGS | {".json"}  # of tables that are named after a split, or `metadata`
 
 
-@dataclass(frozen=True)
-class Tables:
-    """The tables that belong to a folder.
-
-    Attributes:
-        files: their paths relative to the data folder, each with the split of its rows.
-        by_split: whether each is named after its split, so that together they are all of the data.
-    """
-
-    files: tuple[tuple[str, str | None], ...] = ()
-    by_split: bool = False
+Tables = list[tuple[str, str | None]]  # paths relative to the data folder, each with the split of its rows
 
 
 def tables_of(tree: Tree) -> Tables:
@@ -41,7 +31,7 @@ def tables_of(tree: Tree) -> Tables:
         InputError: two tables name the same images, or a split has no table.
     """
     if named := _split_tables(tree):
-        return Tables(tuple((path, split) for split, path in named.items()), by_split=True)
+        return [(path, split) for split, path in named.items()]
     splits = tree.split_folders()
     tables = {folder: _in_split(tree, folder) for folder in splits}
     if any(tables.values()) and "train" in splits.values():
@@ -49,8 +39,8 @@ def tables_of(tree: Tree) -> Tables:
             if not tables[folder] and (tree.below(folder) or split == "train"):
                 other = next(paths[0] for paths in tables.values() if paths)
                 raise InputError(f"{tree.root} holds {other}, but {folder}/ has no such table: add one")
-        return Tables(tuple((path, splits[folder]) for folder, paths in tables.items() for path in paths))
-    return Tables(tuple((path, None) for path in _metadata(tree, "")))
+        return [(path, splits[folder]) for folder, paths in tables.items() for path in paths]
+    return [(path, None) for path in _metadata(tree, "")]
 
 
 def read_tables(tree: Tree, tables: Tables, value: str, reading: Reading) -> Rows:
@@ -61,17 +51,17 @@ def read_tables(tree: Tree, tables: Tables, value: str, reading: Reading) -> Row
     """
     rows: list[Row] = []
     notices: list[str] = []
-    for path, split in tables.files:
+    for path, split in tables:
         table = read_table(tree.root / path, split, value, reading, tree.root)
         rows += table.rows
         notices += table.notices
-    if all(split is None for _, split in tables.files):
+    if all(split is None for _, split in tables):
         rows = _by_folder(rows)
     known = {row.path for row in rows}
     if unnamed := [path for path in tree.images if path not in known]:
         what = counted(len(unnamed), "image")
         notices.append(f"{what} that no row names, such as {unnamed[0]}: left out")
-    return Rows(rows, (*tree.notice(path for path, _ in tables.files), *notices))
+    return Rows(rows, (*tree.notice(path for path, _ in tables), *notices))
 
 
 def _by_folder(rows: list[Row]) -> list[Row]:

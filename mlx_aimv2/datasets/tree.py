@@ -52,10 +52,6 @@ class Tree:
         """The images at any depth below a folder."""
         return [path for path in self.images if path == folder or path.startswith(f"{folder}/")]
 
-    def loose(self, folder: str = "") -> list[str]:
-        """The images directly in a folder."""
-        return [path for path in self.images if parent(path) == folder and path not in self.folders]
-
     def notice(self, used: Iterable[str] = ()) -> tuple[str, ...]:
         """A notice of the files that are left out, which are all `others` but ``used``; none if there are none."""
         ignored = self._all_ignored(used)
