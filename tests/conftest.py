@@ -12,7 +12,7 @@ from hypothesis import settings
 from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
 from mlx_aimv2.checkpoints.layouts import LAYOUTS
 
-pytest_plugins = ["helpers.finetuning_fixtures", "helpers.model_fixtures"]
+pytest_plugins = ["helpers.finetuning_fixtures", "helpers.model_fixtures", "helpers.shades"]
 
 settings.register_profile("no deadline", deadline=None)  # a machine that is busy is no failure
 settings.load_profile("no deadline")

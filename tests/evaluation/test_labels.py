@@ -1,49 +1,20 @@
+"""Evaluation of labels: a trained head, zero-shot pairs, mistakes, refusals."""
+
 import json
 from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from PIL import Image
+from helpers.shades import LABELS
 
 from mlx_aimv2 import ZeroShotClassifier, load
-from mlx_aimv2.errors import BrokenImageError, InputError, NonFiniteError
+from mlx_aimv2.errors import InputError, NonFiniteError
 from mlx_aimv2.evaluation.labels import evaluate_labels
 from mlx_aimv2.events import Notice, Progress, Skipped
 from mlx_aimv2.inference.trained_head import TrainedClassifier
 from mlx_aimv2.models.classifier import MULTI_LABEL, Classifier
 from mlx_aimv2.models.classifier_heads import LinearHead
-
-LABELS = ("dark", "bright", "grey")
-LEVELS = (0, 255, 128)
-
-
-@pytest.fixture(scope="module")
-def shades(tmp_path_factory):
-    """Nine images of three shades, with the numbers of their labels."""
-    folder = tmp_path_factory.mktemp("shades")
-    examples = []
-    for k in range(9):
-        path = folder / f"{k}.png"
-        Image.new("RGB", (60, 70), (max(0, LEVELS[k % 3] - k),) * 3).save(path)
-        examples.append((str(path), (k % 3,)))
-    return examples
-
-
-@pytest.fixture(scope="module")
-def learned(tiny_vision, shades):
-    """A classifier that knows the shades: the head is solved for, by least squares."""
-    trunk, processor = load(tiny_vision)
-    classifier = Classifier(trunk, LinearHead(64, 3), "mean")
-    pixels = mx.array(np.stack([processor.image_processor(path) for path, _ in shades]))
-    features = np.array(classifier.features(pixels)).astype(np.float64)
-    targets = np.eye(3)[[numbers[0] for _, numbers in shades]] * 20 - 10
-    inputs = np.concatenate([features, np.ones((9, 1))], axis=1)
-    solved = np.linalg.lstsq(inputs, targets, rcond=None)[0]
-    classifier.head.linear.weight = mx.array(solved[:-1].T.astype(np.float32))
-    classifier.head.linear.bias = mx.array(solved[-1].astype(np.float32))
-    classifier.labels = LABELS
-    return classifier, processor
 
 
 def several_labels(learned):
@@ -187,50 +158,6 @@ def test_labels_that_are_the_same_words_are_refused_or_given_names(tiny_pair, sh
     found = evaluate_labels(*load(tiny_pair), shades, texts)
     assert found.metrics.labels == ("a b", "a_b", "c")
     assert found.to_dict()["label_texts"] == ["a b", "a letter", "c"]
-
-
-# The same head, as a labeller.
-
-
-def test_predictions_are_probabilities_best_first(learned, shades):
-    found = TrainedClassifier(*learned)([path for path, _ in shades])
-    for ranked, (_, numbers) in zip(found, shades, strict=True):
-        scores = [score for _, score in ranked]
-        assert scores == sorted(scores, reverse=True) and sum(scores) == pytest.approx(1)
-        assert ranked[0][0] == LABELS[numbers[0]]
-
-
-def test_with_several_labels_each_has_a_probability_of_its_own(learned, shades):
-    classifier = Classifier(learned[0].trunk, learned[0].head, "mean")
-    classifier.labels, classifier.task = LABELS, MULTI_LABEL
-    ((first, *others),) = TrainedClassifier(classifier, learned[1])(shades[0][0])
-    assert first == ("dark", pytest.approx(1 / (1 + np.exp(-10)), abs=1e-4))
-    assert all(score < 0.01 for _, score in others)
-
-
-def test_a_stream_keeps_order_and_survives_broken_images(learned, shades):
-    found = list(TrainedClassifier(*learned, batch_size=2).stream([shades[1][0], b"no", shades[0][0]]))
-    assert [item.index for item in found] == [0, 1, 2]
-    assert isinstance(found[1].error, BrokenImageError)
-    assert [found[k].predictions[0][0] for k in (0, 2)] == ["bright", "dark"]
-
-
-def test_a_broken_image_is_raised_with_its_number(learned, shades):
-    with pytest.raises(BrokenImageError, match=r"^image 1: "):
-        TrainedClassifier(*learned)([shades[0][0], b"no"])
-    with pytest.raises(BrokenImageError):
-        TrainedClassifier(*learned)(b"no")
-
-
-def test_a_labeller_needs_labels_and_as_many_as_logits(learned, shades):
-    classifier = Classifier(learned[0].trunk, learned[0].head, "mean")
-    with pytest.raises(InputError, match="the classes of this classifier have no names: set its labels"):
-        TrainedClassifier(classifier, learned[1])
-    classifier.labels = ("one", "two")
-    with pytest.raises(InputError, match="the head gives 3 logits, and there are 2 labels"):
-        TrainedClassifier(classifier, learned[1])(shades[0][0])
-    with pytest.raises(InputError, match="batch_size must be at least 1, not 0"):
-        TrainedClassifier(learned[0], learned[1], batch_size=0)
 
 
 def constant(trunk, *biases):
