@@ -1,1 +1,1 @@
-"""Images and texts to embeddings and labels."""
+"""Embeddings of images and texts, and labels of images."""

@@ -1,1 +1,1 @@
-"""Where images come from: files and folders, read ahead in order."""
+"""Search of files and folders for images, and decoding of images ahead of their use."""

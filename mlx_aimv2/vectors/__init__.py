@@ -1,1 +1,1 @@
-"""Files and folders of embeddings: formats, writer, reader."""
+"""Files and folders of vectors: formats, writers, readers."""

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,11 +27,12 @@ def values(items: Any, decode: Any = plain, **options: int) -> list[tuple[int, f
 @pytest.mark.parametrize("threads", [1, 2, 16])
 @pytest.mark.parametrize("ahead", [1, 5, 64])
 def test_results_come_in_the_order_of_the_items_however_long_each_takes(threads: int, ahead: int) -> None:
-    delays = np.random.default_rng(0).uniform(0, 0.004, 40)
-    delays[0] = 0.03  # the first is the slowest
+    decoded = [threading.Event() for _ in range(40)]
 
     def slow(item: int) -> np.ndarray:
-        time.sleep(delays[item])
+        if threads > 1 and item % 2 == 0:  # every even item waits for the next one
+            assert decoded[item + 1].wait(10)
+        decoded[item].set()
         return plain(item)
 
     assert values(range(40), slow, threads=threads, ahead=ahead) == [(k, k) for k in range(40)]
@@ -139,32 +139,44 @@ def test_an_item_that_cannot_be_fetched_is_an_exception_too() -> None:
 
 @pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (2, 4), (4, 16)])
 def test_no_more_than_a_bounded_number_is_decoded_ahead(threads: int, ahead: int) -> None:
-    started: list[int] = []
+    started, changed = [], threading.Condition()
 
     def counted(item: int) -> np.ndarray:
-        started.append(item)
+        with changed:
+            started.append(item)
+            changed.notify_all()
         return plain(item)
 
     results = read_ahead(range(1000), counted, threads=threads, ahead=ahead)
-    for taken in (1, 2):
+    for taken in (1, 2, 3):
         next(results)
-        time.sleep(0.2)  # time enough for thousands
-        assert len(started) <= taken + ahead + threads
+        with changed:
+            assert changed.wait_for(lambda count=taken + ahead: len(started) == count, timeout=10)
     results.close()
+    assert sorted(started) == list(range(3 + ahead))
 
 
-@pytest.mark.parametrize("end", ["results.close()", "del results", "sys.exit()", "raise SystemExit(0)", ""])
+@pytest.mark.parametrize("end", ["close", "forget"])
+def test_threads_end_when_the_rest_is_not_wanted(end: str) -> None:
+    results = read_ahead(range(10_000), plain, threads=4, ahead=8)
+    next(results)
+    if end == "close":
+        results.close()
+    del results
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+@pytest.mark.parametrize("end", ["sys.exit()", ""])
 def test_a_process_ends_cleanly_when_the_rest_is_not_wanted(end: str) -> None:
     code = f"""
-        import sys, time
+        import sys
         import numpy as np
         from mlx_aimv2.sources.readahead import read_ahead
 
-        def slow(item):
-            time.sleep(0.01)
+        def decode(item):
             return np.zeros((4, 4, 3), np.float32)
 
-        results = read_ahead(range(10_000), slow, threads=4, ahead=8)
+        results = read_ahead(range(10_000), decode, threads=4, ahead=8)
         next(results)
         print("taken", flush=True)
         {end}

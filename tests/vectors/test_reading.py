@@ -238,7 +238,7 @@ def test_a_damaged_shard_is_named(tmp_path, damage):
     assert "embeddings-00001.npz" in message or "different sizes" in message
 
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @QUICK
