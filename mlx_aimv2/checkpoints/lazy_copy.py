@@ -109,11 +109,7 @@ def unpack(path: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, mx.array]
 
 
 def _temporary_folder(path: Path, needed: int) -> Path:
-    """The folder for the copy: `/tmp` is a piece of memory on many machines, `/var/tmp` on none.
-
-    Raises:
-        OutputError: the disk has too little room.
-    """
+    """The folder for the copy: `/tmp` is a piece of memory on many machines, `/var/tmp` on none."""
     usual = "/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir()
     folder = Path(os.environ.get("TMPDIR") or usual)
     free = shutil.disk_usage(folder).free if folder.is_dir() else 0

@@ -150,7 +150,7 @@ def _from_hub(wanted: _Wanted, on_event: OnEvent) -> Resolved:
     except (NoRepository, NoRevision) as error:
         raise _refusal(error, wanted) from error
     # an answer that is not JSON, or not of the Hub's form, comes from another server
-    except _failures(OSError, ValueError, KeyError, TypeError) as error:
+    except http_errors(OSError, ValueError, KeyError, TypeError) as error:
         cached = _cached(wanted)
         if cached is None:
             raise _refusal(error, wanted) from error
@@ -159,14 +159,14 @@ def _from_hub(wanted: _Wanted, on_event: OnEvent) -> Resolved:
     download = Download(listing, on_event)
     try:
         folder = download.run(wanted.weights)
-    except _failures(OSError, RuntimeError) as error:  # hf_xet raises RuntimeError
+    except http_errors(OSError, RuntimeError) as error:  # hf_xet raises RuntimeError
         raise _refusal(error, wanted) from error
     with suppress(OSError):  # a read-only cache
         download.remember(wanted.revision or _MAIN)
     return Resolved(folder, wanted.repo, listing.commit)
 
 
-def _failures(*others: type[Exception]) -> tuple[type[Exception], ...]:
+def http_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
     """``others``, and the errors of the HTTP library below huggingface_hub: requests or httpx, by version."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -252,7 +252,7 @@ def _refusal(error: Exception, wanted: _Wanted) -> HubError:
         return HubError(f"the Hub answered {status} for {wanted}: {advice}, or give a local folder")
     if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
         return HubError(f"cannot write to the cache {constants.HF_HUB_CACHE}: {_DISK_TROUBLE[error.errno]}")
-    if isinstance(error, _failures(errors.LocalEntryNotFoundError, ConnectionError, TimeoutError)):
+    if isinstance(error, http_errors(errors.LocalEntryNotFoundError, ConnectionError, TimeoutError)):
         return OfflineError(_not_cached(wanted, f"{constants.ENDPOINT} cannot be reached"))
     if isinstance(error, ValueError | KeyError | TypeError):
         return OfflineError(_not_cached(wanted, f"what answers at {constants.ENDPOINT} is not the Hub"))

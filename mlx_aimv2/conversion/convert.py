@@ -202,11 +202,7 @@ def _converted(
 
 
 def _cast_or_quantized(planned: Planned, x: mx.array) -> tuple[mx.array, ...]:
-    """A tensor as it is written: cast, and rounded to the nearest if it is quantized.
-
-    Raises:
-        NonFiniteError: it is to be quantized and holds NaN or infinity, which no code stands for.
-    """
+    """A tensor as it is written: cast, and rounded to the nearest if it is quantized."""
     x = x.astype(planned.dtype)
     if planned.scheme is None:
         return (x,)

@@ -125,12 +125,7 @@ def _write_weights(
     on_event: OnEvent,
     max_shard_bytes: int,
 ) -> None:
-    """Cast and rename the tensors, and write them.
-
-    Raises:
-        InputError: the format has no place for a tensor.
-        OutputError: they do not fit on the disk.
-    """
+    """Cast and rename the tensors, and write them."""
     dtypes = {tensor.name: tensor.dtype for tensor in conversion.planned}
     cast = {name: x.astype(dtypes[name]) for name, x in plain.items()}
     plain.clear()
@@ -166,12 +161,7 @@ def _report_image_settings(checkpoint: Checkpoint, format: str, on_event: OnEven
 
 
 def _config(conversion: Conversion, format: str) -> dict[str, Any]:
-    """The config.json of the result, with its dtype under the new and the old key of transformers.
-
-    Raises:
-        InputError: timm has no such model.
-        ConfigError: timm's config.json needs the source's preprocessor_config.json, which is damaged.
-    """
+    """The config.json of the result, with its dtype under the new and the old key of transformers."""
     config = conversion.checkpoint.config
     if format == "timm":
         settings = find_settings(conversion.checkpoint.resolved.folder, config).config

@@ -101,11 +101,7 @@ def compare_checkpoints(
 
 
 def _check_same(first: Checkpoint, second: Checkpoint) -> None:
-    """Refuse to compare two different models.
-
-    Raises:
-        InputError: the models differ; the message names the differences.
-    """
+    """Refuse to compare two different models."""
     one, two = _architecture(first.config), _architecture(second.config)
     differing = [name for name in one if one[name] != two.get(name)]
     if differing:

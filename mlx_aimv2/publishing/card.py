@@ -1,8 +1,8 @@
 """The model card of a converted checkpoint: its README.md, with the metadata that the Hub reads.
 
-What is said of the licence and of the base model comes from the source's own card. That card was written by anyone:
-it is read as texts alone, within bounds, and where it is damaged it counts as stating nothing.
-Source of the metadata's keys: the Hub's documentation ("Model cards").
+Licence and base model come from the source's card. Anyone may have written that card: it is read as texts alone,
+within bounds, and a damaged card states nothing. Source of the metadata's keys: the Hub's documentation ("Model
+cards").
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ _FILE = re.compile(r"(?:\./)?(\w[\w.-]*(?:/\w[\w.-]*)*)", re.ASCII)
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card tells, as plain values.
+    """The facts on a card.
 
     Attributes:
-        name: what the lines of usage call the checkpoint: the repository it goes to, or its folder's name.
-        config: the model.
+        name: of the checkpoint in the usage: its repository, or its folder's name.
+        config: of the model.
         parameters: weights of the model, all towers together.
         repo: the source's repository, `owner/name`; None for a local folder.
         revision: the source's commit; None for a local folder.
-        source_card: the source's README.md as `read_card` gives it; None where there is none.
-        license_files: names of the licence files that came along.
-        layout: how the source was written.
-        dtype: what weights that are not quantized are stored in.
-        quantization: in words, such as `4-bit affine, groups of 64`; None for plain weights.
+        source_card: the source's README.md from `read_card`; None without one.
+        license_files: names of the licence files beside the weights.
+        layout: of the source.
+        dtype: of weights that are not quantized.
+        quantization: such as `4-bit affine, groups of 64`; None for plain weights.
         bits_per_weight: of the result, scales included.
         nbytes: bytes of all tensors of the result.
-        kept: the names of the tensors that were not quantized, by the reason why.
-        unpacked_from: how the source was quantized, where its weights were unpacked; None for plain ones.
-        fidelity: a section in Markdown that compares result and source; None where nothing was measured.
+        kept: the names of the tensors that are not quantized, by reason.
+        unpacked_from: the quantization of a source whose weights were unpacked; None for a plain source.
+        fidelity: a section in Markdown that compares result and source; None without a comparison.
         version: of this package.
-        training: a sentence on what was trained since the source; None for nothing.
-        source: what to call a source that is no repository.
+        training: a sentence on the training since the source; None for none.
+        source: the name of a source that is no repository.
     """
 
     name: str
@@ -83,13 +83,13 @@ class CardFacts:
 
 @dataclass(frozen=True)
 class License:
-    """The licence of a source, as far as it is stated.
+    """The licence of a source.
 
     Attributes:
-        ids: as in the card's `license`; empty where nothing is stated.
+        ids: the card's `license`; empty if it states none.
         name: `license_name`, beside the id "other".
         link: `license_link`, an address or the name of a file beside the card.
-        from_card: False where the table of published checkpoints knows it and the card does not say.
+        from_card: False if the licence comes from the table of published checkpoints.
     """
 
     ids: tuple[str, ...] = ()
@@ -99,7 +99,7 @@ class License:
 
 
 def read_card(folder: Path) -> str | None:
-    """The start of a checkpoint's README.md; None where there is none or it cannot be read."""
+    """The start of a checkpoint's README.md; None if there is none or it cannot be read."""
     path = folder / CARD
     try:
         if not path.is_file():
@@ -111,9 +111,9 @@ def read_card(folder: Path) -> str | None:
 
 
 def read_metadata(card: str | None) -> Metadata:
-    """Texts and lists of texts of a card's front matter, by key; nothing of one that is damaged or too large.
+    """Texts and lists of texts of a card's front matter, by key; empty if it is damaged or too large.
 
-    The YAML is parsed and never constructed: no tags are followed, no types guessed, no references copied.
+    The YAML is parsed into nodes only: tags, types and references have no effect.
     """
     block = _front_matter(card or "")
     if len(block) > MAX_METADATA:
@@ -140,32 +140,26 @@ def _is_text(node: Any) -> bool:
 
 def _texts(node: Any) -> tuple[str, ...]:
     nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
-    return tuple(one.value for one in nodes) if all(map(_is_text, nodes)) else ()
+    return tuple(text.value for text in nodes) if all(map(_is_text, nodes)) else ()
 
 
 def is_ours(metadata: Metadata) -> bool:
-    """Whether this package wrote the card that says this."""
+    """Whether the metadata is from a card of this package."""
     return metadata.get("library_name") == (LIBRARY,) and TAG in metadata.get("tags", ())
 
 
 def license_of(facts: CardFacts, metadata: Metadata) -> License:
-    """The licence that the source's card states; else that of a published checkpoint; else none."""
+    """The licence in the source's card, or else that of a published checkpoint, or else none."""
     ids = metadata.get("license", ())
     if ids and all(map(_LICENSE.fullmatch, ids)):
-        name = _one(metadata, "license_name")
-        link = _link(_one(metadata, "license_link"), facts)
-        return License(ids, name if _LICENSE_NAME.fullmatch(name) else None, link)
-    preset = next((one for one in PRESETS if one.repo == facts.repo), None)
+        name, link = ("".join(metadata.get(key, ())[:1]) for key in ("license_name", "license_link"))
+        return License(ids, name if _LICENSE_NAME.fullmatch(name) else None, _link(link, facts))
+    preset = next((preset for preset in PRESETS if preset.repo == facts.repo), None)
     return License((preset.license,), from_card=False) if preset else License()
 
 
-def _one(metadata: Metadata, key: str) -> str:
-    texts = metadata.get(key, ())
-    return texts[0] if len(texts) == 1 else ""
-
-
 def _link(text: str, facts: CardFacts) -> str | None:
-    """An address, or the name of a file: one that came along, or one that stays in the source's repository."""
+    """An address, the name of a licence file beside the card, or the address of a file in the source's repository."""
     if len(text) <= MAX_LINK and _ADDRESS.fullmatch(text):
         return text
     file = _FILE.fullmatch(text) if len(text) <= MAX_LINK else None
@@ -175,60 +169,55 @@ def _link(text: str, facts: CardFacts) -> str | None:
 
 
 def model_card(facts: CardFacts) -> str:
-    """The text of README.md: metadata, what the checkpoint is, how it was made, usage, fidelity, licence."""
+    """The text of README.md: metadata, description, origin, usage, fidelity, licence."""
+    from huggingface_hub import ModelCardData
+
     metadata = read_metadata(facts.source_card)
     license, bases = license_of(facts, metadata), _bases(facts, metadata)
-    converted = facts.repo is not None or is_ours(
-        metadata
-    )  # from ``bases`` themselves, by nothing but conversion
     sections = [
         f"# {_name(facts)}",
-        _what(facts.config, facts.parameters),
-        _made(facts, bases),
+        _description(facts.config, facts.parameters),
+        _origin(facts, bases),
         _usage(facts),
         facts.fidelity.strip() if facts.fidelity else "",
         _unquantized(facts.kept) if facts.quantization else "",
-        _license_words(license, facts),
+        _license_section(license, facts),
     ]
-    head = yaml.safe_dump(_entries(facts, license, bases, converted), sort_keys=False, allow_unicode=True)
-    return f"{_FENCE}\n{head}{_FENCE}\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+    is_conversion = facts.repo is not None or is_ours(metadata)  # of ``bases`` themselves
+    relation = "quantized" if facts.quantization and bases and is_conversion else None
+    head = ModelCardData(
+        library_name=LIBRARY,
+        pipeline_tag="zero-shot-image-classification"
+        if isinstance(facts.config, Aimv2Config)
+        else "image-feature-extraction",
+        base_model=_one_or_list(bases),
+        base_model_relation="finetune" if facts.training and bases else relation,
+        license=_one_or_list(license.ids),
+        license_name=license.name,
+        license_link=license.link,
+        tags=list(TAGS),
+    ).to_yaml()
+    return f"{_FENCE}\n{head}\n{_FENCE}\n\n" + "\n\n".join(filter(None, sections)) + "\n"
 
 
 def _bases(facts: CardFacts, metadata: Metadata) -> tuple[str, ...]:
-    """The repositories this is a conversion of: the source's, or what the source itself was converted from."""
+    """The repositories that the result is a conversion of: the source, or the source of the source."""
     stated = tuple(name for name in metadata.get("base_model", ()) if is_repo_name(name))
     if facts.repo is None or (is_ours(metadata) and stated):
         return stated
     return (facts.repo,)
 
 
-def _entries(facts: CardFacts, license: License, bases: tuple[str, ...], converted: bool) -> dict[str, Any]:
-    is_pair = isinstance(facts.config, Aimv2Config)
-    relation = "quantized" if facts.quantization and bases and converted else None
-    relation = "finetune" if facts.training and bases else relation
-    entries = {
-        "library_name": LIBRARY,
-        "pipeline_tag": "zero-shot-image-classification" if is_pair else "image-feature-extraction",
-        "base_model": _one_or_list(bases),
-        "base_model_relation": relation,
-        "license": _one_or_list(license.ids),
-        "license_name": license.name,
-        "license_link": license.link,
-        "tags": list(TAGS),
-    }
-    return {key: value for key, value in entries.items() if value}
-
-
-def _one_or_list(texts: tuple[str, ...]) -> str | list[str]:
-    return texts[0] if len(texts) == 1 else list(texts)
+def _one_or_list(texts: tuple[str, ...]) -> Any:
+    return texts[0] if len(texts) == 1 else list(texts) or None
 
 
 def _name(facts: CardFacts) -> str:
-    """The name where it may stand in Markdown, Python and a shell as it is; else what anybody can replace."""
+    """The name if it is safe in Markdown, Python and a shell; else a placeholder."""
     return facts.name if _NAME.fullmatch(facts.name) else "THIS-FOLDER"
 
 
-def _what(config: AnyConfig, parameters: int) -> str:
+def _description(config: AnyConfig, parameters: int) -> str:
     is_pair = isinstance(config, Aimv2Config)
     vision = config.vision
     kind = "image-text pair (LiT)" if is_pair else "vision encoder"
@@ -241,7 +230,7 @@ def _what(config: AnyConfig, parameters: int) -> str:
     )
 
 
-def _made(facts: CardFacts, bases: tuple[str, ...]) -> str:
+def _origin(facts: CardFacts, bases: tuple[str, ...]) -> str:
     source = f"[{facts.repo}]({HUB}/{facts.repo})" if facts.repo else facts.source
     source += f" at revision `{facts.revision}`" if facts.repo and facts.revision else ""
     if bases and bases != (facts.repo,):
@@ -272,7 +261,7 @@ def _usage(facts: CardFacts) -> str:
 
 
 def renamed(card: str, name: str) -> str:
-    """The same card where title and usage call the checkpoint ``name``; other text is left as it is."""
+    """The card with ``name`` in its title and usage; other text stays."""
     card = re.sub(r"(?m)\A(---\n(?:.*\n)*?---\n\n)# \S+$", rf"\g<1># {name}", card, count=1)
     card = re.sub(r'(?m)^(model, processor = load\(")[^"\n]*("\))$', rf"\g<1>{name}\g<2>", card, count=1)
     return re.sub(r"(?m)^(mlx-aimv2 (?:classify|embed) .* --model )\S+$", rf"\g<1>{name}", card, count=1)
@@ -283,20 +272,20 @@ def _unquantized(kept: Mapping[str, Sequence[str]]) -> str:
     return "## What is not quantized\n\n" + "\n".join(rows) if rows else ""
 
 
-def _license_words(license: License, facts: CardFacts) -> str:
+def _license_section(license: License, facts: CardFacts) -> str:
     source = f"[{facts.repo}]({HUB}/{facts.repo})" if facts.repo else "the source"
     stated = f"`{license.name or ', '.join(license.ids)}`"
     if not license.ids:
-        words = (
+        text = (
             "The source states no licence, so none is named here: ask its makers before you use the weights."
         )
     elif not license.from_card:
-        words = f"The weights of {source} are known to be under {stated}, which its card does not say."
+        text = f"The weights of {source} are known to be under {stated}, which its card does not say."
     elif license.ids == ("other",) and license.name is None:
-        words = f"The weights are under the terms of {source}, which have no name."
+        text = f"The weights are under the terms of {source}, which have no name."
     else:
-        words = f"The weights are under the licence of {source}: {stated}."
+        text = f"The weights are under the licence of {source}: {stated}."
     names = [f"[{name}]({name})" for name in facts.license_files if _FILE.fullmatch(name)]
     if license.link and license.link not in facts.license_files:
         names.append(f"<{license.link}>")
-    return f"## Licence\n\n{words}" + (f" See {', '.join(names)}." if names else "")
+    return f"## Licence\n\n{text}" + (f" See {', '.join(names)}." if names else "")

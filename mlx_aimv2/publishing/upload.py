@@ -1,4 +1,4 @@
-"""A converted checkpoint to the Hub: only what this package wrote, in one commit, over nothing of anybody else's."""
+"""Upload of a converted checkpoint to the Hub: only this package's files, in one commit, over no other's files."""
 
 from __future__ import annotations
 
@@ -12,35 +12,30 @@ from .._version import __version__
 from ..checkpoints.checkpoint_names import is_repo_name
 from ..checkpoints.download import no_bars
 from ..checkpoints.file_names import is_written_name, small_files
-from ..errors import (
-    AccessTokenError,
-    InputError,
-    OfflineError,
-    OutputError,
-)
+from ..errors import AccessTokenError, InputError, OfflineError, OutputError
 from ..events import Notice, OnEvent, Progress, ignore
 from ..messages import listed
 from .card import CARD, is_ours, renamed
 from .hub_errors import TOKENS, explained, not_the_hub
-from .upload_files import Parcel, prepare_upload
+from .upload_files import UploadFiles, prepare_upload
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
 
 SHOWN = 8  # names in a message
-FRESH = frozenset({".gitattributes"})  # what a repository holds that nobody has put anything into
+FRESH = frozenset({".gitattributes"})  # the files of a new repository
 
 
 @dataclass(frozen=True)
 class Access:
-    """What the Hub says before anything is sent.
+    """The state of a repository before an upload.
 
     Attributes:
         repo: `owner/name`.
-        user: whose token it is.
-        commit: the repository's last commit; None where there is no such repository yet.
-        names: files that the repository holds.
-        private: whether others cannot see it.
+        user: the owner of the access token.
+        commit: the repository's last commit; None if the repository does not exist yet.
+        names: files of the repository.
+        private: whether others cannot see the repository.
     """
 
     repo: str
@@ -51,11 +46,7 @@ class Access:
 
 
 def check_name(repo: str) -> None:
-    """Refuse what cannot be the name of a repository.
-
-    Raises:
-        InputError: it is not of the form `owner/name`.
-    """
+    """Raise InputError if a text is not the name of a repository, `owner/name`."""
     if not is_repo_name(repo):
         raise InputError(
             f"{repo!r} is not the name of a repository: give OWNER/NAME, such as alice/aimv2-4bit"
@@ -63,16 +54,16 @@ def check_name(repo: str) -> None:
 
 
 def check_access(repo: str, *, private: bool = False) -> Access:
-    """Whether a checkpoint may be uploaded to ``repo``: its name, the access token, and what is there already.
+    """Check whether a checkpoint may be uploaded to ``repo``: its name, the access token, and its files.
 
-    Meant to be called before hours of work are put into what shall be uploaded; it changes nothing.
+    Call it before hours of work on the checkpoint; it changes nothing.
 
     Raises:
         InputError: ``repo`` is not the name of a repository.
         AccessTokenError: there is no token, it is refused, or it can only read.
         OfflineError: offline mode is on, or the Hub cannot be reached.
-        OutputError: the repository holds what this package did not write, or all can see it and ``private`` is set.
-        HubError: the Hub fails otherwise.
+        OutputError: the repository holds other files, or is public and ``private`` is set.
+        HubError: the Hub fails in another way.
     """
     from huggingface_hub import constants, get_token
 
@@ -87,7 +78,7 @@ def check_access(repo: str, *, private: bool = False) -> Access:
         )
     if not (token.isascii() and token.isprintable()):
         raise AccessTokenError(
-            "the access token holds signs that no token has: `hf auth login`, or correct HF_TOKEN"
+            "the access token holds characters that no token has: `hf auth login`, or correct HF_TOKEN"
         )
     with explained(repo):
         answer = _api().whoami()
@@ -95,8 +86,11 @@ def check_access(repo: str, *, private: bool = False) -> Access:
         user = _user(answer)
     except (KeyError, TypeError) as error:
         raise not_the_hub(error) from error
-    access = _look(repo, user)
-    _check_repository(access, private)
+    access = _access(repo, user)
+    if access.commit is not None and private and not access.private:
+        raise OutputError(
+            f"{repo} exists and all can see it: make it private in its settings, or name another repository"
+        )
     return access
 
 
@@ -107,11 +101,7 @@ def _api() -> HfApi:
 
 
 def _user(answer: Mapping[str, object]) -> str:
-    """Whose token it is, in `whoami`'s answer.
-
-    Raises:
-        AccessTokenError: it is a token that can only read.
-    """
+    """The owner of the token, from `whoami`'s answer; raise AccessTokenError if the token can only read."""
     user = str(answer["name"])
     auth = answer.get("auth")
     token = auth.get("accessToken") if isinstance(auth, Mapping) else None
@@ -122,7 +112,7 @@ def _user(answer: Mapping[str, object]) -> str:
     return user
 
 
-def _look(repo: str, user: str) -> Access:
+def _access(repo: str, user: str) -> Access:
     from huggingface_hub.errors import RepositoryNotFoundError as NoRepository
 
     with explained(repo, user):
@@ -131,108 +121,94 @@ def _look(repo: str, user: str) -> Access:
         except NoRepository:
             return Access(repo, user, None, (), False)
     names = tuple(entry.rfilename for entry in info.siblings or ())
-    stated = info.card_data.to_dict() if info.card_data else {}
-    theirs = set(names) - FRESH
-    tags = stated.get("tags")
+    card = info.card_data.to_dict() if info.card_data else {}
+    others, tags = set(names) - FRESH, card.get("tags")
     metadata = {
-        "library_name": (str(stated.get("library_name")),),
+        "library_name": (str(card.get("library_name")),),
         "tags": tuple(map(str, tags)) if isinstance(tags, list) else (),
     }
-    if theirs and not is_ours(metadata):
+    if others and not is_ours(metadata):
         raise OutputError(
-            f"{repo} holds {listed(sorted(theirs), SHOWN)}, which mlx-aimv2 did not write: nothing is overwritten;"
+            f"{repo} holds {listed(sorted(others), SHOWN)}, which mlx-aimv2 did not write: nothing is overwritten;"
             " name another repository"
         )
     return Access(repo, user, info.sha, names, bool(info.private))
 
 
-def _check_repository(access: Access, private: bool) -> None:
-    if access.commit is not None and private and not access.private:
-        raise OutputError(
-            f"{access.repo} exists and all can see it: make it private in its settings, or name another repository"
-        )
-
-
 def upload(
     path: str | os.PathLike[str], repo: str, *, private: bool = False, on_event: OnEvent = ignore
 ) -> str:
-    """Put a converted checkpoint on the Hub, in one commit.
+    """Upload a converted checkpoint to the Hub, in one commit.
 
-    Only the files that `mlx-aimv2 convert` writes go: configuration, weights, preprocessor, tokenizer, licence and
-    card. In the card's title and usage the checkpoint gets the repository's name. Files of an earlier upload that
-    the checkpoint no longer has are removed, because they would be read in place of the new ones.
+    Only the files of `mlx-aimv2 convert` are uploaded: configuration, weights, preprocessor, tokenizer, licence and
+    card. The card's title and usage get the repository's name. Files of an earlier upload that the checkpoint no
+    longer has are removed, because programs would read them in place of the new ones.
 
     Args:
         path: the folder.
-        repo: `owner/name`; it is made if it does not exist.
-        private: make it so that others cannot see it.
+        repo: `owner/name`; a missing repository is created.
+        private: create a private repository.
         on_event: called with progress in bytes of the weights, and notices.
 
     Returns:
         The address of the repository.
 
     Raises:
-        InputError: the folder is nothing that this package wrote, one of its files cannot be read any more, or
-            ``repo`` is not the name of a repository.
+        InputError: this package did not write the folder, a file cannot be read any more, or ``repo`` is not the
+            name of a repository.
         CheckpointError: the folder is no checkpoint, or damaged.
         AccessTokenError: there is no token, it is refused, or it may not write to ``repo``.
-        OutputError: the repository holds what this package did not write, or all can see it and ``private`` is set.
+        OutputError: the repository holds other files, or is public and ``private`` is set.
         HubError: the Hub or the network fails.
     """
     from huggingface_hub import constants
 
-    parcel = prepare_upload(path)
+    files = prepare_upload(path)
     access = check_access(repo, private=private)
-    if parcel.left:
-        on_event(Notice(f"left behind, because convert did not write it: {listed(parcel.left, SHOWN)}"))
+    if files.left:
+        on_event(Notice(f"left behind, because convert did not write it: {listed(files.left, SHOWN)}"))
     if access.commit is not None and access.private and not private:
         on_event(Notice(f"{repo} is private, and stays so"))
     with no_bars():
-        _send(parcel, access, private, on_event)
+        _send(files, access, private, on_event)
     return f"{constants.ENDPOINT}/{repo}"
 
 
-def _send(parcel: Parcel, access: Access, private: bool, on_event: OnEvent) -> None:
+def _send(files: UploadFiles, access: Access, private: bool, on_event: OnEvent) -> None:
     from huggingface_hub import CommitOperationDelete
 
     api, repo, user = _api(), access.repo, access.user
     if access.commit is None:
-        with explained(repo, user):  # refused if somebody else has made it meanwhile, perhaps for all to see
+        with explained(repo, user):  # refused if somebody has created it meanwhile, perhaps publicly
             api.create_repo(repo, private=private)
     additions, done = [], 0
-    on_event(Progress("uploading", 0, parcel.nbytes, unit="bytes"))
-    for name, size in parcel.sizes.items():
-        one = _addition(parcel.folder / name, repo)
+    on_event(Progress("uploading", 0, files.nbytes, unit="bytes"))
+    for name, size in files.sizes.items():
+        addition = _addition(files.folder / name, repo)
         if name.endswith((".safetensors", ".npz")):
             with explained(repo, user):
-                api.preupload_lfs_files(repo, [one])  # one by one, so that progress can be told
-        additions.append(one)
+                api.preupload_lfs_files(repo, [addition])  # one by one, for progress
+        additions.append(addition)
         done += size
-        on_event(Progress("uploading", done, parcel.nbytes, unit="bytes"))
-    gone = _stale(access.names, parcel.sizes)
-    if gone:
+        on_event(Progress("uploading", done, files.nbytes, unit="bytes"))
+    earlier = [name for name in small_files(access.names) if not name.startswith("LICENSE")]
+    earlier += filter(is_written_name, access.names)
+    stale = sorted(set(earlier) - set(files.sizes))  # would be read in place of the new ones, or with them
+    if stale:
         on_event(
-            Notice(f"removed from {repo}, because the checkpoint no longer has it: {listed(gone, SHOWN)}")
+            Notice(f"removed from {repo}, because the checkpoint no longer has it: {listed(stale, SHOWN)}")
         )
-    operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        *additions,
-        *(CommitOperationDelete(name) for name in gone),
-    ]
     with explained(repo, user):
         api.create_commit(
             repo,
-            operations,
+            [*additions, *map(CommitOperationDelete, stale)],
             commit_message=f"Upload with mlx-aimv2 {__version__}",
-            parent_commit=access.commit,  # whatever has come in between is not overwritten
+            parent_commit=access.commit,  # nothing that came in between is overwritten
         )
 
 
 def _addition(path: Path, repo: str) -> CommitOperationAdd:
-    """One file as it goes to the Hub.
-
-    Raises:
-        InputError: it cannot be read, although it was there when the folder was looked through.
-    """
+    """One file as it goes to the Hub."""
     from huggingface_hub import CommitOperationAdd
 
     try:
@@ -242,10 +218,3 @@ def _addition(path: Path, repo: str) -> CommitOperationAdd:
         raise InputError(
             f"{path} cannot be read any more ({error}): upload a folder that stays as it is"
         ) from error
-
-
-def _stale(names: tuple[str, ...], sizes: Mapping[str, int]) -> list[str]:
-    """Files of an earlier upload that would be read together with, or in place of, the new ones."""
-    written = [name for name in small_files(names) if not name.startswith("LICENSE")]
-    weights = filter(is_written_name, names)
-    return sorted(name for name in {*written, *weights} if name not in sizes)

@@ -1,4 +1,4 @@
-"""What of a checkpoint's folder may be uploaded: what a conversion wrote, and nothing that lies beside it."""
+"""The files of a folder that may be uploaded: those that a conversion wrote, and no others."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ OWN_LAYOUT = "mlx"
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """What of a folder would be uploaded.
+class UploadFiles:
+    """The files of a folder to upload.
 
     Attributes:
         folder: the checkpoint.
-        sizes: bytes of each file that goes, by name, in the order in which they go.
-        left: names of what stays behind, folders with a slash.
+        sizes: bytes of each file to upload, by name, in the order of the upload.
+        left: names of files and folders (with a slash) that are left behind.
     """
 
     folder: Path
@@ -33,15 +33,15 @@ class Parcel:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all files that go."""
+        """Bytes of all files to upload."""
         return sum(self.sizes.values())
 
 
-def prepare_upload(path: str | os.PathLike[str]) -> Parcel:
-    """Look a folder through and choose what may be uploaded; no network is used.
+def prepare_upload(path: str | os.PathLike[str]) -> UploadFiles:
+    """Choose the files of a folder to upload, without a network.
 
     Raises:
-        InputError: it is no folder, no checkpoint that `mlx-aimv2 convert` wrote, or not whole.
+        InputError: ``path`` is no folder, no checkpoint of `mlx-aimv2 convert`, or not whole.
         CheckpointError: it is no checkpoint at all, or damaged.
     """
     folder = Path(path).expanduser()
@@ -60,10 +60,7 @@ def prepare_upload(path: str | os.PathLike[str]) -> Parcel:
             f"{folder} has no {CARD} that `mlx-aimv2 convert` wrote (tagged mlx-aimv2): convert its source again,"
             " and what is uploaded says where it came from and under which licence"
         )
-    return _parcel(folder, [file.name for file in checkpoint.header.files])
-
-
-def _parcel(folder: Path, weights: list[str]) -> Parcel:
+    weights = [file.name for file in checkpoint.header.files]
     entries = sorted(folder.iterdir())
     files = {entry.name for entry in entries if entry.is_file() and not entry.is_symlink()}
     index = [INDEX] if choose_weights([entry.name for entry in entries], str(folder)) == INDEX else []
@@ -72,4 +69,4 @@ def _parcel(folder: Path, weights: list[str]) -> Parcel:
         raise InputError(f"{folder / linked[0]} is a link or no file: upload the folder that convert wrote")
     names = [*small_files(filter(str.isprintable, files)), *index, *weights]
     left = [entry.name + "/" * entry.is_dir() for entry in entries if entry.name not in names]
-    return Parcel(folder, {name: (folder / name).stat().st_size for name in names}, tuple(left))
+    return UploadFiles(folder, {name: (folder / name).stat().st_size for name in names}, tuple(left))

@@ -125,11 +125,7 @@ def _quantizer(calibration: Calibration, start: str, packed: dict[str, Packed]) 
 
 
 def _statistics(inputs: list[mx.array], where: str) -> Inputs:
-    """The statistics of the inputs of projections, over the tokens of all images.
-
-    Raises:
-        NonFiniteError: an input holds NaN or infinity, or is too large to compute with.
-    """
+    """The statistics of the inputs of projections, over the tokens of all images."""
     total = mx.zeros((inputs[0].shape[-1],) * 2)  # (D, D), the sum of x x^T
     for x in inputs:
         flat = x.reshape(-1, x.shape[-1])  # (N, D)

@@ -276,7 +276,7 @@ def test_a_refused_token(hub, monkeypatch):
 def test_a_token_of_odd_signs(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_ä")
     assert message(errors.AccessTokenError, lambda: check_access(REPO)) == (
-        "the access token holds signs that no token has: `hf auth login`, or correct HF_TOKEN"
+        "the access token holds characters that no token has: `hf auth login`, or correct HF_TOKEN"
     )
 
 
@@ -345,14 +345,14 @@ def test_refusals_of_the_hub(hub, pair, where, status, said, kind, text):
 
 
 def test_a_repository_that_appears_meanwhile_is_not_filled(hub, pair, monkeypatch):
-    look = uploading._look
+    look = uploading._access
 
     def then_somebody_makes_it(repo, user):
         access = look(repo, user)
         hub.repos[REPO] = Repo({".gitattributes": b""})  # for all to see
         return access
 
-    monkeypatch.setattr(uploading, "_look", then_somebody_makes_it)
+    monkeypatch.setattr(uploading, "_access", then_somebody_makes_it)
     text = message(errors.HubError, lambda: upload(pair, REPO, private=True))
     assert text.startswith(f"{REPO} was changed by somebody else meanwhile (")
     assert hub.repos[REPO].files == {".gitattributes": b""}
