@@ -1,4 +1,4 @@
-"""The live bar of the terminal: at most one at a time, with every other line printed above it."""
+"""The progress bar that is drawn on stderr, and lines printed above it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ SHOW_CURSOR = CLEAR_LINE + b"\x1b[?25h"
 
 
 class Live:
-    """The bar that is drawn on stderr at the moment, if any.
+    """The bars that are drawn on stderr now, if any.
 
-    By default rich takes the place of `sys.stdout` meanwhile, and sends what is printed to the terminal of the bar,
-    even if stdout is a file or a pipe. These bars leave `sys.stdout` alone, so lines are printed through here.
+    By default rich replaces `sys.stdout` and prints to the terminal of the bar, even if stdout is a file or a pipe.
+    These bars do not, so all other lines are printed with `print`.
     """
 
     def __init__(self) -> None:
         self.bars: Bars | None = None
 
     def show(self, bars: Bars) -> Bars:
-        """Draw ``bars``, in place of those there are."""
+        """Draw ``bars`` in place of the ones before."""
         self.close()
         self.bars = bars
         with contextlib.suppress(OSError):
@@ -35,20 +35,20 @@ class Live:
         return bars
 
     def close(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         bars, self.bars = self.bars, None
         if bars is not None:
             with contextlib.suppress(OSError):  # the terminal was closed
                 bars.stop()
 
     def print(self, line: str) -> None:
-        """Write a line above the bars.
+        """Print a line above the bars.
 
         Raises:
-            OSError: the terminal takes no more.
+            OSError: it cannot be written.
         """
         if self.bars is None:
-            sys.stderr.write(f"{line}\n")  # in one piece: threads that decode warn, too
+            sys.stderr.write(f"{line}\n")  # in one call: threads that decode print warnings too
             sys.stderr.flush()
         else:
             self.bars.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
@@ -59,16 +59,16 @@ class Live:
         return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in DUMB
 
     def shares_terminal(self) -> bool:
-        """Whether bars are drawn on the terminal that stdout is."""
+        """Whether bars are drawn now, on the same terminal that stdout writes to."""
         if self.bars is None or not sys.stdout.isatty():
             return False
         try:
             return os.fstat(sys.stdout.fileno()).st_rdev == os.fstat(sys.stderr.fileno()).st_rdev
-        except OSError:  # a stand-in for a terminal
+        except OSError:  # a file object without a descriptor
             return True
 
     def make_room(self) -> None:
-        """Clear the line of the bar for a moment: what goes into a pipe may come out on its terminal."""
+        """Clear the line of the bar, if stdout is a pipe: its reader may print on the same terminal."""
         if self.bars is None:
             return
         with contextlib.suppress(OSError, ValueError):
@@ -76,7 +76,7 @@ class Live:
                 os.write(sys.stderr.fileno(), CLEAR_LINE)
 
     def abandon(self) -> None:
-        """Give the terminal its cursor back when the process ends at once, whoever holds a lock."""
+        """Show the cursor again without taking a lock, as the process ends."""
         if self.bars is not None:
             with contextlib.suppress(OSError, ValueError):
                 os.write(sys.stderr.fileno(), SHOW_CURSOR)

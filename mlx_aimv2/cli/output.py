@@ -13,15 +13,15 @@ from .live_bar import LIVE
 
 NAME = "mlx-aimv2"
 USUAL_COLUMNS = 80
-COMMAND = re.compile(rf"`[^`]*`|try: {NAME} .*")  # not to be broken
-HELD_SPACE = "\x1f"  # a control character, which no visible text holds
+COMMAND = re.compile(rf"`[^`]*`|try: {NAME} .*")  # stays on one line
+UNBROKEN_SPACE = "\x1f"  # a control character: `visible` removes it from texts
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def say(message: str) -> None:
-    """Talk, on stderr: one line in a pipe; on a terminal, it wraps at words and keeps paths and commands whole.
+    """Print a message on stderr, if it can be written.
 
-    Where it cannot be written, the work goes on all the same.
+    In a pipe it is one line. On a terminal it wraps at words; paths and commands stay whole.
     """
     line = f"{NAME}: {visible(message)}"
     with contextlib.suppress(OSError):
@@ -29,7 +29,6 @@ def say(message: str) -> None:
 
 
 def _columns() -> int:
-    """The width of the terminal that stderr is."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdigit() and int(columns) > 0:
         return int(columns)
@@ -39,19 +38,19 @@ def _columns() -> int:
 
 
 def _wrapped(line: str, columns: int) -> str:
-    held = COMMAND.sub(lambda command: command[0].replace(" ", HELD_SPACE), line)
+    line = COMMAND.sub(lambda command: command[0].replace(" ", UNBROKEN_SPACE), line)
     lines = textwrap.wrap(
-        held, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
-    return "\n".join(lines).replace(HELD_SPACE, " ")
+    return "\n".join(lines).replace(UNBROKEN_SPACE, " ")
 
 
 def advise(introduction: str, *commands: str) -> None:
-    """Commands to go on with, on stderr; each is a whole line that can be copied.
+    """Print commands to try next on stderr, each on a line of its own to copy.
 
     Args:
-        introduction: what stands above them.
-        commands: each without the name of the program; their arguments are quoted.
+        introduction: the line above them.
+        commands: without the name of the program; with quoted arguments.
     """
     say(introduction)
     with contextlib.suppress(OSError):
@@ -60,9 +59,9 @@ def advise(introduction: str, *commands: str) -> None:
 
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """A Python warning as one line of talk; libraries warn of odd image files so.
+    """Print a Python warning in one line; replaces `warnings.showwarning`.
 
-    Pillow's warning of many pixels is left out: --max-megapixels decides how many are too many.
+    Pillow's warning about large images is left out, as --max-megapixels sets the limit.
     """
     if type(message).__name__ == "DecompressionBombWarning":
         return
@@ -70,21 +69,21 @@ def show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def plain(cell: str) -> str:
-    """A cell of a table: what would break its lines, or order a terminal about, is escaped."""
+    """Text for a cell of a tab-separated table: control characters and backslashes escaped."""
     return visible(cell.replace("\\", "\\\\"))
 
 
 def visible(text: str) -> str:
-    """Control characters, of which file names may be full, as escapes."""
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """Text with its control characters escaped; file names may contain them."""
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def put(line: str) -> None:
-    """One line of data, on stdout.
+    """Print a line of data on stdout.
 
     Raises:
         OutputError: it cannot be written, as on a full disk.
-        BrokenPipeError: its reader has gone.
+        BrokenPipeError: the reader has closed the pipe.
     """
     try:
         if LIVE.shares_terminal():

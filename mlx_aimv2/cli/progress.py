@@ -1,4 +1,4 @@
-"""How a training goes, in a live line on a terminal and in plain lines elsewhere."""
+"""Progress of a training as text, and the progress bars of a terminal."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import ProgressColumn
 
-SHOWN = ("top1", "map", "macro_f1", "recall@1")  # the measure of validation that the live line has room for
-IN_FILES = ("image_to_text", "text_to_image")  # what their means stand for in a line
-NARROW = 60  # columns of a terminal; with fewer, bars are left out
-TENTHS = 10  # plain lines that a whole training has between its epochs
+MAIN_METRICS = ("top1", "map", "macro_f1", "recall@1")  # the live line has room for one of them
+DETAILS = ("image_to_text", "text_to_image")  # metrics that lines leave out: they have their mean
+NARROW = 60  # columns of a terminal; with fewer, there is no bar
+TENTHS = 10  # plain lines of a whole training, besides those of epochs
 
 
 class Training:
-    """What is known of a training from what it has reported so far."""
+    """Speed, remaining time and mean loss of a training, from its events.
+
+    Attributes:
+        validation: the main metric of the last validation, as text.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Know nothing yet.
-
-        Args:
-            clock: gives the seconds.
-        """
         self._clock, self._last = clock, clock()
         self._seconds, self._steps, self._images, self._validating = 0.0, 0, 0.0, 0.0
         self._epoch, self._tenth, self._loss, self._losses = -1, -1, 0.0, 0
@@ -36,12 +35,12 @@ class Training:
         self.validation = ""
 
     def begin(self) -> None:
-        """The first step begins now."""
+        """Measure time from now on, if there was no step yet."""
         if not self._steps:
             self._last = self._clock()
 
     def add_step(self, event: StepDone) -> list[str]:
-        """Take in a step; the plain lines to write of it."""
+        """Add a step; return the lines to print in a pipe."""
         since = self._since_last()
         if event.epoch != self._epoch:
             self._epoch, self._loss, self._losses = event.epoch, 0.0, 0
@@ -52,21 +51,27 @@ class Training:
         self._images += event.images
         tenth = TENTHS * event.step // max(1, event.steps)
         new, self._tenth = self._tenth >= 0 and tenth > self._tenth, tenth
-        return [f"{self._epochs(event)}, {self.step_line(event)}"] if new else []
+        if not new:
+            return []
+        loss = f"loss {self.loss:.4f}, learning rate {self._rate:.2e}"
+        return [f"{_epochs(event)}, step {event.step} of {event.steps}: {loss}, {self._pace(event)}"]
 
     def add_epoch(self, event: EpochDone, with_pace: bool = True) -> list[str]:
-        """Take in a validation; the plain lines to write of it.
+        """Add a validation; return the lines to print.
 
         Args:
             event: the validation.
-            with_pace: whether the line says how fast the training goes; a live line says so itself.
+            with_pace: whether to add speed, memory and remaining time.
         """
         self._validating += self._since_last()
-        self.validation = _validated(event)
-        if not self._steps:  # a run that went on just before this validation
-            return [f"{self._epochs(event)}: {_all_validated(event)}"]
+        main = next((name for name in MAIN_METRICS if name in event.metrics), None)
+        self.validation = f"{main} {event.metrics[main]:.1%}" if main else ""
+        metrics = {name: x for name, x in event.metrics.items() if not name.startswith(DETAILS)}
+        text = ", ".join(f"val_{name} {x:.4f}" for name, x in metrics.items())
+        if not self._steps:  # the run was resumed just before this validation
+            return [f"{_epochs(event)}: {text}"]
         pace = f", {self._pace(event)}" if with_pace else ""
-        return [f"{self._epochs(event)}: loss {self.loss:.4f}, {_all_validated(event)}{pace}"]
+        return [f"{_epochs(event)}: loss {self.loss:.4f}, {text}{pace}"]
 
     def _since_last(self) -> float:
         """The seconds since the last event."""
@@ -75,20 +80,20 @@ class Training:
 
     @property
     def loss(self) -> float:
-        """The mean of the epoch so far."""
+        """Mean of the epoch so far."""
         return self._loss / max(1, self._losses)
 
     @property
     def images_per_second(self) -> float:
-        """In training, without validation."""
+        """Speed of the training, without validation."""
         return self._images / self._seconds if self._seconds else 0.0
 
     def seconds_left(self, event: StepDone | EpochDone) -> float:
-        """Until the last step, with the validations on the way."""
+        """Time until the last step, validations included."""
         return (self._seconds + self._validating) / max(1, self._steps) * (event.steps - event.step)
 
     def fields(self, event: StepDone | EpochDone) -> dict[str, Any]:
-        """What the live line shows beside its bar; what matters least comes last, where a line is cut."""
+        """Texts of the live line; the least important come last, where a line is cut."""
         left, speed = duration(self.seconds_left(event)), self.images_per_second
         facts = f"loss {self.loss:.4f} {self.validation} {left} left {speed:.1f}/s lr {self._rate:.1e}"
         return {
@@ -96,34 +101,17 @@ class Training:
             "facts": f"{' '.join(facts.split())} {size(self._memory)}",
         }
 
-    def step_line(self, event: StepDone) -> str:
-        """A step in words."""
-        loss = f"loss {self.loss:.4f}, learning rate {self._rate:.2e}"
-        return f"step {event.step} of {event.steps}: {loss}, {self._pace(event)}"
-
     def _pace(self, event: StepDone | EpochDone) -> str:
         left = f"{duration(self.seconds_left(event))} left"
         return f"{self.images_per_second:.1f} images/s, {size(self._memory)}, {left}"
 
-    def _epochs(self, event: StepDone | EpochDone) -> str:
-        return f"epoch {event.epoch + 1} of {event.epochs}"
 
-
-def _validated(event: EpochDone) -> str:
-    name = next((name for name in SHOWN if name in event.metrics), None)
-    return f"{name} {event.metrics[name]:.1%}" if name else ""
-
-
-def _all_validated(event: EpochDone) -> str:
-    metrics = {name: x for name, x in event.metrics.items() if not name.startswith(IN_FILES)}
-    return ", ".join(f"val_{name} {x:.4f}" for name, x in metrics.items())
+def _epochs(event: StepDone | EpochDone) -> str:
+    return f"epoch {event.epoch + 1} of {event.epochs}"
 
 
 def counting_bars(unit: str) -> Bars:
-    """Bars for what is counted in ``unit``: items, or the bytes of a transfer.
-
-    A narrow terminal has room for the count and the time, without the bar itself.
-    """
+    """Bars that count items, or the bytes of a transfer; a narrow terminal gets count and time only."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -138,26 +126,23 @@ def counting_bars(unit: str) -> Bars:
     from rich.text import Text
 
     class Speed(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            speed = (
-                task.completed / task.elapsed if task.elapsed else 0
-            )  # of the whole run: batches come in bursts
+        def render(self, task: Task) -> Text:  # mean of the whole run: batches come in bursts
+            speed = task.completed / task.elapsed if task.elapsed else 0
             return Text(f"{speed:.1f}/s" if speed else "", style="cyan")
 
-    def whole() -> Column:  # of the others, the bar gives way
+    def unbroken() -> Column:
         return Column(no_wrap=True)
 
-    is_bytes, console = unit == "bytes", _console()
-    done = (DownloadColumn if is_bytes else MofNCompleteColumn)(table_column=whole())
-    speed = (TransferSpeedColumn if is_bytes else Speed)(table_column=whole())
-    beside = () if console.width < NARROW else (speed,)
-    bar = () if console.width < NARROW else (BarColumn(),)
-    left = TimeRemainingColumn(table_column=whole())
-    return _bars(console, TextColumn("{task.description}"), *bar, done, *beside, left)
+    console = _console()
+    count = (DownloadColumn if unit == "bytes" else MofNCompleteColumn)(table_column=unbroken())
+    speed = (TransferSpeedColumn if unit == "bytes" else Speed)(table_column=unbroken())
+    left = TimeRemainingColumn(table_column=unbroken())
+    columns = (count, left) if console.width < NARROW else (BarColumn(), count, speed, left)
+    return _bars(console, TextColumn("{task.description}"), *columns)
 
 
 def training_bars() -> Bars:
-    """The live line; its one task has the fields that `Training.fields` gives."""
+    """The live line of a training; its task has the fields of `Training.fields`."""
     from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
     from rich.table import Column
     from rich.text import Text
@@ -168,8 +153,8 @@ def training_bars() -> Bars:
 
     console = _console()
     bar = () if console.width < NARROW else (BarColumn(bar_width=12, table_column=Column(no_wrap=True)),)
-    done = MofNCompleteColumn(table_column=Column(no_wrap=True))
-    return _bars(console, TextColumn("{task.fields[epoch]}"), *bar, done, Facts())
+    count = MofNCompleteColumn(table_column=Column(no_wrap=True))
+    return _bars(console, TextColumn("{task.fields[epoch]}"), *bar, count, Facts())
 
 
 def _console() -> Console:

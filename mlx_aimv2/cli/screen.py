@@ -1,4 +1,4 @@
-"""Progress and notices while a verb works: bars on a terminal, lines in a pipe."""
+"""The screen of a verb: events as progress bars on a terminal, as lines in a pipe."""
 
 from __future__ import annotations
 
@@ -20,16 +20,23 @@ TRAINING = "steps"  # the unit of the progress of a training, which `StepDone` d
 
 
 class Screen:
-    """Renders events while a verb works: a progress bar on a terminal, none in a pipe.
+    """Shows events: notices and skipped items as lines, progress as a bar if stderr is a terminal.
 
-    A training has a bar with its numbers on a terminal; in a pipe, a line for every epoch and every tenth of it all.
+    A training gets a bar with its numbers; in a pipe, a line for every epoch and every tenth of the steps.
+
+    Attributes:
+        skipped: how many items were skipped.
     """
 
     def __init__(self, reasons: Mapping[str, str] | None = None) -> None:
-        """Take better reasons for skipping some sources than their events have."""
+        """Start without events.
+
+        Args:
+            reasons: by source, why it is skipped, in place of the reason of its event.
+        """
         self._reasons = dict(reasons or {})
         self.skipped = 0
-        self.started = time.monotonic()
+        self._started = time.monotonic()
         self._unit = ""
         self._tasks: dict[str, TaskID] = {}
         self._training = Training()
@@ -51,16 +58,16 @@ class Screen:
             self._progress(event)
 
     def start_clock(self) -> None:
-        """The work proper begins now."""
-        self.started = time.monotonic()
+        """Measure `seconds` from now on."""
+        self._started = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Since the clock was started."""
-        return time.monotonic() - self.started
+        """Time since `start_clock`."""
+        return time.monotonic() - self._started
 
     def summary(self, verb: str, count: int, total: str) -> str:
-        """One line on a run over images or texts: how many, how long, how fast, what was left out."""
+        """A line about a run over images or texts: count, time, speed, skipped items."""
         rate = f" ({count / self.seconds:.1f}/s)" if self.seconds else ""
         skipped = f", {self.skipped} skipped" if self.skipped else ""
         return f"{verb} {count} of {total} in {self.seconds:.1f} s{rate}{skipped}"
@@ -95,16 +102,16 @@ class Screen:
             say(line)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         LIVE.close()
         self._tasks = {}
 
 
 @contextlib.contextmanager
 def screen(reasons: Mapping[str, str] | None = None) -> Iterator[Screen]:
-    """A `Screen` that is closed in the end, whatever happens; see there for ``reasons``."""
-    shown = Screen(reasons)
+    """A `Screen` that is closed at the end of the block."""
+    events = Screen(reasons)
     try:
-        yield shown
+        yield events
     finally:
-        shown.close()
+        events.close()
