@@ -42,7 +42,7 @@ def measure_mlx(given, checkpointed=False):
     from mlx_aimv2.finetuning.prepared import make_stepper
     from mlx_aimv2.models.classifier import Classifier
     from mlx_aimv2.models.classifier_heads import make_head
-    from mlx_aimv2.training.batches import Batch
+    from mlx_aimv2.training.step import Batch
 
     trunk = Aimv2VisionModel(Aimv2VisionConfig(use_head=False, num_hidden_layers=given.layers))
     trunk.set_dtype(compute_dtype(None))
@@ -54,7 +54,7 @@ def measure_mlx(given, checkpointed=False):
     stepper = make_stepper(classifier, FinetuneOptions(data="-"), False)
     pixels = np.random.default_rng(0).normal(size=(given.batch, 224, 224, 3)).astype(np.float32)
     targets = np.eye(CLASSES, dtype=np.float32)[np.arange(given.batch) % CLASSES]
-    batch = Batch(pixels, targets, np.ones(given.batch, np.float32), np.arange(given.batch))
+    batch = Batch((pixels,), targets, np.ones(given.batch, np.float32), np.arange(given.batch))
     return median_seconds(lambda: stepper.step([batch], RATE), given.steps)
 
 

@@ -13,13 +13,13 @@ from ..adapters.adapter_folder import AdapterFolder
 from ..adapters.attach import AdapterConfig, adapted
 from ..adapters.store import save_adapter, write_tensors
 from ..adapters.stored_adapter import read_stored
-from ..adapters.task import PairTask, Task, write_task
+from ..adapters.task import SWAP, TASK, PairTask, Task, write_task
 from ..adapters.weights import HEAD, TRAINED, TRUNK, load_trained, load_trunk, trained_tensors
 from ..checkpoints.identity import Origin
 from ..models.classifier import Classifier
 from ..models.classifier_heads import head_spec
 from ..processing.image import ImageProcessor
-from ..training.best_epoch import new_best
+from ..storage.swap import replacing_together
 from .pair_model import PairModel
 
 
@@ -31,7 +31,7 @@ def write_best(
     image_processor: ImageProcessor,
     multi_label: bool,
 ) -> None:
-    """Write the trained weights of a classifier, all files or none; see `new_best`.
+    """Write the trained weights of a classifier, all files or none.
 
     Raises:
         OutputError: a file cannot be written; those of the best epoch before stay as they were.
@@ -47,7 +47,7 @@ def write_best(
         multi_label=multi_label,
         version=__version__,
     )
-    with new_best(folder) as partial:
+    with replacing_together(folder / SWAP, TASK) as partial:
         if adapter is not None:
             save_adapter(partial, classifier.trunk, adapter, origin)
         elif method == "full":
@@ -68,7 +68,7 @@ def write_best_pair(
     """Write the trained weights of a pair, as `write_best` does."""
     origin, settings = base_of(model), image_processor.config.to_dict()
     task = PairTask(base=origin, method=method, towers=towers, preprocessing=settings, version=__version__)
-    with new_best(folder) as partial:
+    with replacing_together(folder / SWAP, TASK) as partial:
         if adapter is not None:
             save_adapter(partial, model.trunk, adapter, origin)
         write_tensors(partial / TRAINED, trained_tensors(model.trunk), {"format": "mlx"})

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..adapters.attach import AdapterConfig, count_trainable
+from ..adapters.attach import AdapterConfig
 from ..datasets.captioned import CaptionDataset, read_captions
 from ..datasets.record import relative_path
 from ..datasets.rows import SPLITS
@@ -66,11 +66,11 @@ class CaptionTask:
         """The pair, with all that is trained unfrozen."""
         return build_pair(model, adapter, options)
 
-    def train(self, run: PairRun, on_event: OnEvent) -> tuple[Trained | None, int]:
+    def train(self, run: PairRun, on_event: OnEvent) -> Trained | None:
         """Train the pair."""
         trained = self.loop(run, on_event).run(run.options.resume)
         read_best_pair(run.folder, run.model)
-        return trained, count_trainable(run.model)
+        return trained
 
     def loop(self, run: PairRun, on_event: OnEvent) -> Loop:
         """The training loop of the pair."""

@@ -1,4 +1,4 @@
-"""What a fine-tuning will take, from two steps of it that leave nothing."""
+"""`estimate`: time, memory and disk space of a fine-tuning run, measured over two steps."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take.
+    """Time, memory and disk space of a run.
 
     Attributes:
-        trainable: numbers that are trained.
-        parameters: of the whole model.
-        steps: of the whole run; with ``resume``, those that are still to be made.
+        trainable: number of trained parameters.
+        parameters: number of parameters of the whole model.
+        steps: number of steps of the run, or of the rest of a resumed run.
         epochs: likewise.
-        seconds_before: for the features of all images, where the encoder is frozen.
-        runs: times that all steps are made: once, and for everything that a sweep tries.
+        seconds_before: for the features of all images, if the encoder is frozen.
+        runs: number of trainings: one, and one for every candidate of a sweep.
         seconds_per_step: without validation.
-        seconds_per_epoch: the same for an epoch, or for all steps where they are fewer.
-        peak_bytes: of memory, with the features that it holds.
+        seconds_per_epoch: without validation.
+        peak_bytes: of memory, with features in memory.
         feature_bytes: of features on disk.
     """
 
@@ -57,13 +57,13 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """For all of these steps, and what comes before them."""
+        """Of the whole run, without validation."""
         return self.seconds_before + self.runs * self.steps * self.seconds_per_step
 
 
 @caller_random_state()
 def estimate(options: FinetuneOptions, on_event: OnEvent = warn) -> Estimate:
-    """What a run would take; two steps of it are made, and nothing is written.
+    """Measure two steps of a run; nothing is written.
 
     Raises:
         InputError, OutputError, CheckpointError, HubError: see `finetune`.
@@ -76,7 +76,7 @@ def estimate(options: FinetuneOptions, on_event: OnEvent = warn) -> Estimate:
         before, features = _features(run)
         stored, held = _sizes(run, features)
         if method.head != "knn":
-            train, val = (_as_many(run, split, features) for split in ("train", "val"))
+            train, val = (_repeated(run, split, features) for split in ("train", "val"))
             loop = probe_loop(run, options, Nowhere(), train, val, lambda: None, ignore)
     else:
         loop = FINETUNING_TASKS[options.task].loop(prepared, ignore)
@@ -97,11 +97,7 @@ def estimate(options: FinetuneOptions, on_event: OnEvent = warn) -> Estimate:
 
 
 def _steps(run: ClassifierRun | PairRun, loop: Loop) -> int:
-    """The steps that are to be made.
-
-    Raises:
-        InputError: see `check_length`, and `RunFolder.check`.
-    """
+    """The number of steps of the run, or of the rest of a resumed run."""
     if not (run.options.resume and run.run_folder.exists()):
         return loop.total_steps
     place = run.run_folder.check()
@@ -110,13 +106,13 @@ def _steps(run: ClassifierRun | PairRun, loop: Loop) -> int:
 
 
 def _features(run: ClassifierRun) -> tuple[float, np.ndarray]:
-    """The seconds that the features of all images take, and those of one image."""
+    """The seconds for the features of all images, and the features of one image."""
     options = BatchOptions(run.options.batch_size)
     batches = Batches(run.dataset, run.processor.image_processor, options, training=False)
     run.model.eval()
     started, done = time.monotonic(), 0
     for number, batch in enumerate(islice(batches.epoch(), 1 + STEPS)):
-        if number == 1:  # the one before has compiled what is to be compiled
+        if number == 1:  # the first batch compiles
             started, done = time.monotonic(), 0
         features = np.array(run.model.features(mx.array(batch.pixels)))
         done += len(features)
@@ -132,8 +128,8 @@ def _sizes(run: ClassifierRun, features: np.ndarray) -> tuple[int, int]:
     return count * features.size * 4, count * features.size * 4
 
 
-def _as_many(run: ClassifierRun, split: str, features: np.ndarray) -> Features:
-    """A whole split whose images all look alike, which takes no memory."""
+def _repeated(run: ClassifierRun, split: str, features: np.ndarray) -> Features:
+    """A split whose images all have the same features, which takes no memory."""
     examples = run.dataset.split(split)
     x = np.broadcast_to(features, (len(examples), *features.shape))
     return Features(x, multi_hot([example.labels for example in examples], len(run.dataset.labels)))

@@ -1,7 +1,7 @@
-"""What a frozen encoder sees, computed once and kept on disk; a run that was cut short goes on where it was.
+"""Features of a frozen encoder: computed once, stored on disk, reused by a resumed run.
 
-The files carry a name made of what made them: the checkpoint, the preprocessing, the pooling, and every image's
-path, size and time. What does not fit any more is not looked at.
+The names of the files have a hash of the checkpoint, the preprocessing, the pooling, and the path, size and time of
+every image, so that other features are never read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -22,13 +21,14 @@ from ..errors import NonFiniteError, OutputError
 from ..events import OnEvent, Progress
 from ..models.classifier import Classifier
 from ..storage.atomic import replacing
-from ..training.batches import Batch, Batches, shuffled
+from ..training.batches import Batches, shuffled
+from ..training.step import Batch
 
 CHUNK = 64  # images in a file
 
 
 class Stored(Protocol):
-    """Features (N, D) or (N, n, D), in memory or on disk."""
+    """Features (N, D), or (N, n, D) of all tokens, in memory or on disk."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,22 +41,8 @@ class Stored(Protocol):
         """The features of some images."""
 
 
-@dataclass(frozen=True)
-class FeatureBatch:
-    """Features in the place of images; see `stepping.Batch`."""
-
-    features: np.ndarray  # (B, D) or (B, n, D)
-    targets: np.ndarray
-    weights: np.ndarray
-
-    @property
-    def inputs(self) -> tuple[np.ndarray]:
-        """What the model is given."""
-        return (self.features,)
-
-
 class FeatureEpochs:
-    """Training data made of features, whose order follows from seed and epoch alone."""
+    """Batches of features, whose order follows from seed and epoch alone."""
 
     def __init__(
         self, features: Stored, targets: np.ndarray, weights: np.ndarray, batch_size: int, seed: int
@@ -66,30 +52,23 @@ class FeatureEpochs:
         self._batch_size, self._seed = batch_size, seed
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
         return -(-len(self._features) // self._batch_size)
 
-    def epoch(self, number: int, start_batch: int = 0) -> Iterator[FeatureBatch]:
-        """The batches of an epoch, from one of them on."""
+    def epoch(self, number: int, start_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from ``start_batch`` on."""
         order = shuffled(len(self._features), self._seed, number)
         for start in range(start_batch * self._batch_size, len(order), self._batch_size):
             chosen = np.sort(order[start : start + self._batch_size])
-            yield FeatureBatch(
-                np.asarray(self._features[chosen], dtype=np.float32),
-                self._targets[chosen],
-                self._weights[chosen],
-            )
+            features = np.asarray(self._features[chosen], dtype=np.float32)
+            yield Batch((features,), self._targets[chosen], self._weights[chosen], chosen)
 
 
 class FeatureFiles:
-    """The features of one split on disk, so many images in a file; read as they are needed.
-
-    Attributes:
-        shape: (N, D) or (N, n, D), known once there is a file.
-    """
+    """The features of one split on disk, `CHUNK` images in a file; read when they are needed."""
 
     def __init__(self, folder: Path, key: str, count: int) -> None:
-        """Name the folder, what the names of its files begin with, and how many images there are."""
+        """Take the folder, the prefix of its files, and the number of images."""
         self._count, self._starts = count, range(0, count, CHUNK)
         self._paths = [folder / f"{key}-{number:05d}.npy" for number in range(len(self._starts))]
 
@@ -104,38 +83,36 @@ class FeatureFiles:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """The features (B, ...) of images (B,) in rising order, float32."""
-        found = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
+        features = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
         for number in np.unique(rows // CHUNK):
             inside = rows // CHUNK == number
-            found[inside] = np.load(self._paths[number], mmap_mode="r")[rows[inside] % CHUNK]
-        return found
+            features[inside] = np.load(self._paths[number], mmap_mode="r")[rows[inside] % CHUNK]
+        return features
 
     def ready(self) -> int:
-        """Images whose features need not be computed: those in front of the first file that is not whole."""
-        for number, start in enumerate(self._starts):
-            if not self._is_whole(number):
-                return start
-        return self._count
+        """The number of images before the first file that is not whole."""
+        incomplete = (start for number, start in enumerate(self._starts) if not self._is_whole(number))
+        return next(incomplete, self._count)
 
     def _is_whole(self, number: int) -> bool:
         path, count = self._paths[number], min(CHUNK, self._count - self._starts[number])
         try:
-            found = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+            stored = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
         except (OSError, ValueError, EOFError):
             return False
-        return isinstance(found, np.ndarray) and found.dtype.kind == "f" and len(found) == count
+        return isinstance(stored, np.ndarray) and stored.dtype.kind == "f" and len(stored) == count
 
-    def write(self, parts: Iterator[np.ndarray], start: int) -> None:
-        """Write the features that come, of images from ``start`` on, which is the first one of a file."""
+    def write(self, batches: Iterator[np.ndarray], start: int) -> None:
+        """Write batches of features, of images from ``start`` on, which is the first image of a file."""
         waiting: list[np.ndarray] = []
-        held, number = 0, start // CHUNK
-        for part in parts:
-            waiting, held = [*waiting, part], held + len(part)
-            while held >= min(CHUNK, self._count - number * CHUNK) > 0:
+        count, number = 0, start // CHUNK
+        for batch in batches:
+            waiting, count = [*waiting, batch], count + len(batch)
+            while count >= min(CHUNK, self._count - number * CHUNK) > 0:
                 chunk = np.concatenate(waiting)
                 with replacing(self._paths[number]) as partial, partial.open("wb") as file:
                     np.save(file, _packed(chunk[:CHUNK]))
-                waiting, held, number = [chunk[CHUNK:]], max(0, held - CHUNK), number + 1
+                waiting, count, number = [chunk[CHUNK:]], max(0, count - CHUNK), number + 1
 
 
 def compute_features(
@@ -146,18 +123,18 @@ def compute_features(
     folder: Path,
     on_event: OnEvent,
 ) -> Stored:
-    """The features of a split in the order of its examples; what is on disk already is not computed again.
+    """The features of a split in the order of its examples; those on disk are not computed again.
 
     Args:
-        classifier: its encoder and pooling make them.
+        classifier: has the encoder and the pooling.
         batches: of the split, in order.
         examples: of the split.
-        made_by: what else the features follow from.
-        folder: where to keep them.
+        made_by: all else that the features depend on.
+        folder: of the files.
         on_event: called with progress.
 
     Returns:
-        (N, D) in memory, or where all tokens of an image are kept (N, n, D) on disk, in float16 if that holds them.
+        (N, D) in memory, or all tokens (N, n, D) on disk, in float16 if their range allows.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -172,15 +149,15 @@ def compute_features(
     on_event(Progress("computing features", start, len(examples)))
     classifier.eval()
     if start < len(examples):
-        with closing(_computed(classifier, batches, examples, start, on_event)) as parts:
-            files.write(parts, start)
+        with closing(_computed(classifier, batches, examples, start, on_event)) as features:
+            files.write(features, start)
     return files if len(files.shape) == 3 else files[np.arange(len(examples))]
 
 
 def _computed(
     classifier: Classifier, batches: Batches, examples: Sequence[Example], start: int, on_event: OnEvent
 ) -> Generator[np.ndarray, None, None]:
-    """The features of the images from ``start`` on, batch by batch; batches are the same wherever it starts."""
+    """The features of the images from ``start`` on, batch by batch."""
     first, skipped = divmod(start, batches.options.batch_size)
     with closing(cast("Generator[Batch, None, None]", batches.epoch(0, first))) as stream:
         for batch in stream:
@@ -206,7 +183,7 @@ def _check(features: np.ndarray, indices: np.ndarray, examples: Sequence[Example
 
 
 def _packed(features: np.ndarray) -> np.ndarray:
-    """Tokens in half the room where that has room for them, which ends at 65504."""
+    """Tokens as float16, unless a value exceeds its range."""
     if features.ndim < 3:
         return features
     with np.errstate(over="ignore"):

@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..adapters.attach import AdapterConfig, count_trainable
+from ..adapters.attach import AdapterConfig
 from ..datasets.labelled import Dataset, read_dataset
 from ..datasets.record import split_record
 from ..errors import InputError
@@ -54,13 +54,13 @@ class LabelTask:
         """The encoder with a fresh head."""
         return build_classifier(model, dataset, options)
 
-    def train(self, run: ClassifierRun, on_event: OnEvent) -> tuple[Trained | None, int]:
-        """Train a head on features that are computed once, or head and encoder together."""
+    def train(self, run: ClassifierRun, on_event: OnEvent) -> Trained | None:
+        """Train a head on stored features, or head and encoder together."""
         if METHODS[run.options.fine_tune_type].frozen:
             return train_probe(run, on_event)
         trained = self.loop(run, on_event).run(run.options.resume)
         read_best(run.folder, run.model)
-        return trained, count_trainable(run.model)
+        return trained
 
     def loop(self, run: ClassifierRun, on_event: OnEvent) -> Loop:
         """The training loop of an encoder."""

@@ -1,4 +1,4 @@
-"""Methods that leave the encoder as it is: features are computed once, and heads trained on them in seconds."""
+"""Probes: heads trained on the features of a frozen encoder; sweeps of learning rate and weight decay."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..adapters.attach import count_trainable
 from ..adapters.task import Task
 from ..errors import TrainingError
 from ..events import Notice, OnEvent, ignore
-from ..models.classifier import Classifier
 from ..models.classifier_heads import KnnHead, head_spec, make_head
 from ..storage.atomic import replacing
-from ..training.batches import Batches, BatchOptions, class_weights
+from ..training.batches import Batches, BatchOptions, class_weights, image_weights
 from ..training.loop import Loop, Rank, Trained, rank
 from ..training.mixing import label_smoothing, multi_hot
 from ..training.options import WITHOUT_DECAY
@@ -32,15 +30,17 @@ from .features import FeatureEpochs, Stored, compute_features
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, make_stepper, validation_metrics, with_metric
 
-SWEPT_RATES, SWEPT_DECAYS = (0.1, 0.3, 1.0, 3.0), (0.0, 0.01, 0.1)  # times the learning rate; weight decays
+SWEPT_RATES, SWEPT_DECAYS = (
+    (0.1, 0.3, 1.0, 3.0),
+    (0.0, 0.01, 0.1),
+)  # factors of the learning rate; weight decays
 SWEEP = "sweep.json"
 
 
 class HeadOnly(nn.Module):
-    """A head by itself, from features to logits."""
+    """A head without an encoder, from features to logits."""
 
     def __init__(self, head: nn.Module) -> None:
-        """Take a head."""
         super().__init__()
         self.head = head
 
@@ -51,34 +51,31 @@ class HeadOnly(nn.Module):
 
 @dataclass(frozen=True)
 class Features:
-    """What the encoder sees of a split, and what should be said of it."""
+    """The features of a split, and its targets."""
 
     x: Stored  # (N, D) or (N, n, D)
     targets: np.ndarray  # (N, C)
 
 
-def train_probe(run: ClassifierRun, on_event: OnEvent) -> tuple[Trained | None, int]:
-    """Train a head on a frozen encoder, and leave it in ``run.model`` and on disk.
-
-    Returns:
-        How it went, None where nothing is trained; and how many numbers were trained.
-    """
+def train_probe(run: ClassifierRun, on_event: OnEvent) -> Trained | None:
+    """Train a head on a frozen encoder, and load the best epoch into ``run.model``; None for knn."""
     options, classifier = run.options, run.model
     train, val = (features_of(run, split, on_event) for split in ("train", "val"))
     if options.fine_tune_type == "knn":
         classifier.head = KnnHead.of(train.x[np.arange(len(train.x))], train.targets, options.neighbours)
-        _write(run, classifier)
-        return None, 0
+        _write(run)
+        return None
     options = with_metric(options, run.dataset.multi_label)
-    chosen = _swept(run, options, train, val, on_event) if options.sweep else options
-    loop = probe_loop(run, chosen, run.run_folder, train, val, lambda: _write(run, classifier), on_event)
-    trainable, trained = count_trainable(classifier.head), loop.run(options.resume)
+    if options.sweep:
+        options = _swept(run, options, train, val, on_event)
+    loop = probe_loop(run, options, run.run_folder, train, val, lambda: _write(run), on_event)
+    trained = loop.run(options.resume)
     read_best(run.folder, classifier)
-    return trained, trainable
+    return trained
 
 
 def features_of(run: ClassifierRun, split: str, on_event: OnEvent) -> Features:
-    """The features of a split, from disk where they are there already."""
+    """The features of a split, from disk if they are there."""
     examples = run.dataset.split(split)
     images = run.processor.image_processor
     batches = Batches(run.dataset, images, BatchOptions(run.options.batch_size), split=split, training=False)
@@ -90,9 +87,9 @@ def features_of(run: ClassifierRun, split: str, on_event: OnEvent) -> Features:
     return Features(x, multi_hot([example.labels for example in examples], len(run.dataset.labels)))
 
 
-def _write(run: ClassifierRun, classifier: Classifier) -> None:
+def _write(run: ClassifierRun) -> None:
     write_best(
-        run.folder, classifier, run.options.fine_tune_type, None,
+        run.folder, run.model, run.options.fine_tune_type, None,
         run.processor.image_processor, run.dataset.multi_label,
     )  # fmt: skip
 
@@ -106,7 +103,7 @@ def probe_loop(
     keep_best: Any,
     on_event: OnEvent,
 ) -> Loop:
-    """The training of a fresh head on features, ready to start."""
+    """The training loop of a fresh head on features."""
     dataset, classifier = run.dataset, run.model
     mx.random.seed(options.seed)
     head = make_head(head_spec(classifier.head), classifier.trunk.config.hidden_size, len(dataset.labels))
@@ -115,10 +112,9 @@ def probe_loop(
     classifier.head, model = head, HeadOnly(head)
     weights = np.ones(len(train.x), dtype=np.float32)
     if options.class_weights == "balanced":
-        parts = train.targets.sum(axis=1)
-        weights = np.where(parts > 0, train.targets @ class_weights(dataset) / np.maximum(parts, 1e-6), 1)
+        weights = image_weights(train.targets, class_weights(dataset))
     targets = label_smoothing(train.targets, options.label_smoothing, dataset.multi_label)
-    data = FeatureEpochs(train.x, targets, weights.astype(np.float32), options.batch_size, options.seed)
+    data = FeatureEpochs(train.x, targets, weights, options.batch_size, options.seed)
 
     def validate() -> Mapping[str, float]:
         size = 16 * options.batch_size
@@ -141,7 +137,7 @@ def sweep_grid(options: FinetuneOptions) -> list[tuple[float, float]]:
 def _swept(
     run: ClassifierRun, options: FinetuneOptions, train: Features, val: Features, on_event: OnEvent
 ) -> FinetuneOptions:
-    """The options with the best learning rate and weight decay; a run that goes on keeps those that it began with."""
+    """The options with the best learning rate and weight decay; a resumed run keeps its own."""
     path = run.folder / SWEEP
     tried = _read_sweep(path) if options.resume and run.run_folder.exists() else None
     if tried is None:
@@ -153,7 +149,7 @@ def _swept(
 
 
 def _read_sweep(path: Path) -> list[dict[str, Any]] | None:
-    """What a sweep found, the best first; None where that cannot be read, and has to be found again."""
+    """The saved results of a sweep, the best first; None if they cannot be read."""
     try:
         tried = json.loads(path.read_text(encoding="utf-8"))
         float(tried[0]["learning_rate"]), float(tried[0]["weight_decay"])

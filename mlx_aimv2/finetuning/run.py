@@ -14,6 +14,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from ..adapters.attach import count_trainable
 from ..backend.device import on_cpu
 from ..backend.threads import computing
 from ..datasets.record import MARKS, SKIPPED, data_account, file_mark, file_marks, relative_path
@@ -39,7 +40,7 @@ from .methods import METHODS
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, Data, Model, Prepared
 from .run_folder import adapter_path, check_folder, claimed
-from .starting_weights import begin_at, start_folder, tell_of_known_images
+from .starting_weights import begin_at, start_folder, warn_of_known_images
 from .task import FinetuningTask, TaskEvaluation
 from .tasks import TRAINED
 
@@ -76,7 +77,7 @@ class Finished:
 
 @contextlib.contextmanager
 def caller_random_state() -> Iterator[None]:
-    """Give MLX's random state back as it was."""
+    """A context that leaves MLX's random state as it was."""
     high, low = map(int, np.array(cast("list[mx.array]", mx.random.state)[0]))
     try:
         yield
@@ -115,7 +116,7 @@ def _finetune(task: FinetuningTask[Data, Model], options: FinetuneOptions, on_ev
             place = run.run_folder.check()
             check_length(options.loop, place.step, place.epoch, folder)
         _keep_splits(folder, _record(task, run, dataset), options.resume)
-        trained, trainable = task.train(run, on_event)
+        trained = task.train(run, on_event)
         split = "test" if run.dataset.test else "val"
         evaluation = task.evaluate(run, split, on_event)
         write_report(folder / REPORT, evaluation)
@@ -125,6 +126,7 @@ def _finetune(task: FinetuningTask[Data, Model], options: FinetuneOptions, on_ev
             with replacing(folder / REPORT / CURVES) as partial:
                 partial.write_bytes(draw_curves(lines))
         run.run_folder.end()
+        trainable = count_trainable(run.model) if trained is not None else 0
         parameters, seconds = count_parameters(run.model), time.monotonic() - started
         return Finished(folder, trained, evaluation, split, trainable, parameters, seconds)
 
@@ -195,7 +197,7 @@ def _prepared(
         begin_at(model, start, options, on_event)
     dataset = scan(dataset, images, on_event)  # last, since it takes longest
     if start is not None:
-        tell_of_known_images(dataset, start.path, on_event)
+        warn_of_known_images(dataset, start.path, on_event)
     return Prepared(options, folder, dataset, model, processor, adapter, start)
 
 

@@ -1,27 +1,28 @@
-"""Checks, makes and locks the folder of a run."""
+"""The folder of a run: checked, made and locked."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..adapters.task import TASK
+from ..adapters.task import SWAP, TASK
 from ..datasets.record import RECORD as SPLITS
 from ..errors import InputError, OutputError
 from ..storage.json_files import read_json
 from ..storage.locks import locked
-from ..training.best_epoch import drop_swap, finish_swap
+from ..storage.swap import finish_swap
 from ..training.state import STATE
 from .options import FinetuneOptions
 
 
 def adapter_path(options: FinetuneOptions) -> Path:
-    """The folder of the run, which need not be there yet.
+    """The folder of the run, which need not exist.
 
     Raises:
-        InputError: its name is none that a folder could have.
+        InputError: its name is invalid.
     """
     folder = Path(os.path.expanduser(options.adapter_path))
     try:
@@ -34,22 +35,25 @@ def adapter_path(options: FinetuneOptions) -> Path:
 
 @contextlib.contextmanager
 def claimed(options: FinetuneOptions) -> Iterator[Path]:
-    """The folder of the run, which no other run may use meanwhile.
+    """The folder of the run, locked against other runs.
 
     Raises:
-        InputError: it holds another run, or none to go on with, or another one is training there.
-        OutputError: it cannot be written; if there is something to go on with, the message says how.
+        InputError: it holds another run, or no run to resume, or another run is training there.
+        OutputError: it cannot be written; if the run can be resumed, the message says how.
     """
     folder = adapter_path(options)
     if not folder.is_dir():
-        check_folder(folder, options.resume)  # nothing is made for what is refused
-        _make_folder(folder)
+        check_folder(folder, options.resume)  # before anything is made
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError.writing(folder, error) from error
     with locked(folder):
         check_folder(folder, options.resume)
         if options.resume and (folder / STATE).is_file():
-            finish_swap(folder)
+            finish_swap(folder / SWAP, TASK)  # of a run that was killed
         else:
-            drop_swap(folder)
+            shutil.rmtree(folder / SWAP, ignore_errors=True)  # of another run, whose files are gone
         try:
             yield folder
         except OutputError as error:
@@ -59,10 +63,10 @@ def claimed(options: FinetuneOptions) -> Iterator[Path]:
 
 
 def check_folder(folder: Path, resume: bool) -> None:
-    """Refuse a folder for a new run that holds another, or one without a run to go on with.
+    """Check that a folder is free for a new run, or holds a run to resume.
 
     Raises:
-        InputError: it is such a one, or a file.
+        InputError: it is not, or it is a file.
     """
     try:
         taken = folder.is_dir() and any(_taken(folder))
@@ -71,8 +75,16 @@ def check_folder(folder: Path, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name another --adapter-path")
     if resume and (folder / TASK).is_file() and not (folder / STATE).is_file():
-        raise InputError(_finished(folder))
-    # a run that was killed early on has left its splits, a part of its log, or only the folder
+        if read_json(folder / TASK).get("method") == "knn":
+            raise InputError(
+                f"{folder} holds a finished run of knn, which has no steps to go on with: leave --resume out and name"
+                " another --adapter-path"
+            )
+        raise InputError(
+            f"{folder} holds what a training left, and not its {STATE}, without which it cannot go on: begin another"
+            f" run from it, with --resume-adapter-file {folder} and another --adapter-path"
+        )
+    # a run that was killed early leaves its splits, a part of its log, or only the folder
     begun = folder.is_dir() and (not taken or any((folder / name).is_file() for name in (SPLITS, STATE)))
     if resume and not begun:
         raise InputError(f"{folder} holds no run to go on with: leave --resume out")
@@ -82,32 +94,7 @@ def check_folder(folder: Path, resume: bool) -> None:
         )
 
 
-def _finished(folder: Path) -> str:
-    """Why a run that has no state does not go on, and what there is instead."""
-    if read_json(folder / TASK).get("method") == "knn":
-        return (
-            f"{folder} holds a finished run of knn, which has no steps to go on with: leave --resume out and name"
-            " another --adapter-path"
-        )
-    return (
-        f"{folder} holds what a training left, and not its {STATE}, without which it cannot go on: begin another"
-        f" run from it, with --resume-adapter-file {folder} and another --adapter-path"
-    )
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError.writing(folder, error) from error
-
-
 def _taken(folder: Path) -> list[Path]:
-    """What a folder holds that a new run would mix with; features on disk are meant to be found."""
-    found = [path for path in folder.iterdir() if path.name != SPLITS and path.name[0] != "."]
-    return found + [path for path in [folder / STATE] if path.is_file()]
+    """The files that a new run would mix with; features on disk are reused."""
+    files = [path for path in folder.iterdir() if path.name != SPLITS and path.name[0] != "."]
+    return files + [path for path in [folder / STATE] if path.is_file()]

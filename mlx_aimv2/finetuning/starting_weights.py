@@ -15,7 +15,9 @@ from ..adapters.stored_adapter import CONFIG, TENSORS, StoredAdapter
 from ..adapters.task import TASK, PairTask, Task
 from ..adapters.weights import HEAD, TRAINED, TRUNK, load_trained, load_trunk
 from ..checkpoints.matching import fold_names
+from ..datasets.captioned import CaptionDataset
 from ..datasets.held_out import known_images
+from ..datasets.labelled import Dataset
 from ..datasets.record import RECORD
 from ..errors import Advice, InputError
 from ..events import Notice, OnEvent
@@ -28,15 +30,15 @@ from .options import FinetuneOptions
 from .pair_model import PairModel
 
 FLAG = "--resume-adapter-file"
-FILES = (TENSORS, CONFIG, HEAD, TRUNK, TRAINED, TASK)  # any of which may stand for its folder
+FILES = (TENSORS, CONFIG, HEAD, TRUNK, TRAINED, TASK)  # the path of each also names its folder
 
 
 def start_folder(options: FinetuneOptions) -> AdapterFolder | None:
-    """The folder that a run begins from; None for fresh weights.
+    """The folder with the weights that a run begins with; None for fresh weights.
 
     Raises:
-        InputError: there is none by that name.
-        CheckpointError: it holds nothing that a training left, or not all of it.
+        InputError: it does not exist.
+        CheckpointError: it does not hold all files of a training.
     """
     if options.resume_adapter_file is None:
         return None
@@ -49,16 +51,16 @@ def start_folder(options: FinetuneOptions) -> AdapterFolder | None:
 def begin_at(
     model: Classifier | PairModel, start: AdapterFolder, options: FinetuneOptions, on_event: OnEvent
 ) -> None:
-    """Put what a folder holds into a model that is ready to be trained; the optimizer begins anew.
+    """Load the weights of an earlier training into a model; the optimizer begins anew.
 
     Args:
-        model: with fresh adapters and a fresh head; what of it is trained stays so.
-        start: of an earlier training, or of PEFT.
+        model: with fresh adapters and a fresh head.
+        start: the folder of an earlier training, or of PEFT.
         options: of the new run.
-        on_event: told what the folder does not hold, and is fresh.
+        on_event: gets a notice of weights that the folder does not have.
 
     Raises:
-        InputError: it is of another base, task, method, rank, or of other layers or labels, naming which.
+        InputError: the folder has another base, task, method, rank, layers or labels.
         CheckpointError: a file is damaged, or does not fit.
     """
     folder = start.path
@@ -81,7 +83,7 @@ def begin_at(
         if start.has_trunk:
             load_trunk(folder, model.trunk)
         if isinstance(start.task, Task):
-            model.head = stored_head(model, start, start.task)
+            model.head = _stored_head(model, start, start.task)
         else:
             fresh.append("head")
     mx.eval(model.parameters())
@@ -89,14 +91,8 @@ def begin_at(
         on_event(Notice(f"{folder} has no {' and no '.join(fresh)}: this run begins with a fresh one"))
 
 
-def tell_of_known_images(dataset: Any, folder: Path, on_event: OnEvent) -> None:
-    """Say how many held-out images the earlier training has learned from: what is measured on them is too good.
-
-    Args:
-        dataset: of the new run, in splits.
-        folder: of the earlier training.
-        on_event: told the count, unless it is 0 or nothing is known.
-    """
+def warn_of_known_images(dataset: Dataset | CaptionDataset, folder: Path, on_event: OnEvent) -> None:
+    """Send a notice if the earlier training in ``folder`` has learned from held-out images of ``dataset``."""
     if not (folder / RECORD).is_file():
         return
     trained = {example.path for example in known_images(dataset, read_json(folder / RECORD))["train"]}
@@ -110,16 +106,10 @@ def tell_of_known_images(dataset: Any, folder: Path, on_event: OnEvent) -> None:
         )
 
 
-def stored_head(classifier: Classifier, start: AdapterFolder, task: Task) -> nn.Module:
-    """The head of a folder, if it fits in the place of a fresh one.
-
-    Raises:
-        InputError: it is a head of another kind, or for other labels.
-        CheckpointError: a file is damaged.
-    """
+def _stored_head(classifier: Classifier, start: AdapterFolder, task: Task) -> nn.Module:
+    """The head of a folder, if it has the kind and the labels of the fresh one."""
     folder, head = start.path, start.head(classifier.trunk.config.hidden_size)
-    labels = _difference(task.labels, classifier.labels)
-    if labels:
+    if labels := _difference(task.labels, classifier.labels):
         raise InputError(
             f"{FLAG} {folder}: its head has other labels than the data: {labels}; copy {CONFIG} and {TENSORS} alone"
             " into a folder to begin with a fresh head"
@@ -137,7 +127,7 @@ def stored_head(classifier: Classifier, start: AdapterFolder, task: Task) -> nn.
 
 
 def _difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
-    """How two lists of labels differ; empty where they are the same."""
+    """How two lists of labels differ; empty if they are the same."""
     parts = [
         f"{len(names)} only {where} ({', '.join(map(repr, names[:5]))}{', …' if len(names) > 5 else ''})"
         for names, where in (

@@ -6,27 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ..adapters.attach import AdapterConfig
-from ..evaluation.report import Reported
+from ..evaluation.labels import Evaluation
+from ..evaluation.retrieval import RetrievalEvaluation
 from ..events import OnEvent
 from ..loading import AnyModel
 from ..training.loop import Loop, Trained
 from .options import FinetuneOptions
 from .prepared import Data, Model, Prepared
 
-
-class Metrics(Protocol):
-    """The metrics of an evaluation."""
-
-    def rows(self) -> list[tuple[str, str]]:
-        """A table of names and values."""
-
-
-class TaskEvaluation(Reported, Protocol):
-    """An evaluation that `write_report` takes."""
-
-    @property
-    def metrics(self) -> Metrics:
-        """Its metrics."""
+TaskEvaluation = Evaluation | RetrievalEvaluation
 
 
 class FinetuningTask(Protocol[Data, Model]):
@@ -54,8 +42,8 @@ class FinetuningTask(Protocol[Data, Model]):
     def loop(self, run: Prepared[Data, Model], on_event: OnEvent) -> Loop:
         """The training loop, ready to start."""
 
-    def train(self, run: Prepared[Data, Model], on_event: OnEvent) -> tuple[Trained | None, int]:
-        """Train, and leave the best epoch in ``run.model``: the outcome, and the number of trained parameters."""
+    def train(self, run: Prepared[Data, Model], on_event: OnEvent) -> Trained | None:
+        """Train, and load the best epoch into ``run.model``; None for knn, which trains nothing."""
 
     def evaluate(self, run: Prepared[Data, Model], split: str, on_event: OnEvent) -> TaskEvaluation:
         """Evaluate the model on a split."""

@@ -1,4 +1,4 @@
-"""Images changed at random, so that training sees more of them; never used outside of training."""
+"""Random augmentation of training images: crops, flips, RandAugment, colour jitter."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from ..errors import InputError
 
-GROUND = (122, 116, 104)  # the mean colour of CLIP's training images, shown where an image was moved away
+FILL = (122, 116, 104)  # the mean colour of CLIP's training images, where an image is moved away
 RESAMPLE = Image.Resampling.BICUBIC  # as the published preprocessing resizes
-ATTEMPTS = 10  # at a crop of random shape that fits into the image
-HIGHEST = 30  # magnitude of RandAugment
+ATTEMPTS = 10  # to find a crop of random shape that fits into the image
+MAX_MAGNITUDE = 30  # of RandAugment
 
 Rng = np.random.Generator
 Size = tuple[int, int]
@@ -23,23 +23,20 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done at random to every training image, in this order; by default nothing.
+    """Random changes of a training image, in this order; none by default. `FinetuneOptions` checks the values.
 
     Attributes:
         random_resized_crop: (least, most) part of the image's area that is cut out and resized (Szegedy et al.
             2015, "Going Deeper with Convolutions"); None for the largest part of the right shape in the middle.
         ratio: (least, most) width over height of such a crop, before it is resized.
-        flip: Chance that left and right are exchanged, 0 to 1.
-        randaugment: How many operations of RandAugment are done one after the other (Cubuk et al. 2020,
-            "RandAugment: Practical Automated Data Augmentation with a Reduced Search Space").
-        magnitude: Strength of these operations, 0 to 30.
+        flip: chance of a flip from left to right, 0 to 1.
+        randaugment: number of operations of RandAugment, one after the other (Cubuk et al. 2020, "RandAugment:
+            Practical Automated Data Augmentation with a Reduced Search Space").
+        magnitude: strength of these operations, 0 to 30.
         brightness: b changes brightness by a factor from 1 - b to 1 + b, but not below 0.
-        contrast: Likewise.
-        saturation: Likewise.
+        contrast: likewise.
+        saturation: likewise.
         hue: h turns hues by up to h of a full turn either way, 0 to 0.5.
-
-    Raises:
-        InputError: A field has a value that makes no sense.
     """
 
     random_resized_crop: tuple[float, float] | None = None
@@ -52,30 +49,16 @@ class Augmentation:
     saturation: float = 0.0
     hue: float = 0.0
 
-    def __post_init__(self) -> None:
-        if self.random_resized_crop is not None:
-            _check_range("random_resized_crop", self.random_resized_crop, 1.0)
-        _check_range("ratio", self.ratio, 100.0)
-        for name, most in (("flip", 1.0), ("magnitude", HIGHEST), ("hue", 0.5)):
-            _check_number(name, getattr(self, name), most)
-        for name in ("brightness", "contrast", "saturation"):
-            _check_number(name, getattr(self, name), 10.0)
-        _check_number("randaugment", self.randaugment, 100)
-        if not isinstance(self.randaugment, int):
-            raise InputError(
-                f"randaugment is {self.randaugment!r}, but has to be a whole number of operations"
-            )
-
     def apply(self, image: Image.Image, rng: Rng, size: Size) -> Image.Image:
         """A changed copy of an image.
 
         Args:
-            image: Upright, in mode RGB; it is left as it is.
-            rng: Where all randomness comes from.
-            size: (height, width) in pixels of what comes out.
+            image: upright, in mode RGB.
+            rng: the source of all randomness.
+            size: (height, width) of the result in pixels.
 
         Raises:
-            InputError: The image has another mode.
+            InputError: the image has another mode.
         """
         if image.mode != "RGB":
             raise InputError(
@@ -88,16 +71,16 @@ class Augmentation:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         for operation in rng.choice(len(OPERATIONS), self.randaugment):
             sign = 1 if rng.random() < 0.5 else -1
-            image = OPERATIONS[operation](image, sign * self.magnitude / HIGHEST)
+            image = OPERATIONS[operation](image, sign * self.magnitude / MAX_MAGNITUDE)
         return self._jittered(image, rng)
 
     def short_edge(self, size: Size) -> int:
-        """What to give `decode_image`, which keeps at least twice that: then no crop has to be enlarged for it."""
+        """The short edge for `decode_image`, which keeps at least twice as much, so that no crop is enlarged."""
         least = 1.0 if self.random_resized_crop is None else self.random_resized_crop[0]
         return max(*size, math.ceil(max(size) / math.sqrt(least) / 2))
 
     def _crop_box(self, size: Size, rng: Rng, shape: float) -> tuple[float, float, float, float]:
-        """What is cut out of an image of (width, height): (left, top, right, bottom)."""
+        """The crop of an image of (width, height): (left, top, right, bottom)."""
         width, height = size
         if self.random_resized_crop is None:
             return _middle(size, shape, shape)
@@ -131,7 +114,7 @@ def _middle(size: Size, least: float, most: float) -> tuple[float, float, float,
 
 
 def _enhanced(enhancer: Callable[[Image.Image], Any]) -> Callable[[Image.Image, float], Image.Image]:
-    """A change of ``1 + amount`` times what the image has of something."""
+    """A change by a factor of ``1 + amount``."""
     return lambda image, amount: enhancer(image).enhance(max(0.0, 1 + amount))
 
 
@@ -144,7 +127,7 @@ def _turn_hue(image: Image.Image, turns: float) -> Image.Image:
 def _moved(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
     """Each pixel (x, y) taken from ``matrix`` applied to (x, y, 1)."""
     return image.transform(
-        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=GROUND
+        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=FILL
     )
 
 
@@ -167,7 +150,7 @@ def _translate_y(image: Image.Image, strength: float) -> Image.Image:
 
 
 def _rotate(image: Image.Image, strength: float) -> Image.Image:
-    return image.rotate(30 * strength, Image.Resampling.BILINEAR, fillcolor=GROUND)
+    return image.rotate(30 * strength, Image.Resampling.BILINEAR, fillcolor=FILL)
 
 
 def _posterize(image: Image.Image, strength: float) -> Image.Image:
@@ -210,19 +193,3 @@ OPERATIONS: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
     _translate_x,
     _translate_y,
 )
-
-
-def _check_number(name: str, value: object, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
-        raise InputError(f"{name} is {value!r}, but has to be a number from 0 to {most:g}")
-
-
-def _check_range(name: str, value: object, most: float) -> None:
-    rule = f"two numbers, the smaller first, above 0 and at most {most:g}"
-    if not isinstance(value, tuple) or len(value) != 2:
-        raise InputError(f"{name} is {value!r}, but has to be {rule}")
-    for number in value:
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number <= most:
-            raise InputError(f"{name} is {value!r}, but has to be {rule}")
-    if value[0] > value[1]:
-        raise InputError(f"{name} is {value!r}, but has to be {rule}")

@@ -1,59 +1,34 @@
-"""Batches of images with a caption each; captions become token ids once, before the first epoch."""
+"""Batches of images with captions, and the token ids of all captions."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..backend.device import on_cpu
 from ..datasets.captioned import CaptionDataset
 from ..errors import InputError
-from ..events import Notice, OnEvent, ignore
+from ..events import Notice, OnEvent, warn
 from ..messages import counted
 from ..processing.processor import Processor
 from .batches import BatchOptions, ImageBatches
+from .step import Batch
 
-CAPTION = 4  # the first number of the seed of which caption an epoch takes; see `batches`
-BUCKET = 8  # tokens: on a GPU every new length of a batch is compiled
-CHUNK = 1024  # captions made token ids at once
-
-
-@dataclass(frozen=True)
-class PairBatch:
-    """Some images with a caption each.
-
-    Attributes:
-        pixels: (B, H, W, 3) float32.
-        input_ids: (B, T) int32, padded on the right.
-        targets: (B, B) float32, which captions belong to which images, in parts that sum to 1.
-        weights: (B,) float32, 1 for each.
-        indices: (B,) which examples of the split these are.
-    """
-
-    pixels: np.ndarray
-    input_ids: np.ndarray
-    targets: np.ndarray
-    weights: np.ndarray
-    indices: np.ndarray
-
-    @property
-    def inputs(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the model is given."""
-        return self.pixels, self.input_ids
+CAPTION = 4  # the first number of the seed that chooses captions; see `batches`
+BUCKET = 8  # tokens: a GPU compiles every new length of a batch
+CHUNK = 1024  # captions that are encoded at once
 
 
 class TokenTable:
-    """The token ids of many captions, equal ones kept once; BOS and EOS around each.
+    """The token ids of captions, with BOS and EOS; equal captions share a row.
 
     Attributes:
-        numbers: for each caption given, its row in the table: the same for equal captions.
-        longest: tokens that the model takes.
-        truncated: how many different captions did not fit the model and lost their end.
+        numbers: the row of each caption.
+        longest: the most tokens that the model takes.
+        truncated: the number of different captions that were too long and lost their end.
     """
 
     def __init__(self, captions: list[str], processor: Processor) -> None:
-        """Make captions token ids.
+        """Encode captions.
 
         Raises:
             InputError: the checkpoint has no tokenizer.
@@ -77,11 +52,11 @@ class TokenTable:
         self.longest = min(longest, processor.max_text_length or longest)
 
     def __len__(self) -> int:
-        """Different captions."""
+        """The number of different captions."""
         return len(self._starts) - 1
 
     def rows(self, numbers: np.ndarray) -> np.ndarray:
-        """(B, T) the ids of some captions, by their row in the table, as wide as the longest of them needs."""
+        """(B, T) int32: the ids of some rows, padded on the right to the longest of them."""
         starts, ends = self._starts[numbers], self._starts[numbers + 1]
         width = int((ends - starts).max())
         if not on_cpu():
@@ -92,12 +67,12 @@ class TokenTable:
         return ids
 
 
-class PairBatches(ImageBatches[PairBatch]):
+class PairBatches(ImageBatches):
     """The batches of one split of images with captions.
 
-    An epoch takes every image once, with one of its captions: the next one in every epoch, from a first one that
-    chance has chosen. Outside of training it is the first. Batches of an epoch are equally large, to within one
-    image: a last batch of a few images would have next to nothing to be told apart.
+    An epoch takes every image once, with one of its captions: a random one in the first epoch, then the next one in
+    every epoch. Outside of training it is the first caption. The batches of an epoch have equal sizes, to within one
+    image, as a small last batch would have too few captions to tell apart.
     """
 
     def __init__(
@@ -108,26 +83,26 @@ class PairBatches(ImageBatches[PairBatch]):
         *,
         split: str = "train",
         training: bool = True,
-        on_event: OnEvent = ignore,
+        on_event: OnEvent = warn,
     ) -> None:
-        """Get ready; no image is opened yet, but all captions are made token ids.
+        """Prepare the batches: encode all captions; no image is opened yet.
 
         Args:
-            dataset: where the examples are from.
+            dataset: images with captions.
             processor: from `load`.
-            options: the defaults of `BatchOptions` if None.
+            options: None for the defaults of `BatchOptions`.
             split: "train", "val" or "test".
-            training: whether to train with them; only the split "train" ever is.
-            on_event: gets a notice where captions are too long.
+            training: whether the batches are for training; only those of the split "train" can be.
+            on_event: gets a notice if captions are too long.
 
         Raises:
-            InputError: an unknown split, a model without a text encoder, or a size that it does not take.
+            InputError: the split does not exist, or the model has no text encoder.
         """
         examples = dataset.split(split)
         training = training and split == "train"
         super().__init__(examples, processor.image_processor, options, training=training)
-        self.table = TokenTable([caption for one in examples for caption in one.captions], processor)
-        counts = np.array([len(one.captions) for one in examples])
+        self.table = TokenTable([caption for example in examples for caption in example.captions], processor)
+        counts = np.array([len(example.captions) for example in examples])
         self._counts, self._first = counts, np.cumsum(counts) - counts  # where each image's captions begin
         bits = np.random.PCG64([CAPTION, self.options.seed]).random_raw(len(counts))
         self._offsets = (bits % counts.astype(np.uint64)).astype(np.int64)
@@ -138,34 +113,34 @@ class PairBatches(ImageBatches[PairBatch]):
             )
 
     def captions(self, indices: np.ndarray, epoch: int) -> np.ndarray:
-        """(B,) the captions, as rows of the table, with which an epoch takes some images."""
+        """(B,) the captions of some images in an epoch, as rows of the table."""
         turn = (self._offsets[indices] + epoch) % self._counts[indices] if self._training else 0
         numbers: np.ndarray = self.table.numbers[self._first[indices] + turn]
         return numbers
 
     def belonging(self) -> list[list[int]]:
-        """For each image the rows of its captions in the table."""
+        """The captions of each image, as rows of the table."""
         ends = self._first + self._counts
         return [self.table.numbers[a:b].tolist() for a, b in zip(self._first, ends, strict=True)]
 
     def __len__(self) -> int:
-        """Batches of an epoch; none is of one image alone, which has nothing to be told apart."""
+        """The number of batches in an epoch; each has at least two images, if there are two."""
         return max(1, min(super().__len__(), len(self._paths) // 2))
 
     def _start(self, batch: int) -> int:
         return batch * len(self._paths) // len(self)
 
-    def _batch(self, pixels: np.ndarray, indices: np.ndarray, epoch: int, number: int) -> PairBatch:
+    def _batch(self, pixels: np.ndarray, indices: np.ndarray, epoch: int, number: int) -> Batch:
         captions = self.captions(indices, epoch)
         weights = np.ones(len(indices), dtype=np.float32)
-        return PairBatch(pixels, self.table.rows(captions), same_captions(captions), weights, indices)
+        return Batch((pixels, self.table.rows(captions)), same_captions(captions), weights, indices)
 
 
 def same_captions(numbers: np.ndarray) -> np.ndarray:
     """(B, B) float32: the identity where all captions (B,) differ.
 
-    Equal ones belong to all their images, in equal parts: else an image would be taught that it does not match
-    its own words, because they stand beside another image too.
+    Equal captions belong to all their images in equal parts: otherwise an image would learn that it does not match
+    its own caption, because another image has it too.
     """
     same = (numbers[:, None] == numbers[None, :]).astype(np.float32)
     targets: np.ndarray = same / same.sum(axis=1, keepdims=True)

@@ -1,11 +1,11 @@
-"""What training makes small: the loss of a batch, as a sum, so that batches of any size average rightly."""
+"""Loss functions: the sum over a batch and its weight, so that batches of any size average correctly."""
 
 from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
 
-Sums = tuple[mx.array, mx.array]  # the loss, and the weight it is to be divided by
+Sums = tuple[mx.array, mx.array]  # the summed loss, and the summed weight
 
 
 def cross_entropy(logits: mx.array, targets: mx.array, weights: mx.array) -> Sums:

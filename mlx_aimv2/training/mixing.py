@@ -1,4 +1,4 @@
-"""Targets of a batch, and batches whose images and targets are mixed."""
+"""Mixup and cutmix of batches, targets from labels, label smoothing."""
 
 from __future__ import annotations
 
@@ -8,40 +8,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
-
 Mixed = tuple[np.ndarray, np.ndarray]
 Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """What is mixed at random in training batches; by default nothing.
+    """How training batches are mixed at random; not at all by default. `FinetuneOptions` checks the values.
 
     Attributes:
-        mixup: alpha of the beta distribution that mixup takes its parts from; 0 for no mixup. 0.2 changes most
-            images a little, 0.8 much.
-        cutmix: the same for cutmix, where 1 (any part is as likely as another) is usual. With both, each mixed
-            batch has one of them, by chance.
-        probability: chance that a batch is mixed at all, 0 to 1.
-
-    Raises:
-        InputError: a field has a value that makes no sense.
+        mixup: alpha of the beta distribution of mixup; 0 for no mixup. 0.2 changes most images a little, 0.8 much.
+        cutmix: the same for cutmix, where 1 (uniform) is usual. With both, each mixed batch has one of them.
+        probability: chance that a batch is mixed, 0 to 1.
     """
 
     mixup: float = 0.0
     cutmix: float = 0.0
     probability: float = 1.0
 
-    def __post_init__(self) -> None:
-        for name, most in (("mixup", math.inf), ("cutmix", math.inf), ("probability", 1.0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
-                bounds = "at least 0" if most == math.inf else f"from 0 to {most:g}"
-                raise InputError(f"{name} is {value!r}, but has to be a number {bounds}")
-
     def apply(self, pixels: np.ndarray, targets: np.ndarray, rng: Rng) -> Mixed:
-        """Pixels (B, H, W, 3) and targets (B, C) of a batch, mixed as chance has it."""
+        """Pixels (B, H, W, 3) and targets (B, C) of a batch, mixed at random."""
         ways = [(mix, alpha) for mix, alpha in ((mixup, self.mixup), (cutmix, self.cutmix)) if alpha]
         if not ways or rng.random() >= self.probability:
             return pixels, targets
@@ -56,7 +42,7 @@ def mixup(pixels: np.ndarray, targets: np.ndarray, alpha: float, rng: Rng) -> Mi
         pixels: (B, H, W, 3) float32.
         targets: (B, C) float32, mixed in the same parts.
         alpha: the part that remains is drawn from Beta(alpha, alpha), once for the batch.
-        rng: where all randomness comes from.
+        rng: the source of all randomness.
     """
     part, partner = np.float32(rng.beta(alpha, alpha)), rng.permutation(len(pixels))
     return _blend(pixels, pixels[partner], part), _blend(targets, targets[partner], part)
@@ -72,7 +58,7 @@ def cutmix(pixels: np.ndarray, targets: np.ndarray, alpha: float, rng: Rng) -> M
         pixels: (B, H, W, 3) float32.
         targets: (B, C) float32.
         alpha: the part of the area that remains is drawn from Beta(alpha, alpha).
-        rng: where all randomness comes from.
+        rng: the source of all randomness.
     """
     part, partner = rng.beta(alpha, alpha), rng.permutation(len(pixels))
     height, width = pixels.shape[1:3]
@@ -85,7 +71,7 @@ def cutmix(pixels: np.ndarray, targets: np.ndarray, alpha: float, rng: Rng) -> M
 
 
 def _span(length: int, part: float, rng: Rng) -> tuple[int, int]:
-    """First and last of so large a part of ``length`` with its middle anywhere, cut off at the ends."""
+    """First and last of a ``part`` of ``length`` with its middle anywhere, cut off at the ends."""
     middle, half = int(rng.integers(length)), round(length * part) / 2
     return max(0, math.ceil(middle - half)), min(length, math.ceil(middle + half))
 
@@ -103,28 +89,12 @@ def multi_hot(labels: Sequence[tuple[int, ...]], classes: int) -> np.ndarray:
 
 
 def label_smoothing(targets: np.ndarray, amount: float, multi_label: bool = False) -> np.ndarray:
-    """Targets that are less sure of themselves (Szegedy et al. 2016, "Rethinking the Inception Architecture").
+    """Targets with label smoothing (Szegedy et al. 2016, "Rethinking the Inception Architecture").
 
     Args:
         targets: (B, C) float32.
-        amount: the part that is taken from the labels, 0 to 1.
+        amount: the part that is taken from the labels, 0 to below 1.
         multi_label: spread it over yes and no of each class, not over the classes.
-
-    Raises:
-        InputError: ``amount`` is no such part.
     """
-    check_smoothing(amount)
     spread = 0.5 if multi_label else 1 / targets.shape[1]
     return (targets * (1 - amount) + amount * spread).astype(np.float32)
-
-
-def check_smoothing(amount: float) -> None:
-    """Refuse a part that would leave nothing of the labels.
-
-    Raises:
-        InputError: it is not from 0 to below 1.
-    """
-    if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < 1:
-        raise InputError(
-            f"label_smoothing is {amount!r}, but has to be a number from 0 to below 1: 0.1 is usual"
-        )

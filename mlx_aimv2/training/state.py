@@ -1,4 +1,4 @@
-"""What a run needs to go on as if nothing had happened: weights, optimizer, place in the data, what was best.
+"""The saved state and the log of a run.
 
 Randomness needs no state: every step and every image draws from the seed and its own number.
 """
@@ -22,25 +22,25 @@ from ..checkpoints.files import open_tensors, read_header
 from ..errors import DamagedFileError, InputError, OutputError
 from ..storage.atomic import replacing
 
-TRAINING = ".training"  # the sub-folder of what only training needs
+TRAINING = ".training"  # the sub-folder of files that only training needs
 STATE, FEATURES, LOG = f"{TRAINING}/state.safetensors", f"{TRAINING}/features", "metrics.jsonl"
 NOTE = "mlx_aimv2_state"
 
 
 @dataclass
 class Place:
-    """Where a run is.
+    """The position of a run.
 
     Attributes:
-        epoch: the one it is in, from 0.
-        batch: batches of it that are done.
-        step: steps that are done.
+        epoch: number of the epoch, from 0.
+        batch: number of its batches that are done.
+        step: number of steps that are done.
         best: the best value of the metric; None before the first validation.
-        best_epoch: when that was.
-        best_loss: of the validation then; of two epochs with the same metric, the one with less is better.
-        stale: epochs since the best one, those in the warm-up of the learning rate left out.
-        total_steps: that the run was to make.
-        lines: of the log, which may hold more after a run was killed.
+        best_epoch: number of that epoch.
+        best_loss: validation loss of that epoch, which decides between equal values.
+        stale: epochs since the best one, without those of the warm-up.
+        total_steps: number of steps of the whole run.
+        lines: of the log, which may have more after a run was killed.
     """
 
     epoch: int = 0
@@ -55,7 +55,7 @@ class Place:
 
 
 def saved_parameters(model: nn.Module) -> dict[str, mx.array]:
-    """What training changes: trainable parameters, and a head with its running averages."""
+    """The parameters that training changes: trainable ones, and a head with its running averages."""
     changed = dict(tree_flatten(model.trainable_parameters()))
     if "head" not in model:
         return changed
@@ -63,28 +63,24 @@ def saved_parameters(model: nn.Module) -> dict[str, mx.array]:
 
 
 class RunFolder:
-    """The state and the log of one run, in one folder.
-
-    Attributes:
-        folder: where they lie.
-    """
+    """The state and the log of a run, in its folder."""
 
     def __init__(self, folder: Path, options: dict[str, Any], best: str | None = None) -> None:
-        """Name the folder, the options that a run must go on with, and the file that says the best is whole."""
+        """Take the folder, options that must not change, and the file without which the best epoch is not whole."""
         self.folder, self._options, self._best = folder, options, best
 
     def has_best(self) -> bool:
-        """Whether the best epoch is there, and whole."""
+        """Whether the files of the best epoch are whole."""
         return self._best is None or (self.folder / self._best).is_file()
 
     def exists(self) -> bool:
-        """Whether a run has been saved here."""
+        """Whether the folder has a saved state."""
         return (self.folder / STATE).is_file()
 
     def save(
         self, place: Place, model: nn.Module, optimizer: optim.Optimizer, ema: dict[str, mx.array] | None
     ) -> None:
-        """Write the state; it is the old one or the new one at every moment.
+        """Replace the saved state.
 
         Raises:
             OutputError: it cannot be written.
@@ -101,21 +97,20 @@ class RunFolder:
         write_tensors(path, arrays, {NOTE: note})
 
     def end(self) -> None:
-        """Remove the features of a frozen encoder; the state stays, from which a run goes on with more epochs."""
+        """Remove the features of a frozen encoder; the state stays, so that the run can be resumed."""
         shutil.rmtree(self.folder / FEATURES, ignore_errors=True)
-        with contextlib.suppress(OSError):  # a state is there, or no folder
+        with contextlib.suppress(OSError):  # it holds a state, or does not exist
             (self.folder / TRAINING).rmdir()
 
     def begin(self) -> None:
-        """Forget the log of a run that was killed before it had saved a state."""
+        """Empty the log of a run that was killed before it saved a state."""
         self._cut_log(0)
 
     def restore(self, model: nn.Module, optimizer: optim.Optimizer, ema: dict[str, mx.array] | None) -> Place:
-        """Put a saved state back in place.
+        """Load the saved state into a model and an optimizer.
 
         Raises:
-            InputError: there is none, or it is another run's, naming what differs.
-            DamagedFileError: the file is damaged.
+            InputError, DamagedFileError: see `check`.
         """
         path, place = self.folder / STATE, self.check()
         arrays = open_tensors(read_header((path,)))
@@ -141,10 +136,10 @@ class RunFolder:
         return place
 
     def check(self) -> Place:
-        """Where a saved run is; without its weights it is quick to find that another run is meant.
+        """The position of the saved run; no weights are loaded.
 
         Raises:
-            InputError: there is none, or it is another run's, naming what differs.
+            InputError: there is no saved state, or it belongs to another run, naming an option that differs.
             DamagedFileError: the file is damaged.
         """
         path = self.folder / STATE
@@ -156,17 +151,13 @@ class RunFolder:
             place, options = Place(**note["place"]), dict(note["options"])
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedFileError(f"{path} is no state of a run: leave --resume out") from error
-        self._check(options)
+        for name, value in self._options.items():
+            if options.get(name) != value:
+                raise InputError(
+                    f"--resume: {name} was {options.get(name)!r} in {self.folder} and is {value!r} now: give the same"
+                    " again, or name another --adapter-path"
+                )
         return place
-
-    def _check(self, options: dict[str, Any]) -> None:
-        differing = [name for name, value in self._options.items() if options.get(name) != value]
-        if differing:
-            name = differing[0]
-            raise InputError(
-                f"--resume: {name} was {options.get(name)!r} in {self.folder} and is {self._options[name]!r} now:"
-                " give the same again, or name another --adapter-path"
-            )
 
     def log(self, place: Place, line: dict[str, Any]) -> None:
         """Add a line to the log.
@@ -182,13 +173,13 @@ class RunFolder:
         place.lines += 1
 
     def read_log(self) -> list[dict[str, Any]]:
-        """All lines of the log."""
+        """The lines of the log."""
         if not (self.folder / LOG).is_file():
             return []
         return [json.loads(line) for line in (self.folder / LOG).read_text(encoding="utf-8").splitlines()]
 
     def _cut_log(self, lines: int) -> None:
-        """Take out what a killed run logged after it last saved its state; it will be done and logged again."""
+        """Remove the lines after the last saved state; a resumed run logs them again."""
         path = self.folder / LOG
         if path.is_file():
             kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
@@ -197,24 +188,23 @@ class RunFolder:
 
 
 class Nowhere(RunFolder):
-    """Keeps nothing: for a training that is only tried."""
+    """Saves nothing: for a trial."""
 
     def __init__(self) -> None:
-        """Need no folder."""
         super().__init__(Path(), {})
 
     def begin(self) -> None:
-        """Nothing to forget."""
+        """Do nothing."""
 
     def save(self, *parts: Any) -> None:
-        """Nothing is written."""
+        """Do nothing."""
 
     def log(self, *parts: Any) -> None:
-        """Nothing is written."""
+        """Do nothing."""
 
 
 def _refill(tree: Any, values: Any) -> None:
-    """Put ``values`` into the same dicts and lists, which a compiled step holds on to."""
+    """Put ``values`` into the same dicts and lists, as a compiled step refers to them."""
     for key in range(len(values)) if isinstance(values, list) else values:
         if isinstance(values[key], (dict, list)):
             _refill(tree[key], values[key])

@@ -1,10 +1,11 @@
-"""One step of training: gradients of some batches averaged, clipped, applied."""
+"""A training step: gradients of some batches averaged, clipped and applied; optimizers; learning rates by depth."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -37,33 +38,41 @@ OPTIMIZERS: dict[str, Callable[[float], optim.Optimizer]] = {
 
 
 def make_optimizer(name: str, decay: float) -> optim.Optimizer:
-    """One of `OPTIMIZERS`; gains, biases, DoRA's lengths and a logit scale do not decay, as in CLIP (section 2.5)."""
+    """An optimizer by name; vectors and scalars do not decay, as in CLIP (section 2.5)."""
     make = OPTIMIZERS[name]
     return optim.MultiOptimizer([make(0.0), make(decay)], [lambda path, x: x.ndim < 2])
 
 
-class Batch(Protocol):
-    """What a step is made of."""
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of a model with their targets.
+
+    Attributes:
+        inputs: the arguments of the model: images (B, H, W, 3) float32, images and token ids (B, T) int32 padded on
+            the right, or features (B, ...).
+        targets: (B, C) float32; rows sum to 1, or with several labels each is between 0 and 1. For captions (B, B),
+            by row images and by column captions.
+        weights: (B,) float32, how much each image counts.
+        indices: (B,) the examples of the split.
+    """
+
+    inputs: tuple[np.ndarray, ...]
+    targets: np.ndarray
+    weights: np.ndarray
+    indices: np.ndarray
 
     @property
-    def inputs(self) -> tuple[np.ndarray, ...]:
-        """What the model is called with: images (B, H, W, 3), or features (B, ...); token ids."""
-
-    @property
-    def targets(self) -> np.ndarray:
-        """(B, C)."""
-
-    @property
-    def weights(self) -> np.ndarray:
-        """(B,)."""
+    def pixels(self) -> np.ndarray:
+        """The first of the inputs."""
+        return self.inputs[0]
 
 
 class Stepper:
-    """Makes the steps of one model; compiled on a GPU.
+    """Makes the training steps of a model, compiled on a GPU.
 
     Attributes:
-        model: what is trained.
-        optimizer: its state is part of a run's.
+        model: the model that is trained.
+        optimizer: its state is part of the state of a run.
     """
 
     def __init__(
@@ -76,15 +85,15 @@ class Stepper:
         multipliers: Mapping[str, float] | None = None,
         bounds: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
-        """Get ready.
+        """Prepare the steps.
 
         Args:
             model: from a batch's inputs (B, ...) to logits (B, C).
             optimizer: its learning rate is set for every step.
             loss: of logits, targets and weights, as sums.
-            max_grad_norm: gradients are clipped to this norm; 0 for not at all.
-            multipliers: what the learning rate of a parameter is multiplied by, by its path; 1 where not named.
-            bounds: what a parameter is held between, by its path; anything where not named.
+            max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
+            multipliers: factor of the learning rate of a parameter, by path; 1 for all others.
+            bounds: least and most value of a parameter, by path; no bounds for all others.
         """
         self.model, self.optimizer = model, optimizer
         self._max_grad_norm = max_grad_norm
@@ -98,26 +107,26 @@ class Stepper:
         self._gradients = nn.value_and_grad(model, summed)
         self._compute: Callable[..., Any] = self._one_batch
         self._apply: Callable[..., Any] = self._update
-        if not on_cpu():  # where it costs little and helps much
+        if not on_cpu():  # where compiling pays off
             state = [model.state, optimizer.state, mx.random.state]
             self._compute = Compiled(self._one_batch, inputs=state, outputs=state)
             self._apply = Compiled(self._update, inputs=state, outputs=state)
 
     @computing
     def step(self, batches: Sequence[Batch], learning_rate: float) -> tuple[float, float]:
-        """Make one step of one or several batches.
+        """Make a step of some batches.
 
         Returns:
-            The mean loss, and the norm of the gradient before clipping. Parameters are only changed where both are
+            The mean loss, and the norm of the gradient before clipping. Parameters change only if both are
             finite.
         """
         total: Tree = None
         for batch in batches:
             inputs = tuple(mx.array(x) for x in batch.inputs)
             sums, gradients = self._compute(inputs, mx.array(batch.targets), mx.array(batch.weights))
-            found = [*sums, gradients]
-            total = found if total is None else tree_map(mx.add, total, found)
-            mx.eval(total)  # before the next batch: only one batch's activations are held
+            result = [*sums, gradients]
+            total = result if total is None else tree_map(mx.add, total, result)
+            mx.eval(total)  # before the next batch, to free the activations
         loss, weight, gradients = total
         gradients = tree_map(lambda g: g / weight, gradients)
         squares = [mx.square(g.astype(mx.float32)).sum() for g in dict(tree_flatten(gradients)).values()]
@@ -143,7 +152,7 @@ class Stepper:
         self.model.update(after)
 
     def _slowed(self, before: Tree, after: Tree) -> Tree:
-        """A parameter's way times its multiplier: the same as a learning rate times it, for every optimizer."""
+        """Scale the change of each parameter: for every optimizer the same as to scale its learning rate."""
         old = dict(tree_flatten(before))
         new = dict(tree_flatten(after))
         for path, factor in self._multipliers.items():
@@ -160,7 +169,7 @@ class Stepper:
 
 @contextlib.contextmanager
 def checkpointed_layers(model: nn.Module, enabled: bool) -> Iterator[None]:
-    """Gradient checkpointing in every encoder of a model, as long as this lasts."""
+    """A context in which every encoder of a model uses gradient checkpointing, if ``enabled``."""
     encoders = [module for module in model.modules() if hasattr(module, "checkpoint_layers")]
     before = [encoder.checkpoint_layers for encoder in encoders]
     try:
@@ -173,18 +182,18 @@ def checkpointed_layers(model: nn.Module, enabled: bool) -> Iterator[None]:
 
 
 def multipliers(paths: Sequence[str], layers: int, layer_decay: float, head: float) -> dict[str, float]:
-    """What each parameter's learning rate is multiplied by.
+    """The factor of each parameter's learning rate.
 
     Args:
         paths: of the trainable parameters of a `Classifier`.
-        layers: of its encoder.
-        layer_decay: of a layer over the next one; the embeddings count as the layer before the first (Clark et al.
-            2020, "ELECTRA", appendix A).
-        head: of the head.
+        layers: number of layers of its encoder.
+        layer_decay: factor from a layer to the one before; the embeddings count as the layer before the first (Clark
+            et al. 2020, "ELECTRA", appendix A).
+        head: factor of the head.
     """
 
     def depth(path: str) -> int:
-        """How many layers from this one to the last; the last norm and the head count as none."""
+        """The number of layers from this one to the last; 0 for the last norm."""
         if ".encoder.layers." in path:
             return layers - int(path.split(".encoder.layers.")[1].split(".")[0])
         return layers + 1 if ".embeddings." in path else 0

@@ -206,17 +206,17 @@ def test_epochs_of_features_are_like_those_of_images():
     features, targets = np.arange(10)[:, None].astype(np.float16), np.eye(10, dtype=np.float32)
     epochs = FeatureEpochs(features, targets, np.arange(10, dtype=np.float32), 4, seed=1)
     whole = list(epochs.epoch(2))
-    assert [len(batch.features) for batch in whole] == [4, 4, 2] and len(epochs) == 3
-    taken = np.concatenate([batch.features[:, 0] for batch in whole])
+    assert [len(batch.pixels) for batch in whole] == [4, 4, 2] and len(epochs) == 3
+    taken = np.concatenate([batch.pixels[:, 0] for batch in whole])
     assert sorted(taken) == list(range(10)) and taken.dtype == np.float32
     for batch in whole:
-        np.testing.assert_array_equal(batch.targets.argmax(axis=1), batch.features[:, 0])
-        np.testing.assert_array_equal(batch.weights, batch.features[:, 0])
+        np.testing.assert_array_equal(batch.targets.argmax(axis=1), batch.pixels[:, 0])
+        np.testing.assert_array_equal(batch.weights, batch.pixels[:, 0])
     for start in (1, 2, 3):
         rest = list(epochs.epoch(2, start))
         assert all(np.array_equal(a.features, b.features) for a, b in zip(rest, whole[start:], strict=True))
     assert taken.tolist() == [
         float(x) for b in range(3) for x in sorted(shuffled(10, 1, 2)[4 * b : 4 * b + 4])
     ]
-    other = np.concatenate([batch.features[:, 0] for batch in epochs.epoch(3)])
+    other = np.concatenate([batch.pixels[:, 0] for batch in epochs.epoch(3)])
     assert other.tolist() != taken.tolist()

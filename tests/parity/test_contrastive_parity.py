@@ -104,7 +104,7 @@ def our_batches(pair, data, given):
 def their_loss(model, batch, ids_mask):
     """The reference: cross-entropies both ways, with the same targets."""
     pixels = torch.tensor(batch.pixels).permute(0, 3, 1, 2)
-    ids, targets = torch.tensor(batch.input_ids).long(), torch.tensor(batch.targets)
+    ids, targets = torch.tensor(batch.inputs[1]).long(), torch.tensor(batch.targets)
     logits = model(ids, pixels, ids_mask).logits_per_image
     cross_entropy = torch.nn.functional.cross_entropy
     return (cross_entropy(logits, targets) + cross_entropy(logits.T, targets.T)) / 2
@@ -112,7 +112,7 @@ def their_loss(model, batch, ids_mask):
 
 def mask_of(batch):
     """1 up to the first EOS; what stands behind it is padding."""
-    ids = batch.input_ids
+    ids = batch.inputs[1]
     first = (ids == TEXT["eos_token_id"]).argmax(axis=1)
     return torch.tensor((np.arange(ids.shape[1]) <= first[:, None]).astype(np.int64))
 
@@ -199,7 +199,7 @@ def test_of_different_captions_the_loss_is_the_reference_formula(pair, data):
     (loss, weight), _ = make_pair_stepper(contrast, given)._compute(
         arrays, mx.array(batch.targets), mx.array(batch.weights)
     )
-    pixels, ids = torch.tensor(batch.pixels).permute(0, 3, 1, 2), torch.tensor(batch.input_ids).long()
+    pixels, ids = torch.tensor(batch.pixels).permute(0, 3, 1, 2), torch.tensor(batch.inputs[1]).long()
     with torch.no_grad():
         logits = theirs_of(pair)(ids, pixels, mask_of(batch)).logits_per_image
     right, cross_entropy = torch.arange(len(logits)), torch.nn.functional.cross_entropy

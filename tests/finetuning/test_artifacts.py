@@ -16,7 +16,6 @@ from mlx_aimv2.errors import NotACheckpointError, OutputError
 from mlx_aimv2.events import Notice, ignore
 from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.storage import atomic
-from mlx_aimv2.training.best_epoch import new_best
 
 FILES = ("adapter_model.safetensors", "adapter_config.json", "head.safetensors", "task.json")
 
@@ -126,22 +125,6 @@ def test_a_disk_that_fills_leaves_the_best_epoch_so_far(given, tmp_path, monkeyp
     load(given("full").model, adapter_path=folder, on_event=ignore)
     finetune(given("full", resume=True))
     assert_same(folder, tmp_path / "whole")
-
-
-def test_what_was_there_stays_until_all_is_written(tmp_path):
-    with new_best(tmp_path) as partial:
-        (partial / TASK).write_text("first")
-    with pytest.raises(OutputError), new_best(tmp_path) as partial:
-        (partial / TASK).write_text("second")
-        raise OutputError("full")
-    assert [path.name for path in tmp_path.iterdir()] == [TASK]
-    assert (tmp_path / TASK).read_text() == "first"
-
-
-def test_a_file_that_cannot_be_moved_is_an_output_error(tmp_path):
-    (tmp_path / "head").mkdir()
-    with pytest.raises(OutputError, match="cannot be written: Is a directory"), new_best(tmp_path) as partial:
-        (partial / "head").write_text("x")
 
 
 @pytest.mark.parametrize("ended", [False, True])
