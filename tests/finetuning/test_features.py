@@ -214,7 +214,7 @@ def test_epochs_of_features_are_like_those_of_images():
         np.testing.assert_array_equal(batch.weights, batch.pixels[:, 0])
     for start in (1, 2, 3):
         rest = list(epochs.epoch(2, start))
-        assert all(np.array_equal(a.features, b.features) for a, b in zip(rest, whole[start:], strict=True))
+        assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(rest, whole[start:], strict=True))
     assert taken.tolist() == [
         float(x) for b in range(3) for x in sorted(shuffled(10, 1, 2)[4 * b : 4 * b + 4])
     ]

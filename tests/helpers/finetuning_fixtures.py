@@ -55,7 +55,19 @@ def packed(tiny_vision: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
-def options(data: Path, tiny_vision: Path, tmp_path: Path) -> Any:
+def charts() -> None:
+    """Reports with real charts."""
+
+
+@pytest.fixture
+def quick_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with empty charts, as drawing takes longer than a short run; unless a test takes `charts`."""
+    if "charts" not in request.fixturenames:
+        monkeypatch.setattr("mlx_aimv2.evaluation.charts._png", lambda *_, **more: b"")
+
+
+@pytest.fixture
+def options(data: Path, tiny_vision: Path, tmp_path: Path, quick_charts: None) -> Any:
     """Gives options for a short run on the coloured images."""
     from mlx_aimv2.finetuning.methods import METHODS
     from mlx_aimv2.finetuning.options import FinetuneOptions
