@@ -2,103 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from .._version import __version__
 from ..adapters.adapter_folder import AdapterFolder
-from ..adapters.attach import AdapterConfig, adapted
 from ..adapters.store import save_adapter, write_tensors
-from ..adapters.stored_adapter import read_stored
 from ..adapters.task import SWAP, TASK, PairTask, Task, write_task
 from ..adapters.weights import HEAD, TRAINED, TRUNK, load_trained, load_trunk, trained_tensors
-from ..checkpoints.identity import Origin
-from ..models.classifier import Classifier
 from ..models.classifier_heads import head_spec
-from ..processing.image import ImageProcessor
 from ..storage.swap import replacing_together
 from .pair_model import PairModel
+from .prepared import ClassifierRun, PairRun, base_of
 
 
-def write_best(
-    folder: Path,
-    classifier: Classifier,
-    method: str,
-    adapter: AdapterConfig | None,
-    image_processor: ImageProcessor,
-    multi_label: bool,
-) -> None:
-    """Write the trained weights of a classifier, all files or none.
+def write_best(run: ClassifierRun | PairRun) -> None:
+    """Write the trained weights of a run, all files or none.
 
     Raises:
         OutputError: a file cannot be written; those of the best epoch before stay as they were.
     """
-    origin = base_of(classifier)
-    task = Task(
-        labels=classifier.labels,
-        base=origin,
-        method=method,
-        pooling=classifier.pooling,
-        head=head_spec(classifier.head),
-        preprocessing=image_processor.config.to_dict(),
-        multi_label=multi_label,
-        version=__version__,
-    )
-    with replacing_together(folder / SWAP, TASK) as partial:
-        if adapter is not None:
-            save_adapter(partial, classifier.trunk, adapter, origin)
-        elif method == "full":
-            weights = dict(tree_flatten(classifier.trunk.parameters()))
-            write_tensors(partial / TRUNK, weights, {"format": "mlx"})
-        write_tensors(partial / HEAD, dict(tree_flatten(classifier.head.parameters())), {"format": "mlx"})
+    model, method, origin = run.model, run.options.fine_tune_type, base_of(run.model)
+    settings = run.processor.image_processor.config.to_dict()
+    task: Task | PairTask
+    if isinstance(model, PairModel):
+        towers = run.options.towers
+        task = PairTask(
+            base=origin, method=method, towers=towers, preprocessing=settings, version=__version__
+        )
+        files = {TRAINED: trained_tensors(model.trunk)}
+    else:
+        task = Task(
+            labels=model.labels,
+            base=origin,
+            method=method,
+            pooling=model.pooling,
+            head=head_spec(model.head),
+            preprocessing=settings,
+            multi_label=model.multi_label,
+            version=__version__,
+        )
+        files = {TRUNK: dict(tree_flatten(model.trunk.parameters()))} if method == "full" else {}
+        files[HEAD] = dict(tree_flatten(model.head.parameters()))
+    with replacing_together(run.folder / SWAP, TASK) as partial:
+        if run.adapter is not None:
+            save_adapter(partial, model.trunk, run.adapter, origin)
+        for name, tensors in files.items():
+            write_tensors(partial / name, tensors, {"format": "mlx"})
         write_task(partial, task)
 
 
-def write_best_pair(
-    folder: Path,
-    model: PairModel,
-    method: str,
-    adapter: AdapterConfig | None,
-    towers: Mapping[str, str],
-    image_processor: ImageProcessor,
-) -> None:
-    """Write the trained weights of a pair, as `write_best` does."""
-    origin, settings = base_of(model), image_processor.config.to_dict()
-    task = PairTask(base=origin, method=method, towers=towers, preprocessing=settings, version=__version__)
-    with replacing_together(folder / SWAP, TASK) as partial:
-        if adapter is not None:
-            save_adapter(partial, model.trunk, adapter, origin)
-        write_tensors(partial / TRAINED, trained_tensors(model.trunk), {"format": "mlx"})
-        write_task(partial, task)
-
-
-def base_of(model: Classifier | PairModel) -> Origin:
-    """The origin of the encoder, or of the pair."""
-    origin = getattr(model.trunk, "origin", None)
-    return origin or Origin("unnamed", None, "", "", "float32")
-
-
-def read_best(folder: Path, classifier: Classifier) -> None:
-    """Load the trained weights in ``folder`` into the classifier they were trained in.
+def read_best(run: ClassifierRun | PairRun) -> None:
+    """Load the trained weights of the best epoch into ``run.model``.
 
     Raises:
         CheckpointError: a file is missing, damaged, or of another model.
     """
-    trunk, best = classifier.trunk, AdapterFolder.read(folder)
+    model, best = run.model, AdapterFolder.read(run.folder)
     if best.adapter is not None:
-        best.adapter.fill(trunk)
-    if best.has_trunk:
-        load_trunk(folder, trunk)
-    classifier.head = best.head(trunk.config.hidden_size)
-    mx.eval(classifier.parameters())
-
-
-def read_best_pair(folder: Path, model: PairModel) -> None:
-    """Load the trained weights in ``folder`` into the pair they were trained in, as `read_best` does."""
-    if adapted(model.trunk):
-        read_stored(folder).fill(model.trunk)
-    load_trained(folder, model.trunk)
+        best.adapter.fill(model.trunk)
+    if isinstance(model, PairModel):
+        load_trained(run.folder, model.trunk)
+    else:
+        if best.has_trunk:
+            load_trunk(run.folder, model.trunk)
+        model.head = best.head(model.trunk.config.hidden_size)
     mx.eval(model.parameters())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -25,12 +26,11 @@ from ..training.caption_batches import PairBatches, same_captions
 from ..training.loop import Loop, Trained
 from ..training.losses import contrastive
 from ..training.step import Stepper, make_optimizer
-from .artifacts import read_best_pair, write_best_pair
+from .artifacts import read_best, write_best
 from .options import FinetuneOptions
-from .pair_model import PairModel, build_pair, pair_multipliers, scale_bounds
-from .prepared import Prepared, batch_options
+from .pair_model import PairModel, build_pair, pair_multipliers
+from .prepared import PairRun, batch_options
 
-PairRun = Prepared[CaptionDataset, PairModel]
 SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 TEXTS = 256  # captions computed at once in validation
 
@@ -54,7 +54,14 @@ class CaptionTask:
 
     def record(self, dataset: CaptionDataset) -> Mapping[str, Any]:
         """Which image is in which split, and a hash of all captions."""
-        return caption_record(dataset)
+        digest = hashlib.sha256()
+        record: dict[str, Any] = {"seed": dataset.seed, "val_fraction": dataset.val_fraction}
+        for split in SPLITS:
+            examples = dataset.split(split)
+            for example in examples:
+                digest.update(json.dumps(example.captions).encode())
+            record[split] = [relative_path(example.path, dataset.root) for example in examples]
+        return {**record, "captions": digest.hexdigest()[:16]}
 
     def build(
         self,
@@ -69,7 +76,7 @@ class CaptionTask:
     def train(self, run: PairRun, on_event: OnEvent) -> Trained | None:
         """Train the pair."""
         trained = self.loop(run, on_event).run(run.options.resume)
-        read_best_pair(run.folder, run.model)
+        read_best(run)
         return trained
 
     def loop(self, run: PairRun, on_event: OnEvent) -> Loop:
@@ -81,14 +88,10 @@ class CaptionTask:
         )
         _warn_of_mirrors(run, on_event)
 
-        def keep_best() -> None:
-            write_best_pair(
-                run.folder, model, options.fine_tune_type, run.adapter, options.towers,
-                run.processor.image_processor,
-            )  # fmt: skip
-
         stepper, validate = make_pair_stepper(model, options), Validation(model, validation)
-        return Loop(stepper, batches, options.loop, run.run_folder, validate, keep_best, on_event)
+        return Loop(
+            stepper, batches, options.loop, run.run_folder, validate, lambda: write_best(run), on_event
+        )
 
     def evaluate(self, run: PairRun, split: str, on_event: OnEvent) -> RetrievalEvaluation:
         """Retrieval in both directions among the images and captions of a split."""
@@ -101,13 +104,14 @@ class CaptionTask:
 
 def make_pair_stepper(model: PairModel, options: FinetuneOptions) -> Stepper:
     """The stepper of a pair."""
+    most = math.log(model.trunk.config.max_logit_scale) - 1e-6  # a scale at the bound itself has no gradient
     return Stepper(
         model,
         make_optimizer(options.optimizer, options.decay),
         contrastive,
         max_grad_norm=options.max_grad_norm,
         multipliers=pair_multipliers(model, options),
-        bounds=scale_bounds(model.trunk),
+        bounds={"trunk.logit_scale": (0.0, most)},
     )
 
 
@@ -139,18 +143,16 @@ class Validation:
     def _vectors(self, tower: str) -> np.ndarray:
         if tower in self._kept:
             return self._kept[tower]
-        vectors = np.concatenate(self._images() if tower == "vision" else self._texts())
+        if tower == "vision":
+            parts = [np.array(self._model.images(mx.array(batch.pixels))) for batch in self._batches.epoch()]
+        else:
+            table = self._batches.table
+            chunks = (np.arange(at, min(at + TEXTS, len(table))) for at in range(0, len(table), TEXTS))
+            parts = [np.array(self._model.texts(mx.array(table.rows(chunk)))) for chunk in chunks]
+        vectors = np.concatenate(parts)
         if tower in self._model.frozen:
             self._kept[tower] = vectors
         return vectors
-
-    def _images(self) -> list[np.ndarray]:
-        return [np.array(self._model.images(mx.array(batch.pixels))) for batch in self._batches.epoch()]
-
-    def _texts(self) -> list[np.ndarray]:
-        table = self._batches.table
-        chunks = (np.arange(at, min(at + TEXTS, len(table))) for at in range(0, len(table), TEXTS))
-        return [np.array(self._model.texts(mx.array(table.rows(chunk)))) for chunk in chunks]
 
     def _loss(self, images: np.ndarray, texts: np.ndarray) -> float:
         """The loss in batches as large as in training, each image with its first caption, in a fixed random order."""
@@ -163,15 +165,3 @@ class Validation:
             loss, _ = contrastive(logits, targets, mx.ones(len(chunk)))
             total += float(loss)
         return total / len(order)
-
-
-def caption_record(dataset: CaptionDataset) -> dict[str, Any]:
-    """Seed, fraction, the paths of each split, and a hash of all captions, as plain values."""
-    digest = hashlib.sha256()
-    record: dict[str, Any] = {"seed": dataset.seed, "val_fraction": dataset.val_fraction}
-    for split in SPLITS:
-        examples = dataset.split(split)
-        for example in examples:
-            digest.update(json.dumps(example.captions).encode())
-        record[split] = [relative_path(example.path, dataset.root) for example in examples]
-    return {**record, "captions": digest.hexdigest()[:16]}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..adapters.attach import AdapterConfig, attach
 from ..datasets.labelled import Dataset
 from ..errors import InputError
@@ -50,15 +48,13 @@ def build_classifier(model: AnyModel, dataset: Dataset, options: FinetuneOptions
         attach(trunk, config)
     elif method.full:
         _unfreeze(trunk, options)
-    head_kind = "linear" if method.head == "knn" else method.head
-    spec: dict[str, Any] = {"kind": head_kind}
-    width = trunk.config.hidden_size
-    if head_kind == "linear":
-        spec["batch_norm"] = options.batch_norm
-    else:
-        spec["heads"] = trunk.config.num_attention_heads
-    head = make_head(spec, width, len(dataset.labels))
-    classifier = Classifier(trunk, head, "attentive" if head_kind == "attentive" else options.pooling)
+    is_attentive = method.head == "attentive"
+    extra = (
+        {"heads": trunk.config.num_attention_heads} if is_attentive else {"batch_norm": options.batch_norm}
+    )
+    spec = {"kind": "attentive" if is_attentive else "linear", **extra}
+    head = make_head(spec, trunk.config.hidden_size, len(dataset.labels))
+    classifier = Classifier(trunk, head, "attentive" if is_attentive else options.pooling)
     classifier.labels, classifier.task = dataset.labels, MULTI_LABEL if dataset.multi_label else SINGLE_LABEL
     return classifier
 

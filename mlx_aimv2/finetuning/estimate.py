@@ -17,10 +17,9 @@ from ..training.loop import Loop
 from ..training.mixing import multi_hot
 from ..training.schedule import check_length
 from ..training.state import Nowhere
-from .caption_task import PairRun
 from .methods import METHODS
 from .options import FinetuneOptions
-from .prepared import ClassifierRun
+from .prepared import ClassifierRun, PairRun
 from .probes import Features, probe_loop, sweep_grid
 from .run import FINETUNING_TASKS, caller_random_state, count_parameters, prepare
 

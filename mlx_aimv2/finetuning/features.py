@@ -170,16 +170,13 @@ def _computed(
 
 def _check(features: np.ndarray, indices: np.ndarray, examples: Sequence[Example]) -> None:
     rows = features.reshape(len(features), -1)
-    dead = ~rows.any(axis=1)
-    if dead.any():
-        path = examples[int(indices[int(np.argmax(dead))])].path
-        raise NonFiniteError(f"{path}: the encoder gives nothing but zeros: the checkpoint may be damaged")
-    finite = np.isfinite(rows).all(axis=1)
-    if not finite.all():
-        path = examples[int(indices[int(np.argmin(finite))])].path
-        raise NonFiniteError(
-            f"{path}: the encoder gives NaN or infinity: compute in --dtype float32 or bfloat16"
-        )
+    for is_bad, message in (
+        (~rows.any(axis=1), "nothing but zeros: the checkpoint may be damaged"),
+        (~np.isfinite(rows).all(axis=1), "NaN or infinity: compute in --dtype float32 or bfloat16"),
+    ):
+        if is_bad.any():
+            path = examples[int(indices[int(np.argmax(is_bad))])].path
+            raise NonFiniteError(f"{path}: the encoder gives {message}")
 
 
 def _packed(features: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ class LabelTask:
         if METHODS[run.options.fine_tune_type].frozen:
             return train_probe(run, on_event)
         trained = self.loop(run, on_event).run(run.options.resume)
-        read_best(run.folder, run.model)
+        read_best(run)
         return trained
 
     def loop(self, run: ClassifierRun, on_event: OnEvent) -> Loop:
@@ -75,13 +75,10 @@ class LabelTask:
             logits = [np.array(classifier(mx.array(batch.pixels))) for batch in validation.epoch()]
             return validation_metrics(np.concatenate(logits), dataset)
 
-        def keep_best() -> None:
-            write_best(
-                run.folder, classifier, options.fine_tune_type, run.adapter, images, dataset.multi_label
-            )
-
         stepper = make_stepper(classifier, options, dataset.multi_label)
-        return Loop(stepper, batches, options.loop, run.run_folder, validate, keep_best, on_event)
+        return Loop(
+            stepper, batches, options.loop, run.run_folder, validate, lambda: write_best(run), on_event
+        )
 
     def evaluate(self, run: ClassifierRun, split: str, on_event: OnEvent) -> Evaluation:
         """The metrics of the classifier on a split."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import mlx.core as mx
@@ -20,8 +19,6 @@ from .options import FinetuneOptions
 from .tasks import ADAPTED, FROZEN, TRAINED
 
 PROJECTIONS = {"vision": "visual_projection", "text": "text_projection"}
-SCALE = "trunk.logit_scale"
-INSIDE = 1e-6  # distance from the bound: a scale at the bound has no gradient
 
 
 class PairModel(nn.Module):
@@ -89,7 +86,10 @@ def build_pair(model: AnyModel, adapter: AdapterConfig | None, options: Finetune
             unpack_modules(model[f"{tower}_model"], mx.float32)
             _unfreeze(model[f"{tower}_model"], options.num_layers)
         if state != FROZEN:
-            _train_projection(model[PROJECTIONS[tower]])
+            projection = model[PROJECTIONS[tower]]
+            if not isinstance(projection, nn.QuantizedLinear):  # a quantized one stays frozen
+                projection.weight = projection.weight.astype(mx.float32)  # to hold the change of a step
+                projection.unfreeze()
     model.unfreeze(keys=["logit_scale"], recurse=False)
     return PairModel(model, [tower for tower, state in states.items() if state == FROZEN])
 
@@ -102,18 +102,6 @@ def _unfreeze(tower: nn.Module, num_layers: int | None) -> None:
         module.unfreeze()
     if "head" in tower:
         tower.head.unfreeze()
-
-
-def _train_projection(projection: nn.Module) -> None:
-    """Unfreeze a projection in float32, as 16 bits cannot hold the change of a step; a quantized one stays frozen."""
-    if not isinstance(projection, nn.QuantizedLinear):
-        projection.weight = projection.weight.astype(mx.float32)
-        projection.unfreeze()
-
-
-def scale_bounds(pair: Aimv2Model) -> dict[str, tuple[float, float]]:
-    """The bounds of the logit scale, within which it always has a gradient."""
-    return {SCALE: (0.0, math.log(pair.config.max_logit_scale) - INSIDE)}
 
 
 def pair_multipliers(model: PairModel, options: FinetuneOptions) -> dict[str, float]:

@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 from ..adapters.adapter_folder import AdapterFolder
 from ..adapters.attach import AdapterConfig
 from ..adapters.task import TASK
+from ..checkpoints.identity import Origin
 from ..datasets.captioned import CaptionDataset
 from ..datasets.labelled import Dataset
 from ..errors import InputError, NonFiniteError
@@ -26,7 +27,6 @@ from ..training.losses import binary_cross_entropy, cross_entropy
 from ..training.mixing import Mixing, multi_hot
 from ..training.state import RunFolder
 from ..training.step import Stepper, make_optimizer, multipliers
-from .artifacts import base_of
 from .options import FinetuneOptions
 from .pair_model import PairModel
 from .tasks import ONE_LABEL, SEVERAL_LABELS
@@ -72,6 +72,13 @@ class Prepared(Generic[Data, Model]):
 
 
 ClassifierRun = Prepared[Dataset, Classifier]
+PairRun = Prepared[CaptionDataset, PairModel]
+
+
+def base_of(model: Classifier | PairModel) -> Origin:
+    """The origin of the encoder, or of the pair."""
+    origin = getattr(model.trunk, "origin", None)
+    return origin or Origin("unnamed", None, "", "", "float32")
 
 
 def batch_options(options: FinetuneOptions) -> BatchOptions:

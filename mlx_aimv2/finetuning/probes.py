@@ -63,14 +63,14 @@ def train_probe(run: ClassifierRun, on_event: OnEvent) -> Trained | None:
     train, val = (features_of(run, split, on_event) for split in ("train", "val"))
     if options.fine_tune_type == "knn":
         classifier.head = KnnHead.of(train.x[np.arange(len(train.x))], train.targets, options.neighbours)
-        _write(run)
+        write_best(run)
         return None
     options = with_metric(options, run.dataset.multi_label)
     if options.sweep:
         options = _swept(run, options, train, val, on_event)
-    loop = probe_loop(run, options, run.run_folder, train, val, lambda: _write(run), on_event)
+    loop = probe_loop(run, options, run.run_folder, train, val, lambda: write_best(run), on_event)
     trained = loop.run(options.resume)
-    read_best(run.folder, classifier)
+    read_best(run)
     return trained
 
 
@@ -85,13 +85,6 @@ def features_of(run: ClassifierRun, split: str, on_event: OnEvent) -> Features:
     }
     x = compute_features(run.model, batches, examples, made_by, run.folder / FEATURES, on_event)
     return Features(x, multi_hot([example.labels for example in examples], len(run.dataset.labels)))
-
-
-def _write(run: ClassifierRun) -> None:
-    write_best(
-        run.folder, run.model, run.options.fine_tune_type, None,
-        run.processor.image_processor, run.dataset.multi_label,
-    )  # fmt: skip
 
 
 def probe_loop(

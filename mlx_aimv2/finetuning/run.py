@@ -33,12 +33,12 @@ from ..training.batches import sized
 from ..training.loop import Trained
 from ..training.schedule import check_length
 from ..training.state import STATE
-from .caption_task import CaptionTask, PairRun
+from .caption_task import CaptionTask
 from .classifier_model import adapter_config
 from .label_task import LabelTask
 from .methods import METHODS
 from .options import FinetuneOptions
-from .prepared import ClassifierRun, Data, Model, Prepared
+from .prepared import ClassifierRun, Data, Model, PairRun, Prepared
 from .run_folder import adapter_path, check_folder, claimed
 from .starting_weights import begin_at, start_folder, warn_of_known_images
 from .task import FinetuningTask, TaskEvaluation

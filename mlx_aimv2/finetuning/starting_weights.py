@@ -24,10 +24,10 @@ from ..events import Notice, OnEvent
 from ..models.classifier import Classifier
 from ..models.classifier_heads import head_spec
 from ..storage.json_files import read_json
-from .artifacts import base_of
 from .methods import METHODS
 from .options import FinetuneOptions
 from .pair_model import PairModel
+from .prepared import base_of
 
 FLAG = "--resume-adapter-file"
 FILES = (TENSORS, CONFIG, HEAD, TRUNK, TRAINED, TASK)  # the path of each also names its folder

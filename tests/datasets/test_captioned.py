@@ -9,7 +9,7 @@ from helpers.labelled import touched
 
 from mlx_aimv2.datasets.captioned import Captioned, has_captions, read_captions
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.finetuning.caption_task import caption_record
+from mlx_aimv2.finetuning.caption_task import CaptionTask
 
 
 def table(file: Path, text: str) -> Path:
@@ -84,11 +84,11 @@ def test_what_is_held_out_follows_from_the_seed_and_never_splits_a_image(tmp_pat
     assert first == again != other
     assert len(first.val) == 2 and len(first.train) == 4
     assert all(len(example.captions) == 3 for example in (*first.train, *first.val))
-    assert caption_record(first) == caption_record(again) != caption_record(other)
-    record = caption_record(first)
+    assert CaptionTask().record(first) == CaptionTask().record(again) != CaptionTask().record(other)
+    record = CaptionTask().record(first)
     assert record["seed"] == 1 and sorted(record["train"] + record["val"]) == [f"{x}.jpg" for x in "abcdef"]
     table(tmp_path / "c.csv", "\n".join(rows).replace("b 1", "b 7"))
-    assert caption_record(read_captions(data, val_fraction=0.3, seed=1)) != record
+    assert CaptionTask().record(read_captions(data, val_fraction=0.3, seed=1)) != record
 
 
 def test_which_data_is_captions(tmp_path: Path) -> None:

@@ -480,7 +480,7 @@ def test_a_folder_without_permission(options, tmp_path, monkeypatch, exists):
     asked = getattr(*place)
 
     def denied(path, *arguments, **more):
-        if isinstance(path, Path) and folder in (path, path.parent):
+        if folder in (Path(path), Path(path).parent):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return asked(path, *arguments, **more)
 
