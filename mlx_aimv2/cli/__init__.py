@@ -1,1 +1,1 @@
-"""The command line: it parses, calls one function, and renders what comes back."""
+"""The command line: every verb parses its options, calls one function and shows the result."""

@@ -1,4 +1,4 @@
-"""The command `mlx-aimv2`: its verbs, and what holds for all of them."""
+"""The command `mlx-aimv2`: its verbs, running a command line, ending the process."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
 ) -> None:
-    """Options of every verb; `main` has taken `--debug` out already, and it stands here for the help."""
+    """Options of the command itself; `_run` reads `--debug`, which is here for `--help`."""
 
 
 def main() -> None:
@@ -125,7 +125,7 @@ def _status(end: SystemExit) -> int:
 
 
 def _prepare_streams() -> None:
-    """Make stdout and stderr take whatever a file may be called, and stand in for closed ones."""
+    """Let stdout and stderr take any file name, and replace closed ones."""
     nowhere = Path(os.devnull)
     if sys.stdout is None:
         sys.stdout = nowhere.open("w", encoding="utf-8")

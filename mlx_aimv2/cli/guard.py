@@ -23,10 +23,10 @@ DEBUG_VARIABLE = "MLX_AIMV2_DEBUG"
 
 @dataclass
 class Running:
-    """What runs now.
+    """The verb that runs now.
 
     Attributes:
-        options: the options of the verb, by their names in Python; empty between runs.
+        options: names of its options in Python; empty if no verb runs.
         debug: whether errors come with their traceback.
     """
 
@@ -51,10 +51,10 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         try:
             with interrupting():
                 function(**expansion.collected(values))
-        except KeyboardInterrupt as stop:  # may say what to do about it
+        except KeyboardInterrupt as stop:  # may carry a note
             say(f"interrupted: {stop}" if stop.args else "interrupted")
             raise SystemExit(status_of(stop)) from stop
-        except BrokenPipeError as error:  # the reader of our output has enough: `mlx-aimv2 embed … | head`
+        except BrokenPipeError as error:  # the reader has closed the pipe: `mlx-aimv2 embed … | head`
             raise SystemExit(NOT_ALL_DONE) from error
         except Exception as error:
             raise SystemExit(report(error)) from error
@@ -76,7 +76,7 @@ def interruption_note(path: Path, note: str) -> Iterator[None]:
 
 
 def report(error: Exception) -> int:
-    """Say what went wrong; the exit status for it. With --debug, the traceback too."""
+    """Print an error, with --debug also its traceback; return the exit status."""
     if RUNNING.debug:
         import traceback
 
@@ -89,7 +89,7 @@ def report(error: Exception) -> int:
 
 
 def with_advice(message: str, advice: Advice | None) -> str:
-    """A message in one line, with the advice that the verb at work has the option for."""
+    """A message in one line, with the advice for the verb that runs now."""
     advised = advice.for_options(RUNNING.options) if advice else ""
     return f"{_one_line(message)}: {advised}" if advised else _one_line(message)
 

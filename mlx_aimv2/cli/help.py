@@ -1,4 +1,4 @@
-"""The help of the command and of its verbs: plain text in sections that fits narrow terminals too."""
+"""The layout of `--help`: sections of plain text that fit narrow terminals too."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
-WIDEST, NARROW = 100, 60  # columns: no line is longer; below, what an option does stands under its name
-LONGEST_NAME, GAP = 30, 2  # of an option that has its text beside it; before and after it
-TYPE = re.compile(r" <(?:list\[)?(\w+)[^>]*>$")  # as newer versions of typer name the type of a value
+WIDEST, NARROW = 100, 60  # columns of the longest line; in a narrower terminal, help stands under the option
+LONGEST_NAME, GAP = 30, 2  # columns of an option with its help beside it; spaces around it
+TYPE = re.compile(r" <(?:list\[)?(\w+)[^>]*>$")  # the type of a value in newer versions of typer
 TYPES = {"str": "TEXT", "int": "INTEGER", "float": "NUMBER", "path": "PATH"}
 
 
 class VerbHelp(TyperCommand):
-    """A verb whose options are listed under the titles of their panels."""
+    """A verb that lists its options under the titles of their panels."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write all of the help."""
+        """Write the help."""
         formatter.width = _columns()
         super().format_help(ctx, formatter)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The parts of the line `Usage:` after the name of the verb."""
+        """The words after the name of the verb in the line `Usage:`."""
         return ["[OPTIONS]", *_arguments(self.get_params(ctx))]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -34,15 +34,15 @@ class VerbHelp(TyperCommand):
 
 
 class GroupHelp(TyperGroup):
-    """The command itself, whose verbs are listed with whole sentences."""
+    """The command itself, which lists its verbs with whole sentences."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write all of the help."""
+        """Write the help."""
         formatter.width = _columns()
         super().format_help(ctx, formatter)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the verbs, and the options of all of them."""
+        """Write the verbs, and the options of the command."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [
             (name, " ".join((command.help or "").split("\n\n")[0].split()))
@@ -54,13 +54,16 @@ class GroupHelp(TyperGroup):
 
 
 def _columns() -> int:
-    return min(shutil.get_terminal_size().columns or WIDEST, WIDEST)  # a terminal may not know its width
+    return min(shutil.get_terminal_size().columns or WIDEST, WIDEST)  # 0 if unknown
 
 
 def _arguments(parameters: Iterable[Any]) -> list[str]:
-    arguments = [one for one in parameters if isinstance(one, TyperArgument)]
-    names = [(one.metavar or str(one.name).upper(), one.required) for one in arguments]
-    return [name if required else f"[{name}]" for name, required in names]
+    arguments = [parameter for parameter in parameters if isinstance(parameter, TyperArgument)]
+    return [_argument(each) if each.required else f"[{_argument(each)}]" for each in arguments]
+
+
+def _argument(parameter: Any) -> str:
+    return parameter.metavar or str(parameter.name).upper()
 
 
 def _write_parameters(parameters: Iterable[Any], ctx: Any, formatter: Any) -> None:
@@ -70,29 +73,24 @@ def _write_parameters(parameters: Iterable[Any], ctx: Any, formatter: Any) -> No
         if record is None:
             continue
         if isinstance(parameter, TyperArgument):
-            name = parameter.metavar or str(parameter.name).upper()
-            sections["Arguments"].append((name, record[1]))
+            sections["Arguments"].append((_argument(parameter), record[1]))
         else:
             title = getattr(parameter, "rich_help_panel", None) or "Options"
-            sections.setdefault(title, []).append((_named(record[0]), record[1]))
+            name = TYPE.sub(lambda kind: f" {TYPES.get(kind[1], kind[1].upper())}", record[0])
+            sections.setdefault(title, []).append((name, record[1]))
     for title, rows in sections.items():
         _write(formatter, title, rows)
 
 
-def _named(option: str) -> str:
-    """An option's names, with the type of its value as a word."""
-    return TYPE.sub(lambda found: f" {TYPES.get(found[1], found[1].upper())}", option)
-
-
 def _write(formatter: Any, title: str, rows: list[tuple[str, str]]) -> None:
-    """A section: a name and what it stands for, beside each other where there is room."""
+    """Write a section of names and texts, beside each other if there is room."""
     if not rows:
         return
     most = LONGEST_NAME if formatter.width >= NARROW else GAP
     indent = GAP + min(most, max(len(name) for name, _ in rows)) + GAP
     formatter.write(f"\n{title}\n")
     for name, text in rows:
-        text = text.replace("\\[", "[").replace("  [", " [").replace("[x>=", "[at least ")
+        text = text.replace("\\[", "[").replace("  [", " [")
         lines = textwrap.wrap(text, max(20, formatter.width - indent), break_on_hyphens=False)
         beside = len(name) + 2 * GAP <= indent
         start = f"{'':{GAP}}{name}".ljust(indent) if beside else f"{'':{GAP}}{name}\n{'':{indent}}"

@@ -1,4 +1,4 @@
-"""Tables on stdout: drawn to fit a terminal, tab-separated in a pipe."""
+"""Tables on stdout: drawn to the width of a terminal, tab-separated in a pipe."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ NUMBER = re.compile(
     r"[+-]?\d[\d.,]*(e[+-]?\d+)?( ?[%×]| [a-zA-Z]{1,2}(/s)?| bytes|/s)?|\d+ to \d+|-|–|nan|inf|"
 )
 GAP = 2  # spaces between columns
-LONG_WORD, LONG_NAME, LEAST_CUT = (
-    24,
-    30,
-    12,
-)  # what a column has room for at least, where its content is longer
+LONG_WORD, LONG_NAME, LEAST_CUT = 24, 30, 12  # the least width of a column whose content is wider
 INDENT = "  "
 MORE = "…"
 
@@ -34,8 +30,8 @@ class Column:
     Attributes:
         header: its title.
         cells: its content.
-        kind: numbers stand right and are never broken; paths keep the name of the file; text wraps at words; a cut
-            column ends where the terminal does.
+        kind: a number is right-aligned and never wrapped; a path keeps the name of the file; text wraps at words; a
+            cut column ends at the edge of the terminal.
     """
 
     header: str
@@ -44,12 +40,12 @@ class Column:
 
     @property
     def most(self) -> int:
-        """The width that holds everything."""
+        """The width for the whole content."""
         return max(map(_width, (self.header, *self.cells)))
 
     @property
     def least(self) -> int:
-        """The width below which it could not be read."""
+        """The least readable width."""
         header = _longest(self.header.split())
         if self.kind == "number":
             return max(header, _longest(self.cells))
@@ -66,16 +62,15 @@ class Column:
 def table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], cut: bool = False, paths: Collection[str] = ()
 ) -> None:
-    """A table on stdout: drawn on a terminal, tab-separated in a pipe.
+    """Print a table: drawn on a terminal, tab-separated in a pipe.
 
-    A column of nothing but numbers stands right. Where a terminal is too narrow for a table, every row becomes a
-    paragraph.
+    Columns of numbers are right-aligned. If the terminal is too narrow, every row becomes a paragraph.
 
     Args:
-        headers: the titles of the columns.
-        rows: the cells.
-        cut: whether the last column is cut where the terminal ends; else it goes on in the next line.
-        paths: the titles of the columns that hold file names.
+        headers: titles of the columns.
+        rows: cells of each row.
+        cut: whether the last column is cut at the edge of the terminal instead of wrapped.
+        paths: titles of the columns with file names.
     """
     if not sys.stdout.isatty():
         put("\t".join(headers))
@@ -103,16 +98,16 @@ def table(
         put("")
         return
     with console.capture() as captured:
-        console.print(_drawn(columns, widths))
+        console.print(_drawing(columns, widths))
     put(captured.get())
 
 
 def shortened(path: str, width: int) -> str:
-    """A path in at most ``width`` cells of a terminal: its end, from a folder on if possible."""
+    """The end of a path in at most ``width`` cells of a terminal, from a whole folder on if possible."""
     if _width(path) <= width:
         return path
-    for place in (found.start() for found in re.finditer("/", path[1:])):
-        end = f"{MORE}{path[place + 1 :]}"
+    for slash in re.finditer("/", path[1:]):
+        end = f"{MORE}{path[slash.end() :]}"
         if _width(end) <= width and end.rstrip("/") != MORE:
             return end
     name = path.rstrip("/").rpartition("/")[2]
@@ -136,28 +131,28 @@ def _longest(words: Sequence[str]) -> int:
 
 
 def _fitted(columns: Sequence[Column], room: int) -> list[int] | None:
-    """The widths of the columns in a terminal; None if there is not even the least room."""
+    """The widths of the columns in a terminal; None if their least widths do not fit."""
     widths = [column.least for column in columns]
     spare = room - sum(widths) - GAP * (len(columns) - 1)
     if spare < 0:
         return None
     lacking = [column.most - width for column, width in zip(columns, widths, strict=True)]
     for rank, number in enumerate(sorted(range(len(columns)), key=lacking.__getitem__)):
-        given = min(lacking[number], spare // (len(columns) - rank))  # what lacks little gets all of it
-        widths[number] += given
-        spare -= given
+        more = min(lacking[number], spare // (len(columns) - rank))  # those that need least come first
+        widths[number] += more
+        spare -= more
     return widths
 
 
-def _drawn(columns: Sequence[Column], widths: Sequence[int]) -> Table:
+def _drawing(columns: Sequence[Column], widths: Sequence[int]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+    drawing = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
     for column, width in zip(columns, widths, strict=True):
         whole = column.kind in ("number", "cut")
-        drawn.add_column(
+        drawing.add_column(
             Text(column.header),
             width=width,
             justify="right" if column.kind == "number" else "left",
@@ -166,8 +161,8 @@ def _drawn(columns: Sequence[Column], widths: Sequence[int]) -> Table:
         )
     for number in range(len(columns[0].cells)):
         cells = (_cell(column, number, width) for column, width in zip(columns, widths, strict=True))
-        drawn.add_row(*map(Text, cells))
-    return drawn
+        drawing.add_row(*map(Text, cells))
+    return drawing
 
 
 def _cell(column: Column, number: int, width: int) -> str:
@@ -176,7 +171,7 @@ def _cell(column: Column, number: int, width: int) -> str:
 
 
 def _paragraph(columns: Sequence[Column], number: int, room: int) -> list[str]:
-    """A row as its first cell, and below it each other title with its cell, as many in a line as fit."""
+    """A row as lines: its first cell, then the other cells with their titles, as many in a line as fit."""
     first = _cell(columns[0], number, room)
     lines = [first] if columns[0].kind == "path" else _wrapped(first, room, "")
     start = len(lines)

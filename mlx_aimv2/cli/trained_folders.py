@@ -1,4 +1,4 @@
-"""What a folder of `finetune` was trained for, and on what, as the verbs have to know before anything is loaded."""
+"""Folders that `finetune` wrote: do they hold a head or an image-text pair? Answered before a model is loaded."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ..storage.json_files import read_json
 
 
 def check_head_is_named(model: str, adapter_path: Path | None, zero_shot: str = "") -> None:
-    """Say where the head of a fused checkpoint is, to whom would ask it for zero-shot labels.
+    """Refuse a fused checkpoint with a trained head in its folder if no --adapter-path names this head.
 
     Args:
         model: the checkpoint.
-        adapter_path: what was named beside it.
-        zero_shot: the options that ask a pair for zero-shot labels all the same, where there are such.
+        adapter_path: the value of --adapter-path.
+        zero_shot: options that give zero-shot labels of the checkpoint instead; empty for none.
 
     Raises:
-        InputError: the checkpoint has a head beside it, and no adapter was named.
+        InputError: the checkpoint has a head, and there is no adapter.
     """
     if adapter_path is None and (Path(model).expanduser() / "head.safetensors").is_file():
         otherwise = f", or {zero_shot} for zero-shot labels of a pair" if zero_shot else ""
@@ -27,7 +27,7 @@ def check_head_is_named(model: str, adapter_path: Path | None, zero_shot: str = 
 
 
 def is_trained_pair(adapter_path: Path | None) -> bool:
-    """Whether an image-text pair was trained there; what else is wrong with a folder is found when it is loaded."""
+    """Whether the folder holds a trained image-text pair; damaged folders are refused later, by loading."""
     if adapter_path is None:
         return False
     try:
@@ -37,7 +37,7 @@ def is_trained_pair(adapter_path: Path | None) -> bool:
 
 
 def has_head(adapter_path: Path | None) -> bool:
-    """Whether a folder holds a trained head, which has labels of its own; PEFT's adapters have none."""
+    """Whether the folder holds a trained head, which has labels; adapters of PEFT have none."""
     if adapter_path is None or is_trained_pair(adapter_path):
         return False
     return (adapter_path.expanduser() / "task.json").exists()
