@@ -1,4 +1,4 @@
-"""What a checkpoint is, and what the machine offers, as plain values."""
+"""Facts about a checkpoint and about the machine, for `mlx-aimv2 info`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import platform
 import statistics
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 import mlx.core as mx
@@ -31,57 +32,49 @@ MATRIX, REPEATS = 1024, 5
 
 
 def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Layout, configuration, sizes, and what is missing, without reading the weights."""
+    """Layout, configuration, sizes and missing files of a checkpoint, without reading its weights."""
     header, config = checkpoint.header, checkpoint.config
     expected = dict(tree_flatten(make_model(config).parameters()))
-    parameters = sum(x.size for x in expected.values())
-    dtypes: dict[str, int] = {}
-    for info in header.tensors.values():
-        dtypes[info.dtype] = dtypes.get(info.dtype, 0) + 1
+    parameters, folder = sum(x.size for x in expected.values()), checkpoint.resolved.folder
+    images = _images(checkpoint)
+    missing = {
+        "config.json": not (folder / "config.json").exists(),
+        "preprocessor_config.json": images is not None and images["source"] is None,
+        "tokenizer.json (or vocab.json and merges.txt)": isinstance(config, Aimv2Config)
+        and not Tokenizer.exists(folder),
+    }
     return {
         "source": checkpoint.resolved.name,
-        "folder": str(checkpoint.resolved.folder),
+        "folder": str(folder),
         "revision": checkpoint.resolved.revision,
         "files": [path.name for path in header.files],
         "layout": checkpoint.layout.name,
         "kind": "image-text pair" if isinstance(config, Aimv2Config) else "vision encoder",
         "tensors": len(header.tensors),
-        "dtypes": dtypes,
+        "dtypes": dict(Counter(info.dtype for info in header.tensors.values())),
         "parameters": parameters,
         "bytes": header.nbytes,
         "memory": {"float32": parameters * 4, "float16": parameters * 2},
         "quantization": str(checkpoint.quantization) if checkpoint.quantization else None,
-        "images": _images(checkpoint),
-        "missing_files": _missing_files(checkpoint),
+        "images": images,
+        "missing_files": [name for name, is_missing in missing.items() if is_missing],
         "problem": _problem(checkpoint, expected),
         "config": config.to_dict(),
     }
 
 
 def _images(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """How images are prepared, which file says so, and where defaults stand in; None where that is damaged."""
+    """The image settings, the file they are from, and notes on defaults; None if the file is damaged."""
     try:
         settings = find_settings(checkpoint.resolved.folder, checkpoint.config)
     except ConfigError:
-        return None  # "problem" says it
-    config = {
-        key: value for key, value in settings.config.to_dict().items() if key not in settings.config.extra
-    }
-    return {"source": settings.source, "notes": list(settings.notes), **config}
-
-
-def _missing_files(checkpoint: Checkpoint) -> list[str]:
-    folder, images = checkpoint.resolved.folder, _images(checkpoint)
-    missing = [] if (folder / "config.json").exists() else ["config.json"]
-    if images is not None and images["source"] is None:
-        missing.append("preprocessor_config.json")
-    if isinstance(checkpoint.config, Aimv2Config) and not Tokenizer.exists(folder):
-        missing.append("tokenizer.json (or vocab.json and merges.txt)")
-    return missing
+        return None  # "problem" names it
+    known = {key: x for key, x in settings.config.to_dict().items() if key not in settings.config.extra}
+    return {"source": settings.source, "notes": list(settings.notes), **known}
 
 
 def _problem(checkpoint: Checkpoint, expected: dict[str, mx.array]) -> str | None:
-    """What `load` would refuse, in its words."""
+    """The message of the error that `load` would raise; None for none."""
     if checkpoint.quantization is not None:
         model = make_model(checkpoint.config)
         quantize_modules(model, checkpoint.quantization, quantized_paths(checkpoint.outline))
@@ -104,7 +97,9 @@ def describe_system() -> dict[str, Any]:
         "device": str(mx.default_device().type).rpartition(".")[2],
         "gpu": gpu_available(),
         "cores": os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": None
+        if sys.platform == "win32"
+        else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "blas": str(load_blas()),
         "dtype": dtype_name(compute_dtype(None)),
         "matmul_gflops": round(matmul_rate() / 1e9, 1),
@@ -122,9 +117,3 @@ def matmul_rate() -> float:
         mx.eval(a @ a)
         seconds.append(time.perf_counter() - start)
     return 2 * MATRIX**3 / statistics.median(seconds)
-
-
-def _memory_bytes() -> int | None:
-    if sys.platform == "win32":
-        return None
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""From a name or a folder to a model that runs: hub, files, layout, configuration, weights."""
+"""Loading a checkpoint: from a name or a folder to a model with its weights, and a processor."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from .errors import CheckpointError, ConfigError, InputError, MismatchError
 from .events import Notice, OnEvent, warn
 from .models.classifier import Classifier
 from .models.lit import Aimv2Model
+from .models.lit import AnyModel as AnyModel
 from .models.vision import Aimv2VisionModel
 from .processing.build import build_processor, made_size, resample
 from .processing.decode import DecodeOptions
@@ -40,23 +41,21 @@ from .processing.processor import Processor
 from .quantization.scheme import Quantization, dequantize, quantize_modules, quantized_paths
 from .storage.json_files import read_json
 
-AnyModel = Aimv2Model | Aimv2VisionModel
-
 
 @dataclass(frozen=True)
 class LoadOptions:
     """How to load a checkpoint.
 
     Attributes:
-        dtype: float32, float16, bfloat16, or None / "auto": float32 on a CPU, float16 on a GPU.
-        keep_quantized: on a CPU, compute with packed weights although plain ones are many times faster there.
-        weights: the name of one weight file in the checkpoint, where it holds several.
-        decode: how images are decoded.
-        native: the patches a native-resolution model may be given.
-        any_base: put an adapter on another checkpoint than it was trained on, such as a quantized copy of that.
-        interpolate_positions: resample the position table of a model of fixed size for images of another size:
+        dtype: float32, float16, bfloat16; None or "auto" for float32 on a CPU and float16 on a GPU.
+        keep_quantized: on a CPU, compute with quantized weights, although plain ones are many times faster there.
+        weights: the name of a weight file, if the checkpoint holds several.
+        decode: how to decode images.
+        native: the range of patches for a native-resolution model.
+        any_base: accept an adapter that was trained on another checkpoint, such as a quantized copy.
+        interpolate_positions: resample the position table of a fixed-size model for images of another size:
             bicubic in float32, as PyTorch's `interpolate` without antialiasing.
-        image_size: pixels on a side of those images; None for what the checkpoint's own settings make.
+        image_size: pixels on a side of those images; None for the size of the checkpoint's settings.
     """
 
     dtype: str | None = None
@@ -77,7 +76,7 @@ def load(
     adapter_path: None = None,
     *,
     options: LoadOptions | None = None,
-    on_event: OnEvent | None = None,
+    on_event: OnEvent = warn,
 ) -> tuple[AnyModel, Processor]: ...
 
 
@@ -89,7 +88,7 @@ def load(
     adapter_path: str | os.PathLike[str] | None = None,
     *,
     options: LoadOptions | None = None,
-    on_event: OnEvent | None = None,
+    on_event: OnEvent = warn,
 ) -> tuple[AnyModel | Classifier, Processor]: ...
 
 
@@ -101,53 +100,45 @@ def load(
     adapter_path: str | os.PathLike[str] | None = None,
     *,
     options: LoadOptions | None = None,
-    on_event: OnEvent | None = None,
+    on_event: OnEvent = warn,
 ) -> tuple[AnyModel | Classifier, Processor]:
-    """A model and its processor, from a folder or the Hugging Face Hub.
+    """Load a model and its processor from a folder or the Hugging Face Hub.
 
     Args:
         path_or_repo: a checkpoint folder in any published layout, a repository such as
-            `apple/aimv2-large-patch14-224`, or a short name such as `large-224`, `native`, `lit`; or
-            `demo`, which lies inside the package.
-        dtype: what to compute in: float32, float16, bfloat16; None for float32 on a CPU and float16 on a GPU.
-        revision: a branch, tag or commit of the repository. A short name stands for a fixed commit without it, a
-            repository for its main branch.
-        adapter_path: a folder with an adapter, as PEFT or this package writes it, with a trained head, or with both;
-            or with what training a pair on captions left.
-        options: everything else; its ``dtype`` gives way to the argument.
-        on_event: called with progress and notices; without it, notices are Python warnings.
+            `apple/aimv2-large-patch14-224`, a short name such as `large-224`, `native` or `lit`, or `demo` for the
+            checkpoint inside the package.
+        dtype: to compute in: float32, float16 or bfloat16; None for float32 on a CPU and float16 on a GPU.
+        revision: a branch, tag or commit of the repository; None for the main branch of a repository, and for the
+            fixed commit of a short name.
+        adapter_path: a folder that fine-tuning or PEFT wrote: with an adapter, a trained head, or a trained pair.
+        options: all other settings; the argument ``dtype`` replaces theirs.
+        on_event: called with progress and notices; by default notices are Python warnings.
 
     Returns:
-        `Aimv2Model` for an image-text pair, else `Aimv2VisionModel`, ready for inference, and its processor; with a
-        trained head a `Classifier`, and a processor that prepares images as its training did.
+        The model and its processor: `Aimv2Model` for an image-text pair, else `Aimv2VisionModel`. With a trained
+        head, a `Classifier` and a processor that prepares images as the training did.
 
     Raises:
-        HubError: the checkpoint cannot be had from the Hub.
-        CheckpointError: the folder is no checkpoint, or the checkpoint is damaged or not what it says; or the
-            adapter is.
-        InputError: a value of an argument does not exist, or the adapter was trained on another checkpoint.
+        HubError: the Hub does not deliver the checkpoint.
+        CheckpointError: the folder holds no checkpoint, or checkpoint or adapter are damaged.
+        InputError: an argument has no valid value, or the adapter was trained on another checkpoint.
         OutputError: there is no room to unpack an .npz or .msgpack file.
     """
     options = options or LoadOptions()
-    emit = on_event or warn
     target = compute_dtype(dtype or options.dtype)
-    checkpoint = inspect(path_or_repo, revision, options.weights, emit)
     adapter = None if adapter_path is None else AdapterFolder.read(adapter_path)
+    checkpoint = inspect(path_or_repo, revision, options.weights, on_event)
     if adapter is not None:
-        adapter.check(origin_of(checkpoint, target), options.any_base, emit)
+        adapter.check(origin_of(checkpoint, target), options.any_base, on_event)
     settings = None if adapter is None else adapter.image_config()
     checkpoint = at_resolution(checkpoint, options, settings)
     if (problem := blas_problem()) is not None:
-        emit(Notice(problem))
-    model = build_model(checkpoint, target, options.keep_quantized, emit)
+        on_event(Notice(problem))
+    model = build_model(checkpoint, target, options.keep_quantized, on_event)
+    folder, resized = checkpoint.resolved.folder, options.interpolate_positions
     processor = build_processor(
-        checkpoint.resolved.folder,
-        checkpoint.config,
-        options.decode,
-        options.native,
-        settings,
-        options.interpolate_positions,
-        emit,
+        folder, checkpoint.config, options.decode, options.native, settings, resized, on_event
     )
     return (model if adapter is None else aside(adapter.put_on)(model)), processor
 
@@ -155,17 +146,17 @@ def load(
 def at_resolution(
     checkpoint: Checkpoint, options: LoadOptions, settings: ImageProcessorConfig | None = None
 ) -> Checkpoint:
-    """A checkpoint for the size of images that ``options`` ask for.
+    """The checkpoint for images of the size that ``options`` name.
 
     Args:
-        checkpoint: as it is stored.
+        checkpoint: as stored.
         options: whether to resample its position table, and for which size.
-        settings: for images, in place of its own.
+        settings: for images; None for those of the checkpoint.
 
     Raises:
-        InputError: the size makes no sense, is another than that of the table and is not to be resampled for, or
-            the model takes any size.
-        ConfigError: its settings for images are damaged.
+        InputError: the size is not valid, differs from that of the table without resampling, or the model takes any
+            size.
+        ConfigError: the checkpoint's settings for images are damaged.
     """
     size, vision = options.image_size, checkpoint.config.vision
     if options.interpolate_positions:
@@ -187,11 +178,11 @@ def inspect(
     weights: str | None = None,
     on_event: OnEvent = warn,
 ) -> Checkpoint:
-    """Everything about a checkpoint that the headers of its weight files and its small files say.
+    """Read the headers of a checkpoint's weight files, and its small files; no weights.
 
     Raises:
-        HubError: the checkpoint cannot be had from the Hub.
-        CheckpointError: the folder is no checkpoint, or its files contradict each other.
+        HubError: the Hub does not deliver the checkpoint.
+        CheckpointError: the folder holds no checkpoint, or its files contradict each other.
     """
     resolved = resolve(path_or_repo, revision, on_event, weights)
     folder = resolved.folder
@@ -214,7 +205,7 @@ def inspect(
 
 
 def make_model(config: AnyConfig) -> AnyModel:
-    """The model of ``config``, with random weights that are not computed until they are used."""
+    """The model of ``config``. Its random weights are lazy."""
     return Aimv2Model(config) if isinstance(config, Aimv2Config) else Aimv2VisionModel(config)
 
 
@@ -222,20 +213,20 @@ def make_model(config: AnyConfig) -> AnyModel:
 def build_model(
     checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool = False, on_event: OnEvent = warn
 ) -> AnyModel:
-    """The model of a checkpoint with its weights read, one tensor at a time.
+    """The model of a checkpoint with its weights, which are read one tensor at a time.
 
     Raises:
-        MismatchError: tensors missing, unexpected or of the wrong shape; all of them in one message.
-        CheckpointError: data that cannot be read or does not fit into memory.
+        MismatchError: tensors are missing, unexpected or of the wrong shape; the message names all of them.
+        CheckpointError: the data cannot be read, or does not fit into memory.
         OutputError: there is no room to unpack an .npz or .msgpack file.
     """
     tensors, quantization = checkpoint.outline, checkpoint.quantization
     model, unpacks = aside(make_model)(checkpoint.config), on_cpu() and not keep_quantized
     if quantization is not None and unpacks:
         tensors = dequantize(tensors, quantization, dtype)
-        if not checkpoint.resolved.bundled:  # whose weights are packed for the size of the package only
-            told = f"{quantization} weights were unpacked to {dtype_name(dtype)}"
-            on_event(Notice(f"{told}: packed ones are slow on a CPU"))
+        if not checkpoint.resolved.bundled:  # those are quantized only to make the package smaller
+            notice = f"{quantization} weights were unpacked to {dtype_name(dtype)}"
+            on_event(Notice(f"{notice}: packed ones are slow on a CPU"))
     elif quantization is not None:
         quantize_modules(model, quantization, quantized_paths(tensors))
     check_model(model, checkpoint, tensors)
@@ -251,25 +242,25 @@ def build_model(
 
 
 def check_model(model: AnyModel, checkpoint: Checkpoint, tensors: Mapping[str, mx.array]) -> None:
-    """Hold the tensors of a checkpoint against the model that it describes.
+    """Compare the tensors of a checkpoint with the model that it describes.
 
     Raises:
-        MismatchError: the whole difference in one message.
+        MismatchError: they differ; the message names every difference.
     """
     expected, source = dict(tree_flatten(model.parameters())), str(checkpoint.resolved.folder)
     wrong = [name for name, x in expected.items() if name in tensors and tensors[name].shape != x.shape]
     size = table_size(tensors, checkpoint.config)
     if wrong == [table_name(checkpoint.config)] and size is not None:
-        told = checkpoint.config.vision.image_size
+        side = checkpoint.config.vision.image_size
         raise MismatchError(
-            f"{source}: its position table is for {size} x {size} pixels, and its config.json says image_size {told}",
+            f"{source}: its position table is for {size} x {size} pixels, and its config.json says image_size {side}",
             resample("correct that, or "),
         )
     check_fit(expected, tensors, checkpoint.unknown, source)
 
 
 def origin_of(checkpoint: Checkpoint, dtype: mx.Dtype) -> Origin:
-    """The identity of the model that a checkpoint gives when it is computed in ``dtype``."""
+    """The identity of a checkpoint's model that computes in ``dtype``."""
     return Origin(
         name=checkpoint.resolved.name,
         revision=checkpoint.resolved.revision,
@@ -288,12 +279,15 @@ def _cast(name: str, x: mx.array, dtype: mx.Dtype) -> mx.array:
 
 
 def _read_one_by_one(model: AnyModel, checkpoint: Checkpoint) -> None:
-    """Evaluate every parameter by itself: only one is held in two dtypes at any time."""
+    """Evaluate one parameter after the other, so that only one exists in two dtypes at any time."""
     try:
         with without_cache():
             for parameter in dict(tree_flatten(model.parameters())).values():
                 mx.eval(parameter)
-    except (RuntimeError, MemoryError) as error:  # MLX has one type for a file's end and for memory's
+    except (
+        RuntimeError,
+        MemoryError,
+    ) as error:  # MLX raises the same for a short file and for too little memory
         raise CheckpointError(
             f"{checkpoint.resolved.folder}: its weights cannot be loaded ({error})"
         ) from error

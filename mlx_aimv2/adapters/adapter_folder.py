@@ -13,16 +13,13 @@ from ..checkpoints.identity import Origin
 from ..errors import Advice, ConfigError, InputError, NotACheckpointError
 from ..events import Notice, OnEvent, warn
 from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier
-from ..models.lit import Aimv2Model
-from ..models.vision import Aimv2VisionModel
+from ..models.lit import Aimv2Model, AnyModel
 from ..processing.image_config import ImageProcessorConfig
 from .attach import settle
 from .base_check import ANY_BASE, NamedBase, find_base, require_base
 from .stored_adapter import ADAPTER_FILES, CONFIG, StoredAdapter, read_stored
 from .task import SWAP, TASK, PairTask, Task, read_task
 from .weights import HEAD, TRAINED, TRUNK, load_trained, load_trunk, read_head, weights_hash
-
-AnyModel = Aimv2Model | Aimv2VisionModel
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Linear layers with an adapter: LoRA (Hu et al. 2021) and DoRA (Liu et al. 2024), over plain or packed weights.
+"""Linear layers with an adapter: LoRA (Hu et al. 2021) and DoRA (Liu et al. 2024), over plain or quantized weights.
 
-The layer inside stays as it is and frozen. What is trained is kept in float32 and computed in the dtype of the
+The layer inside is frozen. The adapter's parameters are float32 and are computed with in the dtype of the
 activations, so that a model in 16 bits stays in 16 bits. Shapes are PEFT's: A is (r, in), B is (out, r).
 """
 
@@ -18,7 +18,7 @@ AnyLinear = nn.Linear | nn.QuantizedLinear
 
 
 class LoRALinear(nn.Module):
-    """y = W x + b + scale · B A x, with a random A and a B of zeros: at first the layer is what it was."""
+    """y = W x + b + scale · B A x. A is random and B zero at first, so that a fresh adapter changes nothing."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class LoRALinear(nn.Module):
         dropout: float = 0.0,
         rslora: bool = False,
     ) -> None:
-        """Put an adapter around ``linear``, which is frozen.
+        """Put an adapter around ``linear``, and freeze it.
 
         Args:
             linear: the layer, plain or quantized.
@@ -38,22 +38,26 @@ class LoRALinear(nn.Module):
             rslora: multiply by ``alpha / sqrt(rank)`` instead (Kalajdzievski 2023).
         """
         super().__init__()
-        out_width, in_width = linear_shape(linear)
         linear.freeze()
         self.linear: AnyLinear = linear
         self.dropout = Dropout(dropout)
         self.rank, self.alpha, self.rslora, self.drop_rate = rank, alpha, rslora, dropout
+        self._start()
+
+    def _start(self) -> None:
+        """Make the fresh parameters."""
+        out_width, in_width = linear_shape(self.linear)
         bound = in_width**-0.5  # Kaiming's uniform distribution with a = sqrt(5), as PEFT draws it
-        self.lora_a = mx.random.uniform(-bound, bound, (rank, in_width))
-        self.lora_b = mx.zeros((out_width, rank))
+        self.lora_a = mx.random.uniform(-bound, bound, (self.rank, in_width))
+        self.lora_b = mx.zeros((out_width, self.rank))
 
     @property
     def scale(self) -> float:
-        """What the adapter's output is multiplied by."""
+        """The factor of the adapter's output."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Transform ``x`` (..., in) to (..., out), in the dtype that the layer inside gives."""
+        """Transform ``x`` (..., in) to (..., out), in the dtype of the layer inside."""
         y = self.linear(x)
         hidden, b = self._adapted(self.dropout(x), y.dtype)
         return mx.addmm(y, hidden, b.T, alpha=self.scale)
@@ -63,46 +67,38 @@ class LoRALinear(nn.Module):
         return x.astype(dtype) @ self.lora_a.astype(dtype).T, self.lora_b.astype(dtype)
 
     def merged_weight(self) -> mx.array:
-        """The one weight (out, in) that does what layer and adapter do together, float32."""
+        """The weight (out, in) that replaces layer and adapter, float32."""
         return plain_weight(self.linear) + self.scale * (self.lora_b @ self.lora_a)
 
     def fuse(self, dequantize: bool = False) -> AnyLinear:
         """The layer without an adapter that computes the same.
 
         Args:
-            dequantize: give a plain layer where the one inside is quantized; else it is quantized again in the
-                same way, which rounds.
+            dequantize: make a quantized layer plain; else its weight is quantized again, which rounds.
         """
         return with_weight(self.linear, self.merged_weight(), dequantize)
 
 
 class DoRALinear(LoRALinear):
-    """LoRA that learns each row's length apart from its direction (Liu et al. 2024, "DoRA", sections 4.1, 4.3).
+    """LoRA that learns the length of each row apart from its direction (Liu et al. 2024, "DoRA", sections 4.1, 4.3).
 
-    y = m · (W + scale · B A) x / ‖W + scale · B A‖ + b, the norm taken of each row. As in the paper and in PEFT
-    the norm counts as a constant when gradients are taken. In training mode with dropout the adapter's part of y,
-    the change of length among it, sees the dropped input, as in PEFT.
+    y = m · (W + scale · B A) x / ‖W + scale · B A‖ + b, with the norm of each row. As in the paper and in PEFT, the
+    norm is a constant for gradients, and dropout in training applies to the adapter's part of y, the change of length
+    included.
     """
 
-    def __init__(
-        self,
-        linear: AnyLinear,
-        rank: int = 8,
-        alpha: float = 16.0,
-        dropout: float = 0.0,
-        rslora: bool = False,
-    ) -> None:
-        super().__init__(linear, rank, alpha, dropout, rslora)
-        # W never changes, so its own part of the norm is computed once; the underscore keeps it out of parameters
+    def _start(self) -> None:
+        super()._start()
+        # W never changes, so its part of the norm is computed once; the underscore keeps it out of parameters
         self._row_squares = mx.square(plain_weight(self.linear)).sum(axis=1)
         self.magnitude = mx.sqrt(self._row_squares)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Transform ``x`` (..., in) to (..., out), in the dtype that the layer inside gives."""
+        """Transform ``x`` (..., in) to (..., out), in the dtype of the layer inside."""
         y = self.linear(x)
         dropped = self.dropout(x)
         hidden, b = self._adapted(dropped, y.dtype)
-        # how much longer a row became: 16 bits hold that better than the ratio, which is near 1
+        # the growth of a row: 16 bits represent it better than the ratio, which is near 1
         longer = (self.magnitude / mx.stop_gradient(self.row_norms()) - 1).astype(y.dtype)
         if self.training and self.drop_rate > 0:
             direct, turn = self._without_bias(self.linear(dropped)), (self.scale * hidden) @ b.T
@@ -117,8 +113,7 @@ class DoRALinear(LoRALinear):
     def row_norms(self) -> mx.array:
         """‖W + scale · B A‖ of each row, (out,) float32.
 
-        Computed as ‖W‖² + 2 s ⟨W, BA⟩ + s² ‖BA‖² from products with r rows: neither W + BA nor an unpacked W is
-        ever made.
+        Computed as ‖W‖² + 2 s ⟨W, BA⟩ + s² ‖BA‖² from products with r rows, without W + BA or a dequantized W.
         """
         a, b, s = self.lora_a, self.lora_b, self.scale
         cross = (self._weight_times_rows(a).T * b).sum(axis=1)
@@ -140,14 +135,14 @@ class DoRALinear(LoRALinear):
         return product.astype(mx.float32)
 
     def merged_weight(self) -> mx.array:
-        """The one weight (out, in) that does what layer and adapter do together, float32."""
+        """The weight (out, in) that replaces layer and adapter, float32."""
         weight = super().merged_weight()
         norms = mx.maximum(mx.linalg.norm(weight, axis=1), 1e-15)
         return (self.magnitude / norms)[:, None] * weight
 
 
 def linear_shape(linear: AnyLinear) -> tuple[int, int]:
-    """Outputs and inputs of a layer, plain or quantized."""
+    """The shape (out, in) of a layer, plain or quantized."""
     out_width, columns = linear.weight.shape
     if isinstance(linear, nn.QuantizedLinear):
         columns = columns * 32 // linear.bits
@@ -155,27 +150,27 @@ def linear_shape(linear: AnyLinear) -> tuple[int, int]:
 
 
 def packing(linear: nn.QuantizedLinear) -> dict[str, Any]:
-    """How a layer is quantized, as MLX's functions call it."""
+    """The quantization of a layer, as arguments of MLX's functions."""
     return {"group_size": linear.group_size, "bits": linear.bits, "mode": linear.mode}
 
 
 def scales_dtype(linear: nn.QuantizedLinear) -> mx.Dtype:
-    """The dtype that a quantized layer computes in; float32 for modes whose scales are no floats."""
+    """The dtype that a quantized layer computes in; float32 for modes with scales that are not floats."""
     return linear.scales.dtype if mx.issubdtype(linear.scales.dtype, mx.floating) else mx.float32
 
 
 def plain_weight(linear: AnyLinear) -> mx.array:
-    """A layer's weight (out, in) in float32, unpacked where it is quantized."""
+    """The weight (out, in) of a layer, dequantized, in float32."""
     if not isinstance(linear, nn.QuantizedLinear):
         return linear.weight.astype(mx.float32)
     scales, biases = linear.scales, linear.get("biases")
-    if biases is not None:  # in float32: more exact, and on a CPU much faster than in 16 bits
+    if biases is not None:  # float32 is more exact, and on a CPU much faster
         scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
     return mx.dequantize(linear.weight, scales, biases, **packing(linear)).astype(mx.float32)
 
 
 def with_weight(linear: AnyLinear, weight: mx.array, dequantize: bool = False) -> AnyLinear:
-    """A layer like ``linear`` with another weight (out, in), stored as its own is unless ``dequantize``."""
+    """A layer like ``linear`` with another weight (out, in), quantized like it unless ``dequantize``."""
     out_width, in_width = linear_shape(linear)
     bias = linear.bias if "bias" in linear else None
     if isinstance(linear, nn.QuantizedLinear) and not dequantize:

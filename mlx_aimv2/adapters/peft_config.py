@@ -1,36 +1,28 @@
-"""`adapter_config.json` as PEFT writes it: reading it, and which modules of a model its names mean.
+"""Reading PEFT's `adapter_config.json`, and matching its names with the modules of a model.
 
-The facts are those of PEFT's documentation and of the files it writes (`LoraConfig`, versions up to 0.21): keys,
-their meaning, and the order in which names, patterns and exclusions are looked at.
+Keys, their meaning, and the order of names, patterns and exclusions follow PEFT's documentation and the files that it
+writes (`LoraConfig`, versions up to 0.21).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ConfigError
 from .attach import is_number, is_whole
 from .targets import MAX_RANK
 
 ALL_LINEAR = "all-linear"
-PLAIN_STARTS = (
-    True,
-    False,
-    None,
-    "gaussian",
-    "orthogonal",
-    "eva",
-    "mica",
-)  # of A and B; the base stays what it was
-MAX_PATTERN, MAX_REPEATS = (
-    1000,
-    4,
-)  # characters; repetitions without an end, each of which multiplies the time
-FOREIGN = {  # what this package has no counterpart for; absent or empty in most files
+# initial values of A and B that leave the base unchanged
+PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
+MAX_PATTERN = 1000  # characters
+MAX_REPEATS = 4  # unlimited repetitions in a pattern, each of which multiplies the time
+N = TypeVar("N", int, float)
+FOREIGN = {  # not supported here; absent or empty in most files
     "modules_to_save": "whole modules trained beside the adapter",
     "lora_bias": "a bias in B",
     "fan_in_fan_out": "transposed weights",
@@ -50,21 +42,21 @@ FOREIGN = {  # what this package has no counterpart for; absent or empty in most
 
 @dataclass(frozen=True)
 class PeftConfig:
-    """What an adapter_config.json says, as far as it matters here.
+    """The keys of adapter_config.json that this package uses.
 
     Attributes:
         source: the file, for messages.
-        rank: of modules that ``rank_pattern`` does not name.
-        alpha: of modules that ``alpha_pattern`` does not name.
+        rank: of modules that are not in ``rank_pattern``.
+        alpha: of modules that are not in ``alpha_pattern``.
         dropout: of the adapters' input, in training.
-        dora: whether rows have lengths of their own.
+        dora: whether the adapter is DoRA.
         rslora: whether to scale by the root of the rank.
-        targets: ends of module names, or a pattern for whole names.
-        excludes: likewise, of modules to leave out.
+        targets: ends of names of adapted modules, or a pattern for whole names.
+        excludes: the same for modules without an adapter.
         layers: numbers of layers; None for all.
-        layers_patterns: what a list of layers is called; none for anything.
+        layers_patterns: names of the lists of layers; empty for any name.
         rank_pattern: other ranks, by the end of a module's name.
-        alpha_pattern: other alphas, likewise.
+        alpha_pattern: other alphas, by the end of a module's name.
         base_name: repository or folder of the base.
         base_revision: commit of the repository.
     """
@@ -86,11 +78,10 @@ class PeftConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str) -> PeftConfig:
-        """Read the keys of the file; those that mean nothing here are left alone.
+        """Read the keys of the file; unknown keys are ignored.
 
         Raises:
-            ConfigError: another method than LoRA, something this package has no counterpart for, or a value that
-                no such file has.
+            ConfigError: the method is not LoRA, a feature is not supported, or a value is not valid.
         """
         _check_kind(data, source)
         read = _Reader(data, source)
@@ -104,7 +95,7 @@ class PeftConfig:
             targets=read.names("target_modules"),
             excludes=read.names("exclude_modules"),
             layers=read.layers("layers_to_transform"),
-            layers_patterns=read.words("layers_pattern"),
+            layers_patterns=read.list_names("layers_pattern"),
             rank_pattern=read.table("rank_pattern", read.rank),
             alpha_pattern=read.table("alpha_pattern", read.positive),
             base_name=str(data.get("base_model_name_or_path") or "") or None,
@@ -120,11 +111,10 @@ class PeftConfig:
         return _fits(module, self.targets) and (self.layers is None or self._layer(module) in self.layers)
 
     def _layer(self, module: str) -> int | None:
-        """The number of the layer that a module is in: the first number after what lists of layers are called."""
+        """The number of a module's layer: the first number after the name of a list of layers."""
         for pattern in self.layers_patterns or (r"[^.]*",):
-            found = re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", module)
-            if found:
-                return int(found[1])
+            if match := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", module):
+                return int(match[1])
         return None
 
     def rank_of(self, module: str) -> int:
@@ -143,7 +133,7 @@ def _fits(module: str, names: Sequence[str] | str) -> bool:
 
 
 def _key(module: str, patterns: Mapping[str, object]) -> str:
-    """The first pattern that the end of a module's name fits."""
+    """The first pattern that matches the end of a module's name."""
     return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), "")
 
 
@@ -169,7 +159,7 @@ def _check_kind(data: Mapping[str, Any], source: str) -> None:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Values of the file, checked one by one."""
+    """Reads the values of the file and checks them."""
 
     data: Mapping[str, Any]
     source: str
@@ -200,39 +190,38 @@ class _Reader:
         return value
 
     def names(self, key: str) -> tuple[str, ...] | str:
-        value = self.data.get(key) or ()
+        value = self.data.get(key) or []
         if isinstance(value, str):
             return value if value == ALL_LINEAR else self._pattern(key, value)
-        if (not isinstance(value, list) and value != ()) or not all(isinstance(name, str) for name in value):
-            raise self._wrong(key, value, "a list of names, or a pattern")
-        return tuple(value)
+        return self._list(key, value, lambda name: isinstance(name, str), "a list of names, or a pattern")
 
-    def words(self, key: str) -> tuple[str, ...]:
+    def list_names(self, key: str) -> tuple[str, ...]:
         value = self.data.get(key) or []
-        words = [value] if isinstance(value, str) else value
-        if not isinstance(words, list) or not all(
-            isinstance(w, str) and re.fullmatch(r"[\w.]+", w) for w in words
-        ):
-            raise self._wrong(key, value, "one name or a list of names")
-        return tuple(words)
+        return self._list(
+            key,
+            [value] if isinstance(value, str) else value,
+            lambda name: isinstance(name, str) and re.fullmatch(r"[\w.]+", name) is not None,
+            "one name or a list of names",
+        )
 
     def layers(self, key: str) -> tuple[int, ...] | None:
         value = self.data.get(key)
-        numbers = [value] if is_whole(value) else value
-        if numbers is None or numbers == []:
-            return None
-        if not isinstance(numbers, list) or not all(is_whole(number) for number in numbers):
-            raise self._wrong(key, value, "a number or a list of numbers of layers")
-        return tuple(numbers)
+        numbers = [value] if is_whole(value) else [] if value is None else value
+        return self._list(key, numbers, is_whole, "a number or a list of numbers of layers") or None
 
-    def table(self, key: str, read: Any) -> dict[str, Any]:
+    def _list(self, key: str, value: Any, is_valid: Callable[[Any], bool], rule: str) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not all(map(is_valid, value)):
+            raise self._wrong(key, value, rule)
+        return tuple(value)
+
+    def table(self, key: str, read: Callable[[str, Any], N]) -> dict[str, N]:
         value = self.data.get(key) or {}
         if not isinstance(value, dict):
             raise self._wrong(key, value, "an object")
-        return {self._pattern(key, name): read(f"{key} of {name!r:.80}", one) for name, one in value.items()}
+        return {self._pattern(key, name): read(f"{key} of {name!r:.80}", x) for name, x in value.items()}
 
     def _pattern(self, key: str, pattern: str) -> str:
-        """A regular expression that cannot take for ever, as some do that repeat what is repeated already."""
+        """A regular expression without nested repetitions, some of which would take for ever."""
         endless = len(re.findall(r"(?<!\\)[*+]|\{\d+,\}", pattern))
         if len(pattern) > MAX_PATTERN or endless > MAX_REPEATS or re.search(r"\)[*+{]|\\\d", pattern):
             raise self._wrong(

@@ -1,4 +1,4 @@
-"""Which layers of an encoder can be adapted, and how they are called; options are checked with it without MLX."""
+"""The layers of an encoder that can have an adapter, and their names. Imports no MLX."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ MAX_RANK = 1 << 14
 
 
 def short_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Layers as q, k, v, out, gate, up, down, in this order; files call them q_proj, or attention.q_proj.
+    """Names of layers as q, k, v, out, gate, up, down, in this order; also accepts q_proj and attention.q_proj.
 
     Raises:
-        InputError: there is none, or one that no encoder has.
+        InputError: there are no names, or an unknown one.
     """
     if isinstance(names, str) or not names:
         raise InputError(f"target_modules must name at least one of {', '.join(TARGETS)}, not {names!r}")
     short = [str(name).rpartition(".")[2].removesuffix("_proj") for name in names]
-    for name, one in zip(names, short, strict=True):
-        if one not in TARGETS or name not in (one, f"{one}_proj", TARGETS[one]):
+    for name, target in zip(names, short, strict=True):
+        if target not in TARGETS or name not in (target, f"{target}_proj", TARGETS[target]):
             raise InputError(f"target module {name!r} is not one of {', '.join(TARGETS)}")
-    return tuple(one for one in TARGETS if one in short)
+    return tuple(target for target in TARGETS if target in short)

@@ -1,4 +1,4 @@
-"""Why MLX cannot be imported, and what to do about it."""
+"""Error messages for an MLX that cannot be imported: the reason, and what to do about it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAME_VERSIONS = (
     "its parts are of different versions: pip install --force-reinstall mlx together with its backend"
 )
 
-# Patterns of the linker's messages, and of Python's; the first that fits counts.
+# Patterns of messages of the linker and of Python, and the advice for each; the first match counts.
 ADVICE = (
     (r"'mlx' is not a package", "a file or module called mlx hides it: rename that, it is {shadow}"),
     (r"No module named 'mlx'", "it is not installed for {python}: {install}"),
@@ -45,7 +45,7 @@ ADVICE = (
 
 
 def import_problem(error: ImportError) -> str:
-    """One line: the reason in the words of Python or the linker, and the advice for it."""
+    """One line with the reason, as Python or the linker gives it, and the advice for it."""
     reason = " ".join(str(error).split()) or type(error).__name__
     linux = sys.platform.startswith("linux")
     values = {
@@ -63,7 +63,7 @@ def import_problem(error: ImportError) -> str:
 
 
 def _place() -> str:
-    """The file that Python takes for MLX."""
+    """The file that Python imports as MLX."""
     module = sys.modules.get("mlx")
     paths = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", [])), None)
     return str(paths or "not found")

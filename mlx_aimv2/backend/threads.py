@@ -1,15 +1,15 @@
-"""Computing with MLX in threads and in forked processes: what ends well, and what is refused.
+"""Computing with MLX in threads and in forked processes.
 
-MLX keeps two things for each thread that hold Python objects: what `mx.compile` made, and the state of its random
-numbers. It frees them in the last moment of the thread, with the interpreter's lock. Python does not wait for that
-moment. Where the interpreter shuts down meanwhile, it ends whatever thread asks for the lock, and to end a thread
-within a destructor of C++ aborts the process. So this package's computations go through `computing`:
+For each thread, MLX keeps what `mx.compile` made and the state of the random numbers. Both hold Python objects, and
+MLX frees them when the thread's memory is released, with the interpreter's lock. Python does not wait for that. If
+the interpreter shuts down meanwhile, it stops every thread that asks for the lock, and a thread that is stopped in a
+C++ destructor aborts the process. Therefore all computations of this package go through `computing`:
 
-- A thread that ends gives both back while it is still a thread of Python.
-- Daemon threads are ended wherever they are. The end of the process waits until none is inside MLX, keeps them out of
-  it from then on, and empties what they have compiled (`Compiled`). What draws random numbers runs `aside`.
+- A thread that ends frees both while it still is a Python thread.
+- Daemon threads are stopped at any point. The end of the process waits until none is inside MLX, keeps them out from
+  then on, and empties what they have compiled (`Compiled`). Functions that draw random numbers run `aside`.
 
-A forked process has none of MLX's threads, and would wait for them for ever: `computing` refuses.
+A forked process lacks the threads of MLX and would wait for them for ever: `computing` raises ForkedProcessError.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..errors import ForkedProcessError
 
-Given = ParamSpec("Given")
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-PROBE_S = 10.0  # to add two numbers: where it takes longer, the thread that should do it does not exist
+PROBE_S = 10.0  # if adding two numbers takes longer, the thread that computes does not exist
 
 
 class _Thread:
-    """What is to be known of one thread; it ends with it, while that is still a thread of Python."""
+    """The state of one thread. It is deleted when the thread ends, while that still is a Python thread."""
 
     def __init__(self) -> None:
         thread = threading.current_thread()
         self.is_main = thread is threading.main_thread()
-        self.is_daemon = thread.daemon  # others are waited for by Python itself
+        self.is_daemon = thread.daemon  # Python itself waits for other threads
         self.identity = self._identity()
         self.depth = 0  # of nested computations
-        self.tracing = 0  # of nested compilations, which must not be left halfway
+        self.tracing = 0  # of nested compilations, which must be finished
 
     def __del__(self) -> None:
         mlx = sys.modules.get("mlx.core")
@@ -51,7 +51,7 @@ class _Thread:
             return
         if self.is_daemon:
             _enter(self)
-        mlx.clear_streams()  # and with the streams all else that MLX keeps for this thread
+        mlx.clear_streams()  # this frees everything that MLX keeps for this thread
         if self.is_daemon:
             _leave(self)
 
@@ -61,23 +61,23 @@ class _Thread:
 
 
 class _Current(threading.local):
-    """The thread that runs."""
+    """The state of the running thread."""
 
     def __init__(self) -> None:
         self.thread = _Thread()
 
 
 class _Process:
-    """What is to be known of the process: whether it was forked, and whether it is about to end."""
+    """The state of the process: whether it was forked, and whether it is about to end."""
 
     def __init__(self) -> None:
         self.has_computed = False
         self.is_broken = False  # forked from a process that had computed
-        self.is_suspect = False  # forked from one in which others may have computed
+        self.is_suspect = False  # forked from a process in which other code may have computed
         self.begin()
 
     def begin(self) -> None:
-        """Forget the threads: a fork copies none but the one that calls it."""
+        """Forget all threads: a fork copies only the one that calls it."""
         self.changed = threading.Condition()
         self.is_ending = False
         self.waits_at_exit = False
@@ -87,7 +87,7 @@ class _Process:
 
     @property
     def thread(self) -> _Thread:
-        """The one that runs."""
+        """The running thread."""
         return self.current.thread
 
 
@@ -105,11 +105,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def check_process() -> None:
-    """Make sure that this process can compute.
+    """Check that this process can compute.
 
     Raises:
-        ForkedProcessError: it was forked from one that had computed: MLX would wait for ever for threads that a fork
-            does not copy.
+        ForkedProcessError: the process was forked from one that had computed.
     """
     if _process.is_suspect and not _process.is_broken:
         _process.is_broken = not _adds_numbers()
@@ -128,7 +127,7 @@ def _adds_numbers() -> bool:
     import mlx.core as mx
 
     total = mx.ones(()) + 1
-    mx.async_eval(total)  # hands it to the thread that may be missing
+    mx.async_eval(total)  # passes it to the thread that may be missing
     waiting = threading.Thread(target=mx.eval, args=(total,), daemon=True)
     waiting.start()
     waiting.join(PROBE_S)
@@ -151,7 +150,7 @@ class _Computing(contextlib.ContextDecorator):
 
 
 computing = _Computing()
-"""A context manager and decorator: the process can compute, and does not end meanwhile.
+"""A context manager and decorator for computations: it checks the process, which then does not end meanwhile.
 
 Raises:
     ForkedProcessError: as `check_process`.
@@ -164,7 +163,7 @@ def _enter(thread: _Thread) -> None:
             if thread.depth:
                 _process.active -= 1
                 _process.changed.notify_all()
-            while True:  # the interpreter is about to end this thread, which is safe here and not inside MLX
+            while True:  # the interpreter stops this thread soon, which is safe here and not inside MLX
                 _process.changed.wait()
         if not thread.depth:
             _process.active += 1
@@ -192,14 +191,14 @@ def _end() -> None:
             cache.function = None
 
 
-def aside(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """``function``, run in a thread that ends with it where the current one is a daemon thread.
+def aside(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """``function``, run in a new thread if the current one is a daemon thread.
 
-    Its results must be computed, or never be.
+    Its results must be evaluated, or never be used.
     """
 
     @functools.wraps(function)
-    def run(*arguments: Given.args, **options: Given.kwargs) -> Result:
+    def run(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
         if not _process.thread.is_daemon:
             return function(*arguments, **options)
         outcome: Future[Result] = Future()
@@ -208,7 +207,7 @@ def aside(function: Callable[Given, Result]) -> Callable[Given, Result]:
             try:
                 with computing:
                     outcome.set_result(function(*arguments, **options))
-            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            except BaseException as error:  # noqa: BLE001 - `result` raises it
                 outcome.set_exception(error)
 
         thread = threading.Thread(target=work, daemon=False)
@@ -220,22 +219,16 @@ def aside(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 class _Cache:
-    """What one thread has compiled of one function."""
+    """The compiled form of a function in one thread."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function: Callable[..., Any] | None = function
 
 
 class Compiled(threading.local):
-    """A function as `mx.compile` makes it, made anew in every thread and freed when that thread ends."""
+    """A function from arrays to arrays, compiled by `mx.compile` once per thread, and freed when the thread ends."""
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
-        """Get ready to compile ``function``.
-
-        Args:
-            function: from arrays to arrays.
-            options: of `mx.compile`.
-        """
         import mlx.core as mx
 
         self._cache = _Cache(mx.compile(function, **options))
@@ -245,14 +238,14 @@ class Compiled(threading.local):
                 _process.caches.add(self._cache)
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function gives, compiled on the first call and for every new shape."""
+        """Call the compiled function."""
         cache = self._cache
         if not self._is_daemon:
-            return cache.function(*arguments)  # type: ignore[misc]  # only those of daemon threads are emptied
+            return cache.function(*arguments)  # type: ignore[misc]  # `_end` empties only the caches of daemon threads
         with computing:
             thread = _process.thread
             thread.tracing += 1
             try:
-                return cache.function(*arguments)  # type: ignore[misc]  # no daemon thread comes here after `_end`
+                return cache.function(*arguments)  # type: ignore[misc]  # no daemon thread gets here after `_end`
             finally:
                 thread.tracing -= 1

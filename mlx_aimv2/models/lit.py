@@ -18,7 +18,7 @@ from .vision import Aimv2VisionModel
 
 @dataclass(frozen=True)
 class Aimv2Output:
-    """What the pair returns.
+    """The output of an image-text pair.
 
     Attributes:
         logits_per_image: (B images, B texts) float32, the scaled cosines.
@@ -40,7 +40,7 @@ class Aimv2Output:
 
 
 class Aimv2Model(nn.Module):
-    """Images and texts in one space."""
+    """An image-text pair: it embeds images and texts in one space."""
 
     def __init__(self, config: Aimv2Config) -> None:
         """Build the model of ``config`` with random weights.
@@ -120,7 +120,7 @@ class Aimv2Model(nn.Module):
 
     @computing
     def logit_factor(self) -> mx.array:
-        """What a cosine is multiplied by: exp of the learned scale, clamped to 1..max_logit_scale, float32."""
+        """The factor of the cosines: exp of the learned scale, clamped to 1..max_logit_scale, float32."""
         return mx.exp(
             mx.clip(self.logit_scale.astype(mx.float32), 0.0, math.log(self.config.max_logit_scale))
         )
@@ -130,6 +130,9 @@ class Aimv2Model(nn.Module):
 
     def _project_text(self, text: EncoderOutput) -> mx.array:
         return _project(self.text_projection, text.pooler_output)
+
+
+AnyModel = Aimv2Model | Aimv2VisionModel
 
 
 def _project(projection: nn.Module, pooled: mx.array | None) -> mx.array:
