@@ -1,38 +1,12 @@
 """The tour: what it draws, says and leaves; on a small untrained pair, so that nothing has to be right."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from drawn_world.examples import training_examples
-from drawn_world.untrained import TINY, TINY_TEXT, write_checkpoint
-from drawn_world.vocabulary import learn_vocabulary
-from PIL import Image
 
-from mlx_aimv2.demo.contact_sheet import RIGHT, WRONG, draw_contact_sheet
 from mlx_aimv2.demo.images import LABELS
 from mlx_aimv2.demo.tour import TourOptions, take_tour
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import Notice
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    vocabulary = learn_vocabulary(example.caption for example in training_examples(1000))
-    size = len(vocabulary.tokens)
-    config = replace(TINY, text_config=replace(TINY_TEXT, vocab_size=size, eos_token_id=size - 1))
-    folder = tmp_path_factory.mktemp("tour") / "pair"
-    return str(write_checkpoint(folder, config, vocabulary=vocabulary))
-
-
-@pytest.fixture(scope="module")
-def told():
-    return []
-
-
-@pytest.fixture(scope="module")
-def tour(model, told, tmp_path_factory):
-    return take_tour(tmp_path_factory.mktemp("tour") / "out", TourOptions(model, count=6), told.append)
 
 
 def test_it_leaves_images_vectors_and_a_sheet(tour):
@@ -61,30 +35,14 @@ def test_every_sentence_is_about_one_image_and_ranks_all(tour):
         assert one.ranking[one.rank - 1][0] == one.own
 
 
-def test_every_step_is_told_with_its_time(tour, told):
+def test_every_step_is_told_with_its_time(tour, tour_events):
     assert [step.name for step in tour.steps] == [
         "load", "label", "copy", "embed", "classify", "rank", "sheet",
     ]  # fmt: skip
-    steps = [event.message for event in told if isinstance(event, Notice) and event.message.endswith(" s)")]
+    steps = [
+        event.message for event in tour_events if isinstance(event, Notice) and event.message.endswith(" s)")
+    ]
     assert len(steps) == 7
-
-
-def test_the_sheet_shows_right_and_wrong(tour):
-    first = tour.images[0]
-    right = replace(first, predictions=[(first.labels[0], 0.9)])
-    wrong = replace(first, predictions=[("no such thing", 0.9)])
-
-    def colors(image):
-        sheet = draw_contact_sheet(replace(tour, images=(image, *[wrong] * 5), sentences=()))
-        return {color for _, color in sheet.getcolors(sheet.width * sheet.height)}
-
-    assert {RIGHT, WRONG} <= colors(right)
-    assert RIGHT not in colors(wrong)
-
-
-def test_the_sheet_is_an_image(tour):
-    with Image.open(tour.folder / "contact-sheet.png") as sheet:
-        assert sheet.size[0] == 948
 
 
 def test_what_an_earlier_run_left_is_said_to_be_that(model, tmp_path):
