@@ -1,4 +1,4 @@
-"""What calibration gains over plain rounding: cosines of embeddings with the original's, on other images.
+"""Quantization with and without calibration: cosines of embeddings with those of the original, on other images.
 
 python benchmarks/calibration.py CHECKPOINT IMAGES_TO_CALIBRATE IMAGES_TO_COMPARE [--bits 2 3 4]
 """
@@ -23,21 +23,21 @@ def main():
     parser.add_argument("calibrate")
     parser.add_argument("compare")
     parser.add_argument("--bits", nargs="+", type=int, default=[2, 3, 4])
-    given = parser.parse_args()
-    images = list(find_images([given.compare]).images)
+    arguments = parser.parse_args()
+    images = list(find_images([arguments.compare]).images)
     print("bits\trounding\tleast cosine\tmean cosine\tlargest layer error of the vision encoder\tseconds")
-    for bits in given.bits:
-        for name, calibrate in (("plain", ()), ("calibrated", (given.calibrate,))):
+    for bits in arguments.bits:
+        for name, calibrate in (("plain", ()), ("calibrated", (arguments.calibrate,))):
             options = ConvertOptions(dtype="float16", calibrate=calibrate)
             with tempfile.TemporaryDirectory() as folder:
                 start = time.perf_counter()
                 target = convert(
-                    given.checkpoint, Path(folder) / "out", quantize=True, q_bits=bits, options=options
+                    arguments.checkpoint, Path(folder) / "out", quantize=True, q_bits=bits, options=options
                 )
                 seconds = time.perf_counter() - start
-                found = compare(given.checkpoint, target, images)
-            error = max(error for layer, error in found.layers if not layer.startswith("text_model."))
-            cosines = f"{found.cosine_min:.4f}\t{found.cosine_mean:.4f}"
+                report = compare(arguments.checkpoint, target, images)
+            error = max(error for layer, error in report.layers if not layer.startswith("text_model."))
+            cosines = f"{report.cosine_min:.4f}\t{report.cosine_mean:.4f}"
             print(f"{bits}\t{name}\t{cosines}\t{error:.1%}\t{seconds:.0f}", flush=True)
 
 

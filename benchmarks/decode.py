@@ -1,9 +1,9 @@
-"""How fast images are read exactly and at a reduced size, and how far their pixels then differ.
+"""Speed of exact and fast decoding, and the difference of their pixels.
 
     python benchmarks/decode.py IMAGES... [--enlarge 4000] [--size 224] [--repeats 5]
 
-With --enlarge, every image is first written as a JPEG of that many pixels on its long side: small images have
-nothing to gain from a reduced size.
+With --enlarge, every image is first resized to a JPEG with that long side in pixels: fast decoding does not help
+with small images.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     config = ImageProcessorConfig.default(arguments.size)
-    exact, fast = (ImageProcessor(config, decode=DecodeOptions(decode=way)) for way in ("exact", "fast"))
+    exact, fast = (ImageProcessor(config, decode=DecodeOptions(decode=mode)) for mode in ("exact", "fast"))
     scale = 255 * np.array(CLIP_STD)  # from normalized values back to 0..255
     print(f"{'image':24} {'exact ms':>9} {'fast ms':>9} {'times':>6} {'mean error':>11} {'largest':>8}")
     for path in arguments.images:

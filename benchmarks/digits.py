@@ -1,8 +1,8 @@
-"""Fine-tuning on real images: scikit-learn's handwritten digits, with a small encoder trained from scratch here.
+"""Fine-tuning methods on scikit-learn's handwritten digits, with a small encoder that is trained from scratch.
 
-For every seed: full fine-tuning from fresh weights; then an encoder trained on the digits 0 to 4 alone, and from it
-full fine-tuning, LoRA and the probes on all ten. One line for each, and mean and spread (largest less smallest) at
-the end. A fifth of each class is held out; top-1 is that of the best epoch on it.
+For every seed: full fine-tuning from random weights; then an encoder trained on the digits 0 to 4, and from it full
+fine-tuning, LoRA and probes on all ten digits. Prints a line for each, and mean and spread (largest minus smallest)
+at the end. A fifth of each class is held out; top-1 is that of the best epoch.
 
     pip install 'mlx-aimv2[bench]'
     python benchmarks/digits.py [--seeds 0 1 2] [--work FOLDER]
@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-from mlx_aimv2 import Aimv2VisionConfig  # isort: skip - before MLX, whose BLAS it chooses
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))  # for drawn_world
+
+from mlx_aimv2 import Aimv2VisionConfig, FinetuneOptions, finetune  # isort: skip - before MLX, because it loads the BLAS
 import mlx.core as mx
 from drawn_world.untrained import write_checkpoint
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from mlx_aimv2.adapters.weights import TRUNK
-from mlx_aimv2.finetuning.config_file import make_options
-from mlx_aimv2.finetuning.run import finetune
 
 CONFIG = Aimv2VisionConfig(
     hidden_size=128,
@@ -37,7 +38,7 @@ CONFIG = Aimv2VisionConfig(
 )
 TRAIN = {"batch_size": 32, "weight_decay": 0.05, "random_resized_crop": 0.7, "metric": "top1"}
 FULL = {**TRAIN, "fine_tune_type": "full", "learning_rate": 1e-3, "epochs": 30}
-WAYS = {
+METHODS = {
     "full": {**TRAIN, "fine_tune_type": "full", "learning_rate": 5e-4, "epochs": 15},
     "lora": {**TRAIN, "fine_tune_type": "lora", "learning_rate": 5e-3, "epochs": 15, "rank": 2, "alpha": 4},
     "attentive": {"fine_tune_type": "attentive", "epochs": 30, "learning_rate": 2e-3, "batch_size": 32},
@@ -53,7 +54,7 @@ WAYS = {
 
 
 def write_digits(folder, classes, side=24):
-    """The digits as PNGs of so many pixels, a folder per class."""
+    """Write the digits as PNG files of ``side`` pixels, one folder per class."""
     digits = load_digits()
     for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         if label in classes:
@@ -65,10 +66,10 @@ def write_digits(folder, classes, side=24):
     return folder
 
 
-def run(name, data, base, out, seed, given):
+def run(name, data, base, out, seed, method):
     start = time.perf_counter()
-    options = {"data": str(data), "model": str(base), "adapter_path": str(out), "seed": seed, **given}
-    done = finetune(make_options(options))
+    options = {"data": str(data), "model": str(base), "adapter_path": str(out), "seed": seed, **method}
+    done = finetune(FinetuneOptions(**options))
     top1 = done.evaluation.metrics.top1
     seconds = time.perf_counter() - start
     print(f"{seed}\t{name}\t{top1:.2%}\t{done.trainable:,}\t{done.parameters:,}\t{seconds:.0f} s", flush=True)
@@ -76,7 +77,7 @@ def run(name, data, base, out, seed, given):
 
 
 def as_checkpoint(base, trained, folder):
-    """The base with the weights of an encoder that was trained as a whole."""
+    """Write the base with the weights of a fully fine-tuned encoder."""
     folder.mkdir()
     for path in base.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
@@ -92,30 +93,30 @@ def main():
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work", type=Path)
-    given = parser.parse_args()
-    found: dict[str, list[float]] = {}
+    arguments = parser.parse_args()
+    results: dict[str, list[float]] = {}
     trained: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        work = given.work or Path(temporary)
+        work = arguments.work or Path(temporary)
         all_digits = write_digits(work / "digits", range(10))
         half = write_digits(work / "half", range(5))
         print("seed\tmethod\ttop-1\ttrained numbers\tof\ttime")
-        for seed in given.seeds:
+        for seed in arguments.seeds:
             place = work / f"seed-{seed}"
             place.mkdir()
             fresh = write_checkpoint(place / "fresh", CONFIG, "mlx", seed=seed)
             scratch, _ = run("full, from scratch", all_digits, fresh, place / "scratch", seed, FULL)
-            found.setdefault("full, from scratch", []).append(scratch)
+            results.setdefault("full, from scratch", []).append(scratch)
             run("full, digits 0 to 4 only", half, fresh, place / "half", seed, FULL)
             base = as_checkpoint(fresh, place / "half", place / "base")
-            for name, way in WAYS.items():
-                top1, trained[name] = run(name, all_digits, base, place / name, seed, way)
-                found.setdefault(name, []).append(top1)
+            for name, options in METHODS.items():
+                top1, trained[name] = run(name, all_digits, base, place / name, seed, options)
+                results.setdefault(name, []).append(top1)
     print("\nmethod\tmean top-1\tspread")
-    for name, values in found.items():
+    for name, values in results.items():
         print(f"{name}\t{statistics.mean(values):.2%}\t{max(values) - min(values):.2%}")
     share = trained["lora"] / trained["full"]
-    behind = max(full - lora for full, lora in zip(found["full"], found["lora"], strict=True))
+    behind = max(full - lora for full, lora in zip(results["full"], results["lora"], strict=True))
     print(f"\nLoRA trains {share:.1%} of what full trains, and is at most {behind:.2%} behind it")
 
 

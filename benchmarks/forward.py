@@ -1,8 +1,8 @@
-"""How long a forward pass takes, beside its matrix products alone and beside transformers.
+"""Duration of a forward pass, compared with its matrix products alone and with transformers.
 
-Each side runs in a process of its own, in turns: a BLAS loaded globally for MLX slows torch down where both
-share a process. The matrix products are timed in the process of the forward pass. Medians; ratios are what to
-quote, since machines differ and are noisy.
+Each side runs in its own process, in turns: the BLAS that is loaded globally for MLX slows torch down in the same
+process. The matrix products are timed in the process of the forward pass. Prints medians; quote ratios, because
+machines differ and are noisy.
 
     pip install 'mlx-aimv2[bench]'
     python benchmarks/forward.py [--rounds 3] [--repeats 5] [--batch 1] [--no-transformers]
@@ -52,9 +52,9 @@ def measure_mlx(batch, repeats):
 
 
 def matrix_products(model, config, batch):
-    """Every matrix product of a forward pass, with the model's weights and inputs of the right shapes.
+    """All matrix products of a forward pass, with the model's weights and random inputs.
 
-    Evaluated layer by layer, so that results are freed and their memory used again, as in a forward pass.
+    They are evaluated layer by layer, so that memory is reused as in a forward pass.
     """
     import mlx.core as mx
 

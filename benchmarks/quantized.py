@@ -1,6 +1,6 @@
-"""Whole runs of `mlx-aimv2 embed` with two checkpoints, in turns: what quantized weights cost or save.
+"""Duration of `mlx-aimv2 embed` with a float32 and a quantized checkpoint, in turns.
 
-On a CPU quantized weights are unpacked when a checkpoint is loaded; the ratio shows what that costs.
+On a CPU, quantized weights are unpacked while a checkpoint is loaded; the ratio includes that.
 
     python benchmarks/quantized.py FLOAT32_CHECKPOINT QUANTIZED_CHECKPOINT IMAGES... [--rounds 3]
 """
@@ -31,15 +31,15 @@ def main():
     parser.add_argument("quantized")
     parser.add_argument("images", nargs="+")
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    taken = {given.plain: [], given.quantized: []}
-    for _ in range(given.rounds):
-        for checkpoint, list_ in taken.items():
+    arguments = parser.parse_args()
+    durations = {arguments.plain: [], arguments.quantized: []}
+    for _ in range(arguments.rounds):
+        for checkpoint, values in durations.items():
             with tempfile.TemporaryDirectory() as folder:
-                list_.append(seconds(checkpoint, given.images, Path(folder) / "out.npz"))
-    plain, quantized = (statistics.median(list_) for list_ in taken.values())
+                values.append(seconds(checkpoint, arguments.images, Path(folder) / "out.npz"))
+    plain, quantized = (statistics.median(values) for values in durations.values())
     print(
-        f"{given.plain}\t{plain:.2f} s\n{given.quantized}\t{quantized:.2f} s\nratio\t{quantized / plain:.2f}"
+        f"{arguments.plain}\t{plain:.2f} s\n{arguments.quantized}\t{quantized:.2f} s\nratio\t{quantized / plain:.2f}"
     )
 
 

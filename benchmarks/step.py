@@ -1,7 +1,7 @@
-"""How long a step of LoRA fine-tuning takes and how much memory it needs, beside PEFT's in PyTorch.
+"""Duration and memory of a step of LoRA fine-tuning, compared with PEFT in PyTorch.
 
-Large-224 with random weights, LoRA of rank 8 on every projection, a linear head, AdamW, noise for images. Each
-side runs in a process of its own, in turns. Medians; ratios are what to quote, since machines differ and are noisy.
+Large-224 with random weights, LoRA of rank 8 on every projection, a linear head, AdamW, noise as images. Each side
+runs in its own process, in turns. Prints medians; quote ratios, because machines differ and are noisy.
 
     pip install 'mlx-aimv2[bench]'
     python benchmarks/step.py [--rounds 3] [--steps 3] [--batch 8] [--layers 24] [--no-torch]
@@ -31,7 +31,7 @@ def median_seconds(run, steps):
     return statistics.median(seconds)
 
 
-def measure_mlx(given, checkpointed=False):
+def measure_mlx(arguments, checkpointed=False):
     from mlx_aimv2 import Aimv2VisionConfig, Aimv2VisionModel  # first: it loads the BLAS
 
     import numpy as np  # isort: skip
@@ -44,7 +44,7 @@ def measure_mlx(given, checkpointed=False):
     from mlx_aimv2.models.classifier_heads import make_head
     from mlx_aimv2.training.step import Batch
 
-    trunk = Aimv2VisionModel(Aimv2VisionConfig(use_head=False, num_hidden_layers=given.layers))
+    trunk = Aimv2VisionModel(Aimv2VisionConfig(use_head=False, num_hidden_layers=arguments.layers))
     trunk.set_dtype(compute_dtype(None))
     trunk.freeze()
     attach(trunk, AdapterConfig(type="lora", rank=RANK, alpha=ALPHA, target_modules=TARGETS))
@@ -52,17 +52,17 @@ def measure_mlx(given, checkpointed=False):
     trunk.encoder.checkpoint_layers = checkpointed
     classifier.train()
     stepper = make_stepper(classifier, FinetuneOptions(data="-"), False)
-    pixels = np.random.default_rng(0).normal(size=(given.batch, 224, 224, 3)).astype(np.float32)
-    targets = np.eye(CLASSES, dtype=np.float32)[np.arange(given.batch) % CLASSES]
-    batch = Batch((pixels,), targets, np.ones(given.batch, np.float32), np.arange(given.batch))
-    return median_seconds(lambda: stepper.step([batch], RATE), given.steps)
+    pixels = np.random.default_rng(0).normal(size=(arguments.batch, 224, 224, 3)).astype(np.float32)
+    targets = np.eye(CLASSES, dtype=np.float32)[np.arange(arguments.batch) % CLASSES]
+    batch = Batch((pixels,), targets, np.ones(arguments.batch, np.float32), np.arange(arguments.batch))
+    return median_seconds(lambda: stepper.step([batch], RATE), arguments.steps)
 
 
-def measure_checkpointed(given):
-    return measure_mlx(given, checkpointed=True)
+def measure_checkpointed(arguments):
+    return measure_mlx(arguments, checkpointed=True)
 
 
-def measure_torch(given):
+def measure_torch(arguments):
     import peft
     import torch
     from transformers import Aimv2VisionConfig, Aimv2VisionModel
@@ -75,13 +75,13 @@ def measure_torch(given):
         def forward(self, pixels):
             return self.head(self.trunk(pixels).last_hidden_state.mean(dim=1))
 
-    config = Aimv2VisionConfig(use_head=False, num_hidden_layers=given.layers)
+    config = Aimv2VisionConfig(use_head=False, num_hidden_layers=arguments.layers)
     wanted = [f"{name}_proj" for name in TARGETS]
     adapter = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=wanted)
     model = Classifier(peft.get_peft_model(Aimv2VisionModel(config), adapter), config.hidden_size).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=RATE)
-    pixels, targets = torch.randn(given.batch, 3, 224, 224), torch.arange(given.batch) % CLASSES
+    pixels, targets = torch.randn(arguments.batch, 3, 224, 224), torch.arange(arguments.batch) % CLASSES
 
     def step():
         loss = torch.nn.functional.cross_entropy(model(pixels), targets)
@@ -90,15 +90,22 @@ def measure_torch(given):
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
 
-    return median_seconds(step, given.steps)
+    return median_seconds(step, arguments.steps)
 
 
 SIDES = {"mlx": measure_mlx, "mlx, layers computed twice": measure_checkpointed, "torch": measure_torch}
 
 
-def in_own_process(side, given):
+def in_own_process(side, arguments):
     command = [sys.executable, __file__, "--side", side]
-    command += ["--batch", str(given.batch), "--steps", str(given.steps), "--layers", str(given.layers)]
+    command += [
+        "--batch",
+        str(arguments.batch),
+        "--steps",
+        str(arguments.steps),
+        "--layers",
+        str(arguments.layers),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{side}: {done.stderr.strip().splitlines()[-1]}")
@@ -113,23 +120,25 @@ def main():
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.side:
-        seconds = SIDES[given.side](given)
+    arguments = parser.parse_args()
+    if arguments.side:
+        seconds = SIDES[arguments.side](arguments)
         unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         print(json.dumps({"seconds": seconds, "peak": peak}))
         return
-    sides = [side for side in SIDES if side != "torch" or not given.no_torch]
+    sides = [side for side in SIDES if side != "torch" or not arguments.no_torch]
     results = {side: [] for side in sides}
-    for _ in range(given.rounds):
+    for _ in range(arguments.rounds):
         for side in sides:
-            results[side].append(in_own_process(side, given))
-    print(f"LoRA step, {given.layers} layers of large-224, batch {given.batch}, {given.rounds} rounds")
-    first = statistics.median(one["seconds"] for one in results[sides[0]])
+            results[side].append(in_own_process(side, arguments))
+    print(
+        f"LoRA step, {arguments.layers} layers of large-224, batch {arguments.batch}, {arguments.rounds} rounds"
+    )
+    first = statistics.median(result["seconds"] for result in results[sides[0]])
     for side in sides:
-        seconds = statistics.median(one["seconds"] for one in results[side])
-        peak = statistics.median(one["peak"] for one in results[side])
+        seconds = statistics.median(result["seconds"] for result in results[side])
+        peak = statistics.median(result["peak"] for result in results[side])
         print(
             f"{side:28} {seconds:7.2f} s   peak {peak / 1e9:6.2f} GB   mlx is {first / seconds:.2f} times that"
         )

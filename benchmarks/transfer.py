@@ -1,9 +1,8 @@
-"""What the features of the checkpoint `demo` are worth elsewhere: scikit-learn's handwritten digits.
+"""Transfer of the checkpoint `demo` to scikit-learn's handwritten digits: probes, LoRA and full fine-tuning.
 
-The same logistic regression on raw pixels, on the mean of the frozen encoder's tokens and on all of its tokens; its
-strength is chosen on training digits alone. Then LoRA and full fine-tuning of the encoder, 10 epochs each, top-1 of
-the best epoch. Each is measured on a held-out fifth; that of the regressions holds other digits than that of the
-trainings. One line for each, for every seed.
+Logistic regression on raw pixels, on the mean of the frozen encoder's tokens and on all tokens, with its strength
+chosen on training digits; then LoRA and full fine-tuning, 10 epochs each, top-1 of the best epoch. Each is measured
+on a held-out fifth; regressions and trainings hold out different digits. Prints a line for each and every seed.
 
     pip install 'mlx-aimv2[bench]'
     python benchmarks/transfer.py [--model demo] [--seeds 0 1 2]
@@ -26,7 +25,7 @@ from mlx_aimv2.presets import DEMO_MODEL
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1)
 TRAIN = {"epochs": 10, "batch_size": 32, "metric": "top1"}
-WAYS = {
+METHODS = {
     "LoRA": {**TRAIN, "fine_tune_type": "lora", "learning_rate": 3e-3, "rank": 8, "alpha": 16},
     "full": {**TRAIN, "fine_tune_type": "full", "learning_rate": 3e-4},
 }
@@ -62,20 +61,20 @@ def main():
     parser.add_argument("--model", default=DEMO_MODEL)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", choices=("probes", "training"))
-    given = parser.parse_args()
-    found: dict[str, list[float]] = {}
+    arguments = parser.parse_args()
+    results: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as work:
         folder = write_digits(Path(work, "digits"), range(10), side=84)
-        if given.only != "training":
-            for name, x in features(given.model, folder).items():
-                found[name] = [probe(x, seed) for seed in given.seeds]
-                print(f"probe on {name} ({x.shape[1]:,}): {statistics.mean(found[name]):.2%}", flush=True)
-        for name, way in WAYS.items() if given.only != "probes" else ():
-            for seed in given.seeds:
-                top1, _ = run(name, folder, given.model, Path(work, f"{name}-{seed}"), seed, way)
-                found.setdefault(name, []).append(top1)
+        if arguments.only != "training":
+            for name, x in features(arguments.model, folder).items():
+                results[name] = [probe(x, seed) for seed in arguments.seeds]
+                print(f"probe on {name} ({x.shape[1]:,}): {statistics.mean(results[name]):.2%}", flush=True)
+        for name, method in METHODS.items() if arguments.only != "probes" else ():
+            for seed in arguments.seeds:
+                top1, _ = run(name, folder, arguments.model, Path(work, f"{name}-{seed}"), seed, method)
+                results.setdefault(name, []).append(top1)
     print("\nmethod\tmean top-1\tspread")
-    for name, values in found.items():
+    for name, values in results.items():
         print(f"{name}\t{statistics.mean(values):.2%}\t{max(values) - min(values):.2%}")
 
 

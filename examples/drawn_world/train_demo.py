@@ -25,12 +25,18 @@ from drawn_world.parent_process import end_with_parent
 from drawn_world.untrained import initial_tensors, write_checkpoint
 from drawn_world.vocabulary import learn_vocabulary
 from drawn_world.world import WorldOptions, processor_count, write_world
-from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, convert, load
+from mlx_aimv2 import (
+    Aimv2Config,
+    Aimv2TextConfig,
+    Aimv2VisionConfig,
+    FinetuneOptions,
+    convert,
+    finetune,
+    load,
+)
 from mlx_aimv2.conversion.fuse import fuse
 from mlx_aimv2.errors import Aimv2Error
 from mlx_aimv2.events import EpochDone, StepDone
-from mlx_aimv2.finetuning.config_file import make_options
-from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.storage.atomic import replacing
 from mlx_aimv2.storage.locks import locked
 
@@ -109,7 +115,7 @@ def train(model, arguments, stage):
             "seed": arguments.seed + options.get("seed", 0),
             "resume": run.exists(),
         }
-        finetune(make_options(options), partial(show, name))
+        finetune(FinetuneOptions(**options), partial(show, name))
         fuse(model, run, checkpoint)
     return checkpoint
 
