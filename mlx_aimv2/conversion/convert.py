@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -26,8 +26,8 @@ from ..errors import Advice, Aimv2Error, NonFiniteError
 from ..events import Notice, OnEvent, Progress, ignore
 from ..fidelity.compare import compare_checkpoints
 from ..fidelity.report import Fidelity
-from ..fidelity.trial_run import Sample, make_sample
-from ..loading import LoadOptions, inspect
+from ..fidelity.trial_run import make_sample
+from ..loading import inspect
 from ..processing.build import build_processor
 from ..processing.image import NativeOptions
 from ..publishing.card import CARD, model_card
@@ -106,16 +106,11 @@ def convert_and_report(
 ) -> Converted:
     """Do what `convert` does, and return plan and comparison too. A comparison that fails does not stop it."""
     target = target_folder(mlx_path, options.force)
-    images: dict[str, tuple[str, ...]] = {}
-    for name in (
-        "calibrate",
-        "report_images",
-    ):  # wrong names of images are refused before anything is downloaded
-        scan = find_images(getattr(options, name), options.exclude)
-        for notice in scan.notices():
-            on_event(Notice(notice))
-        images[name] = scan.images
-    options = dataclasses.replace(options, **images)  # type: ignore[arg-type]
+    # wrong names of images are refused before anything is downloaded
+    calibrate, report_images = (
+        _find_images(names, options, on_event) for names in (options.calibrate, options.report_images)
+    )
+    options = dataclasses.replace(options, calibrate=calibrate, report_images=report_images)
     sample = make_sample(options.report_images or None) if options.report else None
     fidelity, problem = None, None
     with new_folder(target, replace=options.force) as folder:
@@ -130,37 +125,37 @@ def convert_and_report(
         copy_files(conversion.checkpoint, folder)
         if sample is not None:
             try:
-                fidelity = _compare(conversion, folder, sample, options, on_event)
+                converted = inspect(folder, on_event=on_event)
+                fidelity = compare_checkpoints(
+                    conversion.checkpoint, converted, sample, options.resolution, on_event
+                )
             except Aimv2Error as error:
                 problem = error
-        facts = dataclasses.replace(
-            source_facts(
-                conversion.checkpoint,
-                options.card_name or target.name,
-                conversion.parameters,
-                conversion.nbytes,
-            ),
-            dtype=conversion.dtype,
-            quantization=conversion.quantization_name,
-            kept=conversion.kept,
-            fidelity=fidelity.markdown() if fidelity else None,
-            unpacked_from=conversion.unpacked_from,
-        )
-        (folder / CARD).write_text(model_card(facts), encoding="utf-8")
+        _write_card(folder, conversion, options.card_name or target.name, fidelity)
     if fidelity is not None:
         side = dataclasses.replace(fidelity.converted, name=str(target))  # not the folder's partial name
         fidelity = dataclasses.replace(fidelity, converted=side)
     return Converted(target, conversion, fidelity, problem)
 
 
-def _compare(
-    conversion: Conversion, folder: Path, sample: Sample, options: ConvertOptions, on_event: OnEvent
-) -> Fidelity:
-    resolution = LoadOptions(
-        interpolate_positions=options.interpolate_positions, image_size=options.image_size
+def _find_images(names: Sequence[str], options: ConvertOptions, on_event: OnEvent) -> tuple[str, ...]:
+    scan = find_images(names, options.exclude)
+    for notice in scan.notices():
+        on_event(Notice(notice))
+    return scan.images
+
+
+def _write_card(folder: Path, conversion: Conversion, name: str, fidelity: Fidelity | None) -> None:
+    facts = source_facts(conversion.checkpoint, name, conversion.parameters, conversion.nbytes)
+    facts = dataclasses.replace(
+        facts,
+        dtype=conversion.dtype,
+        quantization=conversion.quantization_name,
+        kept=conversion.kept,
+        fidelity=fidelity.markdown() if fidelity else None,
+        unpacked_from=conversion.unpacked_from,
     )
-    converted = inspect(folder, on_event=on_event)
-    return compare_checkpoints(conversion.checkpoint, converted, sample, resolution, on_event)
+    (folder / CARD).write_text(model_card(facts), encoding="utf-8")
 
 
 def _check_small_files(conversion: Conversion, on_event: OnEvent) -> None:

@@ -57,6 +57,16 @@ class ExportOptions:
     any_base: bool = False
     force: bool = False
 
+    def for_conversion(self) -> ConvertOptions:
+        """The options that a plan of the conversion needs."""
+        return ConvertOptions(
+            dtype=self.dtype,
+            max_shard_bytes=self.max_shard_bytes,
+            weights=self.weights,
+            interpolate_positions=self.interpolate_positions,
+            image_size=self.image_size,
+        )
+
 
 @computing
 def export(
@@ -91,13 +101,7 @@ def export(
     options = options or ExportOptions()
     if format not in FORMATS:
         raise InputError(f"format {format!r} is not one of {', '.join(FORMATS)}")
-    convert_options = ConvertOptions(
-        dtype=options.dtype,
-        max_shard_bytes=options.max_shard_bytes,
-        weights=options.weights,
-        interpolate_positions=options.interpolate_positions,
-        image_size=options.image_size,
-    )
+    convert_options = options.for_conversion()
     path = target_folder(target, options.force)
     adapter = check_fusible(options.adapter_path) if options.adapter_path is not None else None
     if adapter is not None and isinstance(adapter.task, Task):

@@ -92,12 +92,6 @@ def fuse(
         check_apart(path, checkpoint.resolved.folder, adapter.path)
         _check_base(checkpoint, adapter, options, on_event)
         quantization = None if options.dequantize else checkpoint.quantization
-        if quantization is not None:
-            on_event(
-                Notice(
-                    "adapted weights are quantized again, which rounds what was learned: --dequantize does not"
-                )
-            )
         nbytes = _write_weights(folder, checkpoint, adapter, options, on_event)
         entry = without_source(checkpoint.config.to_dict()) | {"dtype": checkpoint.stored_dtype}
         write_json(folder / CONFIG, entry | (quantization.to_config() if quantization else {}))
@@ -107,11 +101,9 @@ def fuse(
             origin = _fused_origin(folder, path, checkpoint, quantization)
             write_task(folder, dataclasses.replace(adapter.task, base=origin))
         parameters = dict(tree_flatten(make_model(checkpoint.config).parameters()))
-        facts = dataclasses.replace(
-            source_facts(checkpoint, path.name, sum(x.size for x in parameters.values()), nbytes),
-            quantization=str(quantization) if quantization else None,
-            training=_training_sentence(adapter),
-        )
+        facts = source_facts(checkpoint, path.name, sum(x.size for x in parameters.values()), nbytes)
+        name, training = str(quantization) if quantization else None, _training_sentence(adapter)
+        facts = dataclasses.replace(facts, quantization=name, training=training)
         (folder / CARD).write_text(model_card(facts), encoding="utf-8")
     return path
 
@@ -138,6 +130,12 @@ def _check_base(
     adapter.check(stored_origin(checkpoint), options.any_base, on_event)
     if isinstance(adapter.task, Task):
         adapter.head(checkpoint.config.vision.hidden_size)
+    if checkpoint.quantization is not None and not options.dequantize:
+        on_event(
+            Notice(
+                "adapted weights are quantized again, which rounds what was learned: --dequantize does not"
+            )
+        )
 
 
 def stored_origin(checkpoint: Checkpoint) -> Origin:

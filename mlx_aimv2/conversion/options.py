@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 
 from ..backend.device import DTYPES
 from ..errors import InputError
+from ..loading import LoadOptions
 from ..quantization.scheme import Scheme, make_scheme
 
 FORMATS = ("safetensors", "npz")
 MAX_SHARD_BYTES = 5 * 10**9
+DETAILS = ("--q-bits", "--q-group-size", "--q-mode", "--quant-predicate")  # of quantization
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class ConvertOptions:
         if self.max_shard_bytes < 1:
             raise InputError(f"a shard must hold at least 1 byte, not {self.max_shard_bytes}")
 
+    @property
+    def resolution(self) -> LoadOptions:
+        """The options for the size of images."""
+        return LoadOptions(interpolate_positions=self.interpolate_positions, image_size=self.image_size)
+
     @classmethod
     def from_mlx_lm(  # its arguments are mlx-lm's, one by one
         cls,
@@ -104,24 +111,18 @@ class ConvertOptions:
                 MLX has no kernel for the scheme.
         """
         options = options or cls()
-        details = {"q_bits": q_bits, "q_group_size": q_group_size, "q_mode": q_mode}
-        flags = [
-            name
-            for name, value in (details | {"quant_predicate": quant_predicate}).items()
-            if value is not None
-        ]
+        details = (q_bits, q_group_size, q_mode, quant_predicate)
+        flags = [flag for flag, value in zip(DETAILS, details, strict=True) if value is not None]
         if options.calibrate and not (options.scheme or options.quant_predicate):
-            flags.append("calibrate")
+            flags.append("--calibrate")
         if flags and not quantize:
-            names = " and ".join(f"--{name.replace('_', '-')}" for name in flags)
+            names = " and ".join(flags)
             raise InputError(
                 f"{names} {'says' if len(flags) == 1 else 'say'} how to quantize, and nothing is quantized without -q"
                 f" (in Python, quantize=True): add it, or leave {names} out"
             )
         if quant_predicate is not None and q_bits is not None:
-            raise InputError(
-                f"the recipe {quant_predicate} says the bits itself: leave q_bits (--q-bits) out"
-            )
+            raise InputError(f"the recipe {quant_predicate} sets the bits: leave q_bits (--q-bits) out")
         return replace(
             options,
             dtype=options.dtype if dtype is None else dtype,

@@ -17,7 +17,7 @@ from ..checkpoints.matching import check_fit, fold_names
 from ..checkpoints.shards import Entry
 from ..errors import InputError
 from ..events import Notice, OnEvent, ignore
-from ..loading import Checkpoint, LoadOptions, at_resolution, inspect, make_model
+from ..loading import Checkpoint, at_resolution, inspect, make_model
 from ..quantization.recipes import KEPT, kept_reason, layer_number, mixed_bits, vision_prefix
 from ..quantization.scheme import Quantization, Scheme, dequantize
 from .options import ConvertOptions
@@ -166,10 +166,7 @@ def plan_conversion(
     """
     if options.calibrate and not (options.scheme or options.quant_predicate):
         raise InputError("--calibrate is a way to quantize: ask for that too, with -q (in Python, a scheme)")
-    resolution = LoadOptions(
-        interpolate_positions=options.interpolate_positions, image_size=options.image_size
-    )
-    checkpoint = at_resolution(inspect(hf_path, revision, options.weights, on_event), resolution)
+    checkpoint = at_resolution(inspect(hf_path, revision, options.weights, on_event), options.resolution)
     dtype_name, source = options.dtype or checkpoint.stored_dtype, checkpoint.quantization
     dtype, plain = getattr(mx, dtype_name), checkpoint.outline
     if source is not None:

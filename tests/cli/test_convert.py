@@ -90,7 +90,7 @@ def test_a_dry_run_writes_nothing(cli, pair, tmp_path):
         (["-q", "--q-mode", "int4"], "quantization mode 'int4' is not one of affine, mxfp4, nvfp4, mxfp8"),
         (
             ["-q", "--quant-predicate", "mixed_4_6", "--q-bits", "4"],
-            "says the bits itself: leave q_bits (--q-bits) out",
+            "sets the bits: leave q_bits (--q-bits) out",
         ),
         (
             ["-q", "--quant-predicate", "mixed_4_6", "--q-mode", "mxfp4"],

@@ -211,7 +211,7 @@ def test_details_of_no_quantization_are_refused(source, tmp_path):
         )
         with pytest.raises(InputError, match=message):
             convert(source, tmp_path / "out", **{name: value})
-    with pytest.raises(InputError, match=r"the recipe mixed_3_6 says the bits itself: leave q_bits"):
+    with pytest.raises(InputError, match=r"the recipe mixed_3_6 sets the bits: leave q_bits"):
         convert(source, tmp_path / "out", quantize=True, q_bits=4, quant_predicate="mixed_3_6")
     with pytest.raises(InputError, match=r"^quantization mode affine has no 0 bits in groups of 64"):
         convert(source, tmp_path / "out", quantize=True, q_bits=0)
