@@ -45,7 +45,7 @@ bench: $(VENV)/.parity
 	$(BIN)/python benchmarks/forward.py
 
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .grimp_cache .import_linter_cache .hypothesis demo-output
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.10 to 3.14 is needed; install one, or: make PYTHON=/path/to/python3.12"; exit 1; }
