@@ -18,7 +18,7 @@ from ..evaluation.retrieval import RetrievalEvaluation, evaluate_retrieval
 from ..inference.label_files import Choice, choose, read_labels
 from ..models.classifier import Classifier
 from ..models.vision import Aimv2VisionModel
-from ..vectors.record_files import write_records
+from ..vectors.record_files import RecordFile
 from .evaluate import STDOUT, EvaluateOptions
 from .evaluation_tables import show_labels, show_retrieval
 from .model_options import ModelOptions
@@ -60,7 +60,10 @@ def _with_predictions(evaluation: Evaluation, options: EvaluateOptions) -> Evalu
         OutputError: the file cannot be written.
     """
     if (path := options.predictions_file) is not None:
-        write_records(path, evaluation.predictions, evaluation.predictions.columns, options.force)
+        file = RecordFile(path, evaluation.predictions.columns, options.force)
+        for prediction in evaluation.predictions:
+            file.add(prediction)
+        file.close()
         say(f"wrote {len(evaluation.predictions):,} predictions to {path}")
     return dataclasses.replace(evaluation, lists_predictions=options.predictions == STDOUT)
 

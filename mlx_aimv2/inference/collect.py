@@ -76,10 +76,7 @@ def require(results: Iterable[Result | Failed], name: Callable[[int], str] | Non
 
     Args:
         results: in order.
-        name: what an item is called in the message, by its number; None for a lone item, which needs no name.
-
-    Raises:
-        Aimv2Error: of the first item that failed.
+        name: from the number of an item to its name in the message; None for a lone item, which needs no name.
     """
     for result in results:
         if isinstance(result, Failed):

@@ -86,11 +86,7 @@ def read_label_file(path: Path, known: Collection[str] = ()) -> list[Label]:
 
 
 def lines_of(path: Path | None) -> list[str]:
-    """The lines of a text file that are not empty; no lines without a file.
-
-    Raises:
-        InputError: the file cannot be read, or is empty.
-    """
+    """The lines of a text file that are not empty; no lines without a file. Raise InputError for an empty file."""
     if path is None:
         return []
     try:

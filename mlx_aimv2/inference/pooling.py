@@ -13,11 +13,7 @@ CHOICES = ("auto", "mean", "max", "head", "tokens")  # for the user; "auto" beco
 
 
 def check_choice(pooling: str) -> None:
-    """Refuse an unknown pooling, before a model is loaded.
-
-    Raises:
-        InputError: an unknown name.
-    """
+    """Raise InputError for an unknown pooling, before a model is loaded."""
     if pooling not in CHOICES:
         raise InputError(f"pooling {pooling!r} is not one of {', '.join(CHOICES)}")
 

@@ -52,18 +52,14 @@ class ImageStream:
         batch_size: int | None = None,
         lengths: tuple[float, float] | None = None,
     ) -> None:
-        """Set the options; nothing is computed yet.
+        """Set the options, as for `Embedder`.
 
         Args:
             compute: from a batch of pixels (B, H, W, 3) to its results, row by row.
             processor: from `load`.
             dtype: of the model's weights.
             batch_size: images in a batch; None for what suits the device and the number of patches.
-            lengths: the least and the largest length of a vector; a vector of another length is an error. None for
-                no limits, as for logits.
-
-        Raises:
-            InputError: the batch size is under 1.
+            lengths: the least and the largest length of a vector; None for no limits, as for logits.
         """
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")

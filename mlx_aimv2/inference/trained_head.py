@@ -89,21 +89,13 @@ class TrainedClassifier:
 
 
 def logit_stream(model: Classifier, processor: Processor, batch_size: int | None = None) -> ImageStream:
-    """The logits (C,) of any number of images, in order; the model is put into eval mode.
-
-    Raises:
-        InputError: the batch size is under 1.
-    """
+    """The logits (C,) of any number of images, in order; the model is put into eval mode."""
     model.eval()
     return ImageStream(model, processor, model.trunk.embeddings.patch_embed.weight.dtype, batch_size)
 
 
 def check_logits(results: Iterable[Embedded | Failed], labels: Sequence[str]) -> Iterator[Embedded | Failed]:
-    """Pass logits on, after a check that there is a logit for every label.
-
-    Raises:
-        InputError: there are more logits, or fewer.
-    """
+    """Pass logits on; raise InputError if their number differs from the number of labels."""
     for item in results:
         if not isinstance(item, Failed) and len(item.vector) != len(labels):
             raise InputError(f"the head gives {len(item.vector)} logits, and there are {len(labels)} labels")

@@ -179,11 +179,7 @@ class ZeroShotClassifier:
 def check_request(
     labels: Labels, templates: Sequence[str] | None, score: str
 ) -> tuple[dict[str, str], list[str]]:
-    """The texts of all labels by their names, and the templates, after every check that needs no model.
-
-    Raises:
-        InputError: as for `ZeroShotClassifier`.
-    """
+    """The texts of all labels by name, and the templates, after all checks that need no model."""
     names = [labels] if isinstance(labels, str) else list(labels)
     texts = dict(labels) if isinstance(labels, Mapping) else {}
     if not names:
@@ -213,11 +209,7 @@ def fill_template(template: str, label: str) -> str:
 
 
 def check_templates(templates: Sequence[str]) -> list[str]:
-    """The templates, after a check that each has a place for a label.
-
-    Raises:
-        InputError: there are no templates, or one lacks `{}`.
-    """
+    """The templates; raise InputError if there are none, or one lacks `{}`."""
     if isinstance(templates, str):
         templates = [templates]
     if not templates:

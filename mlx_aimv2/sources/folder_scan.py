@@ -94,11 +94,7 @@ def scan_folder(folder: str | os.PathLike[str], rules: Rules | None = None) -> S
 
 
 def identity(path: str | os.PathLike[str]) -> object:
-    """A value that is equal for all names of one folder.
-
-    Raises:
-        OSError: there is no such folder.
-    """
+    """A value that is equal for all names of one folder; raise OSError if there is no such folder."""
     status = Path(path).stat()
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 

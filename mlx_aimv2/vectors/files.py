@@ -144,11 +144,7 @@ def _write_parquet(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fi
 
 
 def import_pyarrow(verb: str) -> tuple[Any, Any]:
-    """The modules pyarrow and pyarrow.parquet.
-
-    Raises:
-        MissingExtraError: the package is not installed.
-    """
+    """The modules pyarrow and pyarrow.parquet; raise MissingExtraError if the package is not installed."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -174,11 +170,7 @@ def swap_of(path: Path) -> Path:
 
 
 def check_names(path: Path, names: Sequence[str]) -> None:
-    """Refuse names that the format of ``path`` cannot store.
-
-    Raises:
-        InputError: a name has a line break, or is not UTF-8.
-    """
+    """Raise InputError if the format of ``path`` cannot store a name: with a line break, or not UTF-8."""
     suffix = path.suffix.lower()
     for name in names:
         if suffix == ".npy" and ("\n" in name or "\r" in name):
@@ -190,11 +182,7 @@ def check_names(path: Path, names: Sequence[str]) -> None:
 
 
 def check_target(path: Path, names: Sequence[str] = (), force: bool = True) -> None:
-    """Refuse a file of vectors that cannot be written, before hours of work go into it.
-
-    Raises:
-        Aimv2Error: as in `check_file`, also for a companion of the file.
-    """
+    """Refuse a file of vectors, as `check_file` does; also because of an existing companion."""
     check_file(path, WRITERS, names, force, folder_hint="end its name in / for shards, or name a file")
     # two files of one model may share a fingerprint file: `check_note` compares it when the model is known
     suffixes = [each for each in COMPANIONS.get(path.suffix.lower(), ()) if each != NOTE]
@@ -240,11 +228,7 @@ def check_file(
 
 
 def check_note(path: Path, fingerprint: Fingerprint, force: bool) -> None:
-    """Refuse to replace a fingerprint file that belongs to another file of vectors.
-
-    Raises:
-        ExistsError: the fingerprint file of ``path`` exists with another content, and ``force`` is not set.
-    """
+    """Raise ExistsError if the fingerprint file of ``path`` belongs to other vectors, and ``force`` is not set."""
     note = followed(path).with_suffix(NOTE)
     if force or NOTE not in COMPANIONS.get(path.suffix.lower(), ()) or not os.path.lexists(note):
         return
@@ -259,11 +243,7 @@ def check_note(path: Path, fingerprint: Fingerprint, force: bool) -> None:
 
 
 def check_grid(name: str, vector: np.ndarray, shape: tuple[int, ...] | None) -> None:
-    """Refuse a token grid of another shape than the previous ones, which one file cannot store.
-
-    Raises:
-        InputError: the shapes differ.
-    """
+    """Raise InputError for a token grid of another shape than the previous ones, which one file cannot store."""
     if shape is not None and vector.shape != shape:
         raise InputError(
             f"{name} has a token grid of {vector.shape[:2]} and others of {shape[:2]}:"

@@ -38,11 +38,7 @@ def fingerprint_of(
 
 
 def check_same(path: Path, stored: Fingerprint, fingerprint: Fingerprint) -> None:
-    """Refuse to mix vectors that cannot be compared.
-
-    Raises:
-        InputError: the vectors in ``path`` have another fingerprint; the message names the differences.
-    """
+    """Raise InputError with the differences if the vectors in ``path`` must not be compared with new ones."""
     if _compared(stored) != _compared(fingerprint):
         raise InputError(
             f"{path} holds vectors of another kind ({differences(stored, fingerprint)}): they cannot be mixed;"

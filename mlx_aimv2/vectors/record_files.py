@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -135,34 +135,12 @@ ENCODERS: dict[str, type[_Encoder]] = {
 
 
 def check_record_file(path: Path, names: Sequence[str] = (), force: bool = False) -> None:
-    """Refuse a file of records that cannot be written, before hours of work go into it.
-
-    Raises:
-        Aimv2Error: as in `check_file`.
-    """
+    """Refuse a file of records, as `check_file` does."""
     check_file(path, ENCODERS, names, force)
 
 
 class _Discard(Exception):
     """Ends the `replacing` of a file without a new file."""
-
-
-def write_records(path: Path, records: Iterable[Record], columns: Columns, force: bool = False) -> None:
-    """Write a file of records.
-
-    Args:
-        path: of the file, whose suffix names the format.
-        records: of the images.
-        columns: of the rows, in a format with rows.
-        force: replace an existing file.
-
-    Raises:
-        Aimv2Error: as in `check_record_file`.
-    """
-    file = RecordFile(path, columns, force)
-    for record in records:
-        file.add(record)
-    file.close()
 
 
 class RecordFile:
@@ -174,7 +152,12 @@ class RecordFile:
     """
 
     def __init__(self, path: Path, columns: Columns, force: bool = False) -> None:
-        """Open a partial file; the arguments and errors are those of `write_records`.
+        """Open a partial file.
+
+        Args:
+            path: of the file, whose suffix names the format.
+            columns: of the rows, in a format with rows.
+            force: replace an existing file.
 
         Raises:
             Aimv2Error: as in `check_record_file`.

@@ -127,11 +127,7 @@ class ShardFolder:
             self.flush()
 
     def close(self, interrupted: bool = False) -> None:
-        """Write the last shard; after a complete run, remove the old vectors of images that could not be embedded.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Write the last shard; after a complete run, drop the old vectors of images that could not be embedded."""
         if not interrupted:
             self.index.drop_stale()
         self.flush()
@@ -207,11 +203,9 @@ class ShardFolder:
         self._named = shards
 
     def _load(self, file: str, count: int | None) -> int:
-        """Load the rows of a shard, and return their number; of several rows of one file, the last is valid.
+        """Load the rows of a shard, ``count`` according to the manifest, and return their number.
 
-        Args:
-            file: the file name of the shard.
-            count: the number of rows in the manifest; None for a shard that is not in the manifest.
+        Of several rows of one file, the last is valid.
 
         Raises:
             InputError: the shard cannot be read, or has other vectors than the folder.

@@ -37,14 +37,6 @@ class FileMark:
         """Whether size and time are known, and equal to those of ``other``."""
         return self.size >= 0 and (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
 
-    def has_content_of(self, other: FileMark) -> bool:
-        """Whether the content equals that of ``other``, whose file is read if its size is the same."""
-        return self.size == other.size and bool(self.digest) and self.digest == digest_of(other.place)
-
-    def exists(self) -> bool:
-        """Whether the file is still in its place."""
-        return current_mark(self.place) is not None
-
 
 def current_mark(place: str) -> FileMark | None:
     """The state of a file now, without its content; None if there is no such file."""
@@ -173,7 +165,7 @@ class RowIndex:
     def gone(self) -> list[Row]:
         """The rows of images that are no longer in their places."""
         marked = [(row, row.mark) for row in self if isinstance(row.mark, FileMark) and row.mark.place]
-        return [row for row, mark in marked if not mark.exists()]
+        return [row for row, mark in marked if current_mark(mark.place) is None]
 
     def drop(self, row: Row) -> None:
         """Remove a row."""
@@ -222,7 +214,10 @@ class RowIndex:
 
     def _is_same(self, row: Row, mark: FileMark, now: FileMark) -> bool:
         """Whether a file has the content of a row; a new place and time are noted in the row."""
-        if not mark.is_same_version(now) and not mark.has_content_of(now):
+        same_content = mark.is_same_version(now) or (
+            mark.size == now.size and mark.digest and mark.digest == digest_of(now.place)
+        )
+        if not same_content:
             return False
         known = replace(now, digest=mark.digest)
         if known != mark:
@@ -233,9 +228,9 @@ class RowIndex:
     def _has_moved(self, key: str, name: str, now: FileMark | None) -> bool:
         """Whether the same name and content are known from another place, where the file no longer is."""
         row = self._rows.get(self._keys.get(name, ""))
-        if row is None or now is None or not isinstance(row.mark, FileMark) or row.mark.exists():
+        if row is None or now is None or not isinstance(row.mark, FileMark):
             return False
-        if not self._is_same(row, row.mark, now):
+        if current_mark(row.mark.place) is not None or not self._is_same(row, row.mark, now):
             return False
         del self._rows[row.key]
         row.key = key

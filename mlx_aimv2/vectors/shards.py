@@ -43,11 +43,7 @@ class Manifest:
     shards: dict[str, int]
 
     def write(self, folder: Path) -> None:
-        """Write the manifest, whole or not at all.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Write the manifest, whole or not at all."""
         shards = [{"file": file, "rows": rows} for file, rows in self.shards.items()]
         with replacing(folder / MANIFEST) as partial:
             text = json.dumps({"fingerprint": self.fingerprint, "shards": shards}, indent=2)
@@ -97,11 +93,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuse to remove a folder with other files than shards.
-
-    Raises:
-        InputError: there is another file.
-    """
+    """Raise InputError if a folder to remove has other files than shards."""
     _, others = _content(folder) if folder.is_dir() else ([], [])
     if others:
         raise InputError(
@@ -139,11 +131,7 @@ class Shard:
 def write_shard(
     path: Path, names: Sequence[str], marks: Sequence[FileMark] | None, rows: Rows, fingerprint: Fingerprint
 ) -> None:
-    """Write a shard, whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write a shard, whole or not at all."""
     more: dict[str, np.ndarray] = {}
     if marks is not None:
         more = {
@@ -156,11 +144,7 @@ def write_shard(
 
 
 def read_shard(path: Path) -> Shard:
-    """Read a shard without its vectors.
-
-    Raises:
-        InputError: it is missing, damaged, or not a shard.
-    """
+    """Read a shard without its vectors; raise InputError for a missing or damaged file."""
     try:
         with path.open("rb") as file, np.load(file) as data:
             names, fingerprint = data["paths"].tolist(), dict(json.loads(str(data["fingerprint"])))
@@ -179,11 +163,7 @@ def read_shard(path: Path) -> Shard:
 
 
 def map_vectors(path: Path) -> np.ndarray:
-    """The vectors of an `.npz` file, mapped into memory if the file stores them uncompressed.
-
-    Raises:
-        InputError: the file is missing or damaged, or has no vectors.
-    """
+    """The vectors of an `.npz` file, mapped into memory if uncompressed; raise InputError for a damaged file."""
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             member = archive.getinfo("embeddings.npy")
@@ -199,12 +179,7 @@ def map_vectors(path: Path) -> np.ndarray:
 
 
 def map_npy(path: Path, start: int = 0, nbytes: int | None = None) -> np.ndarray:
-    """The array of a `.npy` file, mapped into memory.
-
-    Args:
-        path: the file, or a file that contains it.
-        start: the first byte of the `.npy` file in ``path``.
-        nbytes: its size; None for the rest of ``path``.
+    """The array of the `.npy` file in the bytes ``start`` to ``start + nbytes`` of ``path``, mapped into memory.
 
     Raises:
         OSError, ValueError: the file is damaged, or its values are Python objects.

@@ -106,7 +106,7 @@ class VectorWriter:
 
         Raises:
             InputError: a token grid of another size than the previous one.
-            OutputError: there is no room for the vectors.
+            OutputError: the disk has no room.
         """
         raise NotImplementedError
 
@@ -269,11 +269,7 @@ def _rescued(shards: ShardFolder, error: OutputError) -> OutputError:
 
 
 def check_room(path: Path, nbytes: int) -> None:
-    """Refuse vectors that do not fit on the disk.
-
-    Raises:
-        OutputError: there is too little room.
-    """
+    """Raise OutputError if the disk has no room for so many bytes."""
     parent = next(folder for folder in path.absolute().parents if folder.is_dir())
     free = shutil.disk_usage(parent).free
     if nbytes > free:

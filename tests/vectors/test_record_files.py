@@ -12,7 +12,7 @@ import pytest
 
 from mlx_aimv2.errors import ExistsError, InputError, OutputError
 from mlx_aimv2.vectors import record_files
-from mlx_aimv2.vectors.record_files import ENCODERS, RecordFile, check_record_file, write_records
+from mlx_aimv2.vectors.record_files import ENCODERS, RecordFile, check_record_file
 
 COLUMNS = {"path": str, "label": str, "score": float}
 
@@ -35,6 +35,13 @@ RECORDS = [
     Record("c.png", ()),
 ]
 ROWS = [["a.png", "a dog, small", 0.75], ["a.png", "cat", 0.25], ['b "1"\n.png', "cat", 1.0]]
+
+
+def write_records(path, records, columns, force=False):
+    file = RecordFile(path, columns, force)
+    for record in records:
+        file.add(record)
+    file.close()
 
 
 def read(path):
