@@ -47,7 +47,7 @@ def count(png, color):
     return int((np.abs(pixels(png) - color).max(axis=-1) < 12).sum())
 
 
-@pytest.mark.parametrize("classes", [1, 30, 60])
+@pytest.mark.parametrize("classes", [1, 50])
 def test_confusion_of_any_number_of_classes(monkeypatch, classes):
     monkeypatch.setattr(charts, "MOST_CLASSES", 40)
     image = pixels(draw_confusion(np.eye(classes, dtype=int) * 7, [f"class {k}" for k in range(classes)]))
@@ -114,9 +114,8 @@ def test_curves_have_three_panels_and_two_colours():
         [{"step": 5, "validation": {"top1": 1.0}}, {"step": 5, "validation": {"top1": 1.0}}],
         [{"step": 1, "validation": None, "loss": "?"}],
         [{"step": k, "loss": math.nan if k % 7 == 0 else 1e30 * k} for k in range(300)],
-        list(training(300)),
     ],
-    ids=range(10),
+    ids=range(9),
 )
 def test_curves_of_whatever_a_log_holds(rows):
     assert pixels(draw_curves(rows)).shape[1] == 9 * charts.DPI
