@@ -23,7 +23,7 @@ from .jobs import run
 from .model_options import ModelOptions
 from .output import plain, put, say
 from .screen import Screen, screen
-from .trained_folders import check_head_is_named, has_head, is_trained_pair
+from .trained_folders import check_head_is_named
 
 if TYPE_CHECKING:
     from ..inference.label_files import Label
@@ -124,6 +124,7 @@ def classify(
     model: ModelOptions,
 ) -> None:
     """Say which label fits each image best: one of yours, without training, or one of a trained head."""
+    from ..adapters.task import PairTask, Task
     from ..inference.label_files import Label, texts_of
     from ..inference.zero_shot import check_request
 
@@ -131,9 +132,10 @@ def classify(
     labels = options.given_labels
     texts = texts_of(labels)
     options.check_output(names)
-    if has_head(model.adapter_path):
+    task = model.adapter.task if model.adapter is not None else None
+    if isinstance(task, Task):
         options.check_for_head()
-    elif texts or model.adapter_path is None or is_trained_pair(model.adapter_path):
+    elif texts or model.adapter is None or isinstance(task, PairTask):
         if not texts:
             check_head_is_named(model.model or DEFAULT_MODEL, model.adapter_path)
         if options.none is not None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..adapters.task import PairTask
 from ..datasets.captioned import has_captions, read_captions
 from ..datasets.held_out import choose_splits
 from ..datasets.labelled import read_dataset
@@ -24,7 +25,7 @@ from .evaluation_tables import show_labels, show_retrieval
 from .model_options import ModelOptions
 from .output import put, say
 from .screen import Screen
-from .trained_folders import check_head_is_named, is_trained_pair
+from .trained_folders import check_head_is_named
 
 if TYPE_CHECKING:
     from ..evaluation.predictions import Labelled
@@ -84,7 +85,9 @@ def _labels(data: Path, options: EvaluateOptions, model: ModelOptions, events: S
         return evaluate_labels(
             loaded, processor, examples, dataset.labels, batch_size=model.batch_size, on_event=events
         )
-    if folder is not None and not (is_zero_shot or is_trained_pair(folder)):
+    if folder is not None and not (
+        is_zero_shot or isinstance(model.adapter and model.adapter.task, PairTask)
+    ):
         raise InputError(
             f"{folder} holds no head to evaluate: it was not trained to classify; with an image-text pair, give"
             " --labels or --template"

@@ -61,7 +61,7 @@ def export(
         force=force,
         interpolate_positions=checkpoint.interpolate_positions,
         image_size=checkpoint.image_size,
-        adapter_path=adapter.adapter_path,
+        adapter_path=adapter.adapter,
         any_base=adapter.any_base,
     )
     revision = checkpoint.revision

@@ -54,7 +54,9 @@ def fuse(
         force=force,
     )
     with screen() as events:
-        written = run(base, adapter.adapter_path, result.save_path, options=options, on_event=events)
+        written = run(
+            base, adapter.adapter or adapter.adapter_path, result.save_path, options=options, on_event=events
+        )
     name = quote(str(written))
     head = f"; its head: --model {name} --adapter-path {name}" if (written / TASK).is_file() else ""
     say(f"wrote {written}{head}; try: mlx-aimv2 info {name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from .completion import BACKGROUNDS, DECODING, DEVICES, DTYPES, checkpoints, cho
 from .output import say
 
 if TYPE_CHECKING:
+    from ..adapters.adapter_folder import AdapterFolder
     from ..loading import AnyModel, LoadOptions
     from ..models.classifier import Classifier
     from ..processing.processor import Processor
@@ -107,6 +109,17 @@ class AdapterOptions:
         if self.any_base and self.adapter_path is None:
             raise InputError("--any-base needs --adapter-path")
 
+    @cached_property
+    def adapter(self) -> AdapterFolder | None:
+        """The folder of the adapter, which is read once.
+
+        Raises:
+            CheckpointError: the folder is missing or damaged.
+        """
+        from ..adapters.adapter_folder import AdapterFolder
+
+        return None if self.adapter_path is None else AdapterFolder.read(self.adapter_path)
+
     def base(self, model: str | None, revision: str | None) -> tuple[str, str | None]:
         """The checkpoint and its revision: ``model``, else the base of the adapter, else the default.
 
@@ -114,11 +127,9 @@ class AdapterOptions:
             InputError: the base of the adapter is a folder that does not exist.
             CheckpointError: the folder of the adapter is missing or damaged.
         """
-        if model is not None or self.adapter_path is None:
+        if model is not None or self.adapter is None:
             return model or DEFAULT_MODEL, revision
-        from ..adapters.adapter_folder import AdapterFolder
-
-        base = AdapterFolder.read(self.adapter_path).base()
+        base = self.adapter.base()
         if base is None:
             say(f"{self.adapter_path} does not name its base: {DEFAULT_MODEL} is used; --model names another")
             return DEFAULT_MODEL, revision
@@ -231,7 +242,11 @@ class ModelOptions(LoadingOptions, AdaptedModelOptions):
     def with_base(self) -> ModelOptions:
         """The same with the checkpoint named; see `base`."""
         model, revision = self.base(self.model, self.revision)
-        return dataclasses.replace(self, model=model, revision=revision)
+        options = dataclasses.replace(self, model=model, revision=revision)
+        vars(options).update(
+            {name: x for name, x in vars(self).items() if name == "adapter"}
+        )  # if it was read
+        return options
 
     def load(self, on_event: OnEvent) -> tuple[AnyModel | Classifier, Processor]:
         """The model with its adapter, and its processor; raises as `mlx_aimv2.load` does."""
@@ -240,9 +255,7 @@ class ModelOptions(LoadingOptions, AdaptedModelOptions):
         self.use_device()
         model, revision = self.base(self.model, self.revision)
         options = self.load_options(self.any_base)
-        return load(
-            model, revision=revision, adapter_path=self.adapter_path, options=options, on_event=on_event
-        )
+        return load(model, revision=revision, adapter_path=self.adapter, options=options, on_event=on_event)
 
 
 @dataclass(frozen=True)
