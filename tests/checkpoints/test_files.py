@@ -333,7 +333,7 @@ ENTRIES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(header=st.dictionaries(st.text(max_size=3), ENTRIES, max_size=3), room=st.integers(0, 40))
 def test_whatever_a_header_says_it_is_read_or_refused(tmp_path, header, room):
     path = tmp_path / "x.safetensors"

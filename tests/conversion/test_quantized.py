@@ -27,6 +27,7 @@ from mlx_aimv2.quantization.scheme import VALID, Scheme
 SCHEMES = [
     Scheme(group, bits, mode) for mode, (groups, sizes) in VALID.items() for group in groups for bits in sizes
 ]
+KINDS = ("vision", "native", "lit")
 WIDE = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2}
 PACKED = LoadOptions(keep_quantized=True)
 
@@ -60,8 +61,12 @@ def sources(tmp_path_factory, source):
     }
 
 
-@pytest.mark.parametrize("kind", ["vision", "native", "lit"])
-@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+# each scheme with one kind, and each kind with several schemes of every mode
+PAIRS = [(scheme, KINDS[number % len(KINDS)]) for number, scheme in enumerate(SCHEMES)]
+PAIRS += [(Scheme(), "lit"), (Scheme(), "native"), (Scheme(32, 4, "mxfp4"), "native")]
+
+
+@pytest.mark.parametrize(("scheme", "kind"), PAIRS, ids=str)
 def test_every_scheme_is_what_quantizing_in_memory_gives(sources, tmp_path, scheme, kind):
     source = sources[kind]
     folder = convert(source, tmp_path / "out", dtype="float16", options=ConvertOptions(scheme=scheme))
@@ -81,8 +86,7 @@ def arithmetic(scheme, weights):
     return weights * (scheme.bits + extra / scheme.group_size) / 8
 
 
-@pytest.mark.parametrize("kind", ["vision", "native", "lit"])
-@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+@pytest.mark.parametrize(("scheme", "kind"), PAIRS, ids=str)
 def test_sizes_are_what_arithmetic_says(sources, tmp_path, scheme, kind):
     options = ConvertOptions(dtype="float16", scheme=scheme)
     planned = plan_conversion(sources[kind], options).planned

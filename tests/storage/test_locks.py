@@ -17,18 +17,17 @@ from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.storage.locks import LOCK, locked
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from mlx_aimv2.storage.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 REFUSED = r"another run is training in .*: wait until it ends, or name another --adapter-path"
 
 
-@pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("kind", [Progress, StepDone])
+@pytest.mark.parametrize(("kind", "resume"), [(Progress, False), (StepDone, True)])
 def test_a_second_run_in_the_same_folder_is_refused(options, tmp_path, kind, resume):
     """While the first one still looks at its images, and while it trains."""
     refused = []
@@ -45,7 +44,9 @@ def test_a_second_run_in_the_same_folder_is_refused(options, tmp_path, kind, res
 
 
 def test_the_lock_of_a_run_that_was_killed_is_no_hindrance(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as run:
         assert run.stdout.readline() == "held\n"
         with pytest.raises(InputError, match=REFUSED), locked(tmp_path):
             pass
