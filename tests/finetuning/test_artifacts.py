@@ -78,8 +78,8 @@ def assert_same(folder, expected):
 
 
 def test_a_kill_at_every_step_of_a_swap_changes_nothing_in_the_end(given, tmp_path, kill_at):
-    steps = kill_at(-1)
-    whole = finetune(given("whole", epochs=2))
+    steps, short = kill_at(-1), {"epochs": 2, "batch_size": 15}
+    whole = finetune(given("whole", **short))
     assert whole.trained.best_epoch == 1
     each = (
         len(steps) // 2
@@ -89,7 +89,7 @@ def test_a_kill_at_every_step_of_a_swap_changes_nothing_in_the_end(given, tmp_pa
         name = f"killed-{step}"
         kill_at(step)
         with pytest.raises(Killed):
-            finetune(given(name, epochs=2))
+            finetune(given(name, **short))
         kill_at(-1)
         try:
             load(given(name).model, adapter_path=tmp_path / name, on_event=ignore)
@@ -97,7 +97,7 @@ def test_a_kill_at_every_step_of_a_swap_changes_nothing_in_the_end(given, tmp_pa
             first = step <= each - 2
             assert "resume it" in str(error) or (first and "holds neither" in str(error))
             assert first or step > each + 1
-        finetune(given(name, epochs=2, resume=True))
+        finetune(given(name, **short, resume=True))
         assert_same(tmp_path / name, tmp_path / "whole")
 
 

@@ -82,7 +82,7 @@ def given(
 
 
 def test_killed_at_any_moment_and_resumed_is_the_same_to_the_last_bit(
-    given: dict[str, Any], tmp_path: Path, quick_charts: None
+    given: dict[str, Any], tmp_path: Path, quick_runs: None
 ) -> None:
     whole, killed, events = tmp_path / "whole", tmp_path / "killed", []
     finetune(make_options({**given, "adapter_path": str(whole)}), events.append)

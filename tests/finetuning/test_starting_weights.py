@@ -54,7 +54,7 @@ def first(options, tmp_path):
 
 
 @pytest.fixture
-def pair_options(tiny_pair, tmp_path, quick_charts):
+def pair_options(tiny_pair, tmp_path, quick_runs):
     data = str(captioned(tmp_path / "words"))
 
     def make(**given):

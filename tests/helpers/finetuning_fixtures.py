@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,15 @@ def charts() -> None:
 
 
 @pytest.fixture
-def quick_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports with empty charts, as drawing takes longer than a short run; unless a test takes `charts`."""
+def quick_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that neither wait for the disk nor draw, which takes longer than training; `charts` are drawn."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     if "charts" not in request.fixturenames:
         monkeypatch.setattr("mlx_aimv2.evaluation.charts._png", lambda *_, **more: b"")
 
 
 @pytest.fixture
-def options(data: Path, tiny_vision: Path, tmp_path: Path, quick_charts: None) -> Any:
+def options(data: Path, tiny_vision: Path, tmp_path: Path, quick_runs: None) -> Any:
     """Gives options for a short run on the coloured images."""
     from mlx_aimv2.finetuning.methods import METHODS
     from mlx_aimv2.finetuning.options import FinetuneOptions
