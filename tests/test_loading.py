@@ -170,7 +170,7 @@ def test_no_config_json_at_all(tmp_path, variants):
     model, processor = load(folder, on_event=notices.append)
     assert [notice.message for notice in notices] == [
         f"{folder} has no config.json: its tensors, and the published values, stand in for it",
-        f"{folder} says nothing of how images are prepared: the published settings for 56 pixels stand in"
+        f"{folder} has no image settings: the published ones for 56 pixels are used"
         " (no preprocessor_config.json, no processor_config.json)",
     ]
     assert model.config == config

@@ -72,7 +72,7 @@ def find_settings(folder: Path, config: AnyConfig) -> ImageSettings:
         return first
     published = ImageProcessorConfig.default(vision.image_size, vision.is_native)
     size = "native resolution" if vision.is_native else f"{vision.image_size} pixels"
-    note = f"{folder} says nothing of how images are prepared: the published settings for {size} stand in"
+    note = f"{folder} has no image settings: the published ones for {size} are used"
     return ImageSettings(published, None, (f"{note} (no {PREPROCESSOR}, no {PROCESSOR})",))
 
 
@@ -118,7 +118,7 @@ def _read(folder: Path, source: str, data: Mapping[str, Any]) -> ImageSettings:
     missing = [key for key, switch in NEEDED.items() if key not in stated and getattr(config, switch)]
     if missing:
         notes.append(
-            f"{folder / source} names no {', '.join(missing)}: the defaults of {kind if known else OF_CLIP} stand in"
+            f"{folder / source} has no {', '.join(missing)}: the defaults of {kind if known else OF_CLIP} are used"
         )
     return ImageSettings(config, source, tuple(notes))
 
@@ -144,11 +144,9 @@ def _from_timm(folder: Path, entries: Mapping[str, Any], edge: int) -> ImageSett
         raise ConfigError(f"{folder / source}: {error}") from error
     notes = []
     if missing := [key for key in DEFAULTS if not entries.get(key)]:
-        notes.append(f"{folder / source} names no {', '.join(missing)}: timm's defaults stand in")
+        notes.append(f"{folder / source} has no {', '.join(missing)}: timm's defaults are used")
     size = entries.get("input_size")  # [channels, height, width], or an edge
     edges = size[-2:] if isinstance(size, list) else [size, size]
     if size is not None and edges != [edge, edge]:
-        notes.append(
-            f"{folder / source} says input_size {size!r:.80}: the model takes {edge} x {edge} pixels"
-        )
+        notes.append(f"{folder / source} has input_size {size!r:.80}: the model takes {edge} x {edge} pixels")
     return ImageSettings(config, source, tuple(notes))

@@ -116,7 +116,7 @@ def _check_tags(tags: TiffTags) -> None:
     if tags.one("InkSet", 1) != 1 and photometric == CMYK:
         tags.refuse("InkSet", "inks other than cyan, magenta, yellow and black are not supported")
     if COLOR_SAMPLES[photometric] == 1 and len(extra) > 1:
-        tags.refuse("SamplesPerPixel", f"which are colours is not said by {described}")
+        tags.refuse("SamplesPerPixel", f"{described} does not define which are colours")
     if (photometric == CMYK or is_lab) and set(extra) - {0}:
         tags.refuse("ExtraSamples", f"transparency is not supported with {described}")
     if (
@@ -136,7 +136,7 @@ def _check_tags(tags: TiffTags) -> None:
     if is_lab and bits not in (8, 16):
         tags.refuse("BitsPerSample", f"not supported with {described}")
     if photometric == PALETTE and (bits > 16 or "ColorMap" not in tags.values):
-        tags.refuse("ColorMap" if bits <= 16 else "BitsPerSample", "a palette cannot be read like that")
+        tags.refuse("ColorMap" if bits <= 16 else "BitsPerSample", "not supported for a palette")
 
 
 def _check_pillows_compression(tags: TiffTags) -> None:

@@ -122,7 +122,7 @@ def _plane(stream: IO[bytes], tags: TiffTags, grid: _Grid, plane: int) -> NDArra
         data = block if plain else _decompressed(block, tags, target.shape)
         if len(data) < target.size:
             what = "tile" if tiled else "strip"
-            raise BrokenImageError(f"cut off or damaged ({what} {index + 1} of {number} is not all there)")
+            raise BrokenImageError(f"cut off or damaged ({what} {index + 1} of {number} is incomplete)")
         flat = np.frombuffer(data[: target.size], np.uint8)
         if plain and tags.one("FillOrder", 1) == 2:
             flat = np.packbits(np.unpackbits(flat).reshape(-1, 8)[:, ::-1])

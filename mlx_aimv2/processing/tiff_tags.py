@@ -201,11 +201,11 @@ def read_tags(stream: IO[bytes]) -> TiffTags | None:
     (where,) = struct.unpack(f"{order}Q", head[8:16]) if big else struct.unpack(f"{order}L", head[4:8])
     entry, count_format = (f"{order}HHQ8s", f"{order}Q") if big else (f"{order}HHL4s", f"{order}H")
     if where >= 2**63:
-        raise BrokenImageError("cut off or damaged (its tags lie behind its end)")
+        raise BrokenImageError("cut off or damaged (its tags are beyond its end)")
     stream.seek(where)
     raw_count = stream.read(struct.calcsize(count_format))
     if len(raw_count) < struct.calcsize(count_format):
-        raise BrokenImageError("cut off or damaged (its tags lie behind its end)")
+        raise BrokenImageError("cut off or damaged (its tags are beyond its end)")
     (count,) = struct.unpack(count_format, raw_count)
     size = struct.calcsize(entry)
     table = stream.read(min(count, 4096) * size)

@@ -58,7 +58,7 @@ def test_settings_for_videos_are_no_settings_for_images(tmp_path: Path) -> None:
     config, source, notes = found(tmp_path)
     assert (config, source) == (ImageProcessorConfig.default(56), None)
     assert notes == (
-        f"{tmp_path} says nothing of how images are prepared: the published settings for 56 pixels stand in"
+        f"{tmp_path} has no image settings: the published ones for 56 pixels are used"
         " (no preprocessor_config.json, no processor_config.json)",
     )
 
@@ -121,8 +121,8 @@ def test_timms_defaults_are_told(tmp_path: Path) -> None:
     _, _, notes = found(tmp_path, replace(VISION, extra={"pretrained_cfg": words}))
     start = f"{tmp_path}/config.json (pretrained_cfg)"
     assert notes == (
-        f"{start} names no crop_pct, mean, std: timm's defaults stand in",
-        f"{start} says input_size [3, 224, 224]: the model takes 56 x 56 pixels",
+        f"{start} has no crop_pct, mean, std: timm's defaults are used",
+        f"{start} has input_size [3, 224, 224]: the model takes 56 x 56 pixels",
     )
 
 
@@ -172,8 +172,8 @@ def test_defaults_for_missing_keys_are_told(tmp_path: Path) -> None:
     config, _, notes = found(tmp_path)
     assert config == ImageProcessorConfig(size=56, crop_size=(56, 56))
     assert notes == (
-        f"{tmp_path}/preprocessor_config.json names no image_mean, image_std: the defaults of CLIPImageProcessor"
-        " stand in",
+        f"{tmp_path}/preprocessor_config.json has no image_mean, image_std: the defaults of CLIPImageProcessor"
+        " are used",
     )
 
 
@@ -198,9 +198,7 @@ def test_a_class_has_its_own_defaults(tmp_path: Path) -> None:
     config, _, notes = found(tmp_path, replace(VISION, image_size=224))
     assert (config.size, config.resample, config.do_center_crop) == ((224, 224), 2, False)
     assert config.image_mean == config.image_std == (0.5, 0.5, 0.5)
-    assert notes[0].endswith(
-        "names no size, image_mean, image_std: the defaults of ViTImageProcessor stand in"
-    )
+    assert notes[0].endswith("has no size, image_mean, image_std: the defaults of ViTImageProcessor are used")
 
 
 def test_a_class_that_is_not_known_is_told(tmp_path: Path) -> None:

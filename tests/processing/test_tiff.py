@@ -159,7 +159,10 @@ RGB8, RGB16 = samples("u", 8, 3), samples("u", 16, 3)
             tiff(samples("f", 32, 2).view(np.complex64), 1),
             r"SampleFormat 6 \(complex floats\): not supported",
         ),
-        (tiff(RGB16, 1, extra=(0, 0)), "SamplesPerPixel 3: which are colours is not said by Photometric"),
+        (
+            tiff(RGB16, 1, extra=(0, 0)),
+            "SamplesPerPixel 3: PhotometricInterpretation 1 does not define which",
+        ),
         (tiff(RGB16[..., :2], 2), "SamplesPerPixel 2: not enough for PhotometricInterpretation 2"),
         (tiff(RGB8, tags={259: 34712}), r"Compression 34712 \(JPEG 2000\): not supported"),
         (tiff(RGB8, tags={259: 34887}), r"Compression 34887 \(LERC\)"),
@@ -194,8 +197,11 @@ RGB8, RGB16 = samples("u", 8, 3), samples("u", 16, 3)
             tiff(samples("u", 12, 3), 8, 12),
             "BitsPerSample 12: not supported with PhotometricInterpretation 8",
         ),
-        (tiff(RGB8[..., 0], 3), "ColorMap missing: a palette cannot be read like that"),
-        (tiff(samples("u", 32, 1), 3, tags={320: (0, 0, 0)}), "BitsPerSample 32: a palette cannot be"),
+        (tiff(RGB8[..., 0], 3), "ColorMap missing: not supported for a palette"),
+        (
+            tiff(samples("u", 32, 1), 3, tags={320: (0, 0, 0)}),
+            "BitsPerSample 32: not supported for a palette",
+        ),
         (tiff(RGB16, tile=(16, 16), tags={322: 0}), "TileWidth 0: not possible"),
         (
             tiff(RGB8, order=">", big=True, tags={259: 7}),
