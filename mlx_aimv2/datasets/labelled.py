@@ -148,7 +148,7 @@ def _training_labels(data: Path, source: Rows, multi_label: bool) -> tuple[str, 
         try:
             name.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"the class name {name!r} is no valid UTF-8: rename it") from error
+            raise InputError(f"the class name {name!r} is not valid UTF-8: rename it") from error
     if not labels or (len(labels) == 1 and not multi_label):
         folders = (
             "; with folders, name the one that holds the folders of the classes" if data.is_dir() else ""

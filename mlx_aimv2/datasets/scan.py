@@ -43,7 +43,7 @@ def scan(
 
     def opened(item: Item) -> np.ndarray:
         image_processor(item.path)
-        return np.zeros((1, 1, 1), dtype=np.float32)  # in place of the pixels, which nobody needs
+        return np.zeros((1, 1, 1), dtype=np.float32)  # in place of the pixels, which are not needed
 
     images = dataset.images()
     broken: dict[str, Skipped] = {}

@@ -61,7 +61,7 @@ def _read_delimited(file: Path, wanted: Wanted) -> Fields:
                 raise InputError(f"{where}: {len(cells)} fields, but the header has {width}: {advice}")
             yield where, {use: cells[place] for use, place in places.items() if place < len(cells)}
     except csv.Error as error:  # an open quote, text behind one, a field of more than 131,072 characters
-        raise InputError(f"{name}, row {number + 1}: no valid CSV ({error}): check the quotes") from error
+        raise InputError(f"{name}, row {number + 1}: not valid CSV ({error}): check the quotes") from error
 
 
 def _header(name: str, text: str, delimiters: str, wanted: Wanted) -> tuple[str, dict[str, int], int]:
@@ -94,7 +94,7 @@ def _read_json_lines(file: Path, wanted: Wanted) -> Fields:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, absurd nesting
-            raise InputError(f"{where}: no valid JSON ({error})") from error
+            raise InputError(f"{where}: not valid JSON ({error})") from error
         yield where, _fields(where, record, wanted)
 
 
@@ -105,7 +105,7 @@ def _read_json(file: Path, wanted: Wanted) -> Fields:
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{wanted.name}: no valid JSON ({error})") from error
+        raise InputError(f"{wanted.name}: not valid JSON ({error})") from error
     if isinstance(data, list):
         for number, record in enumerate(data, 1):
             where = f"{wanted.name}, row {number}"
@@ -165,8 +165,8 @@ def _json_dataset(wanted: Wanted, data: object) -> Fields:
         rows = list(_karpathy(name, images))
     else:
         raise InputError(
-            f"{name} is no list of objects, and none of COCO's or Karpathy's files with captions: write an object for"
-            f" each image, with path and {wanted.value}"
+            f"{name} is not a list of objects, and not one of COCO's or Karpathy's files with captions: write an"
+            f" object for each image, with path and {wanted.value}"
         )
     if wanted.value != CAPTION:
         raise NoColumnError(f"{name} holds captions and no labels: use --task contrastive")

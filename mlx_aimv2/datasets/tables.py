@@ -50,7 +50,7 @@ def read_table(
     reader = READERS.get(file.suffix.lower())
     if reader is None:
         advice = hint(file) or f"name a folder, or a file that ends in {', '.join(READERS)}"
-        raise InputError(f"{file} is no table of images: {advice}")
+        raise InputError(f"{file} is not a table of images: {advice}")
     name = file.relative_to(root).as_posix() if root is not None and file.is_relative_to(root) else file.name
     wanted = Wanted(value, reading.columns, name)
     records = list(reader(file, wanted))

@@ -58,7 +58,7 @@ class Tree:
         return (f"left out {ignored.summary()}",) if ignored else ()
 
     def instead(self) -> str:
-        """What the folder holds in place of images, and how to convert it, as the end of a message."""
+        """The content of the folder in place of images, and how to convert it, as the end of a message."""
         advice = f": {hint}" if (hint := self.conversion_hint()) else ""
         return f": it holds {self._all_ignored().summary() or 'nothing'}{advice}"
 

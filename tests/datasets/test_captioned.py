@@ -184,4 +184,4 @@ def test_data_that_is_none(tmp_path: Path) -> None:
     assert "holds no images: it holds nothing" in refused(tmp_path)
     table(tmp_path / "words.csv", "path,caption\na.jpg,x")
     assert "holds words.csv, which may be its captions or not: name the file" in refused(tmp_path)
-    assert "is no table of images" in refused(tmp_path / "a.jpg")
+    assert "is not a table of images" in refused(tmp_path / "a.jpg")

@@ -117,7 +117,7 @@ def test_what_is_excluded_is_no_data(tmp_path: Path) -> None:
 def test_a_class_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     for name in ("ok", "l\udcff"):
         image(tmp_path / name / "a.jpg")
-    with pytest.raises(InputError, match=r"the class name 'l\\udcff' is no valid UTF-8: rename it"):
+    with pytest.raises(InputError, match=r"the class name 'l\\udcff' is not valid UTF-8: rename it"):
         read_dataset(tmp_path)
 
 

@@ -41,7 +41,7 @@ def test_rows_are_counted_with_the_one_that_excel_writes_in_front(tmp_path: Path
     table = write(tmp_path / "t.csv", "sep=;\npath;label\na.jpg;cat\nb.jpg;\n")
     assert refused(table) == "t.csv, row 4: no label"
     table = write(tmp_path / "t.csv", 'sep=;\npath;label\na.jpg;"cat\n')
-    assert refused(table).startswith("t.csv, row 3: no valid CSV")
+    assert refused(table).startswith("t.csv, row 3: not valid CSV")
 
 
 def test_line_ends_and_other_separators_inside_quotes(tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_a_list_of_objects_in_json_with_a_mark(tmp_path: Path) -> None:
     file = write(tmp_path / "t.json", b"\xef\xbb\xbf" + json.dumps(rows, indent=2).encode())
     assert labels(read_dataset(file, val_fraction=0)) == LABELS
     assert "u.json, row 1: has to be an object such as" in refused(write(tmp_path / "u.json", "[1]"))
-    assert "v.json: no valid JSON (" in refused(write(tmp_path / "v.json", "[{]"))
-    assert "w.json: no valid JSON (" in refused(write(tmp_path / "w.json", "[" * 100_000))
-    assert "x.json is no list of objects" in refused(write(tmp_path / "x.json", '{"a.jpg": "cat"}'))
+    assert "v.json: not valid JSON (" in refused(write(tmp_path / "v.json", "[{]"))
+    assert "w.json: not valid JSON (" in refused(write(tmp_path / "w.json", "[" * 100_000))
+    assert "x.json is not a list of objects" in refused(write(tmp_path / "x.json", '{"a.jpg": "cat"}'))
     assert "y.json names no images" in refused(write(tmp_path / "y.json", "[]"))
 
 

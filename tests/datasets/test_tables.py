@@ -111,13 +111,13 @@ HEAD = "path,label\na.jpg,cat\nb.jpg,dog\n"
         (
             "t.csv",
             HEAD + 'c.jpg,"cat\n',
-            r"t\.csv, row 4: no valid CSV \(unexpected end of data\): check the quotes",
+            r"t\.csv, row 4: not valid CSV \(unexpected end of data\): check the quotes",
         ),
-        ("t.csv", HEAD + '"c".jpg,cat\n', r"t\.csv, row 4: no valid CSV \(',' expected after '\"'\)"),
+        ("t.csv", HEAD + '"c".jpg,cat\n', r"t\.csv, row 4: not valid CSV \(',' expected after '\"'\)"),
         (
             "t.csv",
             HEAD + "c.jpg," + "x" * 200_000,
-            r"t\.csv, row 4: no valid CSV \(field larger than field limit",
+            r"t\.csv, row 4: not valid CSV \(field larger than field limit",
         ),
         ("t.csv", HEAD + "c\0.jpg,cat\n", r"t\.csv, line 4, byte offset 32: a NUL byte, so it is not text"),
         ("t.csv", HEAD + '"c\n.jpg",cat\n', r"row 4: the path 'c\\n\.jpg' holds a control character"),
@@ -143,9 +143,9 @@ HEAD = "path,label\na.jpg,cat\nb.jpg,dog\n"
             r"^t\.csv, row 4: the label 'Cat' in val is not in training, which has 'cat', 'dog': correct it",
         ),
         ("t.jsonl", "", r"t\.jsonl names no images"),
-        ("t.jsonl", '{"path": "a.jpg"', r"^t\.jsonl, row 1: no valid JSON \("),
-        ("t.jsonl", "[" * 100_000, r"row 1: no valid JSON \("),
-        ("t.jsonl", '{"path": ' + "1" * 5000 + "}", r"row 1: no valid JSON \("),
+        ("t.jsonl", '{"path": "a.jpg"', r"^t\.jsonl, row 1: not valid JSON \("),
+        ("t.jsonl", "[" * 100_000, r"row 1: not valid JSON \("),
+        ("t.jsonl", '{"path": ' + "1" * 5000 + "}", r"row 1: not valid JSON \("),
         ("t.jsonl", '{"path": "' + "x" * 1_000_001 + '"}', "row 1: longer than 1,000,000 characters"),
         ("t.jsonl", '["a.jpg", "cat"]', r"row 1: has to be an object such as \{"),
         (
@@ -172,7 +172,7 @@ HEAD = "path,label\na.jpg,cat\nb.jpg,dog\n"
         (
             "t.md",
             HEAD,
-            r"t\.md is no table of images: name a folder, or a file that ends in \.csv, \.tsv",
+            r"t\.md is not a table of images: name a folder, or a file that ends in \.csv, \.tsv",
         ),
     ],
 )

@@ -29,7 +29,7 @@ from helpers.tables import refused
 def test_files_that_are_not_read_have_a_hint(tmp_path: Path, name: str, words: str) -> None:
     touched(tmp_path, name)
     for task in ("labels", "captions"):
-        assert f"{tmp_path / name} is no table of images: {words}" in refused(tmp_path / name, task)
+        assert f"{tmp_path / name} is not a table of images: {words}" in refused(tmp_path / name, task)
     if ".tfrecord" not in name and name != "data.mdb":
         for task in ("labels", "captions"):
             assert f"{name}: {words}" in refused(tmp_path, task)
