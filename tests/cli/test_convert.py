@@ -164,8 +164,8 @@ def test_json_has_the_plan_and_the_comparison(cli, pair, photos, tmp_path):
     assert done["fidelity"]["images"] == 3
 
 
-def test_an_upload_is_refused_before_the_work(cli, pair, tmp_path):
-    done = cli(
+def test_an_upload_is_refused_before_the_work(cli_process, pair, tmp_path):
+    done = cli_process(
         "convert", "--hf-path", pair, "--mlx-path", tmp_path / "out", "--upload-repo", "somebody/aimv2-4bit"
     )
     assert done.returncode == 1 and "offline mode is on (HF_HUB_OFFLINE)" in done.stderr

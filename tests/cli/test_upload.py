@@ -43,8 +43,8 @@ def test_no_token_is_one_line(cli, own, tmp_path):
     )
 
 
-def test_offline_mode_is_named(cli, own):
-    done = cli("upload", own, REPO)
+def test_offline_mode_is_named(cli_process, own):
+    done = cli_process("upload", own, REPO)
     assert done.returncode == 1
     assert "offline mode is on (HF_HUB_OFFLINE): unset it to upload" in done.stderr
 
