@@ -15,7 +15,6 @@ import typer
 from ..errors import InputError
 from ..messages import counted
 from ..options.fields import at_least, check_fields, option
-from ..presets import DEFAULT_MODEL
 from .arguments import images
 from .completion import SCORES, choices
 from .guard import verb
@@ -23,14 +22,13 @@ from .jobs import run
 from .model_options import ModelOptions
 from .output import plain, put, say
 from .screen import Screen, screen
-from .trained_folders import check_head_is_named
 
 if TYPE_CHECKING:
     from ..inference.label_files import Label
     from ..inference.trained_head import TrainedClassifier
     from ..inference.zero_shot import Classified, Prediction, ZeroShotClassifier
 
-BAR, BESIDE = 24, 14  # columns of a bar, and of what is on its line apart from the label
+BAR, BESIDE = 24, 14  # columns of a bar, and of the score and spaces on its line
 COLUMNS = {"path": str, "label": str, "score": float}
 
 
@@ -137,7 +135,7 @@ def classify(
         options.check_for_head()
     elif texts or model.adapter is None or isinstance(task, PairTask):
         if not texts:
-            check_head_is_named(model.model or DEFAULT_MODEL, model.adapter_path)
+            model.check_head_is_named()
         if options.none is not None:
             texts = texts_of([*labels, Label(options.none, options.none)])
         check_request(texts, options.sentences, options.score)
@@ -179,24 +177,27 @@ def _classifier(
 
 @dataclass(frozen=True)
 class _Labelled:
-    """An image with its best labels."""
+    """An image with its best labels, and the texts of labels in prompts."""
 
     path: str
     best: list[Prediction]
     texts: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """The entry of JSON; a label that is called otherwise in a prompt comes with its text."""
-        predictions = [{"label": label, **self._text(label), "score": score} for label, score in self.best]
+        """The entry of JSON; a label with another text in prompts comes with its text."""
+        predictions = [
+            {"label": label} | ({} if text == label else {"text": text}) | {"score": score}
+            for label, text, score in self.with_texts()
+        ]
         return {"path": self.path, "predictions": predictions}
 
     def rows(self) -> list[tuple[str, str, float]]:
-        """A row for each label, best first, with the cells of `COLUMNS`."""
+        """The cells of `COLUMNS` for each label, best first."""
         return [(self.path, label, score) for label, score in self.best]
 
-    def _text(self, label: str) -> dict[str, str]:
-        text = self.texts.get(label, label)
-        return {} if text == label else {"text": text}
+    def with_texts(self) -> list[tuple[str, str, float]]:
+        """Label, text and score, best first."""
+        return [(label, self.texts.get(label, label), score) for label, score in self.best]
 
 
 class _File:
@@ -214,27 +215,22 @@ class _File:
 
     def close(self, interrupted: bool = False) -> None:
         self.file.close(interrupted)
-        count, path = self.file.count, self.file.path
-        say(
-            f"wrote the labels of {counted(count, 'image')} to {path}"
-            if count
-            else f"nothing to write to {path}"
-        )
+        labels = f"wrote the labels of {counted(self.file.count, 'image')}"
+        say(f"{labels if self.file.count else 'nothing to write'} to {self.file.path}")
 
 
 class _Writer:
-    """Predictions on stdout: drawn on a terminal, a table in a pipe, one list as JSON."""
+    """Predictions on stdout: bars on a terminal, a table in a pipe, or one JSON list."""
 
     def __init__(self, options: ClassifyOptions, texts: Mapping[str, str]) -> None:
-        self.json, self.score, self.top_k = options.json, options.score, options.top_k
-        self.texts, self.count = texts, 0
-        self.draws = sys.stdout.isatty() and not self.json
-        if not (self.json or self.draws):
+        self.options, self.texts, self.count = options, texts, 0
+        self.draws = sys.stdout.isatty() and not options.json
+        if not (options.json or self.draws):
             put("\t".join(COLUMNS))
 
     def add(self, name: str, result: Classified) -> None:
-        labelled = _Labelled(name, result.predictions[: self.top_k], self.texts)
-        if self.json:
+        labelled = _Labelled(name, result.predictions[: self.options.top_k], self.texts)
+        if self.options.json:
             put(("[" if self.count == 0 else ",") + jsonlib.dumps(labelled.to_dict()))
         elif self.draws:
             self._draw(labelled)
@@ -244,19 +240,18 @@ class _Writer:
         self.count += 1
 
     def close(self, interrupted: bool = False) -> None:
-        if self.json:
+        if self.options.json:
             put("]" if self.count else "[]")
 
     def _draw(self, labelled: _Labelled) -> None:
-        best = [(self._called(label), score) for label, score in labelled.best]
-        width = max(len(label) for label, _ in best)
-        room = shutil.get_terminal_size().columns - width - BESIDE
+        rows = [
+            (plain(label if text == label else f"{label} ({text})"), score)
+            for label, text, score in labelled.with_texts()
+        ]
+        width = max(len(label) for label, _ in rows)
+        room = max(0, min(BAR, shutil.get_terminal_size().columns - width - BESIDE))
         put(plain(labelled.path))
-        for label, score in best:
-            shown = f"{score:7.1%}" if self.score == "softmax" else f"{score:+.4f}"
-            bar = "█" * round(max(0, min(BAR, room)) * min(1.0, max(0.0, score)))
-            put(f"  {label:<{width}}  {shown}  {bar}".rstrip())
-
-    def _called(self, label: str) -> str:
-        text = self.texts.get(label, label)
-        return plain(label if text == label else f"{label} ({text})")
+        for label, score in rows:
+            number = f"{score:7.1%}" if self.options.score == "softmax" else f"{score:+.4f}"
+            bar = "█" * round(room * min(1.0, max(0.0, score)))
+            put(f"  {label:<{width}}  {number}  {bar}".rstrip())

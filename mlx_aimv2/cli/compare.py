@@ -69,12 +69,12 @@ def compare(
 
 
 def show(fidelity: Fidelity, every_layer: bool, command: str | None = None) -> None:
-    """A comparison as two tables: what there is to say of each checkpoint, and the layers.
+    """Print a comparison: a table of both checkpoints, and a table of layers.
 
     Args:
         fidelity: the comparison.
-        every_layer: show every layer, not only those with the largest error.
-        command: what shows all of them, where that is another command.
+        every_layer: print every layer, not only those with the largest error.
+        command: the command that prints all of them; None for this verb with --layers.
     """
     from ..fidelity.report import percent
 

@@ -175,7 +175,7 @@ def parse_size(text: str) -> int:
 def _show_plan(
     hf_path: str, options: ConvertOptions, revision: str | None, json: bool, events: Screen
 ) -> None:
-    """What a conversion would do: a row for each kind of tensor, sizes before and after."""
+    """Print what a conversion would do: a row for each kind of tensor, sizes before and after."""
     from ..conversion.plan import plan_conversion
     from ..sources.paths import find_images
 
@@ -187,12 +187,13 @@ def _show_plan(
         return
     header = conversion.checkpoint.header
     groups: dict[tuple[str, str], list[int]] = {}
-    for one in conversion.planned:
-        name = re.sub(r"\.\d+\.", ".*.", one.name)
-        what = f"{one.scheme.bits}-bit {one.scheme.mode}" if one.scheme else str(one.dtype).rpartition(".")[2]
-        what += f" ({one.reason})" if one.reason else ""
-        groups.setdefault((name, what), []).append(sum(entry.nbytes for entry in one.entries))
-    rows = [(name, str(len(sizes)), size(sum(sizes)), what) for (name, what), sizes in groups.items()]
+    for tensor in conversion.planned:
+        name = re.sub(r"\.\d+\.", ".*.", tensor.name)
+        scheme = tensor.scheme
+        result = f"{scheme.bits}-bit {scheme.mode}" if scheme else str(tensor.dtype).rpartition(".")[2]
+        result += f" ({tensor.reason})" if tensor.reason else ""
+        groups.setdefault((name, result), []).append(sum(entry.nbytes for entry in tensor.entries))
+    rows = [(name, str(len(sizes)), size(sum(sizes)), result) for (name, result), sizes in groups.items()]
     table(("tensor", "count", "size", "becomes"), rows, paths=("tensor",))
     tensors = counted(len(header.tensors), "tensor")
     say(f"layout {conversion.checkpoint.layout.name}, {tensors}, {size(header.nbytes)}")
@@ -209,12 +210,12 @@ def _plan_entry(plan: Conversion) -> dict[str, Any]:
         "bytes_before": plan.checkpoint.header.nbytes,
         "bytes": plan.nbytes,
         "bits_per_weight": plan.bits_per_weight,
-        "not_quantized": {one.name: one.reason for one in plan.planned if one.reason is not None},
+        "not_quantized": {x.name: x.reason for x in plan.planned if x.reason is not None},
     }
 
 
 def _show_result(result: Converted, json: bool) -> None:
-    """What was written, what was not quantized, and the comparison."""
+    """Print the files, the tensors that are not quantized, and the comparison."""
     from .compare import show
 
     if json:

@@ -23,7 +23,7 @@ from .tables import table
 if TYPE_CHECKING:
     from ..demo.findings import Tour
 
-SHOWN = 3  # neighbours, and images found for a sentence
+BEST = 3  # rows of a table name so many images
 
 
 @dataclass(frozen=True)
@@ -67,41 +67,38 @@ def demo(
 
 
 def _show(tour: Tour) -> None:
-    """Three tables: labels, sentences, neighbours."""
+    """Print three tables: labels, sentences, neighbours."""
     images = tour.images
-    rows = [
+    labels = [
         (
-            one.path.name,
-            " + ".join(one.labels),
-            one.predictions[0][0],
-            f"{one.predictions[0][1]:.1%}",
-            "right" if one.is_right else "wrong",
+            image.path.name,
+            " + ".join(image.labels),
+            image.predictions[0][0],
+            f"{image.predictions[0][1]:.1%}",
+            "right" if image.is_right else "wrong",
         )
-        for one in images
+        for image in images
     ]
-    table(("image", "truth", "label", "probability", "result"), rows, paths=("image",))
-    _separate()
-    found = [
-        (one.text, str(one.rank), ", ".join(images[k].path.name for k, _ in one.ranking[:SHOWN]))
-        for one in tour.sentences
+    sentences = [
+        (x.text, str(x.rank), ", ".join(images[k].path.name for k, _ in x.ranking[:BEST]))
+        for x in tour.sentences
     ]
-    table(("sentence", "rank of its image", "images found, best first"), found)
-    _separate()
-    near = [
-        (one.path.name, ", ".join(f"{images[k].path.name} {x:.2f}" for k, x in one.neighbours[:SHOWN]))
-        for one in images
+    neighbours = [
+        (x.path.name, ", ".join(f"{images[k].path.name} {cosine:.2f}" for k, cosine in x.neighbours[:BEST]))
+        for x in images
     ]
-    table(("image", "nearest, with cosine"), near, paths=("image",))
-
-
-def _separate() -> None:
-    """An empty line between two tables; a drawn one ends with such a line anyway."""
-    if not sys.stdout.isatty():
-        put("")
+    separator = () if sys.stdout.isatty() else ("",)  # a drawn table ends with an empty line
+    table(("image", "truth", "label", "probability", "result"), labels, paths=("image",))
+    for line in separator:
+        put(line)
+    table(("sentence", "rank of its image", "images found, best first"), sentences)
+    for line in separator:
+        put(line)
+    table(("image", "nearest, with cosine"), neighbours, paths=("image",))
 
 
 def _show_commands(tour: Tour, model: str) -> None:
-    """The same by hand; after `demo` with Apple's checkpoint too, on the user's own images."""
+    """Print commands for the same steps; after the checkpoint `demo` also commands for Apple's."""
     from ..checkpoints.bundled import is_demo
     from ..demo.findings import IMAGES, LABELS_FILE
     from ..demo.tour import TEMPLATES

@@ -11,7 +11,6 @@ from ..options.fields import check_fields, one_of, option
 from .guard import NOT_ALL_DONE, verb
 from .model_options import ExactModelOptions, ModelOptions
 from .screen import screen
-from .trained_folders import has_head
 
 if TYPE_CHECKING:
     from ..datasets.held_out import SplitChoice
@@ -88,17 +87,18 @@ class EvaluateOptions:
         reading = Reading(model.exclude, avoid, columns, self.image_root)
         return SplitChoice(self.split, self.val_fraction, self.seed, reading)
 
-    def check(self, adapter_path: Path | None) -> None:
+    def check(self, model: ModelOptions) -> None:
         """Check what can be checked before a model is loaded.
 
         Raises:
             InputError: options for zero-shot labels beside a trained head; a wrong template, label or file.
         """
+        from ..adapters.task import Task
         from ..inference.label_files import read_labels
         from ..inference.zero_shot import check_templates
 
         for name, value in {"--template": self.template, "--labels": self.labels}.items():
-            if value and has_head(adapter_path):
+            if value and model.adapter is not None and isinstance(model.adapter.task, Task):
                 raise InputError(f"{name} is for zero-shot labels: leave it out, or --adapter-path")
         if self.template:
             check_templates(self.template)
@@ -126,10 +126,10 @@ class EvaluateOptions:
 @verb
 def evaluate(options: EvaluateOptions, model: ExactModelOptions) -> None:
     """Say how good a model is on images with labels or captions."""
-    options.check(model.adapter_path)
     from ..backend.device import require_mlx
 
     require_mlx()
+    options.check(model)
     from .evaluation_run import evaluate_data
 
     named = model.with_base()

@@ -21,14 +21,15 @@ from ..models.classifier import Classifier
 from ..models.vision import Aimv2VisionModel
 from ..vectors.record_files import RecordFile
 from .evaluate import STDOUT, EvaluateOptions
-from .evaluation_tables import show_labels, show_retrieval
 from .model_options import ModelOptions
 from .output import put, say
 from .screen import Screen
-from .trained_folders import check_head_is_named
+from .tables import table
 
 if TYPE_CHECKING:
     from ..evaluation.predictions import Labelled
+
+CLASSES, MISTAKES = 25, 5  # rows of a table; files and JSON have all
 
 
 def evaluate_data(options: EvaluateOptions, model: ModelOptions, events: Screen) -> None:
@@ -79,7 +80,7 @@ def _labels(data: Path, options: EvaluateOptions, model: ModelOptions, events: S
         examples = among(examples, dataset.labels, choice)
     is_zero_shot = bool(options.template or options.labels)
     if not is_zero_shot:
-        check_head_is_named(str(model.model), folder, "--template or --labels")
+        model.check_head_is_named("--template or --labels")
     loaded, processor = model.load(events)
     if isinstance(loaded, Classifier):
         return evaluate_labels(
@@ -93,7 +94,7 @@ def _labels(data: Path, options: EvaluateOptions, model: ModelOptions, events: S
             " --labels or --template"
         )
     if isinstance(loaded, Aimv2VisionModel):
-        check_head_is_named(str(model.model), folder)
+        model.check_head_is_named()
     for notice in choice.notices if choice else ():
         events(notice)
     return evaluate_labels(
@@ -108,19 +109,20 @@ def _labels(data: Path, options: EvaluateOptions, model: ModelOptions, events: S
 
 
 def among(examples: list[Labelled], classes: Sequence[str], choice: Choice) -> list[Labelled]:
-    """The examples with the places of labels that were chosen, in place of the numbers of classes.
+    """The examples with indices into the chosen labels, in place of indices into the classes.
 
     Raises:
-        InputError: a class that occurs is not among them.
+        InputError: no chosen label stands for the class of an example.
     """
-    found = []
+    renumbered = []
     for path, own in examples:
-        places = tuple(place for number in own if (place := choice.numbers[number]) is not None)
-        if len(places) < len(own):
-            lacking = next(classes[number] for number in own if choice.numbers[number] is None)
-            raise InputError(f"--labels lacks {lacking!r}, which the data has: add a line with it")
-        found.append((path, places))
-    return found
+        for number in own:
+            if choice.numbers[number] is None:
+                raise InputError(
+                    f"--labels lacks {classes[number]!r}, which the data has: add a line with it"
+                )
+        renumbered.append((path, tuple(place for k in own if (place := choice.numbers[k]) is not None)))
+    return renumbered
 
 
 def _captions(
@@ -138,3 +140,30 @@ def _captions(
         )
     examples = [(each.path, each.captions) for name in splits for each in dataset.split(name)]
     return evaluate_retrieval(loaded, processor, examples, batch_size=model.batch_size, on_event=events)
+
+
+def show_retrieval(evaluation: RetrievalEvaluation) -> None:
+    """Print the metrics, and the captions that rank their image lowest."""
+    table(("what", "value"), evaluation.metrics.rows())
+    if evaluation.mistakes:
+        rows = [(x.caption, x.path, x.found, f"{x.rank:,}") for x in evaluation.mistakes[:MISTAKES]]
+        table(("worst captions", "image", "found instead", "rank"), rows, paths=("image", "found instead"))
+
+
+def show_labels(evaluation: Evaluation) -> None:
+    """Print the metrics, the classes (the worst, if there are many), and the most confident mistakes."""
+    metrics = evaluation.metrics
+    table(("what", "value"), metrics.rows())
+    rows, classes = metrics.class_rows(), metrics.per_class
+    if len(rows) > CLASSES:  # those with the least F1; those without images come last
+        order = sorted(range(len(rows)), key=lambda k: (classes[k].support == 0, classes[k].f1))
+        rows = [rows[k] for k in order[:CLASSES]]
+    table(("class", "precision", "recall", "F1", "images"), rows)
+    if evaluation.mistakes:
+        mistakes = [
+            (x.path, ", ".join(x.truth), ", ".join(x.predicted), f"{x.confidence:.2%}")
+            for x in evaluation.mistakes[:MISTAKES]
+        ]
+        table(("surest mistakes", "truth", "prediction", "confidence"), mistakes, paths=("surest mistakes",))
+    if len(rows) < len(classes):
+        say(f"these are the {len(rows)} of {len(classes)} classes with the least F1; --json gives all")

@@ -76,26 +76,31 @@ def finetune(
         raise SystemExit(NOT_ALL_DONE)
 
 
-def _show_estimate(found: Estimate, json: bool) -> None:
+def _show_estimate(estimate: Estimate, json: bool) -> None:
     if json:
-        put(jsonlib.dumps({**dataclasses.asdict(found), "seconds": found.seconds}, indent=2))
+        put(jsonlib.dumps({**dataclasses.asdict(estimate), "seconds": estimate.seconds}, indent=2))
         return
-    share = found.trainable / found.parameters
-    once = f"{duration(found.seconds_before)} for the features, " if found.seconds_before else ""
-    swept = f", {found.runs} times" if found.runs > 1 else ""
+    features = f"{duration(estimate.seconds_before)} for the features, " if estimate.seconds_before else ""
+    runs = f", {estimate.runs} times" if estimate.runs > 1 else ""
+    epoch, total = duration(estimate.seconds_per_epoch), duration(estimate.seconds)
     rows = [
-        ("trained", f"{found.trainable:,} of {found.parameters:,} numbers ({share:.2%})"),
-        ("steps", f"{found.steps:,} in {counted(found.epochs, 'epoch')}{swept}"),
-        ("time", f"{once}{duration(found.seconds_per_epoch)} an epoch, {duration(found.seconds)} in all"),
-        ("memory", f"{size(found.peak_bytes)} at most"),
+        ("trained", _trainable(estimate)),
+        ("steps", f"{estimate.steps:,} in {counted(estimate.epochs, 'epoch')}{runs}"),
+        ("time", f"{features}{epoch} an epoch, {total} in all"),
+        ("memory", f"{size(estimate.peak_bytes)} at most"),
     ]
-    if found.feature_bytes:
-        rows.append(("disk", f"{size(found.feature_bytes)} of features"))
+    if estimate.feature_bytes:
+        rows.append(("disk", f"{size(estimate.feature_bytes)} of features"))
     table(("what", "estimate"), rows)
 
 
+def _trainable(run: Estimate | Finished) -> str:
+    share = run.trainable / run.parameters
+    return f"{run.trainable:,} of {run.parameters:,} parameters ({share:.2%})"
+
+
 def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
-    """The result, where it is, and what to do with it."""
+    """Print the metrics, the folder, and commands to try next."""
     if json:
         put(jsonlib.dumps(_entry(finished), indent=2, ensure_ascii=False))
     else:
@@ -105,13 +110,11 @@ def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
         stopped = ", stopped early" if trained.stopped_early else ""
         best = f"epoch {trained.best_epoch + 1} of {trained.epochs}{stopped}"
         say(f"best was {best}: {trained.metric} {trained.best:.4f}")
-    share = finished.trainable / finished.parameters
-    trainable = f"{finished.trainable:,} of {finished.parameters:,} numbers ({share:.2%})"
-    say(f"trained {trainable} in {duration(finished.seconds)}")
+    say(f"trained {_trainable(finished)} in {duration(finished.seconds)}")
     revision = f" --revision {quote(options.revision)}" if options.revision else ""
     model = f"--model {quote(options.model)}{revision} --adapter-path {quote(str(finished.folder))}"
     say(f"wrote {finished.folder}; its report: {finished.folder / 'report'}")
-    _show_how_to_go_on(finished, options)
+    _show_how_to_resume(finished, options)
     labels = "--labels 'a dog,a cat' " if options.task == "contrastive" else ""
     split = "" if finished.split == "val" else f" --split {finished.split}"
     commands = [
@@ -123,8 +126,8 @@ def _show(finished: Finished, options: FinetuneOptions, json: bool) -> None:
     advise("try:", *commands)
 
 
-def _show_how_to_go_on(finished: Finished, options: FinetuneOptions) -> None:
-    """What is kept for more epochs, and whether the run was too short."""
+def _show_how_to_resume(finished: Finished, options: FinetuneOptions) -> None:
+    """Print how to resume the run, and whether it was too short."""
     from ..training.schedule import recommended_epochs
     from ..training.state import STATE
 

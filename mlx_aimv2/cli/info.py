@@ -1,4 +1,4 @@
-"""`mlx-aimv2 info`: what a checkpoint is, or what the machine offers."""
+"""`mlx-aimv2 info`: a description of a checkpoint, or of this machine."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def info(
 
 def _system_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     memory = facts["memory_bytes"]
-    extras = ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in facts["extras"].items())
+    extras = ", ".join(
+        f"{name} {'yes' if installed else 'no'}" for name, installed in facts["extras"].items()
+    )
     return [
         ("mlx-aimv2", facts["mlx_aimv2"]),
         ("MLX", facts["mlx"]),
@@ -98,25 +100,25 @@ def _checkpoint_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _images(images: dict[str, Any] | None) -> str | None:
-    """How images are prepared, in a few words, and which file says so."""
+    """How images are preprocessed, and the file that says so."""
     if images is None:
         return None
     size, crop = images["size"], images["crop_size"]
-    words = []
+    steps = []
     if images["do_resize"]:
         edges = {"shortest_edge": "short edge to {}", "longest_edge": "long edge to {}"}
-        told = next((text.format(size[key]) for key, text in edges.items() if key in size), None)
-        told = told or f"to {size['width']} x {size['height']}"
-        words.append(f"resized, {told} ({RESAMPLE_NAMES[images['resample']]})")
+        target = next((text.format(size[key]) for key, text in edges.items() if key in size), None)
+        target = target or f"to {size['width']} x {size['height']}"
+        steps.append(f"resized, {target} ({RESAMPLE_NAMES[images['resample']]})")
     if images["do_center_crop"]:
-        words.append(f"cut to {crop['width']} x {crop['height']}")
+        steps.append(f"cut to {crop['width']} x {crop['height']}")
     if images["do_normalize"]:
         mean, std = (
             ", ".join(f"{value:.4g}" for value in images[key]) for key in ("image_mean", "image_std")
         )
-        words.append(f"mean {mean}, std {std}")
+        steps.append(f"mean {mean}, std {std}")
     source = images["source"] or "no file: the published settings"
-    return f"{'; '.join(words) or 'as they are'} ({source})"
+    return f"{'; '.join(steps) or 'as they are'} ({source})"
 
 
 def _tower(config: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -206,17 +207,12 @@ class LoadingOptions(CheckpointOptions, DeviceOptions):
 
         # --max-patches below the default minimum lowers the minimum too
         low = min(self.min_patches, self.max_patches) if self.min_patches == MIN_PATCHES else self.min_patches
+        decode = {field.name: getattr(self, field.name) for field in dataclasses.fields(DecodeOptions)}
         return LoadOptions(
             dtype=self.dtype,
             keep_quantized=self.keep_quantized,
             weights=self.weights,
-            decode=DecodeOptions(
-                decode=self.decode,  # type: ignore[arg-type]
-                background=self.background,
-                max_megapixels=self.max_megapixels,
-                allow_truncated=self.allow_truncated,
-                color_managed=self.color_managed,
-            ),
+            decode=DecodeOptions(**decode),
             native=NativeOptions(min_patches=low, max_patches=self.max_patches),
             any_base=any_base,
             interpolate_positions=self.interpolate_positions,
@@ -243,10 +239,24 @@ class ModelOptions(LoadingOptions, AdaptedModelOptions):
         """The same with the checkpoint named; see `base`."""
         model, revision = self.base(self.model, self.revision)
         options = dataclasses.replace(self, model=model, revision=revision)
-        vars(options).update(
-            {name: x for name, x in vars(self).items() if name == "adapter"}
-        )  # if it was read
+        if "adapter" in vars(self):  # read already
+            vars(options)["adapter"] = self.adapter
         return options
+
+    def check_head_is_named(self, zero_shot: str = "") -> None:
+        """Refuse a fused checkpoint with a trained head in its folder, if no --adapter-path names this head.
+
+        Args:
+            zero_shot: options that give zero-shot labels of the checkpoint instead; empty for none.
+
+        Raises:
+            InputError: the checkpoint has a head, and there is no adapter.
+        """
+        model = self.model or DEFAULT_MODEL
+        if self.adapter_path is None and (Path(model).expanduser() / "head.safetensors").is_file():
+            otherwise = f", or {zero_shot} for zero-shot labels of a pair" if zero_shot else ""
+            head = f"--adapter-path {shlex.quote(model)}"
+            raise InputError(f"{model} has a trained head beside it: add {head}{otherwise}")
 
     def load(self, on_event: OnEvent) -> tuple[AnyModel | Classifier, Processor]:
         """The model with its adapter, and its processor; raises as `mlx_aimv2.load` does."""

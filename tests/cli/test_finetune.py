@@ -300,14 +300,14 @@ def test_it_goes_on_where_it_was(cli, pair, data, tmp_path):
     [(9, 10, False, True), (8, 10, False, False), (9, 10, True, False), (199, 200, False, False)],
 )
 def test_a_run_that_was_too_short_is_told_so(tmp_path, capsys, best_epoch, epochs, stopped, told):
-    from mlx_aimv2.cli.finetune import _show_how_to_go_on
+    from mlx_aimv2.cli.finetune import _show_how_to_resume
     from mlx_aimv2.finetuning.options import FinetuneOptions
     from mlx_aimv2.training.loop import Trained
 
     (tmp_path / ".training").mkdir()
     (tmp_path / ".training" / "state.safetensors").write_bytes(b"0" * 2_000_000)
     trained = Trained("top1", 0.9, best_epoch, epochs, 8 * epochs, stopped)
-    _show_how_to_go_on(
+    _show_how_to_resume(
         SimpleNamespace(folder=tmp_path, trained=trained), FinetuneOptions(fine_tune_type="linear")
     )
     lines = capsys.readouterr().err.splitlines()
@@ -403,7 +403,7 @@ def test_what_is_shown_of_a_run(monkeypatch, capsys, tmp_path):
     )
     shown = capsys.readouterr()
     assert shown.out == "measure\ttest\ntop-1\t50%\n"
-    assert "trained 10 of 1,000 numbers (1.00%) in 1 min 05 s" in shown.err
+    assert "trained 10 of 1,000 parameters (1.00%) in 1 min 05 s" in shown.err
     assert (
         f"evaluate --data 'my data' --split test --model m --revision v1 --adapter-path '{tmp_path / 'a b'}'"
         in shown.err
