@@ -86,7 +86,6 @@ class Aimv2VisionConfig:
     extra: Json = field(default_factory=dict, hash=False)  # unknown keys of the file
 
     def __post_init__(self) -> None:
-        """Check every value; raise ConfigError for one that no model can have."""
         _check_tower(self)
         _at_least_one(self, "num_channels", "patch_size", "image_size")
         _switches(self, "use_head", "is_native")
@@ -150,7 +149,6 @@ class Aimv2TextConfig:
     extra: Json = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        """Check every value; raise ConfigError for one that no model can have."""
         _check_tower(self)
         _at_least_one(self, "vocab_size", "max_position_embeddings")
         eos = self.eos_token_id
@@ -191,7 +189,6 @@ class Aimv2Config:
     extra: Json = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        """Check every value; raise ConfigError for one that no model can have."""
         _at_least_one(self, "projection_dim")
         _numbers(self, "logit_scale_init_value")
         scale = self.max_logit_scale

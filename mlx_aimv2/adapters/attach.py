@@ -22,7 +22,7 @@ TOWERS = ("vision", "text")
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """Which layers get an adapter, and of which kind.
+    """Which layers get an adapter, and of which kind; raises InputError for a value that is not valid.
 
     Attributes:
         type: "lora" or "dora".
@@ -43,11 +43,6 @@ class AdapterConfig:
     rslora: bool = False
 
     def __post_init__(self) -> None:
-        """Check the values, and shorten the names of target modules.
-
-        Raises:
-            InputError: a value is not valid; the message says which are.
-        """
         if self.type not in LAYERS:
             raise InputError(f"adapter type {self.type!r} is not one of {', '.join(LAYERS)}")
         if not is_whole(self.rank) or not 1 <= self.rank <= MAX_RANK:
@@ -90,7 +85,7 @@ def attach(model: nn.Module, config: AdapterConfig, towers: Sequence[str] = ("vi
     encoder = encoder_of(model)
     if adapted(encoder):
         raise InputError("the model has adapters already: fuse them first")
-    paths = [path for prefix in _prefixes(encoder, towers) for path in _targets(encoder, prefix, config)]
+    paths = _target_paths(encoder, towers, config)
     encoder.freeze()
     layers, make = linears(encoder), LAYERS[config.type]
     for path in paths:
@@ -112,26 +107,22 @@ def encoder_of(model: nn.Module) -> nn.Module:
     return trunk if isinstance(trunk, nn.Module) else model
 
 
-def _prefixes(encoder: nn.Module, towers: Sequence[str]) -> list[str]:
-    is_pair = isinstance(encoder, Aimv2Model)
+def _target_paths(encoder: nn.Module, towers: Sequence[str], config: AdapterConfig) -> list[str]:
+    is_pair, paths = isinstance(encoder, Aimv2Model), []
     known = TOWERS if is_pair else TOWERS[:1]
     for tower in towers:
         if tower not in known:
             raise InputError(f"this model has no tower {tower!r}, only {', '.join(known)}")
-    return [f"{tower}_model." if is_pair else "" for tower in known if tower in towers]
-
-
-def _targets(encoder: nn.Module, prefix: str, config: AdapterConfig) -> list[str]:
-    tower = encoder[prefix.removesuffix(".")] if prefix else encoder
-    count = len(tower.encoder.layers)
-    if config.num_layers is not None and config.num_layers > count:
-        raise InputError(f"num_layers is {config.num_layers}, and the encoder has {counted(count, 'layer')}")
-    first = count - (config.num_layers or count)
-    return [
-        f"{prefix}encoder.layers.{number}.{TARGETS[name]}"
-        for number in range(first, count)
-        for name in config.target_modules
-    ]
+    for name in (name for name in known if name in towers):
+        count = len((encoder[f"{name}_model"] if is_pair else encoder).encoder.layers)
+        if (config.num_layers or 0) > count:
+            raise InputError(
+                f"num_layers is {config.num_layers}, and the encoder has {counted(count, 'layer')}"
+            )
+        for number in range(count - (config.num_layers or count), count):
+            layer = f"{name}_model." * is_pair + f"encoder.layers.{number}"
+            paths += [f"{layer}.{TARGETS[target]}" for target in config.target_modules]
+    return paths
 
 
 def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:

@@ -172,22 +172,17 @@ def plain_weight(linear: AnyLinear) -> mx.array:
 def with_weight(linear: AnyLinear, weight: mx.array, dequantize: bool = False) -> AnyLinear:
     """A layer like ``linear`` with another weight (out, in), quantized like it unless ``dequantize``."""
     out_width, in_width = linear_shape(linear)
-    bias = linear.bias if "bias" in linear else None
-    if isinstance(linear, nn.QuantizedLinear) and not dequantize:
-        packed = nn.QuantizedLinear(in_width, out_width, bias is not None, **packing(linear))
-        packed.weight, packed.scales, *biases = mx.quantize(
-            weight.astype(scales_dtype(linear)), **packing(linear)
-        )
-        packed.biases = biases[0] if biases else None
-        fused: AnyLinear = packed
-    else:
-        fused = nn.Linear(in_width, out_width, bias is not None)
-        packed_dtype = scales_dtype(linear) if isinstance(linear, nn.QuantizedLinear) else None
-        fused.weight = weight.astype(packed_dtype or linear.weight.dtype)
-    if bias is not None:
-        fused.bias = bias
-    fused.train(linear.training)
-    return fused
+    dtype, quantization = linear.weight.dtype, None
+    if isinstance(linear, nn.QuantizedLinear):
+        dtype, quantization = scales_dtype(linear), packing(linear)
+    layer: AnyLinear = nn.Linear(in_width, out_width, bias="bias" in linear)
+    layer.weight = weight.astype(dtype)
+    if "bias" in linear:
+        layer.bias = linear.bias
+    if quantization is not None and not dequantize:
+        layer = layer.to_quantized(**quantization)
+    layer.train(linear.training)
+    return layer
 
 
 LAYERS: dict[str, type[LoRALinear]] = {"lora": LoRALinear, "dora": DoRALinear}

@@ -28,7 +28,7 @@ T = TypeVar("T", bound="AnyTask")
 
 @dataclass(frozen=True, kw_only=True)
 class AnyTask:
-    """What every task.json says.
+    """The keys that every task.json has; raises ConfigError for a value that is not valid.
 
     Attributes:
         base: the checkpoint that was trained.
@@ -50,11 +50,6 @@ class AnyTask:
     task: str = ""
 
     def __post_init__(self) -> None:
-        """Check every value.
-
-        Raises:
-            ConfigError: a value has the wrong type or is not supported.
-        """
         if self.task != self.NAME:
             raise ConfigError(f"task is {self.task!r:.80}, which is not {self.NAME}")
         for name, (kind, noun) in self.TYPES.items():
@@ -112,7 +107,6 @@ class Task(AnyTask):
     task: str = CLASSIFICATION
 
     def __post_init__(self) -> None:
-        """Check every value; see `AnyTask`."""
         super().__post_init__()
         if self.pooling not in POOLINGS:
             raise ConfigError(f"pooling is {self.pooling!r:.80}, which is not one of {', '.join(POOLINGS)}")
@@ -144,7 +138,6 @@ class PairTask(AnyTask):
     task: str = CONTRASTIVE
 
     def __post_init__(self) -> None:
-        """Check every value; see `AnyTask`."""
         super().__post_init__()
         if set(self.towers) != set(TOWERS) or not set(map(str, self.towers.values())) <= set(TOWER_STATES):
             states = ", ".join(TOWER_STATES)

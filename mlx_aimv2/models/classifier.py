@@ -15,14 +15,14 @@ SINGLE_LABEL, MULTI_LABEL = "single-label", "multi-label"  # tasks
 
 
 class Classifier(nn.Module):
-    """A vision encoder and a head over what it sees.
+    """A vision encoder and a classification head.
 
     Attributes:
         trunk: the encoder.
-        head: `LinearHead`, `AttentiveHead`, or anything that takes the features and gives logits.
+        head: `LinearHead`, `AttentiveHead`, or any module from features to logits.
         pooling: "mean" (of the normed tokens), "head" (the checkpoint's own pooling head) or "attentive" (all
             tokens, for a head that pools by itself).
-        labels: the names of the classes, in the order of the logits; empty where nobody has named them.
+        labels: the names of the classes, in the order of the logits; empty if unknown.
         task: "single-label" (one of the classes) or "multi-label" (any number of them).
     """
 
@@ -30,7 +30,7 @@ class Classifier(nn.Module):
         """Join an encoder and a head.
 
         Raises:
-            InputError: an unknown pooling, one that the encoder cannot do, or one that the head cannot take.
+            InputError: the pooling is unknown, or does not fit the encoder or the head.
         """
         super().__init__()
         _check_pooling(trunk, head, pooling)
@@ -40,12 +40,12 @@ class Classifier(nn.Module):
 
     @property
     def multi_label(self) -> bool:
-        """Whether every class is a yes or no of its own."""
+        """Whether an image may have several labels."""
         return self.task == MULTI_LABEL
 
     @computing
     def features(self, pixel_values: mx.array) -> mx.array:
-        """What the head takes, float32: (B, D) of images (B, H, W, 3), or (B, N, D) with pooling "attentive".
+        """The input of the head, float32: (B, D) of images (B, H, W, 3), or (B, N, D) with pooling "attentive".
 
         Raises:
             InputError: ``pixel_values`` does not fit the encoder.

@@ -24,9 +24,9 @@ NEIGHBOURS, KNN_TEMPERATURE = 20, 0.07
 class FeatureNorm(nn.Module):
     """Batch norm without parameters of its own (Ioffe and Szegedy 2015).
 
-    In training mode features are normalized by their own mean and variance, whose running averages are kept; in
-    eval mode by those. A batch of one vector has no variance: it is normalized as in eval mode, and not averaged
-    in. The averages are saved with the module and never trained, whatever is frozen or unfrozen around it.
+    Training mode normalizes features by the mean and variance of the batch, and updates running averages of both.
+    Eval mode uses the averages, and so does training with a batch of one vector, which has no variance. The averages
+    are saved with the module and never trained, also after `unfreeze`.
     """
 
     def __init__(self, width: int) -> None:
@@ -40,7 +40,7 @@ class FeatureNorm(nn.Module):
 
     @_no_grad.setter
     def _no_grad(self, names: set[str]) -> None:
-        """What nn.Module sets; the names stay the same."""
+        """Ignore the names that nn.Module sets."""
 
     def __call__(self, x: mx.array) -> mx.array:
         """Normalize features (B, D) or tokens (B, N, D), in float32."""
@@ -59,11 +59,10 @@ class FeatureNorm(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """One linear layer over a pooled vector, after a batch norm where asked for.
+    """A linear layer over a pooled vector, with an optional batch norm before it.
 
     The batch norm has no parameters of its own (AIM's linear probe: El-Nouby et al. 2024, "Scalable Pre-training
-    of Large Autoregressive Image Models", section 4). It learns running statistics while the head is trained,
-    which are saved with it and used in eval mode. Fresh weights are normal(0, 0.01), biases zero.
+    of Large Autoregressive Image Models", section 4). Fresh weights are normal(0, 0.01), biases zero.
     """
 
     def __init__(self, width: int, classes: int, batch_norm: bool = False) -> None:
@@ -78,7 +77,7 @@ class LinearHead(nn.Module):
 
 
 class AttentiveHead(nn.Module):
-    """Learned queries attend over all tokens; a linear layer over what they find.
+    """Learned queries that attend over all tokens, and a linear layer over the result.
 
     AIM's attentive probe (El-Nouby et al. 2024, section 4): batch norm without parameters over the tokens, key and
     value projections without bias, no projection of the queries, the mean over the queries. Fresh queries are
@@ -86,11 +85,7 @@ class AttentiveHead(nn.Module):
     """
 
     def __init__(self, width: int, classes: int, heads: int = HEADS, queries: int = QUERIES) -> None:
-        """Make a head for tokens of ``width`` numbers.
-
-        Raises:
-            InputError: ``heads`` does not divide ``width``, or there is no query.
-        """
+        """Make a head; raises InputError if ``heads`` does not divide ``width``, or without a query."""
         super().__init__()
         if heads < 1 or width % heads:
             raise InputError(f"an attentive head of {heads} heads does not divide the width {width}")
@@ -110,12 +105,12 @@ class AttentiveHead(nn.Module):
         q, k, v = (
             split_heads(x, self.num_heads) for x in (queries, self.k_proj(tokens), self.v_proj(tokens))
         )
-        found = merge_heads(kernels.attention(q, k, v, training=self.training))  # (B, queries, D)
-        return self.linear(found.mean(axis=1))
+        pooled = merge_heads(kernels.attention(q, k, v, training=self.training))  # (B, queries, D)
+        return self.linear(pooled.mean(axis=1))
 
 
 class KnnHead(nn.Module):
-    """Every stored image votes for its labels, the nearest ones only, the nearer the more.
+    """The nearest stored images vote for their labels, weighted by similarity.
 
     As in DINO (Caron et al. 2021, appendix F): cosine similarity, weights exp(similarity / 0.07). Nothing is
     trained. The logits are logarithms of the share of votes.
@@ -130,7 +125,7 @@ class KnnHead(nn.Module):
 
     @classmethod
     def of(cls, features: np.ndarray, targets: np.ndarray, neighbours: int = NEIGHBOURS) -> KnnHead:
-        """A head that knows features (N, D) and their targets (N, C)."""
+        """A head with stored features (N, D) and their targets (N, C)."""
         head = cls(features.shape[1], targets.shape[1], min(neighbours, len(features)), len(features))
         head.bank, head.votes = normalize(mx.array(features)), mx.array(targets.astype(np.float32))
         return head

@@ -1,9 +1,9 @@
-"""The operations whose fastest form depends on the device, chosen in one place.
+"""Attention and gated activation, in the fastest form for the device.
 
-On a GPU (Metal, CUDA) the fused operations of MLX are used as they are, and the gated activation is compiled
-into one kernel. On a Linux CPU `exp` is computed element by element by the C library: about 15 ns each, more than
-the matrix products around it. There, given a C++ compiler, a compiled polynomial takes its place (relative error
-under 3e-7). MLX finds no gradient through its bits, so what is built on it brings its own.
+A GPU (Metal, CUDA) uses MLX's fused operations, and compiles the gated activation into one kernel. On a Linux CPU,
+the C library computes `exp` element by element: about 15 ns each, more than the matrix products around it. If there
+is a C++ compiler, a compiled polynomial replaces it there (relative error under 3e-7). MLX cannot differentiate its
+bit operations, so the functions that use it define their own gradients.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ from ..backend.threads import Compiled
 Pair = tuple[mx.array, mx.array]
 
 LOG2_E = math.log2(math.e)
-LN2_HIGH, LN2_LOW = (
-    0.693359375,
-    -2.12194440e-4,
-)  # their sum is ln 2; the first has few bits, so n * it is exact
+# their sum is ln 2; the first has few bits, so that n * LN2_HIGH is exact
+LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 INVERSE_FACTORIALS = [1 / math.factorial(k) for k in range(8)]  # degree 7: 1 ulp for |r| <= ln 2 / 2
 CPU_SCORES = 1 << 21  # attention scores held at once on a CPU: 8 MB in float32
 
-# mlx.nn's own formulas. Its functions are compiled for the whole process, and would stay in a thread's cache.
+# The formulas of mlx.nn, whose own functions are compiled for the whole process and would stay in a thread's cache.
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "silu": Compiled(lambda x: x * mx.sigmoid(x), shapeless=True),
     "gelu": Compiled(lambda x: x * (1 + mx.erf(x / math.sqrt(2))) / 2, shapeless=True),
@@ -69,7 +67,7 @@ _scores_gradient = Compiled(lambda weights, d, mean: weights * (d - mean))
 
 
 def _swiglu_forward(gate: mx.array, up: mx.array) -> Pair:
-    """silu(gate) * up, and the sigmoid of the gate, which the gradient needs again and has none itself."""
+    """silu(gate) * up, and the sigmoid of the gate for the gradient; it has no gradient itself."""
     sigmoid = _sigmoid(gate)
     return _product(gate, sigmoid, up), sigmoid
 
@@ -90,7 +88,7 @@ def _softmax_gradient(scores: mx.array, d: mx.array, weights: mx.array) -> mx.ar
 
 
 def _with_gradient(forward: Callable[..., Any], gradient: Callable[..., Any]) -> Callable[..., Any]:
-    """``forward`` differentiated by ``gradient``, which takes inputs, the gradient of the outputs, and outputs."""
+    """``forward`` with its ``gradient``, a function of inputs, gradient of the outputs, and outputs."""
     function: Any = mx.custom_function(forward)
     function.vjp(gradient)
     return cast(Callable[..., Any], function)
@@ -102,14 +100,14 @@ _softmax_polynomial = _with_gradient(_softmax_forward, _softmax_gradient)
 
 @functools.lru_cache(maxsize=1)
 def _cpu_compiles() -> bool:
-    """Whether `mx.compile` can build CPU kernels here, and they are worth it: MLX calls g++ on Linux to do so."""
+    """Whether this is Linux and `mx.compile` can build CPU kernels, for which MLX calls g++."""
     if not sys.platform.startswith("linux") or not shutil.which("g++"):
         return False
     few = mx.ones((2, 2))
     try:
         mx.eval(_swiglu_polynomial(few, few), _softmax_polynomial(few))
-    except RuntimeError:  # a compiler that does not work, or a temporary folder it may not write to
-        mx.disable_compile()  # MLX's own layers would run into it too
+    except RuntimeError:  # the compiler does not work, or may not write to the temporary folder
+        mx.disable_compile()  # MLX's own layers would fail too
         return False
     return True
 
@@ -141,7 +139,7 @@ def attention(
         k: keys (B, heads, N', d).
         v: values (B, heads, N', d).
         mask: True where a query may look, broadcastable to (B, heads, N, N').
-        training: the gradient will be asked for, which needs all weights at once.
+        training: whether a gradient follows, which needs all weights at once.
 
     Returns:
         (B, heads, N, d), in the dtype of the inputs; the softmax is in float32.
@@ -154,11 +152,7 @@ def attention(
         return weights @ v
     batch, heads, length, _ = q.shape
     rows = max(1, CPU_SCORES // (batch * heads * k.shape[2]))
-    q, k, v = (
-        mx.contiguous(q * scale),
-        mx.contiguous(k.swapaxes(-1, -2)),
-        mx.contiguous(v),
-    )  # once, not per block
+    q, k, v = map(mx.contiguous, (q * scale, k.swapaxes(-1, -2), v))  # once, not per block
     parts = [_attention_polynomial(q[:, :, at : at + rows], k, v) for at in range(0, length, rows)]
     return mx.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
 
@@ -171,7 +165,7 @@ def _attention_polynomial(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
 
 
 def attention_weights(q: mx.array, k: mx.array, mask: mx.array | None = None) -> mx.array:
-    """The softmax that `attention` applies, (B, heads, N, N') in float32; only for those who ask to see it."""
+    """The softmax that `attention` applies, (B, heads, N, N') in float32, for `output_attentions`."""
     scores = (q.astype(mx.float32) * q.shape[-1] ** -0.5) @ k.astype(mx.float32).swapaxes(-1, -2)
     if mask is not None:
         scores = mx.where(mask, scores, -mx.inf)

@@ -1,6 +1,6 @@
-"""The layers both encoders are made of: attention, gated MLP, pre-norm transformer layer.
+"""The layers of both encoders: attention, gated MLP, pre-norm transformer layer.
 
-Parameter names follow transformers (`models/aimv2/modeling_aimv2.py`), so that a state dict fits as it is.
+Parameter names follow transformers (`models/aimv2/modeling_aimv2.py`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ TowerConfig = Aimv2VisionConfig | Aimv2TextConfig
 
 @dataclass(frozen=True)
 class EncoderOutput:
-    """What an encoder returns; the tuples are None unless asked for.
+    """The output of an encoder; the tuples are None unless requested.
 
     Attributes:
         last_hidden_state: (B, N, D) float32, after the final norm.
-        pooler_output: (B, D) float32, or None where the model has no way to pool.
+        pooler_output: (B, D) float32, or None for a model without a pooling head.
         hidden_states: the embeddings and every layer's output, each (B, N, D), before the final norm.
         attentions: every layer's attention weights, each (B, heads, N, N) float32.
     """
@@ -51,7 +51,7 @@ class Attention(nn.Module):
     def __call__(
         self, x: mx.array, mask: mx.array | None = None, output_attentions: bool = False
     ) -> tuple[mx.array, mx.array | None]:
-        """Mix the tokens ``x`` (B, N, D); the second result is the weights (B, heads, N, N) if asked for."""
+        """Mix the tokens ``x`` (B, N, D); the second result is the weights (B, heads, N, N) if requested."""
         q, k, v = (
             split_heads(project(x), self.num_heads) for project in (self.q_proj, self.k_proj, self.v_proj)
         )
@@ -91,7 +91,7 @@ class EncoderLayer(nn.Module):
     def __call__(
         self, x: mx.array, mask: mx.array | None = None, output_attentions: bool = False
     ) -> tuple[mx.array, mx.array | None]:
-        """Run the layer on ``x`` (B, N, D); the second result is its attention weights if asked for."""
+        """Run the layer on ``x`` (B, N, D); the second result is its attention weights if requested."""
         mixed, weights = self.attention(self.rms_norm1(x), mask, output_attentions)
         x = x + mixed
         return x + self.ffn(self.rms_norm2(x)), weights
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
 
         Returns:
             The last layer's output (B, N, D); ``x`` and every layer's output; every layer's attention weights.
-            The last two are None unless asked for.
+            The last two are None unless requested.
         """
         states, attentions = [x], []
         for layer in self.layers:
@@ -134,7 +134,7 @@ class Encoder(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout that can be told what to draw with, so that a layer that is computed twice drops the same twice."""
+    """Dropout with an optional random key, so that a layer that is computed twice drops the same numbers."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Dropout(nn.Module):
         self.key: mx.array | None = None
 
     def __call__(self, x: mx.array) -> mx.array:
-        """``x`` with some numbers zeroed and the others enlarged in training mode; else as it is."""
+        """In training mode, ``x`` with some numbers zeroed and the others scaled up; else ``x``."""
         if not self.rate or not self.training:
             return x
         kept = mx.random.bernoulli(1 - self.rate, x.shape, key=self.key)
@@ -150,12 +150,11 @@ class Dropout(nn.Module):
 
 
 def checkpointed(layer: nn.Module) -> Callable[..., Any]:
-    """``layer``, computed again in the backward pass instead of kept.
+    """``layer``, computed again in the backward pass to save memory.
 
-    Unlike `nn.utils.checkpoint`, what is dropped at random is the same both times.
+    Unlike with `nn.utils.checkpoint`, dropout drops the same numbers both times.
     """
     dropouts = [module for module in layer.modules() if isinstance(module, Dropout) and module.rate]
-
     keys = [mx.random.randint(0, 2**32 - 1, (2,), dtype=mx.uint32) for _ in dropouts]
 
     def compute(parameters: Any, *inputs: Any) -> Any:
@@ -171,7 +170,7 @@ def checkpointed(layer: nn.Module) -> Callable[..., Any]:
 
 
 class PositionTable(nn.Module):
-    """A learned vector per position. Not an `nn.Embedding`, which quantization would pick up."""
+    """A learned vector per position; not an `nn.Embedding`, which quantization would convert."""
 
     def __init__(self, length: int, dim: int) -> None:
         super().__init__()

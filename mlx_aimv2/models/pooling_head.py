@@ -1,4 +1,4 @@
-"""What turns the tokens of an image into one vector."""
+"""The attention pooling head: the tokens of an image to one vector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text encoder of the LiT pair. Always causal, as Apple trained it."""
+"""The text encoder of the image-text pair (LiT), always causal, as Apple trained it."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Aimv2TextModel(nn.Module):
 
         Args:
             input_ids: (B, T) integers, at most ``max_position_embeddings`` long, padded on the right.
-            attention_mask: (B, T), 0 where a token is padding. It changes only what padding itself sees: in a
-                causal model with right padding, no real token can look at it.
+            attention_mask: (B, T), 0 for padding. It changes only the outputs at padding: in a causal model, no real
+                token attends to padding on its right.
             output_hidden_states: also return the embeddings and every layer's output.
             output_attentions: also return the attention weights.
 
@@ -93,9 +93,9 @@ class Aimv2TextModel(nn.Module):
 
 
 def causal_mask(length: int, attention_mask: mx.array | None) -> mx.array:
-    """True where a query (row) may look at a key (column): (T, T), or (B, 1, T, T) with padding.
+    """True where a query (row) attends to a key (column): (T, T), or (B, 1, T, T) with padding.
 
-    Every token may look at itself, padding too: a row without any True would give NaN.
+    Every token attends to itself, padding too: a row without any True would give NaN.
     """
     positions = mx.arange(length)
     causal = positions[:, None] >= positions

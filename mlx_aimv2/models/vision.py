@@ -29,7 +29,7 @@ class PatchEmbedding(nn.Module):
     def __call__(self, pixel_values: mx.array) -> mx.array:
         """Cut (B, H, W, 3) into patches, row by row, and embed them: (B, h * w, D).
 
-        What is left over on the right and at the bottom is dropped, as a strided convolution does.
+        The rest on the right and at the bottom is dropped, as a strided convolution does.
         """
         dim, p, _, channels = self.weight.shape
         batch, height, width, _ = pixel_values.shape
@@ -78,10 +78,10 @@ class VisionEmbeddings(nn.Module):
 
 
 def patch_grid(config: Aimv2VisionConfig, pixel_values: mx.array) -> tuple[int, int]:
-    """The patches (h, w) of a batch, after checking that the model can take it.
+    """The number of patches (h, w) of the images in a batch, which is checked.
 
     Raises:
-        InputError: not (B, H, W, channels), less than one patch, or another size than a fixed model's.
+        InputError: the shape is not (B, H, W, channels), or the size is below one patch or not the model's.
     """
     shape, p = tuple(pixel_values.shape), config.patch_size
     if len(shape) != 4 or shape[3] != config.num_channels:
@@ -130,7 +130,7 @@ class Aimv2VisionModel(nn.Module):
             pixel_values: (B, H, W, 3) floats, normalized as the checkpoint's processor does. Fixed-size models
                 take ``image_size`` on a side; native ones any size of at least one patch.
             output_hidden_states: also return the embeddings and every layer's output.
-            output_attentions: also return the attention weights, computed apart (slower, more memory).
+            output_attentions: also return the attention weights, which takes time and memory.
 
         Returns:
             One token per patch, row by row, after the final norm; ``pooler_output`` is None without a head.
