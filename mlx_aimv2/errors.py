@@ -17,15 +17,15 @@ Aimv2Error                      anything this package refuses or cannot do
 │   ├── MismatchError           tensors missing, unexpected, or of the wrong shape
 │   ├── DamagedFileError        a file is cut off or not what its name says
 │   └── PickleRefusedError      only pickled weights, which could run code
-├── HubError                    a checkpoint cannot be had from the Hub, or not be put there
+├── HubError                    the Hub does not deliver a checkpoint, or refuses an upload
 │   ├── OfflineError            no network (or offline mode), and not in the cache
 │   ├── RepositoryNotFoundError no such repository or revision
-│   ├── GatedRepositoryError    access has to be granted first
-│   └── AccessTokenError        no access token, a refused one, or one that may not write
+│   ├── GatedRepositoryError    the terms of the repository have to be accepted first
+│   └── AccessTokenError        the access token is missing, refused, or may not write
 ├── NonFiniteError              a model's output holds NaN or infinity, or has no direction
-│   └── TrainingError           the loss of a training did; what was good before is kept
+│   └── TrainingError           the loss of a training is NaN or infinity; earlier epochs are kept
 └── OutputError                 a result cannot be written
-    └── ExistsError             its place is taken, and nothing was said of replacing it
+    └── ExistsError             it exists already, and may not be replaced
 ```
 
 Every message is one line: what happened, with which value, and what to do about it. Where an option helps, that is
@@ -72,7 +72,7 @@ class Advice:
 
 
 class Aimv2Error(Exception):
-    """Base of everything this package raises on purpose.
+    """Base of all errors of this package.
 
     Attributes:
         message: what happened, without the advice.
@@ -162,7 +162,7 @@ class PickleRefusedError(CheckpointError):
 
 
 class HubError(Aimv2Error):
-    """A checkpoint cannot be had from the Hugging Face Hub, or not be put there."""
+    """The Hugging Face Hub does not deliver a checkpoint, or refuses an upload."""
 
 
 class OfflineError(HubError):
@@ -174,19 +174,19 @@ class RepositoryNotFoundError(HubError):
 
 
 class GatedRepositoryError(HubError):
-    """Access to the repository has to be granted first."""
+    """The terms of the repository have to be accepted first."""
 
 
 class AccessTokenError(HubError):
-    """There is no access token for the Hub, or it is refused, or it may not write."""
+    """The access token for the Hub is missing, refused, or may not write."""
 
 
 class NonFiniteError(Aimv2Error, ArithmeticError):
-    """A model's output holds NaN or infinity, or is no vector that can be normalized."""
+    """A model's output holds NaN or infinity, or is a vector that cannot be normalized."""
 
 
 class TrainingError(NonFiniteError):
-    """The loss of a training is not finite; what was good before is kept."""
+    """The loss of a training is NaN or infinity; earlier epochs are kept."""
 
 
 class OutputError(Aimv2Error, OSError):
@@ -199,4 +199,4 @@ class OutputError(Aimv2Error, OSError):
 
 
 class ExistsError(OutputError, InputError):
-    """The place of a result is taken, and nothing was said of replacing what is there."""
+    """A result exists already, and may not be replaced."""

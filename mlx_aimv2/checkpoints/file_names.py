@@ -14,20 +14,10 @@ SINGLE, APPLE_MLX = "model.safetensors", "mlx_model.safetensors"
 NPZ = ("model.npz", "weights.npz")  # as older MLX examples write
 FLAX, PICKLED = "flax_model.msgpack", "pytorch_model.bin"
 SMALL_FILES = (  # beside the weights: configuration, tokenizer, licence, card
-    CONFIG,
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "LICENSE",
-    "LICENSE.md",
-    "LICENSE.txt",
-    "README.md",
-)
+    CONFIG, "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "LICENSE", "LICENSE.md",
+    "LICENSE.txt", "README.md",
+)  # fmt: skip
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".msgpack")
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 _SHARD = re.compile(r"model-\d{5,}-of-\d{5,}\.safetensors", re.ASCII)

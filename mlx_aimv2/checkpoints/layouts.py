@@ -128,7 +128,7 @@ def _timm() -> list[Rule]:
 
 
 def _flax() -> list[Rule]:
-    """Apple's names as Flax writes them: its own words for weights, kernels with the output last."""
+    """Apple's names as Flax writes them: its own terms for weights, kernels with the output last."""
     return [_flax_rule(r) for r in _apple(KEEP)]
 
 
@@ -226,10 +226,10 @@ def detect(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str] | 
             )
             if layout.kernel_first in (None, _is_kernel_first(kernel, metadata or {})):
                 return dataclasses.replace(layout, prefix=only_root(prefixes, shapes))
-    found = ", ".join(sorted(shapes)[:3]) or "nothing"
+    names = ", ".join(sorted(shapes)[:3]) or "nothing"
     marks = ", ".join(dict.fromkeys(mark for layout in LAYOUTS.values() for mark in layout.marks))
     raise LayoutError(
-        f"not an AIMv2 checkpoint: no tensor named like {marks}; found {len(shapes)}: {found} …"
+        f"not an AIMv2 checkpoint: no tensor named like {marks}; found {len(shapes)}: {names} …"
     )
 
 

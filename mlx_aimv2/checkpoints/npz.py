@@ -92,37 +92,39 @@ def _span(path: Path, member: zipfile.ZipInfo) -> tuple[int, int, str]:
     return begin, begin + LOCAL_HEADER + len(member.orig_filename) + member.compress_size, member.filename
 
 
-def _tensor(path: Path, archive: zipfile.ZipFile, one: zipfile.ZipInfo) -> tuple[str, TensorInfo]:
+def _tensor(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[str, TensorInfo]:
     """Name and entry of a member, checked against the bytes in the file."""
-    name = one.filename.removesuffix(".npy")
-    if name == one.filename:
+    name = member.filename.removesuffix(".npy")
+    if name == member.filename:
         raise DamagedFileError(f"{path}: {name} in it is not an .npy file")
-    if one.flag_bits & ENCRYPTED:
+    if member.flag_bits & ENCRYPTED:
         raise DamagedFileError(f"{path}: {name} is encrypted: save the weights without a password")
-    if one.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DamagedFileError(
-            f"{path}: {name} is packed by method {one.compress_type}, which is not supported"
+            f"{path}: {name} is packed by method {member.compress_type}, which is not supported"
         )
-    if one.compress_size > archive.start_dir - one.header_offset:
+    if member.compress_size > archive.start_dir - member.header_offset:
         raise DamagedFileError(f"{path} is cut off: {name} is not whole; download it again")
-    ratio = DEFLATE_RATIO if one.compress_type == zipfile.ZIP_DEFLATED else 1
-    if one.file_size > one.compress_size * ratio:
+    ratio = DEFLATE_RATIO if member.compress_type == zipfile.ZIP_DEFLATED else 1
+    if member.file_size > member.compress_size * ratio:
         raise DamagedFileError(
-            f"{path}: {name} cannot become {one.file_size} bytes, it has {one.compress_size}"
+            f"{path}: {name} cannot become {member.file_size} bytes, it has {member.compress_size}"
         )
-    with archive.open(one) as member:
-        description, column_major, shape, start = _npy_header(path, name, member)
+    with archive.open(member) as file:
+        description, column_major, shape, start = _npy_header(path, name, file)
     if description.endswith("O"):
         raise PickleRefusedError(
             f"{path}: {name} holds pickled Python objects, which can run code when opened: save it as numbers"
         )
     dtype = DESCRIPTIONS.get(description, description)
     nbytes = tensor_bytes(path, name, dtype, shape)
-    if start + nbytes != one.file_size:
+    if start + nbytes != member.file_size:
         raise DamagedFileError(
-            f"{path}: {name} of shape {list(shape)} needs {nbytes} bytes and has {one.file_size - start}"
+            f"{path}: {name} of shape {list(shape)} needs {nbytes} bytes and has {member.file_size - start}"
         )
-    return name, TensorInfo(dtype, shape, path, start, nbytes, one.filename, column_major and len(shape) > 1)
+    return name, TensorInfo(
+        dtype, shape, path, start, nbytes, member.filename, column_major and len(shape) > 1
+    )
 
 
 def _npy_header(path: Path, name: str, member: IO[bytes]) -> tuple[str, bool, tuple[int, ...], int]:

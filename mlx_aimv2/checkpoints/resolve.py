@@ -131,7 +131,7 @@ def is_cached(repo: str, revision: str | None = None) -> bool:
     if not is_repo_name(name) or (revision is not None and not _REVISION.fullmatch(revision)):
         return False
     revisions = {revision, preset.revision if preset and revision is None else revision}
-    return any(_cached(_Wanted(name, one)) is not None for one in revisions)
+    return any(_cached(_Wanted(name, candidate)) is not None for candidate in revisions)
 
 
 def _from_hub(wanted: _Wanted, on_event: OnEvent) -> Resolved:
