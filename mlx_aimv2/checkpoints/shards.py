@@ -117,11 +117,7 @@ def header_bytes(entries: Iterable[Entry], metadata: Mapping[str, str]) -> bytes
 
 
 def planned_bytes(entry: Entry, name: str, tensor: mx.array) -> bytes:
-    """A tensor's data in row-major order, little-endian.
-
-    Raises:
-        CheckpointError: the tensor does not match its entry.
-    """
+    """A tensor's data in row-major order, little-endian; raise CheckpointError if it does not match its entry."""
     if (name, tensor.dtype, tuple(tensor.shape)) != (entry.name, entry.dtype, entry.shape):
         raise CheckpointError(f"{name} became {tensor.dtype} {tensor.shape}, not what was planned: {entry}")
     tensor = mx.contiguous(tensor)

@@ -140,21 +140,13 @@ def target_folder(path: str | os.PathLike[str], force: bool = False) -> Path:
 
 
 def check_apart(target: Path, *sources: Path) -> None:
-    """Refuse to replace a folder that is a source.
-
-    Raises:
-        InputError: ``target`` is one of ``sources``.
-    """
+    """Raise InputError if ``target`` is one of ``sources``."""
     if any(os.path.realpath(target) == os.path.realpath(source) for source in sources):
         raise InputError(f"{target} is the source: name another folder")
 
 
 def check_space(folder: Path, nbytes: int) -> None:
-    """Refuse a result that does not fit on the disk.
-
-    Raises:
-        OutputError: the disk has less than ``nbytes`` free.
-    """
+    """Raise OutputError if the disk of ``folder`` has less than ``nbytes`` free."""
     free = shutil.disk_usage(folder).free
     if nbytes > free:
         raise OutputError(

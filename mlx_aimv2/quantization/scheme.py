@@ -170,11 +170,7 @@ def unpacked(weight: mx.array, scales: mx.array, biases: mx.array | None, scheme
 def dequantize(
     tensors: Mapping[str, mx.array], quantization: Quantization, dtype: mx.Dtype
 ) -> dict[str, mx.array]:
-    """The same tensors with plain weights in place of packed ones; lazy, like its input.
-
-    Raises:
-        DamagedFileError: scales do not fit their weight.
-    """
+    """Replace packed weights by plain ones, lazily; raise DamagedFileError if scales do not fit their weight."""
     paths = quantized_paths(tensors)
     packed = set(paths)
     plain = {name: x for name, x in tensors.items() if name.rpartition(".")[0] not in packed}

@@ -81,11 +81,7 @@ def _remove(leftover: Path, mode: int) -> None:
 
 
 def refuse_existing(*paths: Path, force: bool = False) -> None:
-    """Refuse to write over existing files, before any work is done.
-
-    Raises:
-        ExistsError: a path exists, perhaps as a broken link, and ``force`` is not set.
-    """
+    """Raise ExistsError if a path exists, perhaps as a broken link, and ``force`` is not set."""
     for path in paths:
         if not force and os.path.lexists(path):
             advice = Advice("name another, or replace it with {}", "force", True, otherwise="name another")
@@ -200,11 +196,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def sync_tree(folder: Path) -> None:
-    """Write everything below a folder to the disk: files, then the folders that name them.
-
-    Raises:
-        OSError: the system refuses.
-    """
+    """Write everything below a folder to the disk: files, then the folders that name them; raise OSError."""
     for root, _, files in os.walk(folder, topdown=False):
         for path in (*(Path(root) / name for name in files), Path(root)):
             if not path.is_symlink():
@@ -212,11 +204,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Write a file, or the names in a folder, to the disk.
-
-    Raises:
-        OSError: the system refuses.
-    """
+    """Write a file, or the names in a folder, to the disk; raise OSError if the system refuses."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         if hasattr(fcntl, "F_FULLFSYNC"):  # macOS leaves data in the drive's cache otherwise

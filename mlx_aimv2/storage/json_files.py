@@ -43,11 +43,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def whole_number(text: str) -> int:
-    """A whole number of JSON; Python would need minutes for a number of millions of digits.
-
-    Raises:
-        ValueError: it has too many digits.
-    """
+    """A whole number of JSON; raise ValueError for too many digits, as Python would need minutes for millions."""
     if len(text) > MAX_DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
     return int(text)

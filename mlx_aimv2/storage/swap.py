@@ -42,11 +42,7 @@ def replacing_together(swap: Path, last: str) -> Iterator[Path]:
 
 
 def finish_swap(swap: Path, last: str) -> None:
-    """Move the files of a whole swap to their places, as far as a killed run has not.
-
-    Raises:
-        OutputError: a file cannot be moved.
-    """
+    """Move the files of a whole swap to their places, as far as a killed run has not; raise OutputError."""
     if not swap.is_dir():
         return
     folder = swap.parent

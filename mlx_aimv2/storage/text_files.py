@@ -50,11 +50,7 @@ def read_text(
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
-    """The lines of a file, without their ends.
-
-    Raises:
-        InputError: see `read_text`.
-    """
+    """The lines of a file, without their ends; raise InputError as `read_text` does."""
     return split_lines(read_text(path))
 
 
