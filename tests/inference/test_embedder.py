@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import io
-import threading
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
 
-from mlx_aimv2 import Embedder, LoadOptions, ZeroShotClassifier, load
+from mlx_aimv2 import Embedder, ZeroShotClassifier, load
 from mlx_aimv2.errors import BrokenImageError, ImageError, InputError, NonFiniteError
-from mlx_aimv2.events import ignore
 from mlx_aimv2.inference.embedder import TEXTS
 from mlx_aimv2.inference.pooling import pool
-from mlx_aimv2.inference.stream import ImageStream
 from mlx_aimv2.models.lit import Aimv2Model
-from mlx_aimv2.processing.decode import DecodeOptions
 from mlx_aimv2.sources.readahead import Failed
 
 SIZES = [(168, 168), (210, 140), (168, 168), (140, 224), (210, 140), (168, 168), (224, 140)]
@@ -55,16 +51,6 @@ def test_native_images_of_mixed_sizes_come_back_in_order(native, draw, batch_siz
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_native_images_of_one_size_share_a_batch(native, draw, monkeypatch):
-    embedder, shapes = Embedder(*native, batch_size=2), []
-    monkeypatch.setattr(
-        "mlx_aimv2.inference.embedder.pool",
-        lambda *given: (shapes.append(given[1].shape[:3]), pool(*given))[1],
-    )
-    embedder.images([draw(seed, *size) for seed, size in enumerate(SIZES)])
-    assert sorted(shapes) == [(1, 140, 224), (1, 168, 168), (1, 224, 140), (2, 168, 168), (2, 210, 140)]
-
-
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 4])
 @pytest.mark.parametrize("kind", ["pair", "native"])
 def test_broken_images_leave_the_others_in_their_places(request, draw, tmp_path, kind, batch_size):
@@ -85,27 +71,6 @@ def test_broken_images_leave_the_others_in_their_places(request, draw, tmp_path,
 def test_nothing_but_broken_images(pair):
     results = list(Embedder(*pair, batch_size=2).stream([b"x"] * 5))
     assert [(result.index, type(result)) for result in results] == [(k, Failed) for k in range(5)]
-
-
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_memory_holds_a_few_batches_however_many_images_there_are(pair, draw, batch_size):
-    class Endless:
-        """As many images as nobody could hold."""
-
-        def __len__(self) -> int:
-            return 50_000
-
-        def __getitem__(self, index: int) -> np.ndarray:
-            decoded.append(index)
-            return draw(index)
-
-    decoded: list[int] = []
-    embedder = Embedder(*pair, batch_size=batch_size)
-    results = embedder.stream(Endless())
-    for taken in range(1, 20):
-        assert next(results).index == taken - 1
-        assert len(decoded) <= taken + 3 * batch_size
-    results.close()
 
 
 # --- poolings and scale
@@ -180,25 +145,6 @@ def test_every_kind_of_input_gives_the_same_vector(pair, draw, tmp_path):
 
 def test_a_tuple_is_several_images(pair, draw):
     assert Embedder(*pair).images((draw(0), draw(1))).shape == (2, 32)
-
-
-def test_batches_come_in_the_order_of_their_first_image(native, draw):
-    computed = []
-    _, processor = native
-    heights = [140, 168, 140, 140, 168, 196, 140]
-
-    def compute(pixels):
-        computed.append(pixels.shape[1])
-        return mx.ones((len(pixels), 2))
-
-    stream = ImageStream(compute, processor, mx.float32, batch_size=2)
-    given = [draw(k, height, 168) for k, height in enumerate(heights)]
-    taken = []
-    for item in stream(given):
-        taken.append((item.index, len(computed)))
-    assert computed == [140, 168, 140, 196]
-    assert [index for index, _ in taken] == list(range(7))
-    assert taken[0] == (0, 1) and taken[2] == (2, 2), "a result waits for nothing but those before it"
 
 
 # --- texts
@@ -391,19 +337,6 @@ def test_the_image_without_a_finite_vector_is_numbered(pair, draw, monkeypatch):
         Embedder(*pair).images([draw(0), draw(1)])
 
 
-@pytest.mark.parametrize(("batch_size", "ahead"), [(None, 128), (3, 6), (500, 256)])
-def test_two_batches_are_decoded_ahead(tiny_vision, monkeypatch, batch_size, ahead):
-    monkeypatch.setattr("mlx_aimv2.inference.stream.GPU_TOKENS", 1024)  # 64 images of 4 x 4 patches
-    monkeypatch.setattr("mlx_aimv2.inference.stream.on_cpu", lambda: False)
-    asked = {}
-    monkeypatch.setattr(
-        "mlx_aimv2.inference.stream.read_ahead",
-        lambda *_, **options: asked.update(options) or (x for x in ()),
-    )
-    list(Embedder(*load(tiny_vision), batch_size=batch_size).stream(["a", "b"]))
-    assert asked["ahead"] == ahead
-
-
 def test_a_custom_sequence_will_do_for_images(pair, draw):
     class Lazy:
         def __len__(self):
@@ -477,99 +410,6 @@ def test_zero_shot_labels_of_an_output_without_direction_are_refused(pair, draw)
 # --- the fingerprint
 
 
-def test_the_fingerprint_says_what_made_the_vectors(tiny_pair):
-    fingerprint = Embedder(*load(tiny_pair)).fingerprint
-    assert fingerprint.pop("checkpoint") and fingerprint.pop("preprocessing")
-    assert fingerprint == {
-        "name": str(tiny_pair),
-        "revision": None,
-        "layout": "apple",
-        "dtype": "float32",
-        "quantization": None,
-        "pooling": "projected",
-        "normalized": True,
-    }
-
-
-def test_the_fingerprint_is_the_same_for_the_same(tiny_pair):
-    first, second = (Embedder(*load(tiny_pair)).fingerprint for _ in range(2))
-    assert first == second
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"pooling": "mean"}, "pooling"),
-        ({"normalize": False}, "normalized"),
-        ({"dtype": "bfloat16"}, "dtype"),
-        ({"decode": DecodeOptions(decode="fast")}, "preprocessing"),
-        ({"decode": DecodeOptions(background="black")}, "preprocessing"),
-    ],
-    ids=str,
-)
-def test_the_fingerprint_differs_where_the_vectors_may(tiny_pair, change, field):
-    change = dict(change)
-    arguments = {key: change.pop(key) for key in ("pooling", "normalize") if key in change}
-    base = Embedder(*load(tiny_pair)).fingerprint
-    other = Embedder(*load(tiny_pair, options=LoadOptions(**change)), **arguments).fingerprint
-    assert [key for key in base if base[key] != other[key]] == [field]
-
-
-def variants(tiny_pair, folder):
-    """Embedders whose vectors may not be mixed with those of the first, each for another reason."""
-    from mlx_aimv2 import convert
-    from mlx_aimv2.adapters.attach import AdapterConfig, attach
-    from mlx_aimv2.adapters.store import save_adapter
-
-    yield "itself", Embedder(*load(tiny_pair))
-    yield "dtype", Embedder(*load(tiny_pair, dtype="bfloat16"))
-    for settings in ({"decode": "fast"}, {"background": "black"}):
-        options = LoadOptions(decode=DecodeOptions(**settings))
-        yield "preprocessing", Embedder(*load(tiny_pair, options=options))
-    convert(tiny_pair, folder / "quantized", quantize=True, q_group_size=32)
-    yield "quantization", Embedder(*load(folder / "quantized", on_event=ignore))
-    for seed in (0, 1):
-        mx.random.seed(seed)
-        model, _ = load(tiny_pair, dtype="float32")
-        attach(model.vision_model, AdapterConfig(rank=2))
-        save_adapter(folder / f"adapter-{seed}", model.vision_model, AdapterConfig(rank=2), model.origin)
-        yield "adapter", Embedder(*load(tiny_pair, adapter_path=folder / f"adapter-{seed}"))
-    yield "pooling", Embedder(*load(tiny_pair), pooling="mean")
-    yield "unit length", Embedder(*load(tiny_pair), normalize=False)
-
-
-def test_a_folder_of_shards_takes_no_vectors_of_another_model_or_way(tiny_pair, tmp_path):
-    from mlx_aimv2.vectors.shard_folder import ShardFolder
-
-    every = list(variants(tiny_pair, tmp_path))
-    prints = [embedder.fingerprint for _, embedder in every]
-    assert all(first != second for k, first in enumerate(prints) for second in prints[:k])
-    folder = ShardFolder(tmp_path / "v", prints[0])
-    folder.add("a", np.zeros(3, np.float32))
-    folder.close()
-    ShardFolder(tmp_path / "v", dict(prints[0]))
-    for (reason, _), fingerprint in zip(every[1:], prints[1:], strict=True):
-        with pytest.raises(InputError, match=rf"holds vectors of another kind \(.*{reason}: .*, now "):
-            ShardFolder(tmp_path / "v", fingerprint)
-
-
-def test_the_fingerprint_differs_between_checkpoints_of_one_shape(tmp_path):
-    from drawn_world.untrained import write_checkpoint
-
-    prints = [Embedder(*load(write_checkpoint(tmp_path / f"{s}", seed=s))).fingerprint for s in (0, 1)]
-    assert prints[0]["checkpoint"] != prints[1]["checkpoint"]
-
-
-def test_the_batch_size_is_no_part_of_the_fingerprint(pair):
-    assert Embedder(*pair, batch_size=1).fingerprint == Embedder(*pair, batch_size=7).fingerprint
-
-
-def test_a_model_made_by_hand_has_a_fingerprint_too(pair):
-    model, processor = pair
-    by_hand = Aimv2Model(model.config)
-    assert Embedder(by_hand, processor).fingerprint["name"] == "unnamed"
-
-
 @pytest.mark.parametrize("batch_size", [None, 1, 3])
 def test_a_generator_gives_the_rows_of_a_list(pair, draw, batch_size):
     embedder, images = Embedder(*pair, batch_size=batch_size), [draw(seed) for seed in range(7)]
@@ -579,27 +419,6 @@ def test_a_generator_gives_the_rows_of_a_list(pair, draw, batch_size):
     np.testing.assert_array_equal(embedder.texts(x for x in words), embedder.texts(words))
     assert [x.index for x in embedder.stream_texts(x for x in words)] == list(range(len(words)))
     assert embedder.images(x for x in ()).shape == (0, 32)
-
-
-def test_a_generator_is_read_two_batches_ahead_at_most_and_in_the_callers_thread(pair, draw):
-    embedder, taken, image = Embedder(*pair, batch_size=2), [], draw(0)
-
-    def endless():
-        while True:
-            taken.append(threading.get_ident())
-            yield image
-
-    stream = embedder.stream(endless())
-    for count in range(1, 8):
-        next(stream)
-        assert len(taken) <= count + 2 * 2 + 2
-    stream.close()
-    assert set(taken) == {threading.get_ident()}
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
-    texts = embedder.stream_texts(str(taken.append(0)) for _ in iter(int, 1))
-    before = len(taken)
-    next(texts)
-    assert len(taken) == before + TEXTS
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import socket
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
-from mlx_aimv2.processing.decode import DecodeOptions, decode_image
-from mlx_aimv2.processing.formats import FORMATS
-from mlx_aimv2.sources.extensions import IMAGE_EXTENSIONS, KINDS, extension_of, is_image
 from mlx_aimv2.sources.folder_scan import Rules, Scan, identity, scan_folder
-from mlx_aimv2.sources.ignored import Ignored, own_files
+from mlx_aimv2.sources.ignored import own_files
 
 
 def touched(folder: Path, *names: str) -> Path:
@@ -250,50 +242,3 @@ def test_a_folder_may_be_avoided(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "adapters")
     rules = Rules(avoid=frozenset({identity(tmp_path / "adapters")}))
     assert found(tmp_path, rules) == (["cat/a.jpg"], "2 folders that mlx-aimv2 wrote: adapters, link")
-
-
-def test_the_endings_are_those_of_the_formats_that_are_read() -> None:
-    Image.init()
-    registered = {e: f for e, f in Image.registered_extensions().items() if f in (*FORMATS, "AVIF", "MPO")}
-    heif = {".heic", ".heics", ".heif", ".heifs", ".hif"}
-    assert set(registered) | heif | {".jpx"} == set(IMAGE_EXTENSIONS)
-    others = {ending for endings in KINDS.values() for ending in endings.split()}
-    assert not others & IMAGE_EXTENSIONS
-    unread = {
-        e for e, f in Image.registered_extensions().items() if f not in (*FORMATS, "AVIF", "MPO", "HEIF")
-    }
-    assert unread - others <= {".bufr", ".grib", ".h5", ".hdf", ".iim"}  # data that is no image
-
-
-SAVED = {".avifs": "AVIF", ".jps": "JPEG", ".icns": "ICNS"}
-MODES = {".pbm": "1", ".pgm": "L", ".bw": "L", ".rgba": "RGBA", ".pfm": "F"}
-NEED_MORE = {
-    ".heic",
-    ".heics",
-    ".heif",
-    ".heifs",
-    ".hif",
-    ".psd",
-}  # another package, or nothing that writes them
-
-
-@pytest.mark.parametrize("ending", sorted(IMAGE_EXTENSIONS - NEED_MORE))
-def test_every_ending_is_of_a_file_that_can_be_read(ending: str) -> None:
-    image = Image.new("RGB", (32, 32), (200, 100, 50)).convert(MODES.get(ending, "RGB"))
-    Image.init()
-    stream = io.BytesIO()
-    image.save(stream, SAVED.get(ending) or Image.registered_extensions()[ending])
-    width, height = decode_image(stream.getvalue(), DecodeOptions()).size
-    assert width == height >= 32
-
-
-@given(
-    st.lists(
-        st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1), max_size=9
-    )
-)
-def test_any_names_are_counted_in_one_line(names: list[str]) -> None:
-    files = Counter({("other", extension_of(name)) for name in names if not is_image(name)})
-    ignored = Ignored(files) + Ignored(files)
-    assert sum(ignored.files.values()) == 2 * len(files) and bool(ignored) == bool(files)
-    assert len(ignored.summary()) < 120

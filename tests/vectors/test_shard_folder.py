@@ -12,7 +12,6 @@ import pytest
 
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.vectors.files import write
-from mlx_aimv2.vectors.fingerprint import differences
 from mlx_aimv2.vectors.reading import read_vectors
 from mlx_aimv2.vectors.shard_folder import ShardFolder
 from mlx_aimv2.vectors.shards import MANIFEST
@@ -134,41 +133,6 @@ def test_a_failed_manifest_can_be_tried_again(tmp_path, monkeypatch):
             shards.close()
     shards.close()
     assert content(tmp_path) == ["a"]
-
-
-DIFFERENT = {  # the identity of a folder: each part by itself makes it another
-    "checkpoint": "checkpoint: 0123abcd, now other",
-    "adapter": "adapter: none, now other",
-    "dtype": "dtype: float32, now other",
-    "quantization": "quantization: none, now other",
-    "pooling": "pooling: mean, now other",
-    "preprocessing": "preprocessing: beef, now other",
-    "normalized": "unit length: yes, now no",
-}
-
-
-@pytest.mark.parametrize("part", DIFFERENT)
-def test_vectors_of_another_kind_are_not_mixed_in(tmp_path, part):
-    made_by = {**MADE_BY, "dtype": "float32", "quantization": None, "preprocessing": "beef"}
-    filled(tmp_path, ["a"], fingerprint=made_by)
-    other = {**made_by, part: False if part == "normalized" else "other"}
-    with pytest.raises(InputError) as caught:
-        ShardFolder(tmp_path, other)
-    assert str(caught.value) == (
-        f"{tmp_path} holds vectors of another kind ({DIFFERENT[part]}): they cannot be mixed; name a new folder,"
-        " or replace it with --force"
-    )
-
-
-def test_a_message_names_the_model_and_all_that_differs_and_nothing_else():
-    other = {**MADE_BY, "name": "lit", "checkpoint": "ffff", "pooling": "max", "layout": "timm"}
-    assert differences(MADE_BY, other) == "model: tiny, now lit; pooling: mean, now max"
-
-
-@pytest.mark.parametrize("other", [{"name": "elsewhere"}, {"revision": "abc"}, {"layout": "timm"}])
-def test_where_the_same_checkpoint_lay_does_not_matter(tmp_path, other):
-    filled(tmp_path, ["a"])
-    assert done(ShardFolder(tmp_path, MADE_BY | other)) == {"a"}
 
 
 def test_a_shard_is_full_at_so_many_bytes(tmp_path, monkeypatch):
