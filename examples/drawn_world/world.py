@@ -34,6 +34,7 @@ from .scenes import LABELS
 STAGE = "drawing"
 CHUNK = 250  # images per progress event
 PER_FOLDER = 1000
+NUMBERED = "{folder:03d}/{index:06d}.png"
 COMPRESSION = 1  # of PNG: noise hardly compresses
 MOST = 10_000_000
 
@@ -81,7 +82,7 @@ def write_world(
     processes: int | None = None,
     on_event: OnEvent = ignore,
 ) -> Path:
-    """Draw all images into a folder, which appears when it is complete.
+    """Draw all images into a folder, which appears when it is complete, and return the folder.
 
     - `captions.jsonl`: path, caption and split (train, val) of the images in `train/` and `val/`.
     - `names.jsonl`: the same of the images in `recolored/`, of as many in `train/` (of all if none is recolored), and
@@ -100,9 +101,6 @@ def write_world(
         processes: number of processes; None for the number of processors.
         on_event: called with progress.
 
-    Returns:
-        ``folder``.
-
     Raises:
         InputError: the number of processes is less than 1.
         OutputError: the folder exists or cannot be written, or a process ended early.
@@ -111,18 +109,14 @@ def write_world(
     processes = processor_count() if processes is None else processes
     check_range("processes", processes, 1, 1024)
     with new_folder(folder) as unfinished:
-        train = _numbered_jobs("train", training_examples(options.train, options.seed))
-        val = _numbered_jobs("val", training_examples(options.val, options.seed, "val"))
-        recolored = _numbered_jobs("recolored", recolored_examples(options.recolored, options.seed))
-        close_ups = _numbered_jobs("close_ups", close_up_examples(options.close_ups, options.seed))
-        zero_shot = [
-            (f"zeroshot/{example.caption}/{index:04d}.png", example)
-            for index, example in enumerate(zero_shot_examples(options.zero_shot, options.seed))
-        ]
-        retrieval = [
-            (f"retrieval/{index:04d}.png", example)
-            for index, example in enumerate(retrieval_examples(options.retrieval, options.seed))
-        ]
+        train = _jobs(f"train/{NUMBERED}", training_examples(options.train, options.seed))
+        val = _jobs(f"val/{NUMBERED}", training_examples(options.val, options.seed, "val"))
+        recolored = _jobs(f"recolored/{NUMBERED}", recolored_examples(options.recolored, options.seed))
+        close_ups = _jobs(f"close_ups/{NUMBERED}", close_up_examples(options.close_ups, options.seed))
+        zero_shot = _jobs(
+            "zeroshot/{caption}/{index:04d}.png", zero_shot_examples(options.zero_shot, options.seed)
+        )
+        retrieval = _jobs("retrieval/{index:04d}.png", retrieval_examples(options.retrieval, options.seed))
         jobs = [*train, *val, *recolored, *close_ups, *zero_shot, *retrieval]
         _draw(unfinished, jobs, options, processes, on_event)
         _write_captions(unfinished / "captions.jsonl", train, val)
@@ -139,9 +133,9 @@ def _named(jobs: Sequence[Job]) -> list[Job]:
     return [(name, example.named()) for name, example in jobs]
 
 
-def _numbered_jobs(folder: str, examples: Iterable[Example]) -> list[Job]:
+def _jobs(pattern: str, examples: Iterable[Example]) -> list[Job]:
     return [
-        (f"{folder}/{index // PER_FOLDER:03d}/{index:06d}.png", example)
+        (pattern.format(index=index, folder=index // PER_FOLDER, caption=example.caption), example)
         for index, example in enumerate(examples)
     ]
 
