@@ -113,7 +113,7 @@ def our_run(vision, data, method, tmp_path):
     loop = Loop(
         make_stepper(classifier, options, multi_label=False),
         batches,
-        options,
+        options.loop,
         RunFolder(tmp_path, {}),
         lambda: {"loss": 0.0, "top1": 0.0},
         lambda: None,
