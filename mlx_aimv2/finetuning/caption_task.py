@@ -144,12 +144,14 @@ class Validation:
         if tower in self._kept:
             return self._kept[tower]
         if tower == "vision":
-            parts = [np.array(self._model.images(mx.array(batch.pixels))) for batch in self._batches.epoch()]
+            batches = [
+                np.array(self._model.images(mx.array(batch.pixels))) for batch in self._batches.epoch()
+            ]
         else:
             table = self._batches.table
             chunks = (np.arange(at, min(at + TEXTS, len(table))) for at in range(0, len(table), TEXTS))
-            parts = [np.array(self._model.texts(mx.array(table.rows(chunk)))) for chunk in chunks]
-        vectors = np.concatenate(parts)
+            batches = [np.array(self._model.texts(mx.array(table.rows(chunk)))) for chunk in chunks]
+        vectors = np.concatenate(batches)
         if tower in self._model.frozen:
             self._kept[tower] = vectors
         return vectors

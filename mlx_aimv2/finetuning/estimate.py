@@ -68,12 +68,13 @@ def estimate(options: FinetuneOptions, on_event: OnEvent = warn) -> Estimate:
         InputError, OutputError, CheckpointError, HubError: see `finetune`.
     """
     prepared = prepare(options, on_event)
-    method, loop, before, stored, held = METHODS[options.fine_tune_type], None, 0.0, 0, 0
+    method, loop = METHODS[options.fine_tune_type], None
+    seconds_before, disk_bytes, memory_bytes = 0.0, 0, 0
     mx.reset_peak_memory()
     if method.frozen:
         run = cast("ClassifierRun", prepared)  # no other task has frozen methods
-        before, features = _features(run)
-        stored, held = _sizes(run, features)
+        seconds_before, features = _features(run)
+        disk_bytes, memory_bytes = _sizes(run, features)
         if method.head != "knn":
             train, val = (_repeated(run, split, features) for split in ("train", "val"))
             loop = probe_loop(run, options, Nowhere(), train, val, lambda: None, ignore)
@@ -86,12 +87,12 @@ def estimate(options: FinetuneOptions, on_event: OnEvent = warn) -> Estimate:
         parameters=count_parameters(prepared.model),
         steps=steps,
         epochs=-(-steps // loop.steps_per_epoch) if loop else 0,
-        seconds_before=before,
+        seconds_before=seconds_before,
         runs=1 + len(sweep_grid(options)) if options.sweep else 1,
         seconds_per_step=step,
         seconds_per_epoch=step * min(loop.steps_per_epoch, steps) if loop else 0.0,
-        peak_bytes=mx.get_peak_memory() + held,
-        feature_bytes=stored,
+        peak_bytes=mx.get_peak_memory() + memory_bytes,
+        feature_bytes=disk_bytes,
     )
 
 

@@ -111,11 +111,11 @@ def probe_loop(
 
     def validate() -> Mapping[str, float]:
         size = 16 * options.batch_size
-        parts = [
+        logits = [
             np.array(model(mx.array(np.asarray(val.x[rows], dtype=np.float32))))
             for rows in np.split(np.arange(len(val.x)), range(size, len(val.x), size))
         ]
-        return validation_metrics(np.concatenate(parts), dataset)
+        return validation_metrics(np.concatenate(logits), dataset)
 
     stepper = make_stepper(model, options, dataset.multi_label)
     return Loop(stepper, data, options.loop, folder, validate, keep_best, on_event)

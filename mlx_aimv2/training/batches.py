@@ -92,7 +92,8 @@ class ImageBatches:
             ImageError: an image cannot be read.
         """
         order = self.order(number)
-        decode = self._augmenting(number) if self._augments else self._plain
+        augments = self._training and self.options.augmentation is not None
+        decode = self._augmenting(number) if augments else self._plain
         with closing(self._images(order[self._start(start_batch) :], decode)) as remaining:
             for batch in range(start_batch, len(self)):
                 chosen = order[self._start(batch) : self._start(batch + 1)]
@@ -117,10 +118,6 @@ class ImageBatches:
                 if isinstance(result, Failed):
                     raise result.error
                 yield result.pixels
-
-    @property
-    def _augments(self) -> bool:
-        return self._training and self.options.augmentation is not None
 
     def _plain(self, index: int) -> np.ndarray:
         return self.image_processor(self._paths[index])

@@ -10,7 +10,6 @@ from itertools import chain, count, islice
 from typing import Protocol
 
 import mlx.core as mx
-import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from ..errors import NonFiniteError, TrainingError
@@ -93,15 +92,11 @@ class Loop:
             keep_best: called when the model is the best so far.
             on_event: called with progress, steps and epochs.
         """
-        self._stepper, self._data, self._options = stepper, data, options
+        self._stepper, self._model, self._data, self._options = stepper, stepper.model, data, options
         self._folder, self._validate, self._keep_best, self._on_event = folder, validate, keep_best, on_event
         self.place = Place()
         self.total_steps = planned_steps(options, self.steps_per_epoch)
         self._ema = dict(saved_parameters(stepper.model)) if options.ema else None
-
-    @property
-    def _model(self) -> nn.Module:
-        return self._stepper.model
 
     @property
     def steps_per_epoch(self) -> int:

@@ -114,23 +114,20 @@ class RunFolder:
         """
         path, place = self.folder / STATE, self.check()
         arrays = open_tensors(read_header((path,)))
-        parts: dict[str, dict[str, mx.array]] = {"model": {}, "optimizer": {}, "ema": {}}
+        saved: dict[str, dict[str, mx.array]] = {"model": {}, "optimizer": {}, "ema": {}}
         for name, x in arrays.items():
-            kind, _, rest = name.partition(".")
-            parts.setdefault(kind, {})[rest] = x
-        expected = {name: x.shape for name, x in saved_parameters(model).items()}
-        if {name: x.shape for name, x in parts["model"].items()} != expected:
+            kind, _, parameter = name.partition(".")
+            saved.setdefault(kind, {})[parameter] = x
+        if _shapes(saved["model"]) != _shapes(saved_parameters(model)):
             raise InputError(f"{path} is the state of another model or method: name another --adapter-path")
-        model.update(tree_unflatten(list(parts["model"].items())))
+        model.update(tree_unflatten(list(saved["model"].items())))
         optimizer.init(model.trainable_parameters())
-        saved = {name: x.shape for name, x in dict(tree_flatten(optimizer.state)).items()}
-        if {name: x.shape for name, x in parts["optimizer"].items()} != saved or set(parts["ema"]) != set(
-            ema or {}
-        ):
+        expected = _shapes(dict(tree_flatten(optimizer.state)))
+        if _shapes(saved["optimizer"]) != expected or saved["ema"].keys() != (ema or {}).keys():
             raise DamagedFileError(f"{path} does not hold all of a run: name another --adapter-path")
-        _refill(optimizer.state, tree_unflatten(list(parts["optimizer"].items())))
+        _refill(optimizer.state, tree_unflatten(list(saved["optimizer"].items())))
         if ema is not None:
-            ema.update(parts["ema"])
+            ema.update(saved["ema"])
         mx.eval(model.parameters(), optimizer.state)
         self._cut_log(place.lines)
         return place
@@ -196,11 +193,15 @@ class Nowhere(RunFolder):
     def begin(self) -> None:
         """Do nothing."""
 
-    def save(self, *parts: Any) -> None:
+    def save(self, *arguments: Any) -> None:
         """Do nothing."""
 
-    def log(self, *parts: Any) -> None:
+    def log(self, *arguments: Any) -> None:
         """Do nothing."""
+
+
+def _shapes(tensors: dict[str, mx.array]) -> dict[str, tuple[int, ...]]:
+    return {name: x.shape for name, x in tensors.items()}
 
 
 def _refill(tree: Any, values: Any) -> None:
