@@ -28,8 +28,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="See with Apple's AIMv2: embed and classify images, look into and convert checkpoints.",
-    epilog="Exit status: 0 all done, 1 something could not be done (named on stderr), 2 wrong usage.",
+    help="Embed and classify images with Apple's AIMv2; inspect, convert and fine-tune its checkpoints.",
+    epilog="Exit status: 0 all done, 1 something could not be done (stderr says what), 2 wrong usage.",
 )
 VERBS = (
     embed.embed,
@@ -83,14 +83,16 @@ def main() -> None:
     try:
         _run(sys.argv[1:])
     except SystemExit as end:
-        leave(_status(end))  # inside `except`: the traceback keeps alive what else would wait for its threads
+        leave(
+            _status(end)
+        )  # inside `except`: the traceback keeps objects alive that wait for their threads when they are deleted
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line as `main` does, in a process that goes on.
 
     Args:
-        arguments: what follows the name of the program.
+        arguments: the words after the name of the program.
 
     Returns:
         The exit status.
@@ -103,16 +105,16 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> NoReturn:
     """Run a command line; `SystemExit` carries its exit status."""
-    words = list(arguments)
-    end = words.index("--") if "--" in words else len(words)
-    RUNNING.debug = "--debug" in words[:end] or bool(os.environ.get(DEBUG_VARIABLE))
-    if "--debug" in words[:end]:
-        words.remove("--debug")
+    arguments = list(arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    RUNNING.debug = "--debug" in arguments[:end] or bool(os.environ.get(DEBUG_VARIABLE))
+    if "--debug" in arguments[:end]:
+        arguments.remove("--debug")
     former, warnings.showwarning = warnings.showwarning, show_warning
     _prepare_streams()
     try:
-        app(args=words, prog_name=NAME)
-    except OSError as error:  # help or version onto a full disk; verbs report for themselves
+        app(args=arguments, prog_name=NAME)
+    except OSError as error:  # help or version could not be written; verbs report their own errors
         raise SystemExit(report(error)) from error
     finally:
         warnings.showwarning = former

@@ -121,7 +121,7 @@ def classify(
     options: ClassifyOptions,
     model: ModelOptions,
 ) -> None:
-    """Say which label fits each image best: one of yours, without training, or one of a trained head."""
+    """Print the labels that fit each image best: of yours, without training, or of a trained head."""
     from ..adapters.task import PairTask, Task
     from ..inference.label_files import Label, texts_of
     from ..inference.zero_shot import check_request

@@ -85,7 +85,7 @@ def embed(
 ) -> None:
     """Turn images (or, with --text, texts) into vectors.
 
-    Without -o: a table on a terminal, JSON lines in a pipe.
+    Without -o, prints a table on a terminal and JSON lines in a pipe.
     """
     from .. import Embedder
     from ..models.classifier import Classifier

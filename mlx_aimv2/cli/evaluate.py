@@ -32,7 +32,7 @@ class EvaluateOptions:
     )
     split: str | None = option(
         None,
-        "val, test, train or all. [default: what training held out; of other data val, test or all]",
+        "val, test, train or all. [default: images that training held out; of other data val, else test, else all]",
         DATA,
         one_of(SPLITS),
     )
@@ -125,7 +125,7 @@ class EvaluateOptions:
 
 @verb
 def evaluate(options: EvaluateOptions, model: ExactModelOptions) -> None:
-    """Say how good a model is on images with labels or captions."""
+    """Measure a model on images with labels or captions."""
     from ..backend.device import require_mlx
 
     require_mlx()

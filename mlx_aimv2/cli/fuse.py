@@ -36,7 +36,7 @@ class ResultOptions:
 def fuse(
     adapter: FusedAdapterOptions, result: ResultOptions, files: FileOptions, force: Force = False
 ) -> None:
-    """Merge an adapter into its base: a plain checkpoint as fast as the base, with the trained head beside it."""
+    """Merge an adapter into its base: a checkpoint as fast as the base, with the trained head beside it."""
     from ..backend.device import require_mlx
 
     require_mlx()

@@ -99,11 +99,11 @@ class AdapterOptions:
     """An adapter."""
 
     adapter_path: Path | None = option(
-        None, "Folder of an adapter or a trained head, as `finetune` or PEFT writes it."
+        None, "Folder with an adapter or a trained head, from `finetune` or PEFT."
     )
     any_base: bool = option(
         False,
-        "Use the adapter with another checkpoint than it was trained on, such as a quantized copy of that.",
+        "Use the adapter with another checkpoint than it was trained on, such as a quantized copy.",
     )
 
     def __post_init__(self) -> None:
@@ -187,11 +187,13 @@ class LoadingOptions(CheckpointOptions, DeviceOptions):
     )
     max_megapixels: float = option(200.0, "Skip larger images before decoding them.", READING)
     allow_truncated: bool = option(
-        False, "Use the pixels there are in images that are cut off, instead of skipping them.", READING
+        False,
+        "Use the pixels that exist in images that are cut off, instead of skipping the images.",
+        READING,
     )
     color_managed: bool | None = option(
         None,
-        "Convert colours of embedded profiles to sRGB. [default: with --decode fast, and in evaluate]",
+        "Convert colours of embedded profiles to sRGB. [default: with --decode fast; always in evaluate and compare]",
         READING,
     )
     min_patches: int = option(

@@ -16,14 +16,14 @@ from .tables import table
 
 @verb
 def upload(
-    path: Annotated[Path, typer.Argument(help="The folder that convert wrote.")],
-    repo: Annotated[str, typer.Argument(help="The repository, OWNER/NAME; made if it does not exist.")],
-    private: Annotated[bool, typer.Option("--private", help="Make it so that others cannot see it.")] = False,
+    path: Annotated[Path, typer.Argument(help="A folder that `convert` wrote.")],
+    repo: Annotated[str, typer.Argument(help="The repository, OWNER/NAME; created if it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be uploaded; uses no network.")
+        bool, typer.Option("--dry-run", help="Show what would be uploaded, without the network.")
     ] = False,
 ) -> None:
-    """Upload a converted checkpoint to the Hugging Face Hub: what convert wrote, and nothing else in the folder."""
+    """Upload a converted checkpoint to the Hugging Face Hub; other files in its folder stay behind."""
     from ..backend.device import require_mlx
 
     require_mlx()
