@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, cast
 
 from .errors import InputError
 
@@ -135,36 +135,34 @@ class Preset:
         return None if name.strip().lower() == self.repo.lower() else self.revision
 
 
+_FIXED = (  # name, commit, weights, top-1
+    ("large-224", "ac764a25c832c7dc5e11871daa588e98e3cdbfb7", 309_197_824, 86.6),
+    ("huge-224", "9e0bab0e0abb7b20796d2d0b37f39b7c3b1c1af1", 680_851_968, 87.5),
+    ("1B-224", "4d24a422f71e87d327d476bc405030fe6593d8b1", 1_234_958_336, 88.1),
+    ("3B-224", "df1cbc288096c9742ec8bd6709ff82757972338c", 2_720_658_432, 88.5),
+    ("large-336", "639423ae9f07319d24a7fc431b61908110d08d3a", 309_525_504, 87.6),
+    ("huge-336", "21528bd53a2438a84162e79f1f9a46453b88004c", 681_343_488, 88.2),
+    ("1B-336", "5a15f23f6757776fdd487283353a018677621939", 1_235_613_696, 88.7),
+    ("3B-336", "d1adb39ee92dfd7ecf3114b1ee3aa7e9027ce98f", 2_721_641_472, 89.2),
+    ("large-448", "cefb13f21003bdadba65bfbee956c82b976cd23d", 309_984_256, 87.9),
+    ("huge-448", "44e6440a24a8ea966ad0deadf5399a22d852bcc0", 682_031_616, 88.6),
+    ("1B-448", "7f292735d3a07a911559c0fabb3ad3e9d141713f", 1_236_531_200, 89.0),
+    ("3B-448", "70810b618e4456b724bacc8ef4d2d038060ceda6", 2_723_017_728, 89.5),
+    ("large-224-distilled", "d6d09b071e8ba31735c5e05ccd4b2a393020ce90", 309_197_824, None),
+    ("large-336-distilled", "8fe1704e5cc1c80cefc99c194afcefe21dff1faa", 309_525_504, None),
+)
+
+
+def _apple(name: str, revision: str, parameters: int, top1: float | None) -> Preset:
+    """A vision checkpoint of Apple with a fixed image size."""
+    size, image_size = name.split("-")[:2]
+    repo = f"apple/aimv2-{name.replace('-', '-patch14-', 1)}"
+    return Preset(name, repo, revision, cast(Size, size), int(image_size), parameters, top1)
+
+
 # fmt: off
 _APPLE = (
-    Preset("large-224", "apple/aimv2-large-patch14-224", "ac764a25c832c7dc5e11871daa588e98e3cdbfb7",
-           "large", 224, 309_197_824, 86.6),
-    Preset("huge-224", "apple/aimv2-huge-patch14-224", "9e0bab0e0abb7b20796d2d0b37f39b7c3b1c1af1",
-           "huge", 224, 680_851_968, 87.5),
-    Preset("1B-224", "apple/aimv2-1B-patch14-224", "4d24a422f71e87d327d476bc405030fe6593d8b1",
-           "1B", 224, 1_234_958_336, 88.1),
-    Preset("3B-224", "apple/aimv2-3B-patch14-224", "df1cbc288096c9742ec8bd6709ff82757972338c",
-           "3B", 224, 2_720_658_432, 88.5),
-    Preset("large-336", "apple/aimv2-large-patch14-336", "639423ae9f07319d24a7fc431b61908110d08d3a",
-           "large", 336, 309_525_504, 87.6),
-    Preset("huge-336", "apple/aimv2-huge-patch14-336", "21528bd53a2438a84162e79f1f9a46453b88004c",
-           "huge", 336, 681_343_488, 88.2),
-    Preset("1B-336", "apple/aimv2-1B-patch14-336", "5a15f23f6757776fdd487283353a018677621939",
-           "1B", 336, 1_235_613_696, 88.7),
-    Preset("3B-336", "apple/aimv2-3B-patch14-336", "d1adb39ee92dfd7ecf3114b1ee3aa7e9027ce98f",
-           "3B", 336, 2_721_641_472, 89.2),
-    Preset("large-448", "apple/aimv2-large-patch14-448", "cefb13f21003bdadba65bfbee956c82b976cd23d",
-           "large", 448, 309_984_256, 87.9),
-    Preset("huge-448", "apple/aimv2-huge-patch14-448", "44e6440a24a8ea966ad0deadf5399a22d852bcc0",
-           "huge", 448, 682_031_616, 88.6),
-    Preset("1B-448", "apple/aimv2-1B-patch14-448", "7f292735d3a07a911559c0fabb3ad3e9d141713f",
-           "1B", 448, 1_236_531_200, 89.0),
-    Preset("3B-448", "apple/aimv2-3B-patch14-448", "70810b618e4456b724bacc8ef4d2d038060ceda6",
-           "3B", 448, 2_723_017_728, 89.5),
-    Preset("large-224-distilled", "apple/aimv2-large-patch14-224-distilled",
-           "d6d09b071e8ba31735c5e05ccd4b2a393020ce90", "large", 224, 309_197_824, None),
-    Preset("large-336-distilled", "apple/aimv2-large-patch14-336-distilled",
-           "8fe1704e5cc1c80cefc99c194afcefe21dff1faa", "large", 336, 309_525_504, None),
+    *(_apple(*row) for row in _FIXED),
     Preset("native", "apple/aimv2-large-patch14-native", "cfe7bdbbc924a5f65272d5e2c27fe5f61771a629",
            "large", None, 308_935_680, 87.3, extra_aliases=("large-native",)),
     Preset("lit", "apple/aimv2-large-patch14-224-lit", "c2cd59a786c4c06f39d199c50d08cc2eab9f8605",

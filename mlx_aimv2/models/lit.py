@@ -71,7 +71,7 @@ class Aimv2Model(nn.Module):
         input_ids: mx.array,
         pixel_values: mx.array,
         attention_mask: mx.array | None = None,
-        return_loss: bool = False,
+        return_loss: bool = False,  # three booleans, as in transformers
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> Aimv2Output:
