@@ -316,17 +316,14 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, output, options, me
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(
-    ("ending", "lasting"),
-    [*((ending, False) for ending in WRITERS), (".npz", True), (".npy", True), (".jsonl", True)],
-    ids=lambda value: {True: "killed", False: "failed"}.get(value, value),
-)
+@pytest.mark.parametrize("ending", [".npz", ".npy"])  # a single file, and files that are replaced together
+@pytest.mark.parametrize("lasting", [False, True], ids=["failed", "killed"])
 def test_a_file_is_the_old_or_the_new_one_whatever_fails(
     tmp_path, names, faults, ending, lasting, monkeypatch
 ):
     monkeypatch.setattr("mlx_aimv2.vectors.shard_folder.SHARD_ROWS", 2)
-    names = names[:4]
-    whole = dict(zip("abcd", range(4), strict=True))
+    names = names[:3]
+    whole = dict(zip("abc", range(3), strict=True))
 
     def begin(folder):
         folder.mkdir()
