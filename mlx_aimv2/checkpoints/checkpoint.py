@@ -15,7 +15,6 @@ from ..quantization.scheme import Quantization
 from .files import open_tensors
 from .headers import Header
 from .layouts import Layout
-from .matching import dtype_name
 from .position_table import resample, table_name, table_size
 from .resolve import Resolved
 
@@ -88,10 +87,10 @@ class Checkpoint:
         return {**tensors, name: resample(tensors[name], self.config.vision.grid)}
 
     @property
-    def stored_dtype(self) -> str:
+    def stored_dtype(self) -> mx.Dtype:
         """The dtype of most plain weights, apart from tables that are always float32."""
-        nbytes = dict.fromkeys(DTYPES, 0)
+        nbytes: dict[mx.Dtype, int] = {getattr(mx, name): 0 for name in DTYPES}
         for name, x in self.outline.items():
             if mx.issubdtype(x.dtype, mx.floating) and not name.endswith(KEPT_FLOAT32):
-                nbytes[dtype_name(x.dtype)] += x.nbytes
+                nbytes[x.dtype] += x.nbytes
         return max(nbytes, key=lambda dtype: nbytes[dtype])

@@ -203,9 +203,11 @@ def _show_plan(
 
 
 def _plan_entry(plan: Conversion) -> dict[str, Any]:
+    from ..checkpoints.matching import dtype_name
+
     return {
         "layout": plan.checkpoint.layout.name,
-        "dtype": plan.dtype,
+        "dtype": dtype_name(plan.dtype),
         "quantization": plan.quantization_name,
         "bytes_before": plan.checkpoint.header.nbytes,
         "bytes": plan.nbytes,

@@ -20,6 +20,7 @@ import mlx.core as mx
 from ..backend.device import without_cache
 from ..backend.threads import computing
 from ..checkpoints.file_names import CONFIG
+from ..checkpoints.matching import dtype_name
 from ..checkpoints.npz import write_npz
 from ..checkpoints.shards import write_shards
 from ..errors import Advice, Aimv2Error, NonFiniteError
@@ -149,7 +150,7 @@ def _write_card(folder: Path, conversion: Conversion, name: str, fidelity: Fidel
     facts = source_facts(conversion.checkpoint, name, conversion.parameters, conversion.nbytes)
     facts = dataclasses.replace(
         facts,
-        dtype=conversion.dtype,
+        dtype=dtype_name(conversion.dtype),
         quantization=conversion.quantization_name,
         kept=conversion.kept,
         fidelity=fidelity.markdown() if fidelity else None,
@@ -233,5 +234,5 @@ def _calibrated(
         resized=checkpoint.resampled,
     )
     pixels = read_images(options.calibrate, processor, on_event)
-    calibration = Calibration(checkpoint.config, schemes, getattr(mx, conversion.dtype), pixels)
+    calibration = Calibration(checkpoint.config, schemes, conversion.dtype, pixels)
     return calibrated_layers(calibration, tensors, on_event)

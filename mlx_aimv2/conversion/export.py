@@ -16,6 +16,7 @@ from ..backend.threads import computing
 from ..checkpoints.file_names import CONFIG
 from ..checkpoints.foreign_configs import original_config, timm_config, without_source
 from ..checkpoints.layouts import LAYOUTS
+from ..checkpoints.matching import dtype_name
 from ..checkpoints.shards import Entry, write_shards
 from ..errors import ConfigError, InputError
 from ..events import Notice, OnEvent, ignore
@@ -172,4 +173,5 @@ def _config(conversion: Conversion, format: str) -> dict[str, Any]:
         resampled = conversion.checkpoint.resampled
         return timm_config(config, settings.resized(config.vision.image_size) if resampled else settings)
     entry = config.to_dict() if format == "transformers" else original_config(config)
-    return without_source(entry) | {"dtype": conversion.dtype, "torch_dtype": conversion.dtype}
+    dtype = dtype_name(conversion.dtype)
+    return without_source(entry) | {"dtype": dtype, "torch_dtype": dtype}

@@ -21,7 +21,7 @@ from ..checkpoints.file_names import CONFIG
 from ..checkpoints.files import find_weights, inside, read_header
 from ..checkpoints.foreign_configs import without_source
 from ..checkpoints.identity import Origin, checkpoint_hash
-from ..checkpoints.matching import check_fit
+from ..checkpoints.matching import check_fit, dtype_name
 from ..checkpoints.shards import Entry, write_shards
 from ..errors import InputError
 from ..events import Notice, OnEvent, ignore
@@ -93,7 +93,7 @@ def fuse(
         _check_base(checkpoint, adapter, options, on_event)
         quantization = None if options.dequantize else checkpoint.quantization
         nbytes = _write_weights(folder, checkpoint, adapter, options, on_event)
-        entry = without_source(checkpoint.config.to_dict()) | {"dtype": checkpoint.stored_dtype}
+        entry = without_source(checkpoint.config.to_dict()) | {"dtype": dtype_name(checkpoint.stored_dtype)}
         write_json(folder / CONFIG, entry | (quantization.to_config() if quantization else {}))
         copy_files(checkpoint, folder)
         if isinstance(adapter.task, Task):
@@ -140,7 +140,7 @@ def _check_base(
 
 def stored_origin(checkpoint: Checkpoint) -> Origin:
     """The origin of a checkpoint in the dtype that it is stored in."""
-    return origin_of(checkpoint, getattr(mx, checkpoint.stored_dtype))
+    return origin_of(checkpoint, checkpoint.stored_dtype)
 
 
 def _write_weights(
@@ -149,7 +149,7 @@ def _write_weights(
     """Write the fused tensors, and return their bytes."""
     tensors = checkpoint.open()
     if options.dequantize and checkpoint.quantization is not None:
-        tensors = dequantize(tensors, checkpoint.quantization, getattr(mx, checkpoint.stored_dtype))
+        tensors = dequantize(tensors, checkpoint.quantization, checkpoint.stored_dtype)
     tensors = fused_tensors(checkpoint, tensors, adapter)
     entries = [Entry(name, x.dtype, tuple(x.shape)) for name, x in tensors.items()]
     nbytes = sum(entry.nbytes for entry in entries)
@@ -197,7 +197,7 @@ def _fused_origin(
         revision=None,
         checkpoint=checkpoint_hash(read_header(find_weights(folder))),
         layout="mlx",
-        dtype=checkpoint.stored_dtype,
+        dtype=dtype_name(checkpoint.stored_dtype),
         quantization=str(quantization) if quantization else None,
     )
 

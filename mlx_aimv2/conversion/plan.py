@@ -83,7 +83,7 @@ class Conversion:
     checkpoint: Checkpoint
     planned: list[Planned]
     quantization: Quantization | None
-    dtype: str
+    dtype: mx.Dtype
     parameters: int
     packed: bool = False
     calibrated: bool = False
@@ -99,7 +99,7 @@ class Conversion:
         tensors, quantization = self.checkpoint.open(), self.checkpoint.quantization
         if quantization is None or self.packed:
             return tensors
-        return dequantize(tensors, quantization, getattr(mx, self.dtype))
+        return dequantize(tensors, quantization, self.dtype)
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -167,8 +167,8 @@ def plan_conversion(
     if options.calibrate and not (options.scheme or options.quant_predicate):
         raise InputError("--calibrate is a way to quantize: ask for that too, with -q (in Python, a scheme)")
     checkpoint = at_resolution(inspect(hf_path, revision, options.weights, on_event), options.resolution)
-    dtype_name, source = options.dtype or checkpoint.stored_dtype, checkpoint.quantization
-    dtype, plain = getattr(mx, dtype_name), checkpoint.outline
+    dtype: mx.Dtype = getattr(mx, options.dtype) if options.dtype else checkpoint.stored_dtype
+    plain, source = checkpoint.outline, checkpoint.quantization
     if source is not None:
         plain = dequantize(plain, source, dtype)
     elif options.dequantize:
@@ -191,7 +191,7 @@ def plan_conversion(
         checkpoint=checkpoint,
         planned=planned,
         quantization=source if packed else quantization,
-        dtype=dtype_name,
+        dtype=dtype,
         parameters=sum(x.size for x in expected.values()),
         packed=packed,
         calibrated=bool(options.calibrate),

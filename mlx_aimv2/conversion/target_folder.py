@@ -17,6 +17,7 @@ from ..adapters.weights import HEAD
 from ..checkpoints.file_names import CONFIG, is_written_name, small_files
 from ..checkpoints.files import inside
 from ..checkpoints.foreign_configs import without_source
+from ..checkpoints.matching import dtype_name
 from ..errors import ConfigError, DamagedFileError, ExistsError, InputError, OutputError
 from ..events import OnEvent, Progress
 from ..loading import Checkpoint
@@ -46,7 +47,7 @@ def source_facts(checkpoint: Checkpoint, name: str, parameters: int, nbytes: int
         config=checkpoint.config,
         parameters=parameters,
         layout=checkpoint.layout.name,
-        dtype=checkpoint.stored_dtype,
+        dtype=dtype_name(checkpoint.stored_dtype),
         bits_per_weight=8 * nbytes / parameters,
         nbytes=nbytes,
         version=__version__,
@@ -62,7 +63,7 @@ def source_facts(checkpoint: Checkpoint, name: str, parameters: int, nbytes: int
 
 def config_entry(conversion: Conversion) -> dict[str, Any]:
     """The config.json of the result."""
-    entry = without_source(conversion.checkpoint.config.to_dict()) | {"dtype": conversion.dtype}
+    entry = without_source(conversion.checkpoint.config.to_dict()) | {"dtype": dtype_name(conversion.dtype)}
     quantization = conversion.quantization
     if quantization is not None and not conversion.packed:
         schemes = {

@@ -16,6 +16,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..backend.device import compute_dtype, on_cpu
+from ..checkpoints.matching import dtype_name
 from ..errors import InputError, NonFiniteError
 from ..events import OnEvent, Progress, Skipped
 from ..inference.embedder import Embedder
@@ -253,7 +254,7 @@ def _side(checkpoint: Checkpoint, model: AnyModel, speed: float) -> Side:
         name=model.origin.name,
         layout=model.origin.layout,
         quantization=model.origin.quantization,
-        stored=checkpoint.stored_dtype,
+        stored=dtype_name(checkpoint.stored_dtype),
         nbytes=checkpoint.header.nbytes,
         dtype=model.origin.dtype,
         unpacked=model.origin.quantization is not None and not packed,
