@@ -147,7 +147,8 @@ class ShardFolder:
         if not waiting and not self.index.dirty and self.shards == (self._named or {}):
             return
         if self._named is None:  # shards without a manifest would be refused
-            self._write_manifest({})
+            Manifest(self.fingerprint, {}).write(self.folder)
+            self._named = {}
         shards, last = dict(self.shards), max((shard_number(file) or 0 for file in self._files), default=-1)
         moved: list[tuple[Row, str, int]] = []
         for old in [*sorted(self.index.dirty), ""]:
@@ -159,7 +160,8 @@ class ShardFolder:
                 self._write(file, valid)
                 shards[file] = len(valid)
                 moved += [(row, file, number) for number, row in enumerate(valid)]
-        self._write_manifest(shards)
+        Manifest(self.fingerprint, shards).write(self.folder)
+        self._named = shards
         for row, file, number in moved:
             row.shard, row.number = file, number
         for old in self.index.dirty:
@@ -197,10 +199,6 @@ class ShardFolder:
         names = [row.name for row in rows]
         complete = marks if len(marks) == len(rows) else None
         write_shard(self.folder / file, names, complete, self.vectors(rows), self.fingerprint)
-
-    def _write_manifest(self, shards: dict[str, int]) -> None:
-        Manifest(self.fingerprint, shards).write(self.folder)
-        self._named = shards
 
     def _load(self, file: str, count: int | None) -> int:
         """Load the rows of a shard, ``count`` according to the manifest, and return their number.

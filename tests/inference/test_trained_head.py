@@ -48,3 +48,10 @@ def test_a_labeller_needs_labels_and_as_many_as_logits(learned, shades):
         TrainedClassifier(classifier, learned[1])(shades[0][0])
     with pytest.raises(InputError, match="batch_size must be at least 1, not 0"):
         TrainedClassifier(learned[0], learned[1], batch_size=0)
+
+
+def test_a_model_without_a_trained_head_is_refused(vision):
+    with pytest.raises(
+        InputError, match="this model has no trained head: load it with the adapter_path of one"
+    ):
+        TrainedClassifier(*vision)
