@@ -7,7 +7,7 @@ is read depends on its files alone.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, cast
 
@@ -174,15 +174,8 @@ _APPLE = (
 def _timm(original: Preset) -> Preset:
     """timm's copy of a vision checkpoint of fixed size."""
     suffix = "apple_pt_dist" if original.name.endswith("-distilled") else "apple_pt"
-    return Preset(
-        name=f"timm-{original.name}",
-        repo=f"timm/aimv2_{original.size.lower()}_patch14_{original.image_size}.{suffix}",
-        revision=None,
-        size=original.size,
-        image_size=original.image_size,
-        parameters=original.parameters,
-        top1=original.top1,
-    )
+    repo = f"timm/aimv2_{original.size.lower()}_patch14_{original.image_size}.{suffix}"
+    return replace(original, name=f"timm-{original.name}", repo=repo, revision=None)
 
 
 PRESETS: tuple[Preset, ...] = (
