@@ -78,7 +78,7 @@ class WorldOptions:
 
 def write_world(
     folder: Path,
-    options: WorldOptions | None = None,
+    options: WorldOptions = WorldOptions(),
     processes: int | None = None,
     on_event: OnEvent = ignore,
 ) -> Path:
@@ -97,7 +97,7 @@ def write_world(
 
     Args:
         folder: the folder to write; it must not exist.
-        options: number and size of images; None for the defaults.
+        options: number and size of images.
         processes: number of processes; None for the number of processors.
         on_event: called with progress.
 
@@ -105,7 +105,6 @@ def write_world(
         InputError: the number of processes is less than 1.
         OutputError: the folder exists or cannot be written, or a process ended early.
     """
-    options = options or WorldOptions()
     processes = processor_count() if processes is None else processes
     check_range("processes", processes, 1, 1024)
     with new_folder(folder) as unfinished:
