@@ -73,6 +73,7 @@ class ZeroShotClassifier:
         labels: Labels,
         templates: Sequence[str] | None = None,
         score: str = "softmax",
+        background: str | None = None,  # an eighth parameter: labels of a mapping have no other place for it
         batch_size: int | None = None,
         on_event: OnEvent = warn,
     ) -> None:
@@ -82,10 +83,11 @@ class ZeroShotClassifier:
             model: an image-text pair from `load`.
             processor: from `load`.
             labels: all different. A single text is a single label. A mapping gives the name of each label in a
-                prompt: `{"n01855672": "duck"}`. Add a label such as "something else" for images of nothing else.
+                prompt: `{"n01855672": "duck"}`.
             templates: sentences with `{}` in the place of the label, used as they are; None for a small set of
                 general ones, which drop their article before a label with an article of its own ("a dog").
             score: "softmax" for probabilities over the labels, "cosine" for the cosine similarity with each label.
+            background: one more label, the last, for images that none of the others fits.
             batch_size: images in a batch; None for what suits the device.
             on_event: called with progress over the labels, and with notices about labels that look like ids, have
                 the same name in a prompt, or are too long. The default makes Python warnings of notices.
@@ -98,7 +100,7 @@ class ZeroShotClassifier:
             raise InputError(
                 "this model has no text encoder, which zero-shot labels need: use the image-text pair lit"
             )
-        texts, sentences = check_request(labels, templates, score)
+        texts, sentences = check_request(labels, templates, score, background)
         self.labels, self.texts = list(texts), list(texts.values())
         self.score = score
         self._factor = float(model.logit_factor())
@@ -177,11 +179,13 @@ class ZeroShotClassifier:
 
 
 def check_request(
-    labels: Labels, templates: Sequence[str] | None, score: str
+    labels: Labels, templates: Sequence[str] | None, score: str, background: str | None = None
 ) -> tuple[dict[str, str], list[str]]:
     """The texts of all labels by name, and the templates, after all checks that need no model."""
     names = [labels] if isinstance(labels, str) else list(labels)
     texts = dict(labels) if isinstance(labels, Mapping) else {}
+    if background is not None:
+        names.append(background)
     if not names:
         raise InputError("no labels: give at least two, such as 'a dog,a cat'")
     seen = set()

@@ -127,6 +127,12 @@ def test_labels_are_embedded_once(pair, draw, monkeypatch):
     assert calls == []
 
 
+def test_a_background_is_one_more_label(pair, draw):
+    classifier = ZeroShotClassifier(*pair, ["dog"], background="something else")
+    assert classifier.labels == ["dog", "something else"]
+    assert {label for label, _ in classifier(draw(0))[0]} == {"dog", "something else"}
+
+
 def test_many_labels_take_several_batches_of_texts(pair):
     labels = [f"thing {k}" for k in range(70)]
     found = ZeroShotClassifier(*pair, labels, templates=["{}", "a {}"]).label_embeddings
@@ -215,7 +221,9 @@ def test_any_template_is_checked(template):
         ({"labels": []}, "no labels: give at least two"),
         ({"labels": ["dog"]}, "a softmax over one label is 1 whatever the image shows: give another label"),
         ({"labels": "dog"}, "a softmax over one label is 1"),  # not the letters d, o, g
+        ({"labels": [], "background": "none"}, "a softmax over one label is 1"),
         ({"labels": ["dog", "cat", "dog"]}, "the label 'dog' is given twice"),
+        ({"labels": ["dog", "cat"], "background": "cat"}, "the label 'cat' is given twice"),
         ({"labels": ["dog", ""]}, "a label must be a text, not ''"),
         ({"labels": ["dog", " \t"]}, r"a label must be a text, not ' \\t'"),
         ({"labels": ["dog", 7]}, "a label must be a text, not 7"),
