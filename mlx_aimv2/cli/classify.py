@@ -169,7 +169,13 @@ def _classifier(
     for notice in derived_notices(options.given_labels, texts):
         events(notice)
     classifier = ZeroShotClassifier(
-        loaded, processor, texts, options.sentences, options.score, model.batch_size, on_event=events
+        loaded,
+        processor,
+        texts,
+        options.sentences,
+        options.score,
+        batch_size=model.batch_size,
+        on_event=events,
     )
     events.close()
     return classifier
