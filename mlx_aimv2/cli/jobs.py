@@ -98,10 +98,8 @@ def saving(finish: Callable[[End], None]) -> Iterator[threading.Lock]:
     """Call ``finish`` when this block ends, also after an error or a signal; its argument says which.
 
     Ctrl-C, kill or a closed terminal end the process at once. Python handles a signal only after MLX returns, which
-    can take many seconds, so a thread reads the signals. Signals that the process ignores stay ignored.
-
-    Yields:
-        A lock: hold it to change what ``finish`` reads.
+    can take many seconds, so a thread reads the signals. Signals that the process ignores stay ignored. Yields a
+    lock to hold while changing what ``finish`` reads.
     """
     ending = handled_signals()
     lock, ended = threading.Lock(), threading.Event()
