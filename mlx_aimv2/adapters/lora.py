@@ -1,4 +1,4 @@
-"""Linear layers with an adapter: LoRA (Hu et al. 2021) and DoRA (Liu et al. 2024), over plain or quantized weights.
+"""Linear layers with a LoRA (Hu et al. 2021) or DoRA adapter (Liu et al. 2024), and merging it into the weight.
 
 The layer inside is frozen. The adapter's parameters are float32 and are computed with in the dtype of the
 activations, so that a model in 16 bits stays in 16 bits. Shapes are PEFT's: A is (r, in), B is (out, r).

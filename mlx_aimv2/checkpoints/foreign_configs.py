@@ -1,4 +1,4 @@
-"""config.json in the forms of Apple's first files and of timm, and the keys that belong to its own files only."""
+"""Writing config.json as Apple's first files and timm have it, without keys that only describe the source's files."""
 
 from __future__ import annotations
 

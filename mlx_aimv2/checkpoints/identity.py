@@ -1,4 +1,4 @@
-"""Fingerprints of checkpoints: a hash of tensors, and where a model came from. Every embedding carries them."""
+"""Fingerprint of a checkpoint: a hash over each tensor's name, dtype, shape and first bytes; and a model's origin."""
 
 from __future__ import annotations
 

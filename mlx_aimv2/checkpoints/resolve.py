@@ -1,4 +1,4 @@
-"""Resolving the name of a checkpoint (folder, short name, repository) to the folder with its files."""
+"""From the name of a checkpoint to the folder with its files: local, cached (offline too), or from the Hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs over many images or texts that save their results however they end."""
+"""Runs over many images or texts: report failures; save results however a run ends, also by Ctrl-C or an error."""
 
 from __future__ import annotations
 

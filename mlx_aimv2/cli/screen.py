@@ -1,4 +1,4 @@
-"""The screen of a verb: events as progress bars on a terminal, as lines in a pipe."""
+"""The screen of a verb: progress as bars on a terminal or lines in a pipe, notices and skipped items as lines."""
 
 from __future__ import annotations
 

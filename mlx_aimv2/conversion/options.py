@@ -1,4 +1,4 @@
-"""Options of a conversion."""
+"""`ConvertOptions`: the options of a conversion, also from the arguments of mlx-lm's `convert`."""
 
 from __future__ import annotations
 

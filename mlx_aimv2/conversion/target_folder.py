@@ -1,4 +1,4 @@
-"""The folder that convert, export and fuse write: whether they may, free space, and the files beside the weights."""
+"""The folder that convert, export and fuse write: checks before writing, free space, the files beside the weights."""
 
 from __future__ import annotations
 

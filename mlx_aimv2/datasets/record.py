@@ -1,4 +1,4 @@
-"""The record of a training's splits: which image is in which split, as JSON."""
+"""`splits.json`, the record of a training's data: which image is in which split, and which ones were skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sample images of colored shapes, drawn with Pillow; the same for the same seed."""
+"""Sample images of coloured shapes, drawn with Pillow; the same for the same seed."""
 
 from __future__ import annotations
 

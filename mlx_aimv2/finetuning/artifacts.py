@@ -1,4 +1,4 @@
-"""Writes and reads the files of the best epoch: the adapter in PEFT's format, the head, `task.json`."""
+"""Writing and reading the files of the best epoch: the adapter in PEFT's format, the head, `task.json`."""
 
 from __future__ import annotations
 

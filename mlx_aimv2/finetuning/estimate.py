@@ -1,4 +1,4 @@
-"""`estimate`: time, memory and disk space of a fine-tuning run, measured over two steps."""
+"""`estimate`, for `finetune --dry-run`: time, memory and disk space of a run, measured over two steps."""
 
 from __future__ import annotations
 

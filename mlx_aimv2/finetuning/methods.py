@@ -1,4 +1,4 @@
-"""The table of fine-tuning methods: what each trains, its head, its learning rate, and options it does not take."""
+"""The table of fine-tuning methods: what each trains, head, default learning rate, and options it does not take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of fine-tuning: the table that the command line, YAML files and Python share."""
+"""`FinetuneOptions`: all options with default, checks and help text, for command line, YAML files and Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image-text pair of contrastive training: what of it is trained, adapted or frozen, and how fast."""
+"""The image-text pair of contrastive training: what is trained, adapted or frozen, and at which learning rates."""
 
 from __future__ import annotations
 

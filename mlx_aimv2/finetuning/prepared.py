@@ -1,4 +1,4 @@
-"""`Prepared`: a run that is ready to start; batches, steps and validation metrics that its methods share."""
+"""`Prepared`: a run that is ready to start; what may change when it is resumed; steps and metrics of its methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of a run: checked, made and locked."""
+"""The folder of a run: checked for other runs and other files, made and locked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface of a fine-tuning task."""
+"""The interface of a fine-tuning task: read the data, build the model, train and evaluate it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of tasks: metrics and methods of each, and options it does not take; the states of the two towers."""
+"""The table of tasks, classify and contrastive: their metrics and methods, options they do not take, tower states."""
 
 from __future__ import annotations
 

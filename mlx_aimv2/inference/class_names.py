@@ -1,4 +1,4 @@
-"""Prompt texts from the names of classes, such as folder names and WordNet ids."""
+"""Names of classes as words for prompts, such as "black duck" for the folder "n01855672-black_duck"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loops over the results of a stream: skip broken images, raise on NaN, report progress, collect vectors."""
+"""Loops over the results of a stream: skip and name broken images, raise on NaN, report progress, collect vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors of images and texts."""
+"""`Embedder`: images and texts to vectors."""
 
 from __future__ import annotations
 

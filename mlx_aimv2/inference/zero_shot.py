@@ -1,4 +1,4 @@
-"""Zero-shot classification: labels of images from prompts, without training."""
+"""Zero-shot classification, without training: prompts from labels and templates, and the labels of an image."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""The vision encoder: patches in, one token per patch out (Fini et al. 2024, "Multimodal Autoregressive
-Pre-training of Large Vision Encoders", section 3)."""
+"""The vision encoder: patches and their positions in, one token per patch out (Fini et al. 2024).
+
+The paper is "Multimodal Autoregressive Pre-training of Large Vision Encoders"; see its section 3.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Decode a path, bytes, a file, a Pillow image or an array to an RGB image, and apply the EXIF orientation.
+"""Decode any image input to RGB: apply the EXIF orientation, read damaged files, reduce large JPEGs while decoding.
 
-Every failure is an `ImageError` whose message begins with the name of the image.
+The input is a path, bytes, an open file, a Pillow image or an array. Every failure is an `ImageError` whose message
+begins with the name of the image.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Identify an image format by its first bytes: JPEG, PNG, WebP, TIFF, HEIC, AVIF and others.
+"""Open an image with Pillow or pillow-heif, by its first bytes: JPEG, PNG, WebP, TIFF, HEIC, AVIF and others.
 
 Pillow's plugins are called by name, from a list, instead of through `Image.open`. That excludes formats that start
 other programs (EPS), formats that accept almost any bytes (TGA, PCX), and Pillow's process-wide pixel limit, which

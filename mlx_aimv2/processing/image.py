@@ -1,4 +1,4 @@
-"""Resize, crop, rescale and normalise an image to the `pixel_values` of a vision tower, (H, W, 3) float32.
+"""Resize and crop an image, or fit it to native resolution, and normalise it to `pixel_values`: (H, W, 3) float32.
 
 The arithmetic equals that of transformers' `CLIPImageProcessor` on its Pillow path
 (`models/clip/image_processing_pil_clip.py`, `image_transforms.py`) to the last bit. At native resolution, images

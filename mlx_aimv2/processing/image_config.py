@@ -1,4 +1,4 @@
-"""Image settings of `preprocessor_config.json` (size, crop, filter, mean, std): read, check, write."""
+"""`ImageProcessorConfig`: image settings (size, crop, filter, mean, std), checked, from and to JSON values."""
 
 from __future__ import annotations
 

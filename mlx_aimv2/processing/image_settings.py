@@ -1,4 +1,4 @@
-"""Find the image settings of a checkpoint folder, and write them.
+"""Find the image settings in the files of a checkpoint folder, such as `preprocessor_config.json`, and write them.
 
 The first of these is used, as in timm and transformers:
 

@@ -1,4 +1,4 @@
-"""Output sizes, resizing and centre cropping."""
+"""Resize and crop images, and compute their sizes: as transformers does, or the nearest grid of whole patches."""
 
 from __future__ import annotations
 

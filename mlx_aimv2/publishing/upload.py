@@ -1,4 +1,4 @@
-"""Upload of a converted checkpoint to the Hub: only this package's files, in one commit, over no other's files."""
+"""Upload of a converted checkpoint to the Hub: its own files only, in one commit, never over files of others."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Reading and writing text and JSON files, whatever they hold."""
+"""Files on disk: atomic writes, replacement, locks, and reading of text and JSON."""

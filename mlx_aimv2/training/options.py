@@ -1,4 +1,4 @@
-"""Options of the training loop, and the names of the optimizers; importing it does not import MLX."""
+"""`LoopOptions`: the options that the training loop reads; and the names of the optimizers. Imports no MLX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The saved state and the log of a run.
+"""The saved state of a run (weights, optimizer, position), to resume from; and its log, `metrics.jsonl`.
 
 Randomness needs no state: every step and every image draws from the seed and its own number.
 """

@@ -1,4 +1,4 @@
-"""File formats of vectors: `.npz`, `.npy`, `.safetensors`, `.jsonl` and `.parquet`, each with its writer.
+"""Writing a file of vectors: the formats `.npz`, `.npy`, `.safetensors`, `.jsonl`, `.parquet`. `reading` reads them.
 
 Every format stores the vectors, their names, and their fingerprint; `.npy` and `.jsonl` have the fingerprint in a
 file beside them.

@@ -1,4 +1,4 @@
-"""Reading of vectors: every file or folder that `embed -o` writes, and the JSON lines that `embed` prints."""
+"""Reading vectors: files of every format, folders of shards, and the JSON lines that `embed` prints."""
 
 from __future__ import annotations
 

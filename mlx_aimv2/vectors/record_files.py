@@ -1,4 +1,4 @@
-"""Files of results with a record for each image: CSV, TSV, JSON, JSON lines, Parquet."""
+"""Files with a record for each image, such as those of `classify -o`: CSV, TSV, JSON, JSON lines, Parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of vectors in shards: a run writes it step by step, and a later run continues it.
+"""A folder of vectors in shards: a run writes it step by step, a later run continues it; other vectors are refused.
 
 A shard is on disk before the manifest names it, and is removed after the manifest no longer names it. The next run
 adopts a complete shard that a killed run did not name. An image whose content has changed is embedded again, and the

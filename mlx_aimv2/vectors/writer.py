@@ -1,4 +1,4 @@
-"""Writers of vectors: a single file, or a folder of shards.
+"""`VectorWriter`: vectors to one file or to a folder of shards, row by row; a later run continues a killed one.
 
 A run that writes a file collects its vectors in a folder of shards beside it, `FILE.part`, and removes that folder
 when the file is complete. After a killed run, or a full disk, the folder is still there: `read_vectors` reads it, and
