@@ -13,7 +13,7 @@ from typing import Literal, cast
 
 from .errors import InputError
 
-DEFAULT_MODEL = "apple/aimv2-large-patch14-224-lit"
+DEFAULT_MODEL = "lit"  # the short name, and so the pinned commit
 DEMO_MODEL = "demo"  # inside the package: see `checkpoints.bundled`
 BITS_FLOAT32 = 32.0  # as the weights are published
 BITS_FLOAT16 = 16.0

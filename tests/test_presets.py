@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.presets import BITS_AFFINE_4, BITS_FLOAT16, DEFAULT_MODEL, PRESETS, Preset, find, suggest
+from mlx_aimv2.presets import BITS_AFFINE_4, BITS_FLOAT16, PRESETS, Preset, find, suggest
 
 APPLE = [preset for preset in PRESETS if preset.repo.startswith("apple/")]
 TIMM = [preset for preset in PRESETS if preset.repo.startswith("timm/")]
@@ -64,10 +64,10 @@ def test_no_name_stands_for_two_checkpoints() -> None:
 @pytest.mark.parametrize(
     ("name", "repo"),
     [
-        ("lit", DEFAULT_MODEL),
-        ("large-lit", DEFAULT_MODEL),
-        ("large-224-lit", DEFAULT_MODEL),
-        ("large-patch14-224-lit", DEFAULT_MODEL),
+        ("lit", "apple/aimv2-large-patch14-224-lit"),
+        ("large-lit", "apple/aimv2-large-patch14-224-lit"),
+        ("large-224-lit", "apple/aimv2-large-patch14-224-lit"),
+        ("large-patch14-224-lit", "apple/aimv2-large-patch14-224-lit"),
         ("native", "apple/aimv2-large-patch14-native"),
         ("large-native", "apple/aimv2-large-patch14-native"),
         ("1b-448", "apple/aimv2-1B-patch14-448"),

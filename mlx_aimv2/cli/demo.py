@@ -115,9 +115,10 @@ def _show_commands(tour: Tour, model: str) -> None:
     if not is_demo(model):
         return
     apple = find(DEFAULT_MODEL)
-    download = f" ({size(apple.bytes_at(BITS_FLOAT32))} to download once, for research use)" if apple else ""
+    assert apple is not None
+    download = f"{size(apple.bytes_at(BITS_FLOAT32))} to download once, for research use"
     advise(
-        f"with Apple's {DEFAULT_MODEL}{download}, on images of yours in photos/:",
+        f"with Apple's {apple.repo} ({download}), on images of yours in photos/:",
         "embed photos/ --model lit -o photos.npz",
         "embed --text 'a dog on a beach' --model lit",
         "classify photos/ --labels 'a dog,a cat,a horse' --model lit",

@@ -48,7 +48,7 @@ INSIDE = {path.name for folder in (ROOT, ROOT / "mlx_aimv2") for path in folder.
 def samples(tmp_path_factory, checkpoint):
     """The files that the pages speak of."""
     folder = tmp_path_factory.mktemp("samples")
-    for name, variant in (("lit", "lit"), (DEFAULT_MODEL, "lit"), ("large-224", "fixed")):
+    for name, variant in ((DEFAULT_MODEL, "lit"), ("large-224", "fixed")):
         shutil.copytree(checkpoint(variant), folder / name)
     names = ["photo", *(f"photos/{k}" for k in range(4))]
     names += [f"images/{label}/{k}" for label in ("cat", "dog") for k in range(5)]
