@@ -61,7 +61,6 @@ def export(
         force=force,
         interpolate_positions=checkpoint.interpolate_positions,
         image_size=checkpoint.image_size,
-        adapter_path=adapter.adapter,
         any_base=adapter.any_base,
     )
     revision = checkpoint.revision
@@ -71,5 +70,13 @@ def export(
         target = Path(source)
         source, revision = adapter.base(None, revision)
     with screen() as events:
-        written = run(source, target, result.format, revision, options=options, on_event=events)
+        written = run(
+            source,
+            target,
+            result.format,
+            revision,
+            options=options,
+            adapter_path=adapter.adapter,
+            on_event=events,
+        )
     say(f"wrote {written} in the layout of {result.format}")

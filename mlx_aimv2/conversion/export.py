@@ -44,7 +44,6 @@ class ExportOptions:
         weights: the name of one weight file of the source, if it has several.
         interpolate_positions: resample the position table for another size of images; see `LoadOptions`.
         image_size: pixels on a side of those images; None for the size in the source's settings.
-        adapter_path: the folder of an adapter to merge into the weights first; None for none.
         any_base: merge an adapter that was trained on another checkpoint too.
         force: replace a checkpoint that is there.
     """
@@ -54,7 +53,6 @@ class ExportOptions:
     weights: str | None = None
     interpolate_positions: bool = False
     image_size: int | None = None
-    adapter_path: str | os.PathLike[str] | None = None
     any_base: bool = False
     force: bool = False
 
@@ -77,6 +75,7 @@ def export(
     revision: str | None = None,
     *,
     options: ExportOptions | None = None,
+    adapter_path: str | os.PathLike[str] | None = None,
     on_event: OnEvent = ignore,
 ) -> Path:
     """Write a checkpoint in another program's layout, with plain weights.
@@ -87,7 +86,8 @@ def export(
         format: "transformers" (opens with `from_pretrained`), "apple", "apple-mlx" or "timm" (vision encoders of
             fixed size without a head).
         revision: branch, tag or commit of the repository.
-        options: dtype and size of the files, an adapter to merge, and the rest.
+        options: dtype and size of the files, and the rest.
+        adapter_path: the folder of an adapter to merge into the weights first; None for none.
         on_event: called with progress and notices.
 
     Returns:
@@ -104,7 +104,7 @@ def export(
         raise InputError(f"format {format!r} is not one of {', '.join(FORMATS)}")
     convert_options = options.for_conversion()
     path = target_folder(target, options.force)
-    adapter = check_fusible(options.adapter_path) if options.adapter_path is not None else None
+    adapter = check_fusible(adapter_path) if adapter_path is not None else None
     if adapter is not None and isinstance(adapter.task, Task):
         on_event(Notice(f"the head in {adapter} stays there: the encoder alone is exported"))
     with new_folder(path, replace=options.force) as folder:

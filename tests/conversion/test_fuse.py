@@ -225,7 +225,7 @@ def test_progress_is_told(with_adapter, tiny_vision, tmp_path):
 def test_an_adapter_is_exported_with_its_base(with_adapter, checkpoint, tmp_path, pixels, format):
     base = checkpoint("head")
     model = with_adapter(base, tmp_path / "a", AdapterConfig(type="dora", rank=4))
-    folder = export(base, tmp_path / "out", format, options=ExportOptions(adapter_path=tmp_path / "a"))
+    folder = export(base, tmp_path / "out", format, adapter_path=tmp_path / "a")
     fused, _ = load(folder, dtype="float32")
     assert fused.origin.layout == format
     assert error(run(fused, pixels), run(model, pixels)) < 1e-5
@@ -234,7 +234,7 @@ def test_an_adapter_is_exported_with_its_base(with_adapter, checkpoint, tmp_path
 def test_an_adapter_of_a_quantized_base_is_exported_plain(with_adapter, checkpoint, tmp_path, pixels):
     base = quantized(checkpoint("fixed"), tmp_path / "q")
     model = with_adapter(base, tmp_path / "a", options=PACKED)
-    folder = export(base, tmp_path / "out", options=ExportOptions(adapter_path=tmp_path / "a"))
+    folder = export(base, tmp_path / "out", adapter_path=tmp_path / "a")
     assert error(run(load(folder, dtype="float32")[0], pixels), run(model, pixels)) < 1e-4
 
 
@@ -242,9 +242,7 @@ def test_a_head_that_is_not_exported_is_named(with_adapter, checkpoint, tmp_path
     base, notices = checkpoint("fixed"), []
     model = with_adapter(base, tmp_path / "a")
     write_head(tmp_path / "a", model.origin)
-    export(
-        base, tmp_path / "out", options=ExportOptions(adapter_path=tmp_path / "a"), on_event=notices.append
-    )
+    export(base, tmp_path / "out", adapter_path=tmp_path / "a", on_event=notices.append)
     said = [event.message for event in notices if isinstance(event, Notice)]
     assert said == [f"the head in {tmp_path / 'a'} stays there: the encoder alone is exported"]
 
@@ -254,13 +252,13 @@ def test_another_base_is_refused_and_nothing_is_left(with_adapter, checkpoint, t
     other = checkpoint("head")
     for work in (
         lambda: fuse(other, tmp_path / "a", tmp_path / "out"),
-        lambda: export(other, tmp_path / "out", options=ExportOptions(adapter_path=tmp_path / "a")),
+        lambda: export(other, tmp_path / "out", adapter_path=tmp_path / "a"),
     ):
         with pytest.raises(InputError, match=f"was trained on .*and this is {other}"):
             work()
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     fuse(other, tmp_path / "a", tmp_path / "out", options=FuseOptions(any_base=True))
-    export(other, tmp_path / "exported", options=ExportOptions(adapter_path=tmp_path / "a", any_base=True))
+    export(other, tmp_path / "exported", options=ExportOptions(any_base=True), adapter_path=tmp_path / "a")
 
 
 def test_an_adapter_that_does_not_fit_is_refused(with_adapter, checkpoint, tmp_path):
@@ -281,7 +279,7 @@ def test_a_head_alone_is_nothing_to_fuse(tiny_vision, tmp_path):
     write_head(tmp_path / "a", load(tiny_vision)[0].origin)
     for work in (
         fuse,
-        lambda base, adapter, target: export(base, target, options=ExportOptions(adapter_path=adapter)),
+        lambda base, adapter, target: export(base, target, adapter_path=adapter),
     ):
         with pytest.raises(InputError, match="holds a trained head and no adapter: there is nothing to fuse"):
             work(tiny_vision, tmp_path / "a", tmp_path / "out")

@@ -14,7 +14,7 @@ from mlx_aimv2 import load
 from mlx_aimv2.adapters.attach import TARGETS, AdapterConfig, adapted, attach
 from mlx_aimv2.adapters.store import save_adapter
 from mlx_aimv2.adapters.stored_adapter import read_stored
-from mlx_aimv2.conversion.export import ExportOptions, export
+from mlx_aimv2.conversion.export import export
 from mlx_aimv2.conversion.fuse import fuse
 from mlx_aimv2.events import ignore
 
@@ -279,7 +279,7 @@ def test_a_fused_checkpoint_gives_what_peft_gives(vision, tmp_path, kind):
     attach(ours, config)
     save_adapter(tmp_path / "adapter", randomize_ours(ours), config, ours.origin)
     fuse(vision, tmp_path / "adapter", tmp_path / "fused")
-    export(vision, tmp_path / "out", options=ExportOptions(adapter_path=tmp_path / "adapter"))
+    export(vision, tmp_path / "out", adapter_path=tmp_path / "adapter")
     theirs = peft.PeftModel.from_pretrained(theirs_of(vision), tmp_path / "adapter").eval()
     x, y = pixels()
     with torch.no_grad():
