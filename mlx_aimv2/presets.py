@@ -92,11 +92,6 @@ class Preset:
         return None if self.image_size is None else (self.image_size // PATCH_SIZE) ** 2
 
     @property
-    def patches_text(self) -> str:
-        """Tokens per image as text: ``256``, or ``112 to 4096`` for native resolution."""
-        return "{} to {}".format(*PATCH_RANGE) if self.num_patches is None else str(self.num_patches)
-
-    @property
     def quantizable(self) -> int:
         """Weights that quantization packs: the Linear layers of the towers, and the token embedding.
 

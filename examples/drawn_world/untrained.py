@@ -119,12 +119,12 @@ def write_checkpoint(
     tensors, unknown = LAYOUTS[layout].from_canonical(canonical)
     if unknown:
         raise InputError(f"the layout {layout} has no place for {unknown[0]} of this model")
-    era = config.to_dict() if layout in ("mlx", "transformers") else original_config(config)
+    entries = config.to_dict() if layout in ("mlx", "transformers") else original_config(config)
     with new_folder(folder) as partial:
         stored = {name: mx.contiguous(x.astype(dtype)) for name, x in tensors.items()}
         note = "mlx" if layout in ("mlx", "apple-mlx") else "pt"
         mx.save_safetensors(str(partial / "model.safetensors"), stored, metadata={"format": note})
-        write_json(partial / "config.json", era)
+        write_json(partial / "config.json", entries)
         write_settings(partial, find_settings(partial, config).config)
         if isinstance(config, Aimv2Config):
             most = config.text_config.max_position_embeddings

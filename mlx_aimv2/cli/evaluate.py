@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..finetuning.options import FinetuneOptions
 from ..options.fields import check_fields, one_of, option
 from .guard import NOT_ALL_DONE, verb
-from .model_options import ExactModelOptions, ModelOptions
+from .model_options import ExactModelOptions, ModelOptions, like
 from .screen import screen
 
 if TYPE_CHECKING:
@@ -40,14 +41,10 @@ class EvaluateOptions:
         None, "Fraction of the images to hold out as val, if the data has no such split.", DATA
     )
     seed: int | None = option(None, "Seed that chooses these images.", DATA)
-    image_column: str | None = option(
-        None, "Column of a table with the path. [default: the usual names]", DATA
-    )
-    label_column: str | None = option(None, "Column with the label, or with several separated by ;.", DATA)
-    caption_column: str | None = option(None, "Column with the caption.", DATA)
-    image_root: str | None = option(
-        None, "Folder that paths in a table are relative to. [default: the folder of the table]", DATA
-    )
+    image_column: str | None = like(FinetuneOptions, "image_column", None)
+    label_column: str | None = like(FinetuneOptions, "label_column", None)
+    caption_column: str | None = like(FinetuneOptions, "caption_column", None)
+    image_root: str | None = like(FinetuneOptions, "image_root", None)
     template: tuple[str, ...] = option(
         (), "Zero-shot sentence with {} for the label; may be given several times."
     )

@@ -33,12 +33,12 @@ def upload(
 
     check_name(repo)
     if dry_run:
-        parcel = prepare_upload(path)
-        rows = [(name, size(nbytes), "") for name, nbytes in parcel.sizes.items()]
-        rows += [(name, "", "stays behind") for name in parcel.left]
+        files = prepare_upload(path)
+        rows = [(name, size(nbytes), "") for name, nbytes in files.sizes.items()]
+        rows += [(name, "", "stays behind") for name in files.left]
         table(("file", "size", "note"), rows, paths=("file",))
-        files = counted(len(parcel.sizes), "file")
-        say(f"{files}, {size(parcel.nbytes)}, would go to {repo}; nothing was uploaded")
+        count = counted(len(files.sizes), "file")
+        say(f"{count}, {size(files.nbytes)}, would go to {repo}; nothing was uploaded")
         return
     with screen() as events:
         address = run(path, repo, private=private, on_event=events)

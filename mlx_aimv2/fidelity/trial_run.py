@@ -18,7 +18,8 @@ from mlx.utils import tree_flatten
 from ..backend.device import compute_dtype, on_cpu
 from ..checkpoints.matching import dtype_name
 from ..errors import InputError, NonFiniteError
-from ..events import OnEvent, Progress, Skipped
+from ..events import OnEvent
+from ..inference.collect import collect
 from ..inference.embedder import Embedder
 from ..inference.pooling import pool
 from ..inference.stream import CPU_TOKENS, GPU_TOKENS
@@ -29,7 +30,6 @@ from ..models.vision import Aimv2VisionModel, patch_grid
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items, is_sequence
 from ..quantization.scheme import quantized_paths
-from ..sources.readahead import Failed
 from .report import Side
 from .sample_drawings import draw
 
@@ -170,21 +170,13 @@ def _embed(
     stage: str, embedder: Embedder, images: Sequence[ImageInput], on_event: OnEvent
 ) -> tuple[list[ImageInput], np.ndarray]:
     """The images that can be read, and their embeddings (N, P)."""
-    readable, vectors = [], []
-    on_event(Progress(stage, 0, len(images)))
-    for item in embedder.stream(images):
-        if not isinstance(item, Failed):
-            readable.append(images[item.index])
-            vectors.append(item.vector)
-        elif isinstance(item.error, NonFiniteError):
-            raise item.error
-        elif item.error is not None:
-            image = images[item.index]
-            name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {item.index}"
-            on_event(Skipped.of(name, item.error))
-        on_event(Progress(stage, item.index + 1, len(images)))
-    _check_count(len(readable), len(images))
-    return readable, np.stack(vectors)
+    names = [
+        os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {index}"
+        for index, image in enumerate(images)
+    ]
+    collected = collect(embedder.stream(images), names, stage, on_event)
+    _check_count(len(collected.indices), len(images))
+    return [images[index] for index in collected.indices], collected.vectors
 
 
 def _label(embedder: Embedder, embeddings: np.ndarray, sample: Sample) -> Labelling:

@@ -52,12 +52,12 @@ class FinetuneOptions:
         (), "Leave out files and folders of this name or path; may be given several times.", DATA
     )
     image_column: str | None = option(
-        None, "Column of a table with the path. [default: as it is called]", DATA
+        None, "Column of a table with the path. [default: the usual names]", DATA
     )
-    label_column: str | None = option(None, "Column with the label, or several separated by ;.", DATA)
+    label_column: str | None = option(None, "Column with the label, or with several separated by ;.", DATA)
     caption_column: str | None = option(None, "Column with the caption.", DATA)
     image_root: str | None = option(
-        None, "What paths in a table are relative to. [default: the folder of the table]", DATA
+        None, "Folder that paths in a table are relative to. [default: the folder of the table]", DATA
     )
     class_weights: str = option(
         "none", "none, or balanced: rare classes count more.", DATA, one_of(("none", "balanced"))
