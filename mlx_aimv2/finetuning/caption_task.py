@@ -89,9 +89,7 @@ class CaptionTask:
         _warn_of_mirrors(run, on_event)
 
         stepper, validate = make_pair_stepper(model, options), Validation(model, validation)
-        return Loop(
-            stepper, batches, options.loop, run.run_folder, validate, lambda: write_best(run), on_event
-        )
+        return Loop(stepper, batches, options.loop, run.saved, validate, lambda: write_best(run), on_event)
 
     def evaluate(self, run: PairRun, split: str, on_event: OnEvent) -> RetrievalEvaluation:
         """Retrieval in both directions among the images and captions of a split."""

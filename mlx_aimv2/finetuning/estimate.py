@@ -16,7 +16,7 @@ from ..training.batches import Batches, BatchOptions
 from ..training.loop import Loop
 from ..training.mixing import multi_hot
 from ..training.schedule import check_length
-from ..training.state import Nowhere
+from ..training.state import Unsaved
 from .methods import METHODS
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, PairRun
@@ -77,7 +77,7 @@ def estimate(options: FinetuneOptions, on_event: OnEvent = warn) -> Estimate:
         disk_bytes, memory_bytes = _sizes(run, features)
         if method.head != "knn":
             train, val = (_repeated(run, split, features) for split in ("train", "val"))
-            loop = probe_loop(run, options, Nowhere(), train, val, lambda: None, ignore)
+            loop = probe_loop(run, options, Unsaved(), train, val, lambda: None, ignore)
     else:
         loop = FINETUNING_TASKS[options.task].loop(prepared, ignore)
     step, steps = (loop.rehearse(STEPS), _steps(prepared, loop)) if loop else (0.0, 0)
@@ -98,9 +98,9 @@ def estimate(options: FinetuneOptions, on_event: OnEvent = warn) -> Estimate:
 
 def _steps(run: ClassifierRun | PairRun, loop: Loop) -> int:
     """The number of steps of the run, or of the rest of a resumed run."""
-    if not (run.options.resume and run.run_folder.exists()):
+    if not (run.options.resume and run.saved.exists()):
         return loop.total_steps
-    place = run.run_folder.check()
+    place = run.saved.check()
     check_length(run.options.loop, place.step, place.epoch, run.folder)
     return max(0, loop.steps_from(place) - place.step)
 

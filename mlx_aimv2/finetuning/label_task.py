@@ -76,9 +76,7 @@ class LabelTask:
             return validation_metrics(np.concatenate(logits), dataset)
 
         stepper = make_stepper(classifier, options, dataset.multi_label)
-        return Loop(
-            stepper, batches, options.loop, run.run_folder, validate, lambda: write_best(run), on_event
-        )
+        return Loop(stepper, batches, options.loop, run.saved, validate, lambda: write_best(run), on_event)
 
     def evaluate(self, run: ClassifierRun, split: str, on_event: OnEvent) -> Evaluation:
         """The metrics of the classifier on a split."""

@@ -25,7 +25,7 @@ from ..training.augment import Augmentation
 from ..training.batches import BatchOptions
 from ..training.losses import binary_cross_entropy, cross_entropy
 from ..training.mixing import Mixing, multi_hot
-from ..training.state import RunFolder
+from ..training.state import SavedRun
 from ..training.step import Stepper, make_optimizer, multipliers
 from .options import FinetuneOptions
 from .pair_model import PairModel
@@ -65,10 +65,10 @@ class Prepared(Generic[Data, Model]):
     start: AdapterFolder | None = None
 
     @property
-    def run_folder(self) -> RunFolder:
-        """The folder of state and log, with the options and weights that must be the same in a resumed run."""
+    def saved(self) -> SavedRun:
+        """State and log, with the options and weights that must be the same in a resumed run."""
         fixed = {name: x for name, x in dataclasses.asdict(self.options).items() if name not in FREE}
-        return RunFolder(self.folder, {**fixed, "checkpoint": base_of(self.model).checkpoint}, TASK)
+        return SavedRun(self.folder, {**fixed, "checkpoint": base_of(self.model).checkpoint}, TASK)
 
 
 ClassifierRun = Prepared[Dataset, Classifier]

@@ -24,7 +24,7 @@ from ..training.batches import Batches, BatchOptions, class_weights, image_weigh
 from ..training.loop import Loop, Rank, Trained, rank
 from ..training.mixing import label_smoothing, multi_hot
 from ..training.options import WITHOUT_DECAY
-from ..training.state import FEATURES, Nowhere, RunFolder
+from ..training.state import FEATURES, SavedRun, Unsaved
 from .artifacts import read_best, write_best
 from .features import FeatureEpochs, Stored, compute_features
 from .options import FinetuneOptions
@@ -68,7 +68,7 @@ def train_probe(run: ClassifierRun, on_event: OnEvent) -> Trained | None:
     options = with_metric(options, run.dataset.multi_label)
     if options.sweep:
         options = _swept(run, options, train, val, on_event)
-    loop = probe_loop(run, options, run.run_folder, train, val, lambda: write_best(run), on_event)
+    loop = probe_loop(run, options, run.saved, train, val, lambda: write_best(run), on_event)
     trained = loop.run(options.resume)
     read_best(run)
     return trained
@@ -90,7 +90,7 @@ def features_of(run: ClassifierRun, split: str, on_event: OnEvent) -> Features:
 def probe_loop(
     run: ClassifierRun,
     options: FinetuneOptions,
-    folder: RunFolder,
+    saved: SavedRun,
     train: Features,
     val: Features,
     keep_best: Any,
@@ -118,7 +118,7 @@ def probe_loop(
         return validation_metrics(np.concatenate(logits), dataset)
 
     stepper = make_stepper(model, options, dataset.multi_label)
-    return Loop(stepper, data, options.loop, folder, validate, keep_best, on_event)
+    return Loop(stepper, data, options.loop, saved, validate, keep_best, on_event)
 
 
 def sweep_grid(options: FinetuneOptions) -> list[tuple[float, float]]:
@@ -132,7 +132,7 @@ def _swept(
 ) -> FinetuneOptions:
     """The options with the best learning rate and weight decay; a resumed run keeps its own."""
     path = run.folder / SWEEP
-    tried = _read_sweep(path) if options.resume and run.run_folder.exists() else None
+    tried = _read_sweep(path) if options.resume and run.saved.exists() else None
     if tried is None:
         tried = _sweep(run, options, train, val, on_event)
         with replacing(path) as partial:
@@ -166,7 +166,7 @@ def _sweep(
 
     for rate, decay in sweep_grid(options):
         candidate = replace(options, learning_rate=rate, weight_decay=decay, sweep=False)
-        loop = probe_loop(run, candidate, Nowhere(), train, val, lambda: None, ignore)
+        loop = probe_loop(run, candidate, Unsaved(), train, val, lambda: None, ignore)
         result: dict[str, float | None] = {metric: None, "loss": None}
         message = "the loss is not finite"
         with suppress(TrainingError):

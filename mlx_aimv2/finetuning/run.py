@@ -112,8 +112,8 @@ def _finetune(task: FinetuningTask[Data, Model], options: FinetuneOptions, on_ev
     dataset = _read(task, options, on_event)
     with claimed(options) as folder:
         run = _prepared(task, options, dataset, folder, on_event)
-        if options.resume and run.run_folder.exists():
-            place = run.run_folder.check()
+        if options.resume and run.saved.exists():
+            place = run.saved.check()
             check_length(options.loop, place.step, place.epoch, folder)
         _keep_splits(folder, _record(task, run, dataset), options.resume)
         trained = task.train(run, on_event)
@@ -122,10 +122,10 @@ def _finetune(task: FinetuningTask[Data, Model], options: FinetuneOptions, on_ev
         write_report(folder / REPORT, evaluation)
         with replacing(folder / REPORT / ACCOUNT) as partial:
             write_json(partial, data_account(run.dataset))
-        if (lines := run.run_folder.read_log()) and trained is not None:
+        if (lines := run.saved.read_log()) and trained is not None:
             with replacing(folder / REPORT / CURVES) as partial:
                 partial.write_bytes(draw_curves(lines))
-        run.run_folder.end()
+        run.saved.end()
         trainable = count_trainable(run.model) if trained is not None else 0
         parameters, seconds = count_parameters(run.model), time.monotonic() - started
         return Finished(folder, trained, evaluation, split, trainable, parameters, seconds)

@@ -1,4 +1,4 @@
-"""The training loop: epochs of batches, validation, the best epoch kept, the state saved, early stopping."""
+"""The training loop: epochs, averaged weights (EMA), validation, the best epoch kept, state saved, early stopping."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..events import EpochDone, Notice, OnEvent, Progress, StepDone
 from ..messages import counted
 from .options import LoopOptions
 from .schedule import check_length, learning_rate, planned_steps, warmup_steps
-from .state import Place, RunFolder, saved_parameters
+from .state import Place, SavedRun, saved_parameters
 from .step import Batch, Stepper, checkpointed_layers
 
 Validate = Callable[[], Mapping[str, float]]  # metrics of the model as it is
@@ -76,7 +76,7 @@ class Loop:
         stepper: Stepper,
         data: Epochs,
         options: LoopOptions,
-        folder: RunFolder,
+        saved: SavedRun,
         validate: Validate,
         keep_best: Callable[[], None],
         on_event: OnEvent,
@@ -87,13 +87,13 @@ class Loop:
             stepper: makes the steps, on its model.
             data: the training data.
             options: how long, how fast, when to stop.
-            folder: of state and log.
+            saved: state and log of the run.
             validate: called after every epoch.
             keep_best: called when the model is the best so far.
             on_event: called with progress, steps and epochs.
         """
         self._stepper, self._model, self._data, self._options = stepper, stepper.model, data, options
-        self._folder, self._validate, self._keep_best, self._on_event = folder, validate, keep_best, on_event
+        self._saved, self._validate, self._keep_best, self._on_event = saved, validate, keep_best, on_event
         self.place = Place()
         self.total_steps = planned_steps(options, self.steps_per_epoch)
         self._ema = dict(saved_parameters(stepper.model)) if options.ema else None
@@ -128,12 +128,12 @@ class Loop:
             return self._run(resume)
 
     def _run(self, resume: bool) -> Trained:
-        if resume and self._folder.exists():
-            self.place = self._folder.restore(self._model, self._stepper.optimizer, self._ema)
+        if resume and self._saved.exists():
+            self.place = self._saved.restore(self._model, self._stepper.optimizer, self._ema)
             self._miss_best()
             self._go_on()
         else:
-            self._folder.begin()
+            self._saved.begin()
             self.place.total_steps = self.total_steps
             self._save()  # from here on the run can be resumed
         self._progress()
@@ -150,17 +150,15 @@ class Loop:
 
     def _miss_best(self) -> None:
         """Let the next epoch be the best if the files of the best one are lost."""
-        if self.place.best is not None and not self._folder.has_best():
+        if self.place.best is not None and not self._saved.has_best():
             self.place.best = None
-            lost = (
-                f"the best epoch so far, {self.place.best_epoch + 1}, is not whole in {self._folder.folder}"
-            )
+            lost = f"the best epoch so far, {self.place.best_epoch + 1}, is not whole in {self._saved.folder}"
             self._on_event(Notice(f"{lost}: the best of what is still to come is kept"))
 
     def _go_on(self) -> None:
         """Set the end of a resumed run, and tell where it is."""
         place, options = self.place, self._options
-        check_length(options, place.step, place.epoch, self._folder.folder)
+        check_length(options, place.step, place.epoch, self._saved.folder)
         self.total_steps = total = self.steps_from(place)
         ended = place.batch == 0 and (place.step >= place.total_steps or self._patience_is_over())
         if total > place.total_steps and ended:
@@ -218,7 +216,7 @@ class Loop:
             place.step, place.batch = place.step + 1, place.batch + len(chunk)
             self._average()
             values = {"loss": loss, "learning_rate": rate, "grad_norm": norm}
-            self._folder.log(place, {"step": place.step, "epoch": place.epoch, **values})
+            self._saved.log(place, {"step": place.step, "epoch": place.epoch, **values})
             images = sum(len(batch.targets) for batch in chunk)
             self._on_event(StepDone(*self._position(), loss, rate, norm, images, mx.get_peak_memory()))
             self._progress()
@@ -233,7 +231,7 @@ class Loop:
         return self.place.step, self.total_steps, self.place.epoch, self.total_epochs
 
     def _advice(self, what: str, rate: float) -> str:
-        best, folder = self.place.best_epoch + 1, self._folder.folder
+        best, folder = self.place.best_epoch + 1, self._saved.folder
         kept = f"the best epoch so far, {best}, is kept in {folder}" if best else "no epoch had ended yet"
         return (
             f"{what}, at a learning rate of {rate:.3g}: try a tenth of it in another --adapter-path"
@@ -248,7 +246,7 @@ class Loop:
             place.stale = 0
         elif place.epoch * self.steps_per_epoch >= warmup_steps(self.total_steps, self._options.warmup):
             place.stale += 1
-        self._folder.log(place, {"step": place.step, "epoch": place.epoch, "validation": values})
+        self._saved.log(place, {"step": place.step, "epoch": place.epoch, "validation": values})
         self._on_event(EpochDone(*self._position(), values))
         place.epoch, place.batch = place.epoch + 1, 0
         self._save()
@@ -287,7 +285,7 @@ class Loop:
         mx.eval(self._ema)
 
     def _save(self) -> None:
-        self._folder.save(self.place, self._model, self._stepper.optimizer, self._ema)
+        self._saved.save(self.place, self._model, self._stepper.optimizer, self._ema)
 
 
 def _step_seed(seed: int, step: int) -> int:

@@ -62,8 +62,8 @@ def saved_parameters(model: nn.Module) -> dict[str, mx.array]:
     return changed | {f"head.{path}": x for path, x in dict(tree_flatten(model.head.parameters())).items()}
 
 
-class RunFolder:
-    """The state and the log of a run, in its folder."""
+class SavedRun:
+    """The saved state and the log of a run, in its folder."""
 
     def __init__(self, folder: Path, options: dict[str, Any], best: str | None = None) -> None:
         """Take the folder, options that must not change, and the file without which the best epoch is not whole."""
@@ -184,8 +184,8 @@ class RunFolder:
                 partial.write_text("".join(kept), encoding="utf-8")
 
 
-class Nowhere(RunFolder):
-    """Saves nothing: for a trial."""
+class Unsaved(SavedRun):
+    """Saves nothing: for an estimate, or a candidate of a sweep."""
 
     def __init__(self) -> None:
         super().__init__(Path(), {})

@@ -25,7 +25,7 @@ from mlx_aimv2.models.vision import Aimv2VisionModel
 from mlx_aimv2.processing.image import ImageProcessor
 from mlx_aimv2.processing.processor import Processor
 from mlx_aimv2.training.batches import Batches, class_weights
-from mlx_aimv2.training.state import Nowhere
+from mlx_aimv2.training.state import Unsaved
 
 HEADS = {"linear": LinearHead, "attentive": AttentiveHead, "knn": KnnHead}
 
@@ -352,7 +352,7 @@ def test_a_probe_is_taught_what_batches_of_images_teach(
     monkeypatch.setattr(probing, "FeatureEpochs", Listening)
     train, val = (features_of(run, split, ignore) for split in ("train", "val"))
     probing.probe_loop(
-        run, probing.with_metric(given, labels == "two"), Nowhere(), train, val, lambda: None, ignore
+        run, probing.with_metric(given, labels == "two"), Unsaved(), train, val, lambda: None, ignore
     )
     by_class = class_weights(run.dataset) if weights == "balanced" else None
     batches = Batches(run.dataset, run.processor.image_processor, batch_options(given), weights=by_class)

@@ -31,7 +31,7 @@ from mlx_aimv2.models import layers
 from mlx_aimv2.models.classifier import Classifier
 from mlx_aimv2.training.batches import Batches
 from mlx_aimv2.training.loop import Loop
-from mlx_aimv2.training.state import RunFolder
+from mlx_aimv2.training.state import SavedRun
 
 RATES = {"linear": 1e-2, "attentive": 5e-3, "lora": 3e-3, "dora": 3e-3, "full": 3e-4}
 
@@ -567,7 +567,7 @@ def test_a_checkpoint_that_is_none(options, tmp_path):
 
 @pytest.mark.parametrize("method", [*RATES, "knn"])
 def test_an_estimate_is_made_of_two_steps_and_leaves_nothing(options, method, tmp_path, monkeypatch):
-    monkeypatch.setattr(RunFolder, "end", lambda self: None)  # so that the features are still there
+    monkeypatch.setattr(SavedRun, "end", lambda self: None)  # so that the features are still there
     given = options(fine_tune_type=method, **training(method, epochs=3))
     found = estimate(given)
     assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ from mlx_aimv2.models.classifier_heads import LinearHead
 from mlx_aimv2.models.layers import Dropout
 from mlx_aimv2.training.loop import Loop
 from mlx_aimv2.training.losses import cross_entropy
-from mlx_aimv2.training.state import RunFolder
+from mlx_aimv2.training.state import SavedRun
 from mlx_aimv2.training.step import Stepper, make_optimizer
 
 WIDTH, CLASSES = 6, 3
@@ -86,7 +86,7 @@ class Run:
         mx.eval(self.model.parameters())
         self.events: list[Event] = []
         self.kept: list[dict[str, np.ndarray]] = []
-        self.folder = RunFolder(folder, {"seed": options.seed, "learning_rate": options.learning_rate})
+        self.saved = SavedRun(folder, {"seed": options.seed, "learning_rate": options.learning_rate})
         self.stepper = Stepper(
             self.model, make_optimizer(options.optimizer, 0.01), cross_entropy, max_grad_norm=1.0
         )
@@ -94,7 +94,7 @@ class Run:
             self.stepper,
             self.data,
             options.loop,
-            self.folder,
+            self.saved,
             validate or self.validate,
             lambda: self.kept.append(self.weights()),
             self.events.append,

@@ -21,7 +21,7 @@ from mlx_aimv2.processing.image_config import ImageProcessorConfig
 from mlx_aimv2.processing.image_settings import write_settings
 from mlx_aimv2.training.batches import Batches, BatchOptions
 from mlx_aimv2.training.loop import Loop
-from mlx_aimv2.training.state import RunFolder
+from mlx_aimv2.training.state import SavedRun
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -114,7 +114,7 @@ def our_run(vision, data, method, tmp_path):
         make_stepper(classifier, options, multi_label=False),
         batches,
         options.loop,
-        RunFolder(tmp_path, {}),
+        SavedRun(tmp_path, {}),
         lambda: {"loss": 0.0, "top1": 0.0},
         lambda: None,
         remember,

@@ -29,7 +29,7 @@ def scripted(*values):
 
 
 def log(run):
-    return [json.loads(line) for line in (run.folder.folder / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (run.saved.folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_every_epoch_takes_every_example_once_and_ends_with_a_validation(tmp_path):
@@ -267,7 +267,7 @@ def test_what_is_not_finite_is_named_and_not_counted(tmp_path, loss, norm, what)
     run.stepper.step = lambda batches, rate: (loss, norm)
     with pytest.raises(TrainingError, match=f"^{what} in step 1, at a learning rate of "):
         run.loop.run()
-    assert run.loop.place.step == 0 and run.folder.read_log() == []
+    assert run.loop.place.step == 0 and run.saved.read_log() == []
 
 
 def test_a_validation_that_is_not_finite_ends_the_run_with_the_same_advice(tmp_path):

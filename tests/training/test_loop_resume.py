@@ -14,7 +14,7 @@ from mlx_aimv2.training.schedule import learning_rate
 
 
 def log(run, what):
-    lines = [json.loads(line) for line in (run.folder.folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run.saved.folder / "metrics.jsonl").read_text().splitlines()]
     return [line[what] for line in lines if what in line]
 
 

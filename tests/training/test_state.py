@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 
 from mlx_aimv2.errors import DamagedFileError, InputError, OutputError
 from mlx_aimv2.training.options import OPTIMIZERS
-from mlx_aimv2.training.state import LOG, STATE, Place, RunFolder
+from mlx_aimv2.training.state import LOG, STATE, Place, SavedRun
 
 
 class Stop(Exception):
@@ -104,14 +104,14 @@ def test_another_model_is_refused(tmp_path):
 def test_without_a_state_there_is_nothing_to_restore(tmp_path):
     run = Run(tmp_path)
     with pytest.raises(InputError, match="holds no run to go on with: leave --resume out"):
-        run.folder.restore(run.model, run.stepper.optimizer, None)
+        run.saved.restore(run.model, run.stepper.optimizer, None)
 
 
 def test_a_run_that_was_killed_before_it_saved_anything_begins_anew(tmp_path):
     (tmp_path / LOG).write_text('{"step": 1}\n{"st')
     run = Run(tmp_path)
     assert run.loop.run(resume=True).steps == 9
-    assert [line["step"] for line in run.folder.read_log() if "loss" in line] == list(range(1, 10))
+    assert [line["step"] for line in run.saved.read_log() if "loss" in line] == list(range(1, 10))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_the_log_is_cut_where_the_state_was_saved(tmp_path):
         file.write('{"step": 5, "lo')
     place = Run(tmp_path, save_every=2).loop.place
     again = Run(tmp_path, save_every=2)
-    place = again.folder.restore(again.model, again.stepper.optimizer, again.loop._ema)
+    place = again.saved.restore(again.model, again.stepper.optimizer, again.loop._ema)
     lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     assert len(lines) == place.lines and lines[-1]["step"] == place.step == 4
 
@@ -154,7 +154,7 @@ def test_a_folder_that_is_gone_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match=r"state\.safetensors cannot be written: No such file or directory"):
         run.loop.run()
     with pytest.raises(OutputError, match=r"metrics\.jsonl cannot be written: No such file or directory"):
-        RunFolder(tmp_path / "a", {}).log(Place(), {})
+        SavedRun(tmp_path / "a", {}).log(Place(), {})
 
 
 def test_bfloat16_comes_back_to_the_bit(tmp_path):
@@ -163,9 +163,9 @@ def test_bfloat16_comes_back_to_the_bit(tmp_path):
         run.model.set_dtype(mx.bfloat16)
         run.stepper.optimizer.init(run.model.trainable_parameters())
         run.loop._ema = None
-    first.folder.save(Place(step=1), first.model, first.stepper.optimizer, None)
+    first.saved.save(Place(step=1), first.model, first.stepper.optimizer, None)
     second.model.body.weight = second.model.body.weight * 0
-    second.folder.restore(second.model, second.stepper.optimizer, None)
+    second.saved.restore(second.model, second.stepper.optimizer, None)
     assert mx.array_equal(second.model.body.weight, first.model.body.weight).item()
     assert second.model.body.weight.dtype == mx.bfloat16
 
@@ -185,7 +185,7 @@ def test_compiled_steps_are_the_same_steps_and_go_on_too(tmp_path, monkeypatch):
         np.testing.assert_allclose(expected[name], x, rtol=1e-3, atol=1e-5, err_msg=name)
         np.testing.assert_allclose(again[name], expected[name], rtol=1e-3, atol=1e-5, err_msg=name)
     losses = [
-        [line["loss"] for line in run.folder.read_log() if "loss" in line] for run in (plain, whole, second)
+        [line["loss"] for line in run.saved.read_log() if "loss" in line] for run in (plain, whole, second)
     ]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
     np.testing.assert_allclose(losses[2], losses[0], rtol=1e-4)
