@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,16 +63,16 @@ class ClassifyOptions:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    @property
-    def given_labels(self) -> list[Label]:
-        """The labels of --labels and --labels-file."""
+    @cached_property
+    def all_labels(self) -> list[Label]:
+        """The labels of --labels and --labels-file, which is read once: it may be a pipe."""
         from ..inference.label_files import read_label_file, read_labels
 
         return [*read_labels(self.labels), *(read_label_file(self.labels_file) if self.labels_file else [])]
 
-    @property
-    def sentences(self) -> list[str] | None:
-        """The templates of --template and --templates."""
+    @cached_property
+    def all_templates(self) -> list[str] | None:
+        """The templates of --template and --templates, which is read once: it may be a pipe."""
         from ..inference.label_files import lines_of
 
         return [*self.template, *lines_of(self.templates)] or None
@@ -99,9 +100,12 @@ class ClassifyOptions:
         Raises:
             InputError: the option.
         """
-        labels = self.labels or self.labels_file
-        given = {"--labels": labels, "--template": self.template or self.templates, "--none": self.none}
-        for name, value in given.items():
+        zero_shot_options = {
+            "--labels": self.labels or self.labels_file,
+            "--template": self.template or self.templates,
+            "--none": self.none,
+        }
+        for name, value in zero_shot_options.items():
             if value:
                 raise InputError(
                     f"{name} is for zero-shot labels: leave it out, or --adapter-path, which has its own"
@@ -127,8 +131,7 @@ def classify(
     from ..inference.zero_shot import check_request
 
     names, empty = images(inputs, model.exclude)
-    labels = options.given_labels
-    texts = texts_of(labels)
+    texts = texts_of(options.all_labels)
     options.check_output(names)
     task = model.adapter.task if model.adapter is not None else None
     if isinstance(task, Task):
@@ -137,8 +140,8 @@ def classify(
         if not texts:
             model.check_head_is_named()
         if options.none is not None:
-            texts = texts_of([*labels, Label(options.none, options.none)])
-        check_request(texts, options.sentences, options.score)
+            texts = texts_of([*options.all_labels, Label(options.none, options.none)])
+        check_request(texts, options.all_templates, options.score)
     with screen(empty) as events:
         classifier = _classifier(options, model, texts, events)
         writer = _File(options, texts) if options.output else _Writer(options, texts)
@@ -166,13 +169,13 @@ def _classifier(
             f"{model.adapter_path} holds no head: it was not trained to classify;"
             " with an image-text pair, give --labels"
         )
-    for notice in derived_notices(options.given_labels, texts):
+    for notice in derived_notices(options.all_labels, texts):
         events(notice)
     classifier = ZeroShotClassifier(
         loaded,
         processor,
         texts,
-        options.sentences,
+        options.all_templates,
         options.score,
         batch_size=model.batch_size,
         on_event=events,

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import shutil
 
 import pytest
@@ -288,6 +289,21 @@ def test_files_of_labels_and_templates_may_begin_with_a_mark(cli, pair, photos, 
     line = ["--labels", LABELS, "--template", "a photo of {}."]
     first, second = (scores_of(cli, pair, photos, given) for given in (files, line))
     assert first.keys() == second.keys() and first == pytest.approx(second, abs=1e-4)
+
+
+def pipe(text):
+    """The path of a pipe with a text, as a shell makes it for `<(command)`: it can be read once."""
+    reader, writer = os.pipe()
+    os.write(writer, text.encode())
+    os.close(writer)
+    return f"/dev/fd/{reader}"
+
+
+def test_labels_and_templates_may_come_from_pipes(cli, pair, photos):
+    labels, templates = pipe(LABELS.replace(",", "\n")), pipe("a photo of {}.\n")
+    line = ["--labels", LABELS, "--template", "a photo of {}."]
+    from_pipes = scores_of(cli, pair, photos, ["--labels-file", labels, "--templates", templates])
+    assert from_pipes == scores_of(cli, pair, photos, line)
 
 
 # The base of an adapter.
