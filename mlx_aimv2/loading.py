@@ -284,10 +284,6 @@ def _read_one_by_one(model: AnyModel, checkpoint: Checkpoint) -> None:
         with without_cache():
             for parameter in dict(tree_flatten(model.parameters())).values():
                 mx.eval(parameter)
-    except (
-        RuntimeError,
-        MemoryError,
-    ) as error:  # MLX raises the same for a short file and for too little memory
-        raise CheckpointError(
-            f"{checkpoint.resolved.folder}: its weights cannot be loaded ({error})"
-        ) from error
+    except (RuntimeError, MemoryError) as error:  # the same for a short file and for too little memory
+        folder = checkpoint.resolved.folder
+        raise CheckpointError(f"{folder}: its weights cannot be loaded ({error})") from error

@@ -69,9 +69,7 @@ class Checkpoint:
             rule = f"a multiple of the patch size {patch}, at most {MAX_EDGE}"
             raise InputError(f"image_size is {image_size!r}, but has to be {rule}")
         size = table_size(self.outline, self.config)
-        if (
-            size == image_size == vision.image_size or size is None
-        ):  # loading refuses a table that is no square grid
+        if size is None or size == image_size == vision.image_size:  # None: loading refuses the table
             return self
         vision, config = dataclasses.replace(vision, image_size=image_size), self.config
         config = (

@@ -48,10 +48,10 @@ def with_texts(arguments: Iterable[str]) -> list[str]:
     """
     from ..storage.text_files import texts
 
-    found = _with_stdin(arguments, "texts", lambda data: texts(data, "stdin"))
-    if not found:
+    entries = _with_stdin(arguments, "texts", lambda data: texts(data, "stdin"))
+    if not entries:
         raise InputError("no texts: the list on stdin is empty")
-    return found
+    return entries
 
 
 def _with_stdin(arguments: Iterable[str], kind: str, split: Callable[[bytes], list[str]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 SHARD_SIZE = "5GB"
 SHARD_HELP = "Largest size of a weight file, such as 500MB."
 DTYPE_HELP = "float32, float16 or bfloat16. [default: as stored]"
-UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)B?")
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 @dataclass(frozen=True)
@@ -165,11 +167,11 @@ def parse_size(text: str) -> int:
     Raises:
         InputError: it is no size.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?B?)", text.strip().upper())
-    unit = match and match[2].removesuffix("B") + ("B" if match[2].removesuffix("B") else "")
-    if match is None or unit not in UNITS or float(match[1]) * UNITS[unit] < 1:
+    match = SIZE.fullmatch(text.strip().upper())
+    nbytes = float(match[1]) * UNITS[match[2]] if match else 0
+    if not 1 <= nbytes < math.inf:
         raise InputError(f"{text!r} is not a size: write 5GB or 500MB")
-    return int(float(match[1]) * UNITS[unit])
+    return int(nbytes)
 
 
 def _show_plan(

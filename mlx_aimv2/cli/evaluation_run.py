@@ -128,9 +128,14 @@ def among(examples: list[Labelled], classes: Sequence[str], choice: Choice) -> l
 def _captions(
     data: Path, options: EvaluateOptions, model: ModelOptions, events: Screen
 ) -> RetrievalEvaluation:
-    given = {"--template": options.template, "--labels": options.labels, "--predictions": options.predictions}
-    for name in (name for name, value in given.items() if value):
-        raise InputError(f"{name} is for labelled images, and {data} holds captions: leave it out")
+    label_options = {
+        "--template": options.template,
+        "--labels": options.labels,
+        "--predictions": options.predictions,
+    }
+    for name, value in label_options.items():
+        if value:
+            raise InputError(f"{name} is for labelled images, and {data} holds captions: leave it out")
     dataset, splits = choose_splits(read_captions, data, model.adapter_path, options.splits(model), events)
     loaded, processor = model.load(events)
     if isinstance(loaded, Classifier):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def finetune(
     *,
     context: typer.Context,
-    given: Annotated[
+    from_command_line: Annotated[
         dict[str, Any],
         FieldsOf(
             FinetuneOptions,
@@ -57,11 +57,11 @@ def finetune(
     from ..training.state import STATE
 
     from_file = read_config(config) if config else {}
-    from_file_device = from_file.pop("device", None)
-    options = make_options({**from_file, **given})
+    device_in_file = from_file.pop("device", None)
+    options = make_options({**from_file, **from_command_line})
     source = context.get_parameter_source("device")
-    if from_file_device is not None and (source is None or source.name != "COMMANDLINE"):
-        device = DeviceOptions(str(from_file_device))  # wins over the environment
+    if device_in_file is not None and (source is None or source.name != "COMMANDLINE"):
+        device = DeviceOptions(str(device_in_file))  # wins over the environment
     device.use_device()
     with screen() as events:
         if dry_run:

@@ -64,12 +64,12 @@ class Expansion:
         for name, group in self.groups.items():
             options = group.options if isinstance(group, FieldsOf) else group
             names = [field.name for field in dataclasses.fields(options) if field.name in arguments]
-            given = {name: arguments.pop(name) for name in names}
+            fields = {field: arguments.pop(field) for field in names}
             if isinstance(group, FieldsOf):
-                arguments[name] = {key: value for key, value in given.items() if value not in (None, [])}
+                arguments[name] = {key: value for key, value in fields.items() if value not in (None, [])}
             else:
-                tuples = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
-                arguments[name] = group(**given | tuples)
+                tuples = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+                arguments[name] = group(**fields | tuples)
         return arguments
 
 

@@ -162,7 +162,6 @@ def stream_tensors(
     """Yield the tensors in order, and free each before the next."""
     total = len(tensors)
     for number, name in enumerate(list(tensors)):
-        on_event(
-            Progress(stage, number + 1, total, unit="tensors")
-        )  # before: the writer does not ask again after the last
+        # before the tensor: the writer does not ask again after the last
+        on_event(Progress(stage, number + 1, total, unit="tensors"))
         yield name, tensors.pop(name)

@@ -44,10 +44,8 @@ FONTS = (
 LABEL_LENGTH = 28  # characters of a label on an axis; longer labels are cut
 MATRIX, LARGEST_CELL, GRID_CELL = 7.2, 0.8, 0.12  # inches
 MOST_CLASSES = 1000  # with at least two pixels for each
-RIGHT, WRONG = (
-    (29, 78, 216),
-    (220, 80, 10),
-)  # RGB of a cell on, or off, the diagonal with all images of its row
+# RGB of a cell on, or off, the diagonal with all images of its row
+RIGHT, WRONG = (29, 78, 216), (220, 80, 10)
 
 WIDTH, PANEL = 9.0, 2.4  # inches
 PANELS = {  # title -> keys of a log, those of validation with `val_`, and the legend of each

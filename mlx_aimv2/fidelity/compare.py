@@ -102,12 +102,13 @@ def compare_checkpoints(
 
 def _check_same(first: Checkpoint, second: Checkpoint) -> None:
     """Refuse to compare two different models."""
-    one, two = _architecture(first.config), _architecture(second.config)
-    differing = [name for name in one if one[name] != two.get(name)]
+    before, after = _architecture(first.config), _architecture(second.config)
+    differing = [name for name in before if before[name] != after.get(name)]
     if differing:
+        one = f"{first.resolved.name} ({_text(before, differing)})"
+        other = f"{second.resolved.name} ({_text(after, differing)})"
         raise InputError(
-            f"{first.resolved.name} ({_text(one, differing)}) and {second.resolved.name} ({_text(two, differing)})"
-            " are different models: compare a checkpoint with its own conversion"
+            f"{one} and {other} are different models: compare a checkpoint with its own conversion"
         )
 
 
@@ -131,12 +132,12 @@ def _text(architecture: dict[str, Any], names: list[str]) -> str:
     return ", ".join(f"{name} {architecture[name]}" for name in names)
 
 
-def _differing_settings(one: Processor, two: Processor, prompts: list[str]) -> list[str]:
+def _differing_settings(first: Processor, second: Processor, prompts: list[str]) -> list[str]:
     """The settings in which two checkpoints prepare their inputs differently."""
-    first, second = one.image_processor.settings(), two.image_processor.settings()
-    names = sorted(name for name in {*first, *second} if first.get(name) != second.get(name))
-    if one.tokenizer is not None and not np.array_equal(
-        one.encode(prompts).input_ids, two.encode(prompts).input_ids
+    before, after = first.image_processor.settings(), second.image_processor.settings()
+    names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    if first.tokenizer is not None and not np.array_equal(
+        first.encode(prompts).input_ids, second.encode(prompts).input_ids
     ):
         names.append("tokenizer")
     return names
@@ -166,11 +167,11 @@ def _measure(before: Trial, after: Trial, sample: Sample, differing: tuple[str, 
 def _zero_shot(before: Labelling | None, after: Labelling | None, labels: tuple[str, ...]) -> ZeroShot | None:
     if before is None or after is None:
         return None
-    one, two = before.probabilities, after.probabilities  # (N, C)
+    first, second = before.probabilities, after.probabilities  # (N, C)
     return ZeroShot(
         labels=labels,
-        agreement=float((one.argmax(axis=1) == two.argmax(axis=1)).mean()),
-        probability_difference=float(np.abs(one - two).max()),
+        agreement=float((first.argmax(axis=1) == second.argmax(axis=1)).mean()),
+        probability_difference=float(np.abs(first - second).max()),
         text_cosine_min=float(row_cosines(before.embeddings, after.embeddings).min()),
     )
 
@@ -185,17 +186,17 @@ def _layer_errors(original: list[States], converted: list[States]) -> dict[str, 
     return errors
 
 
-def row_cosines(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+def row_cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Cosine similarities (N,) float64 of the rows of two matrices (N, D)."""
-    one, two = one.astype(np.float64), two.astype(np.float64)
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-    return np.clip((one * two).sum(axis=1) / np.maximum(norms, 1e-12), -1, 1)
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return np.clip((first * second).sum(axis=1) / np.maximum(norms, 1e-12), -1, 1)
 
 
-def recall(one: np.ndarray, two: np.ndarray, k: int) -> float:
+def recall(first: np.ndarray, second: np.ndarray, k: int) -> float:
     """The share of each row's ``k`` nearest rows that two sets of unit vectors (N, D) agree on."""
-    pairs = zip(_nearest(one, k), _nearest(two, k), strict=True)
-    return float(np.mean([np.isin(first, second).mean() for first, second in pairs]))
+    pairs = zip(_nearest(first, k), _nearest(second, k), strict=True)
+    return float(np.mean([np.isin(before, after).mean() for before, after in pairs]))
 
 
 def _nearest(vectors: np.ndarray, k: int) -> Iterator[np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -30,10 +30,8 @@ from .features import FeatureEpochs, Stored, compute_features
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, make_stepper, validation_metrics, with_metric
 
-SWEPT_RATES, SWEPT_DECAYS = (
-    (0.1, 0.3, 1.0, 3.0),
-    (0.0, 0.01, 0.1),
-)  # factors of the learning rate; weight decays
+SWEPT_RATES = (0.1, 0.3, 1.0, 3.0)  # factors of the learning rate
+SWEPT_DECAYS = (0.0, 0.01, 0.1)
 SWEEP = "sweep.json"
 
 
@@ -93,7 +91,7 @@ def probe_loop(
     saved: SavedRun,
     train: Features,
     val: Features,
-    keep_best: Any,
+    keep_best: Callable[[], None],
     on_event: OnEvent,
 ) -> Loop:
     """The training loop of a fresh head on features."""

@@ -128,7 +128,7 @@ def _stored_head(classifier: Classifier, start: AdapterFolder, task: Task) -> nn
 
 def _difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
     """How two lists of labels differ; empty if they are the same."""
-    parts = [
+    differences = [
         f"{len(names)} only {where} ({', '.join(map(repr, names[:5]))}{', …' if len(names) > 5 else ''})"
         for names, where in (
             ([name for name in there if name not in here], "there"),
@@ -136,7 +136,7 @@ def _difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
         )
         if names
     ]
-    return ", ".join(parts) or ("another order" if there != here else "")
+    return ", ".join(differences) or ("another order" if there != here else "")
 
 
 def _check_task(start: AdapterFolder, options: FinetuneOptions) -> None:
@@ -188,13 +188,13 @@ def _check_method(start: AdapterFolder, options: FinetuneOptions) -> None:
 
 def _check_layers(trunk: nn.Module, stored: StoredAdapter) -> None:
     here, there = set(stored.layers_of(trunk)), stored.modules()
-    parts = [
+    differences = [
         f"{len(names)} layers only {where} ({fold_names(sorted(names))})"
         for names, where in ((there - here, "there"), (here - there, "in this run"))
         if names
     ]
-    if parts:
+    if differences:
         raise InputError(
-            f"{FLAG} {stored.folder}: its adapter is of other layers: {'; '.join(parts)}: give the same"
+            f"{FLAG} {stored.folder}: its adapter is of other layers: {'; '.join(differences)}: give the same"
             " --target-modules and --num-layers, or the model it was trained on"
         )

@@ -23,10 +23,8 @@ from ..sources.readahead import Failed, Loaded, read_ahead
 CPU_TOKENS, GPU_TOKENS = 512, 16384
 BROKEN = 64  # broken images that count as a batch: they are reported without waiting for many good ones
 MOST_AHEAD, NATIVE_AHEAD = 256, 16  # decoded images that may wait: 150 MB at 224 pixels, or at 4096 patches
-UNIT = (
-    0.99,
-    1.01,
-)  # lengths of normalized vectors: zeros, or values too large for float32, give a shorter one
+# Lengths of normalized vectors: zeros, or values too large for float32, give a shorter vector.
+UNIT = (0.99, 1.01)
 SCALABLE = (1e-12, 1.8e19)  # lengths that can be normalized in float32: the square of a longer one overflows
 WINDOW = 4  # batches among which images of equal size share a batch
 Compute = Callable[[mx.array], mx.array]  # (B, H, W, 3) to (B, ...)

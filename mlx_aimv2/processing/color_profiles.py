@@ -49,10 +49,9 @@ def to_srgb(image: Image.Image, label: str) -> Image.Image:
     try:
         if profile is None:  # Pillow could not join the segments of the profile
             raise ValueError("it is cut off or damaged")
+        # a grey copy of a coloured image, with the profile of the original
         if colors.mode == "L" and _space(bytes(profile)) == "RGB":
-            colors = colors.convert(
-                "RGB"
-            )  # a grey copy of a coloured image, with the profile of the original
+            colors = colors.convert("RGB")
         transform = _transform(bytes(profile), colors.mode)
         if transform is None:
             return image

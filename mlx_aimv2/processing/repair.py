@@ -80,10 +80,8 @@ def _lean_jpeg(data: bytes) -> bytes | None:
         content = data[start + 4 : end]
         of_pixels = marker not in APPLICATION and marker != COMMENT
         exif = marker == EXIF and content.startswith(b"Exif\0\0")
-        adobe = (
-            marker == ADOBE and content.startswith(b"Adobe") and len(content) >= 12
-        )  # the colour transform
-        if of_pixels or exif or adobe:
+        color_transform = marker == ADOBE and content.startswith(b"Adobe") and len(content) >= 12
+        if of_pixels or exif or color_transform:
             kept.append(data[start:end])
     return None
 

@@ -79,9 +79,8 @@ def quantize(weight: Array, inputs: Inputs, scheme: Scheme, dtype: mx.Dtype) -> 
     """
     bits, size, order = scheme.bits, scheme.group_size, inputs.order
     scales, biases = _ranges(weight, inputs.importance, scheme, dtype)
-    left = np.ascontiguousarray(
-        weight.T[order]
-    )  # (D, out): columns to round, with the errors so far compensated
+    # (D, out): columns to round, with the errors so far compensated
+    left = np.ascontiguousarray(weight.T[order])
     codes = np.empty(weight.shape[::-1], dtype=np.uint8)
     for start in range(0, len(order), BLOCK):
         columns = order[start : start + BLOCK]

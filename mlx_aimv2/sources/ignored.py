@@ -31,11 +31,8 @@ OWN_FOLDERS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "manifest.json": lambda data: {"fingerprint", "shards"} <= set(data),
     "config.json": lambda data: bool({"model_type", "architectures", "architecture"} & set(data)),
 }
-WEIGHTS = (
-    ".safetensors",
-    ".safetensors.index.json",
-    ".npz",
-)  # suffixes, without which no folder is a checkpoint
+# the suffixes without which no folder is a checkpoint
+WEIGHTS = (".safetensors", ".safetensors.index.json", ".npz")
 TOUR = {"contact-sheet.png", "labels.txt", "vectors.npz", "images"}
 REPORT, REPORT_KEYS = "evaluation.json", {"skipped", "mistakes"}
 PLOTS = frozenset({"confusion.png", "calibration.png", "curves.png"})

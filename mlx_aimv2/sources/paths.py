@@ -42,9 +42,8 @@ def find_images(names: Iterable[str], exclude: Sequence[str] = ()) -> Scan:
             raise InputError("an empty name is no image, no folder and no pattern")
         path = Path(name).expanduser() if name.startswith("~/") else Path(name)  # `~draft.jpg` is a file
         is_folder = holds(path.is_dir)
-        is_file = not is_folder and (
-            not glob.has_magic(name) or path.exists()
-        )  # opening a missing file reports it
+        # opening a missing file reports it
+        is_file = not is_folder and (not glob.has_magic(name) or path.exists())
         if is_folder:
             scan = scan_folder(path, rules)
         elif is_file:

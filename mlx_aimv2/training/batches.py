@@ -206,9 +206,8 @@ def sized(image_processor: ImageProcessor) -> ImageProcessor:
     config = image_processor.config
     if config.do_center_crop or not isinstance(config.size, int):
         return image_processor
-    return image_processor.at_size(
-        config.size, config.size
-    )  # it would keep the long edge: shapes would differ
+    # it would keep the long edge, and shapes would differ
+    return image_processor.at_size(config.size, config.size)
 
 
 def class_weights(dataset: Dataset) -> np.ndarray:
@@ -219,5 +218,5 @@ def class_weights(dataset: Dataset) -> np.ndarray:
 
 def image_weights(targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(B,) float32: the mean of the class weights (C,) over the targets (B, C) of an image; 1 without labels."""
-    parts = targets.sum(axis=1)
-    return np.where(parts > 0, targets @ weights / np.maximum(parts, 1e-6), 1).astype(np.float32)
+    sums = targets.sum(axis=1)
+    return np.where(sums > 0, targets @ weights / np.maximum(sums, 1e-6), 1).astype(np.float32)

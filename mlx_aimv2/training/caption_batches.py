@@ -38,14 +38,14 @@ class TokenTable:
             raise InputError("this checkpoint has no text encoder: use the image-text pair lit")
         first: dict[str, int] = {}
         self.numbers = np.array([first.setdefault(caption, len(first)) for caption in captions])
-        distinct, parts, lengths, self.truncated = list(first), [], [], 0
+        distinct, ids, lengths, self.truncated = list(first), [], [], 0
         for start in range(0, len(distinct), CHUNK):
             encoding = processor.encode(distinct[start : start + CHUNK])
             mask = encoding.attention_mask.astype(bool)
-            parts.append(encoding.input_ids[mask])
+            ids.append(encoding.input_ids[mask])
             lengths.append(mask.sum(axis=1))
             self.truncated += len(encoding.truncated)
-        self._ids = np.concatenate(parts)
+        self._ids = np.concatenate(ids)
         self._starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
         self._padding = tokenizer.pad_token_id
         longest = tokenizer.model_max_length

@@ -163,9 +163,8 @@ class Loop:
         ended = place.batch == 0 and (place.step >= place.total_steps or self._patience_is_over())
         if total > place.total_steps and ended:
             place.stale = 0  # patience begins anew
-            if (
-                cut := place.step % self.steps_per_epoch
-            ):  # --iters ended the run within an epoch, which goes on
+            cut = place.step % self.steps_per_epoch
+            if cut:  # --iters ended the run within an epoch, which goes on
                 place.epoch, place.batch = place.epoch - 1, cut * options.grad_accumulation_steps
         if total != place.total_steps:
             rate = learning_rate(min(place.step, total - 1), total, options)
