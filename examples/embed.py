@@ -1,7 +1,6 @@
 """Embed images: the vectors have unit length, so the product of two is their cosine."""
 
-from mlx_aimv2 import Embedder, load
-from mlx_aimv2.demo.images import sample_images
+from mlx_aimv2 import Embedder, load, sample_images
 
 images = [sample.path for sample in sample_images()[:3]]  # or your own: ["photo.jpg"]
 

@@ -3,8 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from mlx_aimv2 import Embedder, load
-from mlx_aimv2.demo.images import sample_images
+from mlx_aimv2 import Embedder, load, sample_images
 
 SIDE, COUNT = 224, 6
 

@@ -3,8 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from mlx_aimv2 import Embedder, convert, load
-from mlx_aimv2.demo.images import sample_images
+from mlx_aimv2 import Embedder, convert, load, sample_images
 
 images = [sample.path for sample in sample_images()]
 

@@ -4,8 +4,7 @@ import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from mlx_aimv2 import Embedder, load
-from mlx_aimv2.demo.images import sample_images
+from mlx_aimv2 import Embedder, load, sample_images
 
 
 class EmbeddingService:

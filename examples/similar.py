@@ -1,7 +1,6 @@
 """Search images by image and by text: both are a product of embeddings."""
 
-from mlx_aimv2 import Embedder, load
-from mlx_aimv2.demo.images import sample_images
+from mlx_aimv2 import Embedder, load, sample_images
 
 samples = sample_images()
 embedder = Embedder(*load("demo"))

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .conversion.export import ExportOptions, export
     from .conversion.fuse import FuseOptions, fuse
     from .conversion.options import ConvertOptions
+    from .demo.images import sample_images
     from .evaluation.labels import evaluate_labels
     from .evaluation.retrieval import evaluate_retrieval
     from .finetuning.options import FinetuneOptions
@@ -67,7 +68,12 @@ if TYPE_CHECKING:
     from .quantization.scheme import Scheme
     from .vectors.reading import Vectors, read_vectors
 
-_WITHOUT_MLX = {"Aimv2Config": "config", "Aimv2TextConfig": "config", "Aimv2VisionConfig": "config"}
+_WITHOUT_MLX = {
+    "Aimv2Config": "config",
+    "Aimv2TextConfig": "config",
+    "Aimv2VisionConfig": "config",
+    "sample_images": "demo.images",
+}
 _WITH_MLX = {
     "Aimv2Model": "models.lit",
     "Aimv2TextModel": "models.text",
@@ -142,6 +148,7 @@ __all__ = [
     "fuse",
     "load",
     "read_vectors",
+    "sample_images",
 ]
 
 load_blas()

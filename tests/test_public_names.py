@@ -16,7 +16,7 @@ NAMES = {
     "ConvertOptions", "Embedder", "ExportOptions", "FinetuneOptions", "FuseOptions", "LoadOptions", "Scheme",
     "TrainedClassifier", "Vectors", "ZeroShotClassifier", "convert", "evaluate_labels", "evaluate_retrieval",
     "export", "finetune", "fuse", "load",
-    "read_vectors",
+    "read_vectors", "sample_images",
 }  # fmt: skip
 ERRORS = {
     name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)
@@ -53,11 +53,13 @@ def test_a_public_name_has_a_docstring(name):
         assert [key for key, method in methods if not method.__doc__ and f"{key}:" not in text] == []
 
 
-def test_examples_import_public_names_only():
-    deeper = {
-        (path.name, name)
-        for path in [*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("*.ipynb")]
-        for name in re.findall(r"from (mlx_aimv2\.[\w.]+) import", path.read_text(encoding="utf-8"))
-    }
-    modules = {name for path, name in deeper if path != "train_demo.py"}
-    assert modules <= {f"mlx_aimv2.demo.{name}" for name in ("captions", "examples", "scenes", "images")}
+DEEPER = re.compile(r"\bfrom (mlx_aimv2\.[\w.]+) import|\bimport (mlx_aimv2\.[\w.]+)")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*.*"))],
+    ids=lambda path: path.name,
+)
+def test_readme_documentation_and_examples_import_public_names_only(path):
+    assert DEEPER.findall(path.read_text(encoding="utf-8")) == []
