@@ -15,7 +15,7 @@ from ..events import Notice, OnEvent, warn
 from ..models.classifier import MULTI_LABEL, SINGLE_LABEL, Classifier
 from ..models.lit import Aimv2Model, AnyModel
 from ..processing.image_config import ImageProcessorConfig
-from .attach import settle
+from .attach import compute_derived
 from .base_check import ANY_BASE, NamedBase, find_base, require_base
 from .stored_adapter import ADAPTER_FILES, CONFIG, StoredAdapter, read_stored
 from .task import SWAP, TASK, PairTask, Task, read_task
@@ -178,7 +178,7 @@ class AdapterFolder:
             CheckpointError: a file is missing, damaged, or does not fit the model.
         """
         self.put_weights_on(model)
-        settle(model)
+        compute_derived(model)
         if not isinstance(self.task, Task):
             return model
         classifier = Classifier(model.vision, self.head(model.vision.config.hidden_size), self.task.pooling)

@@ -92,11 +92,11 @@ def attach(model: nn.Module, config: AdapterConfig, towers: Sequence[str] = ("vi
         layer = make(layers[path], config.rank, config.alpha, config.dropout, config.rslora)
         layer.train(encoder.training)
         replace_module(encoder, path, layer)
-    settle(encoder)
+    compute_derived(encoder)
     return paths
 
 
-def settle(model: nn.Module) -> None:
+def compute_derived(model: nn.Module) -> None:
     """Compute the arrays that adapters derive from the base, so that not every training step computes them again."""
     mx.eval([layer.state for layer in adapted(model).values()])
 

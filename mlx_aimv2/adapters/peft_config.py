@@ -102,13 +102,17 @@ class PeftConfig:
             base_revision=str(data.get("revision") or "") or None,
         )
 
-    def names(self, module: str) -> bool:
+    def adapts(self, module: str) -> bool:
         """Whether the module of this name, a linear layer, has an adapter."""
         if _fits(module, self.excludes):
             return False
-        if self.targets == ALL_LINEAR or isinstance(self.targets, str) or module in self.targets:
-            return self.targets == ALL_LINEAR or _fits(module, self.targets)
-        return _fits(module, self.targets) and (self.layers is None or self._layer(module) in self.layers)
+        if self.targets == ALL_LINEAR:
+            return True
+        if not _fits(module, self.targets):
+            return False
+        if isinstance(self.targets, str) or module in self.targets:  # a pattern, or a whole name
+            return True
+        return self.layers is None or self._layer(module) in self.layers
 
     def _layer(self, module: str) -> int | None:
         """The number of a module's layer: the first number after the name of a list of layers."""

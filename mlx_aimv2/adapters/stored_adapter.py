@@ -112,7 +112,7 @@ class StoredAdapter:
         make, layers = LAYERS["dora" if self.config.dora else "lora"], {}
         for path, linear in linears(encoder).items():
             name = self._stored_name(path, encoder)
-            if name is not None and self.config.names(self.wrapper + name):
+            if name is not None and self.config.adapts(self.wrapper + name):
                 layer = make(
                     linear, self.rank_of(name), self.alpha_of(name), self.config.dropout, self.config.rslora
                 )

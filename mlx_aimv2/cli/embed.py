@@ -103,7 +103,7 @@ def embed(
             sink = _Table(key) if sys.stdout.isatty() and not options.json else _Lines(key)
         else:
             writer = open_writer(options.output, embedder.fingerprint, options.writing, events)
-            sink, names = _Written(writer), writer.remaining(names)
+            sink, names = _Output(writer), writer.remaining(names)
         stream = embedder.stream_texts(names) if options.text else embedder.stream(names)
         run(stream, names, sink, events, "embedded", "text" if options.text else "image")
 
@@ -140,7 +140,7 @@ class _Table:
             table((self.key, "shape", "embedding"), self.rows, cut=True, paths=("path",))
 
 
-class _Written:
+class _Output:
     """A file or a folder of shards."""
 
     def __init__(self, writer: VectorWriter) -> None:

@@ -77,7 +77,7 @@ def _labels(data: Path, options: EvaluateOptions, model: ModelOptions, events: S
     choice = None
     if options.labels:
         choice = choose(read_labels(options.labels, set(dataset.labels)), dataset.labels)
-        examples = among(examples, dataset.labels, choice)
+        examples = renumbered(examples, dataset.labels, choice)
     is_zero_shot = bool(options.template or options.labels)
     if not is_zero_shot:
         model.check_head_is_named("--template or --labels")
@@ -108,21 +108,24 @@ def _labels(data: Path, options: EvaluateOptions, model: ModelOptions, events: S
     )
 
 
-def among(examples: list[Labelled], classes: Sequence[str], choice: Choice) -> list[Labelled]:
+def renumbered(examples: list[Labelled], classes: Sequence[str], choice: Choice) -> list[Labelled]:
     """The examples with indices into the chosen labels, in place of indices into the classes.
 
     Raises:
         InputError: no chosen label stands for the class of an example.
     """
-    renumbered = []
-    for path, own in examples:
-        for number in own:
-            if choice.numbers[number] is None:
+    chosen: list[Labelled] = []
+    for path, numbers in examples:
+        labels = []
+        for number in numbers:
+            label = choice.numbers[number]
+            if label is None:
                 raise InputError(
                     f"--labels lacks {classes[number]!r}, which the data has: add a line with it"
                 )
-        renumbered.append((path, tuple(place for k in own if (place := choice.numbers[k]) is not None)))
-    return renumbered
+            labels.append(label)
+        chosen.append((path, tuple(labels)))
+    return chosen
 
 
 def _captions(

@@ -28,10 +28,13 @@ class Training:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._last = clock, clock()
-        self._seconds, self._steps, self._images, self._validating = 0.0, 0, 0.0, 0.0
-        self._epoch, self._tenth, self._loss, self._losses = -1, -1, 0.0, 0
-        self._memory, self._rate = 0, 0.0
+        self._clock = clock
+        self._last = clock()  # when the last event came
+        self._training_s, self._validation_s = 0.0, 0.0
+        self._steps, self._images = 0, 0
+        self._epoch, self._loss_sum, self._loss_count = -1, 0.0, 0  # the sum and the count of one epoch
+        self._tenth = -1  # of all steps: the last that is done
+        self._memory_bytes, self._learning_rate = 0, 0.0
         self.validation = ""
 
     def begin(self) -> None:
@@ -41,19 +44,18 @@ class Training:
 
     def add_step(self, event: StepDone) -> list[str]:
         """Add a step; return the lines to print in a pipe."""
-        since = self._since_last()
+        self._training_s += self._since_last()
         if event.epoch != self._epoch:
-            self._epoch, self._loss, self._losses = event.epoch, 0.0, 0
-        self._loss, self._losses = self._loss + event.loss, self._losses + 1
-        self._memory, self._rate = event.memory_bytes, event.learning_rate
+            self._epoch, self._loss_sum, self._loss_count = event.epoch, 0.0, 0
+        self._loss_sum += event.loss
+        self._loss_count += 1
+        self._memory_bytes, self._learning_rate = event.memory_bytes, event.learning_rate
         self._steps += 1
-        self._seconds += since
         self._images += event.images
-        tenth = TENTHS * event.step // max(1, event.steps)
-        new, self._tenth = self._tenth >= 0 and tenth > self._tenth, tenth
-        if not new:
+        before, self._tenth = self._tenth, TENTHS * event.step // max(1, event.steps)
+        if not 0 <= before < self._tenth:
             return []
-        loss = f"loss {self.loss:.4f}, learning rate {self._rate:.2e}"
+        loss = f"loss {self.loss:.4f}, learning rate {self._learning_rate:.2e}"
         return [f"{_epochs(event)}, step {event.step} of {event.steps}: {loss}, {self._pace(event)}"]
 
     def add_epoch(self, event: EpochDone, with_pace: bool = True) -> list[str]:
@@ -63,7 +65,7 @@ class Training:
             event: the validation.
             with_pace: whether to add speed, memory and remaining time.
         """
-        self._validating += self._since_last()
+        self._validation_s += self._since_last()
         main = next((name for name in MAIN_METRICS if name in event.metrics), None)
         self.validation = f"{main} {event.metrics[main]:.1%}" if main else ""
         metrics = {name: x for name, x in event.metrics.items() if not name.startswith(DETAILS)}
@@ -81,29 +83,32 @@ class Training:
     @property
     def loss(self) -> float:
         """Mean of the epoch so far."""
-        return self._loss / max(1, self._losses)
+        return self._loss_sum / max(1, self._loss_count)
 
     @property
     def images_per_second(self) -> float:
         """Speed of the training, without validation."""
-        return self._images / self._seconds if self._seconds else 0.0
+        return self._images / self._training_s if self._training_s else 0.0
 
     def seconds_left(self, event: StepDone | EpochDone) -> float:
         """Time until the last step, validations included."""
-        return (self._seconds + self._validating) / max(1, self._steps) * (event.steps - event.step)
+        seconds = self._training_s + self._validation_s
+        return seconds / max(1, self._steps) * (event.steps - event.step)
 
     def fields(self, event: StepDone | EpochDone) -> dict[str, Any]:
         """Texts of the live line; the least important come last, where a line is cut."""
         left, speed = duration(self.seconds_left(event)), self.images_per_second
-        facts = f"loss {self.loss:.4f} {self.validation} {left} left {speed:.1f}/s lr {self._rate:.1e}"
+        facts = (
+            f"loss {self.loss:.4f} {self.validation} {left} left {speed:.1f}/s lr {self._learning_rate:.1e}"
+        )
         return {
             "epoch": f"epoch {event.epoch + 1}/{event.epochs}",
-            "facts": f"{' '.join(facts.split())} {size(self._memory)}",
+            "facts": f"{' '.join(facts.split())} {size(self._memory_bytes)}",
         }
 
     def _pace(self, event: StepDone | EpochDone) -> str:
         left = f"{duration(self.seconds_left(event))} left"
-        return f"{self.images_per_second:.1f} images/s, {size(self._memory)}, {left}"
+        return f"{self.images_per_second:.1f} images/s, {size(self._memory_bytes)}, {left}"
 
 
 def _epochs(event: StepDone | EpochDone) -> str:

@@ -39,12 +39,12 @@ class Column:
     kind: Literal["number", "path", "text", "cut"]
 
     @property
-    def most(self) -> int:
+    def full_width(self) -> int:
         """The width for the whole content."""
         return max(map(_width, (self.header, *self.cells)))
 
     @property
-    def least(self) -> int:
+    def least_width(self) -> int:
         """The least readable width."""
         header = _longest(self.header.split())
         if self.kind == "number":
@@ -56,7 +56,7 @@ class Column:
             wanted = LEAST_CUT
         else:
             wanted = min(_longest([word for cell in self.cells for word in cell.split()]), LONG_WORD)
-        return max(header, min(wanted, self.most))
+        return max(header, min(wanted, self.full_width))
 
 
 def table(
@@ -132,11 +132,11 @@ def _longest(words: Sequence[str]) -> int:
 
 def _fitted(columns: Sequence[Column], room: int) -> list[int] | None:
     """The widths of the columns in a terminal; None if their least widths do not fit."""
-    widths = [column.least for column in columns]
+    widths = [column.least_width for column in columns]
     spare = room - sum(widths) - GAP * (len(columns) - 1)
     if spare < 0:
         return None
-    lacking = [column.most - width for column, width in zip(columns, widths, strict=True)]
+    lacking = [column.full_width - width for column, width in zip(columns, widths, strict=True)]
     for rank, number in enumerate(sorted(range(len(columns)), key=lacking.__getitem__)):
         more = min(lacking[number], spare // (len(columns) - rank))  # those that need least come first
         widths[number] += more

@@ -93,9 +93,8 @@ def known_images(dataset: Splits[T], record: Mapping[str, Any]) -> dict[str, lis
     marks = record.get(MARKS, {})
     named = [(split, path, marks.get(path)) for split in KNOWN for path in record.get(split, ())]
     by_path = {(path, mark): split for split, path, mark in named}
-    by_mark = {
-        mark: split for split, _, mark in reversed(named)
-    }  # `train` wins where copies are in two splits
+    # reversed: `train` wins where copies are in two splits
+    by_mark = {mark: split for split, _, mark in reversed(named)}
     known: dict[str, list[T]] = {split: [] for split in KNOWN}
     for image in dataset.images():
         mark = file_mark(image.path)

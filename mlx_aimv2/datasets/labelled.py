@@ -150,13 +150,11 @@ def _training_labels(data: Path, source: Rows, multi_label: bool) -> tuple[str, 
         except UnicodeEncodeError as error:
             raise InputError(f"the class name {name!r} is not valid UTF-8: rename it") from error
     if not labels or (len(labels) == 1 and not multi_label):
-        folders = (
-            "; with folders, name the one that holds the folders of the classes" if data.is_dir() else ""
-        )
+        advice = "a classifier needs at least two"
+        if data.is_dir():
+            advice += "; with folders, name the one that holds the folders of the classes"
         notices = "".join(f"; {notice}" for notice in source.notices)
-        raise InputError(
-            f"there is only one class, {quoted(labels)}, in {data}: a classifier needs at least two{folders}{notices}"
-        )
+        raise InputError(f"there is only one class, {quoted(labels)}, in {data}: {advice}{notices}")
     known = set(labels)
     for row in source.rows:
         for name in row.labels:

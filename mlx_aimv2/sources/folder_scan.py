@@ -202,11 +202,8 @@ class _Search:
         return None
 
     def _add_file(self, folder: _Folder, entry: os.DirEntry[str], relative: str, own: frozenset[str]) -> None:
-        path, extension, is_file = (
-            entry.path.removeprefix("./"),
-            extension_of(entry.name),
-            holds(entry.is_file),
-        )
+        path, extension = entry.path.removeprefix("./"), extension_of(entry.name)
+        is_file = holds(entry.is_file)
         if self.rules.accepts is not None and not self.rules.accepts(relative):
             return
         if entry.name.startswith("."):

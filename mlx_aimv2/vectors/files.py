@@ -161,11 +161,11 @@ WRITERS: dict[str, Write] = {
     ".parquet": _write_parquet,
 }
 NOTE, PATHS = ".fingerprint.json", ".paths.txt"
-COMPANIONS = {".npy": (NOTE, PATHS), ".jsonl": (NOTE,)}  # suffixes of the files beside a file of a format
+BESIDE = {".npy": (NOTE, PATHS), ".jsonl": (NOTE,)}  # suffixes of the files beside a file of a format
 
 
 def swap_of(path: Path) -> Path:
-    """The hidden folder of a new file and its companions before they are moved to their places."""
+    """The hidden folder of a new file and the files beside it, until they are moved to their places."""
     return path.with_name(f".{path.name}.swap")
 
 
@@ -182,10 +182,10 @@ def check_names(path: Path, names: Sequence[str]) -> None:
 
 
 def check_target(path: Path, names: Sequence[str] = (), force: bool = True) -> None:
-    """Refuse a file of vectors, as `check_file` does; also because of an existing companion."""
+    """Refuse a file of vectors, as `check_file` does; also because of an existing file beside it."""
     check_file(path, WRITERS, names, force, folder_hint="end its name in / for shards, or name a file")
     # two files of one model may share a fingerprint file: `check_note` compares it when the model is known
-    suffixes = [each for each in COMPANIONS.get(path.suffix.lower(), ()) if each != NOTE]
+    suffixes = [each for each in BESIDE.get(path.suffix.lower(), ()) if each != NOTE]
     refuse_existing(*map(followed(path).with_suffix, suffixes), force=force)
 
 
@@ -230,7 +230,7 @@ def check_file(
 def check_note(path: Path, fingerprint: Fingerprint, force: bool) -> None:
     """Raise ExistsError if the fingerprint file of ``path`` belongs to other vectors, and ``force`` is not set."""
     note = followed(path).with_suffix(NOTE)
-    if force or NOTE not in COMPANIONS.get(path.suffix.lower(), ()) or not os.path.lexists(note):
+    if force or NOTE not in BESIDE.get(path.suffix.lower(), ()) or not os.path.lexists(note):
         return
     try:
         same = json.loads(note.read_bytes()) == json.loads(json.dumps(fingerprint))
@@ -254,7 +254,7 @@ def check_grid(name: str, vector: np.ndarray, shape: tuple[int, ...] | None) -> 
 def write(path: Path, names: Sequence[str], embeddings: np.ndarray | Rows, fingerprint: Fingerprint) -> None:
     """Write vectors (N, D) with their names, in the format that the suffix of ``path`` names.
 
-    An existing file is replaced, together with its companions; if ``path`` is a link, its target is replaced.
+    An existing file is replaced, together with the files beside it; if ``path`` is a link, its target is replaced.
 
     Raises:
         InputError: the suffix belongs to no format, or the numbers of names and vectors differ.

@@ -102,11 +102,12 @@ def _read_npy(place: Path, source: Path) -> Vectors:
     return Vectors(paths, map_npy(source), read_json(_beside(place, NOTE), InputError))
 
 
-def _beside(place: Path, ending: str) -> Path:
-    companion = place.with_suffix(ending)
-    source = swapped(companion, swap_of(place))
+def _beside(place: Path, suffix: str) -> Path:
+    """The file with another suffix beside a file of vectors."""
+    path = place.with_suffix(suffix)
+    source = swapped(path, swap_of(place))
     if not source.is_file():
-        raise InputError(f"{place} lacks {companion.name}, which is written beside it")
+        raise InputError(f"{place} lacks {path.name}, which is written beside it")
     return source
 
 

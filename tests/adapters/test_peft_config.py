@@ -14,7 +14,7 @@ def test_names_of_modules_mean_what_they_mean_in_peft():
 
     def names(**values):
         config = PeftConfig.from_dict({**plain, **values}, "it")
-        return config.names(in_layer), config.names(in_head)
+        return config.adapts(in_layer), config.adapts(in_head)
 
     assert names(target_modules=["k_proj"]) == (True, True)
     assert names(target_modules=["attention.k_proj"]) == (True, False)
