@@ -47,7 +47,7 @@ VERBS = (
 )
 
 
-class EvaluateHelp(VerbHelp):
+class EvaluateVerb(VerbHelp):
     """`evaluate`, which refuses `--compare`: that is a verb of its own."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -59,7 +59,7 @@ class EvaluateHelp(VerbHelp):
 
 
 for function in VERBS:
-    app.command(function.__name__, cls=EvaluateHelp if function is evaluate.evaluate else VerbHelp)(function)
+    app.command(function.__name__, cls=EvaluateVerb if function is evaluate.evaluate else VerbHelp)(function)
 
 
 def _version(wanted: bool) -> None:

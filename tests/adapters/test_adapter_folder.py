@@ -15,10 +15,10 @@ from mlx_aimv2.adapters import stored_adapter, task
 from mlx_aimv2.adapters.adapter_folder import AdapterFolder
 from mlx_aimv2.adapters.base_check import NamedBase
 from mlx_aimv2.adapters.store import write_tensors
-from mlx_aimv2.adapters.task import Task, write_task
-from mlx_aimv2.adapters.weights import HEAD
+from mlx_aimv2.adapters.task import SWAP, Task, write_task
+from mlx_aimv2.adapters.weights import HEAD, TRAINED, TRUNK
 from mlx_aimv2.checkpoints.identity import Origin
-from mlx_aimv2.errors import InputError, NotACheckpointError
+from mlx_aimv2.errors import ConfigError, InputError, NotACheckpointError
 from mlx_aimv2.models.classifier_heads import make_head
 from mlx_aimv2.storage.json_files import read_json
 
@@ -68,6 +68,25 @@ def test_no_adapter(tmp_path):
         AdapterFolder.read(tmp_path).base()
     with pytest.raises(NotACheckpointError, match="there is no such folder"):
         AdapterFolder.read(tmp_path / "missing").base()
+
+
+def test_a_training_that_was_cut_short_is_refused(adapter, tmp_path):
+    (adapter / TRAINED).touch()
+    with pytest.raises(NotACheckpointError, match=r"adapter lacks task\.json: .* was cut short: resume it"):
+        AdapterFolder.read(adapter)
+    (tmp_path / "best" / SWAP).mkdir(parents=True)
+    with pytest.raises(
+        NotACheckpointError, match=r"best lacks task\.json: .* kept its best epoch: resume it"
+    ):
+        AdapterFolder.read(tmp_path / "best")
+
+
+def test_weights_of_two_trainings_are_refused(adapter):
+    (adapter / TRUNK).touch()
+    with pytest.raises(
+        ConfigError, match=r"holds adapter_config\.json and trunk\.safetensors: two trainings"
+    ):
+        AdapterFolder.read(adapter)
 
 
 def test_a_folder_is_read_once_in_a_load(adapter, tiny_vision, monkeypatch):

@@ -238,7 +238,7 @@ def test_contradictions_are_found_before_a_model_is_loaded(cli, arguments, messa
     assert message in done.stderr
 
 
-def test_what_is_finished_is_saved_when_a_image_cannot_join_it(cli, photos, tmp_path):
+def test_what_is_finished_is_saved_when_an_image_cannot_join_it(cli, photos, tmp_path):
     native = dataclasses.replace(TINY_VISION, use_head=False, is_native=True)
     tiny = write_checkpoint(tmp_path / "native", native)
     target = tmp_path / "grids.npz"

@@ -36,7 +36,7 @@ def shown(examples: tuple[Captioned, ...]) -> dict[str, tuple[str, ...]]:
 @pytest.mark.parametrize(
     "header", ["path,caption", "image,text", "File_Name,SENTENCE", "filename\tDescription"]
 )
-def test_a_table_with_several_rows_for_a_image(tmp_path: Path, header: str) -> None:
+def test_a_table_with_several_rows_for_an_image(tmp_path: Path, header: str) -> None:
     tab = "\t" if "\t" in header else ","
     rows = [
         header,
@@ -77,7 +77,7 @@ def test_tables_of_splits(tmp_path: Path) -> None:
     assert (len(dataset.train), len(dataset.val)) == (2, 1) and has_captions(tmp_path)
 
 
-def test_what_is_held_out_follows_from_the_seed_and_never_splits_a_image(tmp_path: Path) -> None:
+def test_what_is_held_out_follows_from_the_seed_and_never_splits_an_image(tmp_path: Path) -> None:
     rows = ["path,caption"] + [f"{letter}.jpg,{letter} {k}" for letter in "abcdef" for k in range(3)]
     data = table(tmp_path / "c.csv", "\n".join(rows))
     first, again, other = (read_captions(data, val_fraction=0.3, seed=seed) for seed in (1, 1, 4))

@@ -145,7 +145,7 @@ def test_another_base_pooling_or_order_has_files_of_its_own(split):
     assert split.asked == 15
 
 
-def test_all_tokens_of_a_image_are_kept_in_half_the_room(own_data, tiny_vision, tmp_path):
+def test_all_tokens_of_an_image_are_kept_in_half_the_room(own_data, tiny_vision, tmp_path):
     split = Split(own_data, tiny_vision, tmp_path / "features", pooling="attentive")
     found = split.compute()
     assert found.shape == (15, 16, 64) and len(found) == 15

@@ -35,6 +35,9 @@ class Rows:
     def inputs(self):
         return (self.pixels,)
 
+    def __getitem__(self, rows: slice | np.ndarray) -> Rows:
+        return Rows(self.pixels[rows], self.targets[rows], self.weights[rows])
+
 
 class Data:
     """Vectors of three classes in batches, in another order each epoch."""

@@ -127,7 +127,7 @@ def only_image_errors(data: bytes) -> None:
 @FUZZ
 @given(st.binary(max_size=200), st.sampled_from([b"", *(seed[:16] for seed in SEEDS)]))
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own, about EXIF and TIFF tags
-def test_any_bytes_are_a_image_or_an_image_error(data: bytes, signature: bytes) -> None:
+def test_any_bytes_are_an_image_or_an_image_error(data: bytes, signature: bytes) -> None:
     only_image_errors(signature + data)
 
 

@@ -187,7 +187,7 @@ def test_other_arrays_are_refused(array: np.ndarray, message: str) -> None:
     st.floats(width=32),
 )
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_any_array_is_a_image_or_an_input_error(dtype: Any, shape: tuple[int, ...], value: float) -> None:
+def test_any_array_is_an_image_or_an_input_error(dtype: Any, shape: tuple[int, ...], value: float) -> None:
     array = np.full(shape, value, np.float32).astype(dtype)
     try:
         result = decode_image(array)

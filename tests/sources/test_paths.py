@@ -128,7 +128,7 @@ def test_a_link_to_a_folder_that_is_named_itself_is_searched(tree: Path) -> None
     assert expand(["album"]) == ["album/z.heic", "album/deep/y.webp"]
 
 
-def test_a_folder_called_like_a_image_is_no_match_of_a_pattern(tree: Path) -> None:
+def test_a_folder_called_like_an_image_is_no_match_of_a_pattern(tree: Path) -> None:
     (tree / "folder.jpg").mkdir()
     assert expand(["*.jpg"]) == ["b.jpg"]
 

@@ -107,7 +107,7 @@ def test_training_images_differ_from_epoch_to_epoch_and_from_seed_to_seed(datase
     assert len({of_first_example(seed, epoch) for seed in (0, 1) for epoch in (0, 1)}) == 4
 
 
-def test_what_happens_to_a_image_does_not_depend_on_its_batch(dataset: Dataset) -> None:
+def test_what_happens_to_an_image_does_not_depend_on_its_batch(dataset: Dataset) -> None:
     def images(batch_size: int) -> dict[int, bytes]:
         epoch = Batches(dataset, PROCESSOR, BatchOptions(batch_size, 0, STRONG)).epoch(3)
         return {

@@ -57,7 +57,7 @@ def test_it_begins_anywhere(dataset: CaptionDataset, processor: Processor) -> No
             np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
 
-def test_captions_of_a_image_take_turns(dataset: CaptionDataset, processor: Processor) -> None:
+def test_captions_of_an_image_take_turns(dataset: CaptionDataset, processor: Processor) -> None:
     batches, indices = PairBatches(dataset, processor), np.arange(19)
     taken = [batches.captions(indices, epoch) for epoch in range(4)]
     several = np.array([len(example.captions) == 2 for example in dataset.train])

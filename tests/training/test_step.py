@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
+from helpers.small import CLASSES, WIDTH, Rows
 from mlx.utils import tree_flatten
 
 from mlx_aimv2.training.losses import cross_entropy
 from mlx_aimv2.training.options import OPTIMIZERS as NAMES
 from mlx_aimv2.training.options import WITHOUT_DECAY
-from mlx_aimv2.training.step import OPTIMIZERS, Stepper, make_optimizer, multipliers
-
-WIDTH, CLASSES = 6, 3
-
-
-@dataclass
-class Rows:
-    """A batch of plain vectors."""
-
-    pixels: np.ndarray
-    targets: np.ndarray
-    weights: np.ndarray
-
-    @property
-    def inputs(self):
-        return (self.pixels,)
-
-    def __getitem__(self, rows):
-        return Rows(self.pixels[rows], self.targets[rows], self.weights[rows])
+from mlx_aimv2.training.step import (
+    OPTIMIZERS,
+    Stepper,
+    checkpointed_layers,
+    make_optimizer,
+    multipliers,
+)
 
 
 @pytest.fixture
@@ -242,3 +230,13 @@ def test_the_learning_rate_is_that_of_the_step(rows):
     made.step([rows], 0.0)
     assert isinstance(made.optimizer, optim.AdamW)
     assert all(np.array_equal(x, parameters(model())[name]) for name, x in parameters(made.model).items())
+
+
+def test_gradient_checkpointing_ends_with_its_block():
+    encoder = nn.Module()
+    encoder.checkpoint_layers = False
+    outer = nn.Sequential(encoder)
+    with pytest.raises(ZeroDivisionError), checkpointed_layers(outer, True):
+        assert encoder.checkpoint_layers
+        raise ZeroDivisionError
+    assert not encoder.checkpoint_layers
