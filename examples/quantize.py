@@ -17,7 +17,9 @@ def embed(name):
 with tempfile.TemporaryDirectory() as work:
     original = embed("demo")
     for bits in (8, 6, 4, 3):
-        folder = convert("demo", Path(work, f"{bits}-bit"), quantize=True, q_bits=bits)
+        folder = convert(
+            "demo", Path(work, f"{bits}-bit"), quantize=True, q_bits=bits, on_event=lambda _: None
+        )
         size = (folder / "model.safetensors").stat().st_size
         cosines = (original * embed(folder)).sum(axis=1)
         print(f"{bits} bits: {size / 1e6:.1f} MB, cosine with the original {cosines.mean():.4f}")

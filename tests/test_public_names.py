@@ -63,3 +63,17 @@ DEEPER = re.compile(r"\bfrom (mlx_aimv2\.[\w.]+) import|\bimport (mlx_aimv2\.[\w
 )
 def test_readme_documentation_and_examples_import_public_names_only(path):
     assert DEEPER.findall(path.read_text(encoding="utf-8")) == []
+
+
+def test_on_event_has_one_default():
+    defaults = set()
+    for path in Path(mlx_aimv2.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.arguments):
+                positional = [*node.posonlyargs, *node.args]
+                pairs = [
+                    *zip(positional[::-1], node.defaults[::-1], strict=False),
+                    *zip(node.kwonlyargs, node.kw_defaults, strict=True),
+                ]
+                defaults |= {ast.unparse(value) for name, value in pairs if name.arg == "on_event" and value}
+    assert defaults == {"warn"}

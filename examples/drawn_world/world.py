@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from mlx_aimv2.errors import OutputError
-from mlx_aimv2.events import OnEvent, Progress, ignore
+from mlx_aimv2.events import OnEvent, Progress, warn
 from mlx_aimv2.storage.atomic import new_folder
 
 from .examples import (
@@ -80,7 +80,7 @@ def write_world(
     folder: Path,
     options: WorldOptions = WorldOptions(),
     processes: int | None = None,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = warn,
 ) -> Path:
     """Draw all images into a folder, which appears when it is complete, and return the folder.
 

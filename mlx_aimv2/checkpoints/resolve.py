@@ -17,7 +17,7 @@ from ..errors import (
     OfflineError,
     RepositoryNotFoundError,
 )
-from ..events import Notice, OnEvent, ignore
+from ..events import Notice, OnEvent, warn
 from ..presets import DEMO_MODEL, find
 from .bundled import bundled_folder, is_demo
 from .checkpoint_names import checked_text, folder_or_model, is_repo_name, local_folder, repository, similar
@@ -76,7 +76,7 @@ class _Wanted:
 def resolve(
     path_or_repo: str | os.PathLike[str],
     revision: str | None = None,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = warn,
     weights: str | None = None,
 ) -> Resolved:
     """The folder of a checkpoint, downloaded from the Hub if it is not in the cache.

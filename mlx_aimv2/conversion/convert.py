@@ -24,7 +24,7 @@ from ..checkpoints.matching import dtype_name
 from ..checkpoints.npz import write_npz
 from ..checkpoints.shards import write_shards
 from ..errors import Advice, Aimv2Error, NonFiniteError
-from ..events import Notice, OnEvent, Progress, ignore
+from ..events import Notice, OnEvent, Progress, warn
 from ..fidelity.compare import compare_checkpoints
 from ..fidelity.report import Fidelity
 from ..fidelity.trial_run import make_sample
@@ -50,7 +50,7 @@ def convert(
     revision: str | None = None,
     *,
     options: ConvertOptions | None = None,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = warn,
     **mlx_lm: Any,
 ) -> Path:
     """Write a checkpoint in this package's own format. The names of the arguments are mlx-lm's.
@@ -103,7 +103,7 @@ def convert_and_report(
     mlx_path: str | os.PathLike[str],
     options: ConvertOptions,
     revision: str | None = None,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = warn,
 ) -> Converted:
     """Do what `convert` does, and return plan and comparison too. A comparison that fails does not stop it."""
     target = target_folder(mlx_path, options.force)

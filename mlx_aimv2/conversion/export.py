@@ -19,7 +19,7 @@ from ..checkpoints.layouts import LAYOUTS
 from ..checkpoints.matching import dtype_name
 from ..checkpoints.shards import Entry, write_shards
 from ..errors import ConfigError, InputError
-from ..events import Notice, OnEvent, ignore
+from ..events import Notice, OnEvent, warn
 from ..loading import Checkpoint
 from ..messages import counted
 from ..processing.image_config import PREPROCESSOR
@@ -76,7 +76,7 @@ def export(
     *,
     options: ExportOptions | None = None,
     adapter_path: str | os.PathLike[str] | None = None,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = warn,
 ) -> Path:
     """Write a checkpoint in another program's layout, with plain weights.
 

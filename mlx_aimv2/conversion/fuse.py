@@ -24,7 +24,7 @@ from ..checkpoints.identity import Origin, checkpoint_hash
 from ..checkpoints.matching import check_fit, dtype_name
 from ..checkpoints.shards import Entry, write_shards
 from ..errors import InputError
-from ..events import Notice, OnEvent, ignore
+from ..events import Notice, OnEvent, warn
 from ..loading import Checkpoint, inspect, make_model, origin_of
 from ..publishing.card import CARD, model_card
 from ..quantization.scheme import Quantization, dequantize, quantize_modules, quantized_paths
@@ -63,7 +63,7 @@ def fuse(
     target: str | os.PathLike[str],
     *,
     options: FuseOptions | None = None,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = warn,
 ) -> Path:
     """Write a plain checkpoint with the outputs of base and adapter together.
 

@@ -16,7 +16,7 @@ from ..checkpoints.checkpoint import KEPT_FLOAT32
 from ..checkpoints.matching import check_fit, fold_names
 from ..checkpoints.shards import Entry
 from ..errors import InputError
-from ..events import Notice, OnEvent, ignore
+from ..events import Notice, OnEvent, warn
 from ..loading import Checkpoint, at_resolution, inspect, make_model
 from ..quantization.recipes import KEPT, kept_reason, layer_number, mixed_bits, vision_prefix
 from ..quantization.scheme import Quantization, Scheme, dequantize
@@ -151,7 +151,7 @@ def plan_conversion(
     hf_path: str | os.PathLike[str],
     options: ConvertOptions,
     revision: str | None = None,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = warn,
     *,
     may_stay_packed: bool = True,
 ) -> Conversion:

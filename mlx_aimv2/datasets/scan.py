@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..errors import InputError
-from ..events import Notice, OnEvent, Progress, Skipped, ignore
+from ..events import Notice, OnEvent, Progress, Skipped, warn
 from ..messages import counted
 from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, Failed, read_ahead
@@ -26,7 +26,7 @@ Data = TypeVar("Data", bound=Splits[Item])
 def scan(
     dataset: Data,
     image_processor: ImageProcessor,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = warn,
     threads: int = DEFAULT_THREADS,
 ) -> Data:
     """The dataset without the images that cannot be opened.

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ExistsError, InputError, OutputError
-from ..events import Notice, OnEvent, ignore
+from ..events import Notice, OnEvent, warn
 from ..inference.embedder import Embedder
 from ..inference.zero_shot import ZeroShotClassifier
 from ..loading import load
@@ -50,7 +50,7 @@ class TourOptions:
             raise InputError(f"the count is {self.count!r}, but has to be from {FEWEST} to {MOST} images")
 
 
-def take_tour(folder: Path, options: TourOptions | None = None, on_event: OnEvent = ignore) -> Tour:
+def take_tour(folder: Path, options: TourOptions | None = None, on_event: OnEvent = warn) -> Tour:
     """Embed, label and rank the sample images with a model; the checkpoint `demo` has never seen their labels.
 
     Args:
@@ -71,7 +71,7 @@ def take_tour(folder: Path, options: TourOptions | None = None, on_event: OnEven
         start = time.perf_counter()
         yield
         steps.append(Step(name, time.perf_counter() - start))
-        on_event(Notice(f"{message} ({steps[-1].seconds:.1f} s)"))
+        on_event(Notice(f"{message} ({steps[-1].seconds:.1f} s)", is_warning=False))
 
     _check_folder(folder, options.force)
     with step("load", f"loaded {options.model}"):

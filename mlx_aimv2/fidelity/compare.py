@@ -19,7 +19,7 @@ from ..backend.device import compute_dtype, on_cpu
 from ..backend.threads import computing
 from ..config import Aimv2Config, AnyConfig
 from ..errors import InputError
-from ..events import Notice, OnEvent, ignore
+from ..events import Notice, OnEvent, warn
 from ..loading import Checkpoint, LoadOptions, at_resolution, inspect
 from ..processing.build import build_processor
 from ..processing.decode import ImageInput
@@ -44,7 +44,7 @@ def compare(
     *,
     revision: str | None = None,
     options: LoadOptions | None = None,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = warn,
 ) -> Fidelity:
     """Run a checkpoint and its conversion on the same inputs, one after the other.
 

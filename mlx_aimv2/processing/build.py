@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..config import Aimv2Config, AnyConfig
 from ..errors import Advice, ConfigError
-from ..events import Notice, OnEvent, ignore
+from ..events import Notice, OnEvent, warn
 from .decode_options import DecodeOptions
 from .image import ImageProcessor, NativeOptions
 from .image_config import ImageProcessorConfig
@@ -22,7 +22,7 @@ def build_processor(
     native: NativeOptions | None = None,
     settings: ImageProcessorConfig | None = None,
     resized: bool = False,
-    on_event: OnEvent = ignore,
+    on_event: OnEvent = warn,
 ) -> Processor:
     """The processor of a checkpoint folder.
 

@@ -13,7 +13,7 @@ from ..checkpoints.checkpoint_names import is_repo_name
 from ..checkpoints.download import no_bars
 from ..checkpoints.file_names import is_written_name, small_files
 from ..errors import AccessTokenError, InputError, OfflineError, OutputError
-from ..events import Notice, OnEvent, Progress, ignore
+from ..events import Notice, OnEvent, Progress, warn
 from ..messages import listed
 from .card import CARD, is_ours, renamed
 from .hub_errors import TOKENS, explained, not_the_hub
@@ -136,7 +136,7 @@ def _access(repo: str, user: str) -> Access:
 
 
 def upload(
-    path: str | os.PathLike[str], repo: str, *, private: bool = False, on_event: OnEvent = ignore
+    path: str | os.PathLike[str], repo: str, *, private: bool = False, on_event: OnEvent = warn
 ) -> str:
     """Upload a converted checkpoint to the Hub, in one commit.
 

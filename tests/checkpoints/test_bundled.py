@@ -15,6 +15,8 @@ from mlx_aimv2.errors import CheckpointError, InputError, NotACheckpointError
 from mlx_aimv2.events import Notice
 from mlx_aimv2.loading import inspect
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the notices of `warn`
+
 LARGEST = 8_000_000  # bytes that it may add to the package
 
 

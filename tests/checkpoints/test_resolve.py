@@ -22,6 +22,8 @@ from mlx_aimv2.checkpoints import download as fetch
 from mlx_aimv2.checkpoints.resolve import Resolved, is_cached, resolve
 from mlx_aimv2.events import Event, Notice, Progress
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the notices of `warn`
+
 LARGE = "apple/aimv2-large-patch14-224"
 COMMIT = "ac764a25c832c7dc5e11871daa588e98e3cdbfb7"
 TAGGED = "0123456789012345678901234567890123456789"

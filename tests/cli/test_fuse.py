@@ -16,6 +16,8 @@ from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.models.classifier_heads import make_head
 from mlx_aimv2.quantization.scheme import Scheme
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the notices of `warn`
+
 
 @pytest.fixture(scope="module")
 def adapter(with_adapter, pair, tmp_path_factory):

@@ -19,6 +19,8 @@ from mlx_aimv2.loading import inspect
 from mlx_aimv2.processing.image_config import CLIP_MEAN, ImageProcessorConfig
 from mlx_aimv2.quantization.scheme import Scheme
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the notices of `warn`
+
 
 def parameters(folder):
     return dict(tree_flatten(load(folder, dtype="float32", on_event=ignore)[0].parameters()))

@@ -20,6 +20,8 @@ from mlx_aimv2.models.classifier import Classifier
 from mlx_aimv2.models.classifier_heads import make_head
 from mlx_aimv2.quantization.scheme import Scheme
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the notices of `warn`
+
 PACKED = LoadOptions(dtype="float32", keep_quantized=True)
 KINDS = ("lora", "dora")
 

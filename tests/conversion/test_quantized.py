@@ -24,6 +24,8 @@ from mlx_aimv2.fidelity.sample_drawings import draw
 from mlx_aimv2.quantization.recipes import RECIPES
 from mlx_aimv2.quantization.scheme import VALID, Scheme
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the notices of `warn`
+
 SCHEMES = [
     Scheme(group, bits, mode) for mode, (groups, sizes) in VALID.items() for group in groups for bits in sizes
 ]

@@ -20,6 +20,8 @@ from mlx_aimv2.fidelity.compare import _nearest, compare, recall, row_cosines
 from mlx_aimv2.fidelity.trial_run import LABELS, _named_states, make_sample
 from mlx_aimv2.quantization.scheme import Scheme
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the notices of `warn`
+
 
 @pytest.fixture(scope="module")
 def quantized(tiny_pair, tmp_path_factory):

@@ -22,6 +22,8 @@ from mlx_aimv2.finetuning.run import finetune
 from mlx_aimv2.quantization.scheme import Scheme
 from mlx_aimv2.training.options import OPTIMIZERS
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the notices of `warn`
+
 RATES = {"lora": 1e-2, "dora": 1e-2, "full": 2e-3}
 
 

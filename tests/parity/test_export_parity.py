@@ -42,6 +42,7 @@ pytestmark = [
     pytest.mark.parity,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # the notices of `warn`
 ]
 
 PUBLISHED = Aimv2VisionConfig(  # timm knows no other widths

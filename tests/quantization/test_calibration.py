@@ -17,6 +17,8 @@ from mlx_aimv2.models.layers import EncoderLayer
 from mlx_aimv2.quantization.calibration import IMAGES, _attend, read_images, through_layer
 from mlx_aimv2.quantization.scheme import Scheme
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the notices of `warn`
+
 WIDE = replace(TINY_VISION, hidden_size=128, intermediate_size=192, num_hidden_layers=3)
 TEXT = replace(TINY.text_config, hidden_size=64, intermediate_size=128, num_attention_heads=2)
 KINDS = {
