@@ -16,8 +16,8 @@ LARGE = Aimv2VisionConfig(image_size=336, use_head=False)
 USUAL = ImageProcessorConfig.default(336)
 
 
-def told(**changes):
-    """What timm is told of the images."""
+def timm_entry(**changes):
+    """The image settings in the config.json for timm."""
     return timm_config(LARGE, replace(USUAL, **changes))["pretrained_cfg"]
 
 
@@ -57,7 +57,7 @@ def test_timm_finds_what_it_reads():
     ids=str,
 )
 def test_timm_prepares_images_as_the_checkpoint_does(settings, words):
-    assert words.items() <= told(**settings).items()
+    assert words.items() <= timm_entry(**settings).items()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_timm_cannot_do_to_images_is_refused(settings):
     with pytest.raises(
         InputError, match=r"no place for this preprocessor_config\.json.* cuts 336 x 336 pixels"
     ):
-        told(**settings)
+        timm_entry(**settings)
 
 
 @given(st.integers(1, 4096), st.sampled_from([224, 336, 448]))

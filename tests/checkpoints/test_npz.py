@@ -45,7 +45,7 @@ def opened(path):
     return open_tensors(read_header((path,)))
 
 
-def same(found, expected):
+def are_equal(found, expected):
     return found.keys() == expected.keys() and all(
         found[name].dtype == x.dtype and found[name].shape == x.shape and mx.array_equal(found[name], x)
         for name, x in expected.items()
@@ -64,7 +64,7 @@ def test_what_mlx_writes_is_read(path):
         name: DTYPE_NAMES[x.dtype] for name, x in TENSORS.items()
     }
     assert header.nbytes == sum(x.nbytes for x in TENSORS.values())
-    assert same(open_tensors(header), TENSORS)
+    assert are_equal(open_tensors(header), TENSORS)
 
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPE_NAMES if dtype != mx.bfloat16])
@@ -75,7 +75,7 @@ def test_what_numpy_writes_is_read(path, dtype, write, order):
     write(
         path, x=np.array(np.array(expected), order=order), y=np.array(np.array(expected[0, 1]), order=order)
     )
-    assert same(opened(path), {"x": expected, "y": expected[0, 1]})
+    assert are_equal(opened(path), {"x": expected, "y": expected[0, 1]})
 
 
 def test_tensors_are_read_when_they_are_needed(path):
@@ -115,9 +115,9 @@ def test_a_checkpoint_loads_as_from_safetensors(checkpoint, tmp_path, variant, l
     model, _ = load(folder)
     assert model.origin.layout == layout
     assert model.origin.checkpoint == named.origin.checkpoint
-    assert same(dict(tree_flatten(model.parameters())), expected)
+    assert are_equal(dict(tree_flatten(model.parameters())), expected)
     converted, _ = load(convert(folder, tmp_path / "converted"))
-    assert same(dict(tree_flatten(converted.parameters())), expected)
+    assert are_equal(dict(tree_flatten(converted.parameters())), expected)
 
 
 def test_a_kernel_of_either_order_counts_as_mlxs(path):
@@ -134,8 +134,8 @@ def entries(tensors):
 
 def test_what_is_written_opens_with_mlx_with_numpy_and_here(tmp_path):
     write_npz(tmp_path, entries(TENSORS), TENSORS.items())
-    assert same(mx.load(str(tmp_path / "model.npz")), TENSORS)
-    assert same(opened(tmp_path / "model.npz"), TENSORS)
+    assert are_equal(mx.load(str(tmp_path / "model.npz")), TENSORS)
+    assert are_equal(opened(tmp_path / "model.npz"), TENSORS)
     with np.load(tmp_path / "model.npz") as data:
         assert data["a"].tolist() == [[0, 1, 2], [3, 4, 5]] and data["turned"].shape == (4, 3, 2)
         assert list(data) == list(TENSORS)
@@ -146,7 +146,7 @@ def test_every_dtype_is_written(tmp_path, dtype):
     tensors = {"x": (mx.arange(6).reshape(2, 3) % 2).astype(dtype)}
     path = tmp_path / "model.npz"
     write_npz(tmp_path, entries(tensors), iter(tensors.items()))
-    assert same(mx.load(str(path)), tensors) and same(opened(path), tensors)
+    assert are_equal(mx.load(str(path)), tensors) and are_equal(opened(path), tensors)
 
 
 def test_writing_holds_one_tensor_at_a_time(tmp_path):

@@ -11,7 +11,7 @@ from mlx_aimv2.cli.app import app
 VERBS = get_command(app).commands
 
 
-def shown(monkeypatch, columns, *arguments):
+def help_text(monkeypatch, columns, *arguments):
     monkeypatch.setenv("COLUMNS", str(columns))
     done = CliRunner().invoke(app, [*arguments, "--help"])
     assert done.exit_code == 0
@@ -21,7 +21,7 @@ def shown(monkeypatch, columns, *arguments):
 @pytest.mark.parametrize("columns", [40, 80, 120])
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_name_is_whole_and_every_line_fits(monkeypatch, verb, columns):
-    output = shown(monkeypatch, columns, verb)
+    output = help_text(monkeypatch, columns, verb)
     lines = output.splitlines()
     assert max(map(len, lines)) <= max(columns, 42)  # `--grad-checkpoint / --no-grad-checkpoint`
     assert not re.search(r"<\w+>|…|\\\[", output)
@@ -32,13 +32,13 @@ def test_every_name_is_whole_and_every_line_fits(monkeypatch, verb, columns):
 
 
 def test_the_verbs_are_listed_with_whole_sentences(monkeypatch):
-    output = " ".join(shown(monkeypatch, 60).split())
+    output = " ".join(help_text(monkeypatch, 60).split())
     for name, command in VERBS.items():
         assert f" {name} {' '.join(command.help.split(chr(10) * 2)[0].split())} " in output
 
 
 def test_usage_names_the_arguments(monkeypatch):
-    usage = shown(monkeypatch, 80, "fuse").splitlines()[0]
+    usage = help_text(monkeypatch, 80, "fuse").splitlines()[0]
     assert usage.endswith(" fuse [OPTIONS]")
-    assert shown(monkeypatch, 80, "upload").splitlines()[0].endswith(" upload [OPTIONS] PATH REPO")
-    assert shown(monkeypatch, 80, "demo").splitlines()[0].endswith(" demo [OPTIONS] [OUTPUT]")
+    assert help_text(monkeypatch, 80, "upload").splitlines()[0].endswith(" upload [OPTIONS] PATH REPO")
+    assert help_text(monkeypatch, 80, "demo").splitlines()[0].endswith(" demo [OPTIONS] [OUTPUT]")

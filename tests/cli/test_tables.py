@@ -12,8 +12,8 @@ PHOTOS = [f"/home/somebody/Images/2024/summer/{name}" for name in ("astronaut.pn
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    """What a terminal of some columns shows of a table."""
+def drawn_lines(monkeypatch):
+    """Gives the lines of a table on a terminal of some columns."""
 
     def show(columns, *arguments, **options):
         terminal = Terminal(columns)
@@ -28,9 +28,9 @@ def shown(monkeypatch):
     return show
 
 
-def test_numbers_stand_right_and_are_whole(shown):
+def test_numbers_stand_right_and_are_whole(drawn_lines):
     rows = [("large", "309 M", "86.6", "1.36 GB"), ("a", "1235 M", "", "97 MB"), ("b", "6 M", "7", "5.4 GB")]
-    lines = shown(80, ("name", "params", "top-1", "float16"), rows)
+    lines = drawn_lines(80, ("name", "params", "top-1", "float16"), rows)
     assert lines == [
         "name   params  top-1  float16",
         "─" * 29,
@@ -41,26 +41,26 @@ def test_numbers_stand_right_and_are_whole(shown):
 
 
 @pytest.mark.parametrize("columns", [36, 40, 60, 80])
-def test_names_of_files_stay_when_paths_are_shortened(shown, columns):
+def test_names_of_files_stay_when_paths_are_shortened(drawn_lines, columns):
     rows = [(path, "192", "+0.1234  +0.5678  +0.1234  +0.5678  …") for path in PHOTOS]
-    lines = shown(columns, ("path", "shape", "embedding"), rows, cut=True, paths=("path",))
+    lines = drawn_lines(columns, ("path", "shape", "embedding"), rows, cut=True, paths=("path",))
     assert len(lines) == 2 + len(rows) and all(len(line) <= columns for line in lines)
     for path, line in zip(PHOTOS, lines[2:], strict=True):
         assert path.rpartition("/")[2] in line and " 192 " in line
 
 
-def test_long_texts_wrap_at_words(shown):
+def test_long_texts_wrap_at_words(drawn_lines):
     rows = [("folder", "a photo of a dog on a beach in the sunshine, seen from the side")]
-    lines = shown(40, ("what", "value"), rows)
+    lines = drawn_lines(40, ("what", "value"), rows)
     words = " ".join(line[8:] for line in lines[2:])
     assert " ".join(words.split()) == rows[0][1]
     assert all(len(line) <= 40 for line in lines)
 
 
-def test_too_narrow_for_a_table_every_row_is_a_paragraph(shown):
+def test_too_narrow_for_a_table_every_row_is_a_paragraph(drawn_lines):
     headers = ("image", "truth", "prediction", "confidence")
     rows = [(PHOTOS[0], "animals", "other_things", "99.95%"), (PHOTOS[1], "a dog, a cat", "", "7.10%")]
-    assert shown(30, headers, rows, paths=("image",)) == [
+    assert drawn_lines(30, headers, rows, paths=("image",)) == [
         "…/2024/summer/astronaut.png",
         "  truth animals",
         "  prediction other_things",

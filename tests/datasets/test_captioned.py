@@ -29,7 +29,7 @@ def folder(root: Path, **captions: str) -> Path:
     return root
 
 
-def shown(examples: tuple[Captioned, ...]) -> dict[str, tuple[str, ...]]:
+def captions_by_name(examples: tuple[Captioned, ...]) -> dict[str, tuple[str, ...]]:
     return {Path(example.path).name: example.captions for example in examples}
 
 
@@ -45,21 +45,25 @@ def test_a_table_with_several_rows_for_an_image(tmp_path: Path, header: str) -> 
         tab.join(("a.jpg", "one dog")),
     ]
     dataset = read_captions(table(tmp_path / "c.csv", "\n".join(rows)), val_fraction=0)
-    assert shown(dataset.train) == {"a.jpg": ("a dog", "one dog"), "b.jpg": ("a cat; on, a mat",)}
+    assert captions_by_name(dataset.train) == {"a.jpg": ("a dog", "one dog"), "b.jpg": ("a cat; on, a mat",)}
 
 
 def test_json_lines_with_lists(tmp_path: Path) -> None:
     text = '{"path": "a.jpg", "captions": ["a dog", "one dog", "a  dog"], "split": "val"}\n'
     text += '{"path": "b.jpg", "captions": "[not] a list"}\n\n{"path": "c.jpg", "captions": ["ein Hündchen"]}'
     dataset = read_captions(table(tmp_path / "c.jsonl", text))
-    assert shown(dataset.val) == {"a.jpg": ("a dog", "one dog")} and dataset.val_fraction is None
-    assert shown(dataset.train) == {"b.jpg": ("[not] a list",), "c.jpg": ("ein Hündchen",)}
+    assert captions_by_name(dataset.val) == {"a.jpg": ("a dog", "one dog")} and dataset.val_fraction is None
+    assert captions_by_name(dataset.train) == {"b.jpg": ("[not] a list",), "c.jpg": ("ein Hündchen",)}
 
 
 def test_text_files_beside_images(tmp_path: Path) -> None:
     data = folder(tmp_path, a="a dog\n\n  one   dog \n", b="a cat", deep__c="a cow")
     dataset = read_captions(data, val_fraction=0)
-    assert shown(dataset.train) == {"a.png": ("a dog", "one dog"), "b.png": ("a cat",), "c.png": ("a cow",)}
+    assert captions_by_name(dataset.train) == {
+        "a.png": ("a dog", "one dog"),
+        "b.png": ("a cat",),
+        "c.png": ("a cow",),
+    }
 
 
 def test_folders_of_splits(tmp_path: Path) -> None:
@@ -151,7 +155,7 @@ def test_images_without_a_caption_are_named_and_left_out(tmp_path: Path) -> None
     touched(folder(tmp_path, a="x", d=" \n", e="y"), "b.png", "sub/c.png")
     (tmp_path / "e.txt").write_bytes(b"a\xff")
     dataset = read_captions(tmp_path, val_fraction=0)
-    assert shown(dataset.train) == {"a.png": ("x",)}
+    assert captions_by_name(dataset.train) == {"a.png": ("x",)}
     assert {Path(each.source).name: each.reason for each in dataset.skipped} == {
         "b.png": "no caption: no .txt file of its name lies beside it",
         "c.png": "no caption: no .txt file of its name lies beside it",
@@ -170,7 +174,7 @@ def test_texts_without_an_image_are_named_and_left_out(tmp_path: Path) -> None:
     (tmp_path / ".hidden.txt").write_text("y")
     touched(tmp_path, "@eaDir/a.txt", "raw.nef")
     dataset = read_captions(tmp_path, val_fraction=0)
-    assert (shown(dataset.train), dataset.skipped) == ({"a.png": ("x",)}, ())
+    assert (captions_by_name(dataset.train), dataset.skipped) == ({"a.png": ("x",)}, ())
     assert dataset.notices == (
         "left out 2 files: 1 .nef (camera raw), 1 hidden; 1 folder: @eaDir",
         "1 text file without an image, such as notes.txt: left out",

@@ -57,7 +57,7 @@ def kill_at(monkeypatch):
     return kill_at
 
 
-def held(folder):
+def contents(folder):
     """All that a run leaves for use."""
     tensors = {
         f"{file}: {name}": np.array(x)
@@ -71,7 +71,7 @@ def held(folder):
 
 
 def assert_same(folder, expected):
-    (found, texts), (wanted, wanted_texts) = held(folder), held(expected)
+    (found, texts), (wanted, wanted_texts) = contents(folder), contents(expected)
     assert texts == wanted_texts and found.keys() == wanted.keys()
     assert [name for name in wanted if not np.array_equal(found[name], wanted[name])] == []
     assert {path.name for path in folder.iterdir()} == {path.name for path in expected.iterdir()}

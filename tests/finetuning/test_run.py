@@ -92,7 +92,8 @@ def test_every_method_lowers_its_loss_on_every_base(
     assert accuracy(given, data) > 0.9
 
 
-def test_what_lora_leaves(options, tmp_path, charts):
+@pytest.mark.charts
+def test_what_lora_leaves(options, tmp_path):
     finished = finetune(options())
     assert sorted(path.name for path in finished.folder.iterdir()) == [
         ".training", "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "metrics.jsonl",

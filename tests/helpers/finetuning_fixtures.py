@@ -56,15 +56,13 @@ def packed(tiny_vision: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
-def charts() -> None:
-    """Reports with real charts."""
-
-
-@pytest.fixture
 def quick_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs that neither wait for the disk nor draw, which takes longer than training; `charts` are drawn."""
+    """Runs that neither wait for the disk nor draw, which takes longer than training.
+
+    The marker `charts` lets a test have real charts.
+    """
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    if "charts" not in request.fixturenames:
+    if request.node.get_closest_marker("charts") is None:
         monkeypatch.setattr("mlx_aimv2.evaluation.charts._png", lambda *_, **more: b"")
 
 

@@ -30,7 +30,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return read_dataset(class_folders(tmp_path_factory.mktemp("data"), cat=9, dog=6, owl=4))
 
 
-def same(first: Iterable[Batch], second: Iterable[Batch]) -> bool:
+def are_equal(first: Iterable[Batch], second: Iterable[Batch]) -> bool:
     """Whether two rows of batches are equal to the last bit."""
     pairs = zip(first, second, strict=True)
     return all(
@@ -81,13 +81,13 @@ def test_the_pace_of_threads_changes_nothing(dataset: Dataset, threads: int, mon
 
     monkeypatch.setattr(module, "DEFAULT_THREADS", threads)
     monkeypatch.setattr(module, "decode_image", late_first)
-    assert same(expected, Batches(dataset, PROCESSOR, EVERYTHING).epoch(2))
+    assert are_equal(expected, Batches(dataset, PROCESSOR, EVERYTHING).epoch(2))
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 9])
 def test_an_epoch_goes_on_where_it_was_left(dataset: Dataset, start: int) -> None:
     whole = list(Batches(dataset, PROCESSOR, EVERYTHING).epoch(1))
-    assert same(whole[start:], Batches(dataset, PROCESSOR, EVERYTHING).epoch(1, start_batch=start))
+    assert are_equal(whole[start:], Batches(dataset, PROCESSOR, EVERYTHING).epoch(1, start_batch=start))
 
 
 def test_an_epoch_that_is_given_up_leaves_nothing_behind(dataset: Dataset) -> None:
@@ -95,7 +95,7 @@ def test_an_epoch_that_is_given_up_leaves_nothing_behind(dataset: Dataset) -> No
     epoch = batches.epoch(0)
     first = next(epoch)
     epoch.close()  # type: ignore[attr-defined]
-    assert same([first], [next(batches.epoch(0))])
+    assert are_equal([first], [next(batches.epoch(0))])
 
 
 def test_training_images_differ_from_epoch_to_epoch_and_from_seed_to_seed(dataset: Dataset) -> None:

@@ -31,10 +31,10 @@ def shards(folder, names=NAMES, rows=ROWS, size=3):
     return folder
 
 
-def same(found: Vectors, rows=ROWS) -> None:
-    assert found.paths == NAMES and found.fingerprint == MADE_BY
-    assert found.embeddings.dtype == np.float32
-    np.testing.assert_array_equal(found.embeddings, rows)
+def assert_as_written(vectors: Vectors, rows=ROWS) -> None:
+    assert vectors.paths == NAMES and vectors.fingerprint == MADE_BY
+    assert vectors.embeddings.dtype == np.float32
+    np.testing.assert_array_equal(vectors.embeddings, rows)
 
 
 def test_every_format_is_read():
@@ -44,14 +44,14 @@ def test_every_format_is_read():
 @every_format
 def test_what_was_written_comes_back(tmp_path, ending):
     write(tmp_path / f"v{ending}", NAMES, ROWS, MADE_BY)
-    same(read_vectors(tmp_path / f"v{ending}"))
-    same(read_vectors(str(tmp_path / f"v{ending}")))
+    assert_as_written(read_vectors(tmp_path / f"v{ending}"))
+    assert_as_written(read_vectors(str(tmp_path / f"v{ending}")))
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 9])
 def test_a_folder_of_shards_comes_back(tmp_path, size):
-    same(read_vectors(shards(tmp_path / "v", size=size)))
-    same(read_vectors(f"{tmp_path}/v/"))
+    assert_as_written(read_vectors(shards(tmp_path / "v", size=size)))
+    assert_as_written(read_vectors(f"{tmp_path}/v/"))
 
 
 @pytest.mark.parametrize("ending", [*(e for e in WRITERS if e != ".parquet"), "/"])
@@ -59,7 +59,7 @@ def test_token_grids_come_back(tmp_path, ending):
     grids = np.random.default_rng(0).standard_normal((4, 2, 3, 5)).astype(np.float32)
     path = tmp_path / f"v{ending}"
     shards(path, rows=grids) if ending == "/" else write(path, NAMES, grids, MADE_BY)
-    same(read_vectors(path), grids)
+    assert_as_written(read_vectors(path), grids)
 
 
 @pytest.mark.parametrize("ending", [".npz", ".npy", ".safetensors"])
@@ -73,20 +73,20 @@ def test_files_through_a_link_come_back(tmp_path, ending):
     (tmp_path / "disk").mkdir()
     write(tmp_path / "disk" / f"real{ending}", NAMES, ROWS, MADE_BY)
     (tmp_path / f"v{ending}").symlink_to(f"disk/real{ending}")
-    same(read_vectors(tmp_path / f"v{ending}"))
+    assert_as_written(read_vectors(tmp_path / f"v{ending}"))
 
 
 def test_a_path_in_the_home_folder_comes_back(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "v.npz", NAMES, ROWS, MADE_BY)
-    same(read_vectors("~/v.npz"))
+    assert_as_written(read_vectors("~/v.npz"))
 
 
 def test_files_of_numpy_and_an_older_version_come_back(tmp_path):
     note = np.array(json.dumps(MADE_BY))
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "v.npz", embeddings=ROWS, paths=np.array(NAMES), fingerprint=note)
-        same(read_vectors(tmp_path / "v.npz"))
+        assert_as_written(read_vectors(tmp_path / "v.npz"))
 
 
 @pytest.mark.parametrize("name", ["o.jsonl", "o.txt", "o", "o.json"])

@@ -333,8 +333,8 @@ def run(
     return left
 
 
-def held(folder: Path) -> dict[str, float]:
-    """What a reader finds, who reads all shards that are there, and one who reads the manifest."""
+def read_both_ways(folder: Path) -> dict[str, float]:
+    """The first number of each vector by its name, the same in all shard files and by the manifest."""
     everything = {}
     for shard in sorted(folder.glob("*.npz")):
         names, vectors, _ = read_npz(shard)
@@ -362,7 +362,7 @@ def test_an_image_that_was_replaced_gets_a_new_vector(tmp_path, images, five):
     (images.folder / "d.jpg").write_bytes(bytes([78]) * 11)
     os.utime(images.folder / "d.jpg", (1_000_000, 1_000_000))
     assert run(tmp_path / "v", five) == [str(five[1]), str(five[3])]
-    values = {Path(name).stem: value for name, value in held(tmp_path / "v").items()}
+    values = {Path(name).stem: value for name, value in read_both_ways(tmp_path / "v").items()}
     assert values == {"a": 0, "b": 77, "c": 2, "d": 78, "e": 4}
     assert run(tmp_path / "v", five) == []
 
@@ -377,14 +377,14 @@ def test_an_image_that_was_only_touched_is_not_embedded_again_and_read_once(
         "mlx_aimv2.vectors.shard_rows.digest_of", lambda place: pytest.fail(f"{place} is read again")
     )
     assert run(tmp_path / "v", five) == []
-    assert len(held(tmp_path / "v")) == 5
+    assert len(read_both_ways(tmp_path / "v")) == 5
 
 
 def test_a_changed_image_that_cannot_be_embedded_loses_its_old_vector(tmp_path, images, five):
     run(tmp_path / "v", five)
     images.write("b.jpg", 77, mtime=2_000_000)
     assert run(tmp_path / "v", five, broken=(str(five[1]),)) == [str(five[1])]
-    assert str(five[1]) not in held(tmp_path / "v") and len(held(tmp_path / "v")) == 4
+    assert str(five[1]) not in read_both_ways(tmp_path / "v") and len(read_both_ways(tmp_path / "v")) == 4
 
 
 def test_an_interrupted_run_keeps_old_vectors_until_it_comes_to_them(tmp_path, images, five):
@@ -393,7 +393,7 @@ def test_an_interrupted_run_keeps_old_vectors_until_it_comes_to_them(tmp_path, i
     shards = ShardFolder(tmp_path / "v", MADE_BY)
     assert shards.index.remaining(map(str, five)) == [str(five[1])] and shards.index.changed == 1
     shards.close(interrupted=True)
-    assert held(tmp_path / "v")[str(five[1])] == 1
+    assert read_both_ways(tmp_path / "v")[str(five[1])] == 1
     assert run(tmp_path / "v", five) == [str(five[1])]
 
 
@@ -405,7 +405,7 @@ def test_an_image_that_changes_while_it_is_embedded_is_embedded_again(tmp_path, 
         shards.add(name, np.full(3, number, np.float32))  # of what was there before
     shards.close()
     assert run(tmp_path / "v", five) == [str(five[1])]
-    assert held(tmp_path / "v")[str(five[1])] == 77
+    assert read_both_ways(tmp_path / "v")[str(five[1])] == 77
 
 
 def test_images_that_are_gone_are_counted_and_stay_until_they_are_pruned(tmp_path, five):
@@ -414,9 +414,9 @@ def test_images_that_are_gone_are_counted_and_stay_until_they_are_pruned(tmp_pat
     five[3].unlink()
     shards = ShardFolder(tmp_path / "v", MADE_BY)
     assert sorted(row.name for row in shards.index.gone()) == [str(five[0]), str(five[3])]
-    assert run(tmp_path / "v", five[1:3]) == [] and len(held(tmp_path / "v")) == 5
+    assert run(tmp_path / "v", five[1:3]) == [] and len(read_both_ways(tmp_path / "v")) == 5
     run(tmp_path / "v", five[1:3], prune=True)
-    assert sorted(held(tmp_path / "v")) == [str(five[1]), str(five[2]), str(five[4])]
+    assert sorted(read_both_ways(tmp_path / "v")) == [str(five[1]), str(five[2]), str(five[4])]
     assert ShardFolder(tmp_path / "v", MADE_BY).index.gone() == []
 
 
@@ -455,7 +455,7 @@ def test_a_file_is_known_however_it_is_spelled(tmp_path, images, monkeypatch, fi
     monkeypatch.chdir(images.folder)
     for spelling, spell in SPELLINGS.items():
         assert run(tmp_path / "v", [spell(images.folder)]) == [], spelling
-    assert list(held(tmp_path / "v")) == [name]
+    assert list(read_both_ways(tmp_path / "v")) == [name]
 
 
 def test_one_file_is_embedded_once_however_often_it_is_named(tmp_path, images, monkeypatch):
@@ -469,7 +469,7 @@ def test_files_of_one_name_in_two_folders_are_both_there(tmp_path, images, monke
         images.write(f"{folder}/a.jpg", value)
         monkeypatch.chdir(images.folder / folder)
         assert run(tmp_path / "v", ["a.jpg"]) == ["a.jpg"]
-    assert held(tmp_path / "v") == {"a.jpg": 1, str(images.folder / "y" / "a.jpg"): 2}
+    assert read_both_ways(tmp_path / "v") == {"a.jpg": 1, str(images.folder / "y" / "a.jpg"): 2}
     for folder in "xy":
         monkeypatch.chdir(images.folder / folder)
         assert run(tmp_path / "v", ["a.jpg"]) == []
@@ -484,7 +484,7 @@ def test_images_that_moved_together_are_known(tmp_path, images, five, monkeypatc
     (tmp_path / "elsewhere" / "b.jpg").write_bytes(b"another b")
     assert run(tmp_path / "v", ["a.jpg", "b.jpg"]) == ["b.jpg"]
     run(tmp_path / "v", [], prune=True)
-    assert held(tmp_path / "v") == {"a.jpg": 0, str(tmp_path / "elsewhere" / "b.jpg"): ord("a")}
+    assert read_both_ways(tmp_path / "v") == {"a.jpg": 0, str(tmp_path / "elsewhere" / "b.jpg"): ord("a")}
 
 
 def test_texts_are_known_by_their_words(tmp_path):
@@ -511,7 +511,7 @@ def test_a_folder_of_an_older_version_is_continued(tmp_path, images, five):
     images.write("b.jpg", 77, mtime=4_000_000_000)  # later than its shard
     five[4].unlink()
     assert run(tmp_path / "v", five[:4]) == [str(five[1])]
-    assert held(tmp_path / "v") == {str(path): k if k != 1 else 77 for k, path in enumerate(five)}
+    assert read_both_ways(tmp_path / "v") == {str(path): k if k != 1 else 77 for k, path in enumerate(five)}
     assert sum(row.mark is None for row in ShardFolder(tmp_path / "v", MADE_BY).index) == 4
 
 
@@ -542,7 +542,7 @@ def test_a_folder_is_whole_and_goes_on_whatever_fails(tmp_path, faults, lasting)
         assert all(value in (old.get(name), new.get(name)) for name, value in values.items())
         assert values.keys() >= old.keys() & new.keys(), "one is lost"
         work(folder)
-        assert {Path(name).name: value for name, value in held(folder).items()} == new
+        assert {Path(name).name: value for name, value in read_both_ways(folder).items()} == new
 
     assert faults.everywhere(tmp_path, work, check, begin, lasting) >= 20
 
