@@ -21,6 +21,7 @@ from .backend.device import compute_dtype, gpu_available
 from .checkpoints.matching import check_fit, dtype_name
 from .config import Aimv2Config
 from .errors import Aimv2Error, ConfigError
+from .events import ignore
 from .loading import Checkpoint, make_model
 from .processing.build import build_processor
 from .processing.image_settings import find_settings
@@ -81,7 +82,7 @@ def _problem(checkpoint: Checkpoint, expected: dict[str, mx.array]) -> str | Non
         expected = dict(tree_flatten(model.parameters()))
     try:
         check_fit(expected, checkpoint.outline, checkpoint.unknown, "the checkpoint")
-        build_processor(checkpoint.resolved.folder, checkpoint.config)
+        build_processor(checkpoint.resolved.folder, checkpoint.config, on_event=ignore)
     except Aimv2Error as error:
         return str(error)
     return None

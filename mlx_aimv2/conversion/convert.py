@@ -24,7 +24,7 @@ from ..checkpoints.matching import dtype_name
 from ..checkpoints.npz import write_npz
 from ..checkpoints.shards import write_shards
 from ..errors import Advice, Aimv2Error, NonFiniteError
-from ..events import Notice, OnEvent, Progress, warn
+from ..events import Notice, OnEvent, Progress, ignore, warn
 from ..fidelity.compare import compare_checkpoints
 from ..fidelity.report import Fidelity
 from ..fidelity.trial_run import make_sample
@@ -232,6 +232,7 @@ def _calibrated(
         checkpoint.config,
         native=NativeOptions(max_patches=MAX_PATCHES),
         resized=checkpoint.resampled,
+        on_event=ignore,  # `_check_small_files` has given these notices
     )
     pixels = read_images(options.calibrate, processor, on_event)
     calibration = Calibration(checkpoint.config, schemes, conversion.dtype, pixels)
