@@ -13,6 +13,7 @@ from types import TracebackType
 
 from ..errors import DamagedFileError, HubError, NotACheckpointError, PickleRefusedError
 from ..events import Notice, OnEvent, Progress
+from ..messages import size
 from ..storage.json_files import read_json
 from .file_names import CONFIG, INDEX, choose_weights, shard_names, small_files
 
@@ -145,8 +146,8 @@ class Download:
         free = shutil.disk_usage(existing).free
         if free < needed:
             raise HubError(
-                f"no room for {self._listing.repo} in {self._cache}: {needed / 1e9:.2f} GB needed, "
-                f"{free / 1e9:.2f} GB free: free some, or set HF_HOME to a folder on another disk"
+                f"no room for {self._listing.repo} in {self._cache}: {size(needed)} needed, "
+                f"{size(free)} free: free some, or set HF_HOME to a folder on another disk"
             )
 
 

@@ -19,6 +19,7 @@ from typing import IO
 import mlx.core as mx
 
 from ..errors import DamagedFileError, OutputError
+from ..messages import size
 from .headers import MLX_DTYPES, TensorInfo
 from .shards import Entry, header_bytes
 
@@ -115,7 +116,7 @@ def _temporary_folder(path: Path, needed: int) -> Path:
     free = shutil.disk_usage(folder).free if folder.is_dir() else 0
     if free <= needed:
         raise OutputError(
-            f"{folder} has {free / 1e9:.2f} GB free, and unpacking {path.name} takes {needed / 1e9:.2f} GB:"
+            f"{folder} has {size(free)} free, and unpacking {path.name} takes {size(needed)}:"
             " set TMPDIR to a folder on another disk, or convert the weights on another machine"
         )
     return folder

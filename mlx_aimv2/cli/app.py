@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from .._version import __version__
-from ..errors import InputError
+from ..errors import InputError, OutputError
 from . import classify, compare, convert, demo, embed, evaluate, export, finetune, fuse, info, models, upload
 from .guard import DEBUG_VARIABLE, RUNNING, leave, report
 from .help import GroupHelp, VerbHelp
@@ -52,8 +52,10 @@ class EvaluateVerb(VerbHelp):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words after the verb."""
-        if "--compare" in args:
-            pair = shlex.join(args[args.index("--compare") + 1 :][:2]) or "ORIGINAL CONVERTED"
+        if any(word.split("=", 1)[0] == "--compare" for word in args):
+            pair = "ORIGINAL CONVERTED"
+            if "--compare" in args:
+                pair = shlex.join(args[args.index("--compare") + 1 :][:2]) or pair
             raise SystemExit(report(InputError(f"compare is a verb now: mlx-aimv2 compare {pair}")))
         return super().parse_args(ctx, args)
 
@@ -114,7 +116,7 @@ def _run(arguments: Sequence[str]) -> NoReturn:
     try:
         app(args=arguments, prog_name=NAME)
     except OSError as error:  # help or version could not be written; verbs report their own errors
-        raise SystemExit(report(error)) from error
+        raise SystemExit(report(OutputError.writing("stdout", error))) from error
     finally:
         warnings.showwarning = former
         RUNNING.options, RUNNING.debug = frozenset(), False

@@ -53,7 +53,9 @@ class EvaluateOptions:
         "Zero-shot labels to choose from: a file with one per line, or separated by commas; or names for classes,"
         " as `id=name`. [default: the names of the classes]",
     )
-    output: Path | None = option(None, "Folder for evaluation.json, confusion.png, calibration.png.")
+    output: Path | None = option(
+        None, "Folder for evaluation.json, confusion.png, calibration.png.", flags=("-o", "--output")
+    )
     predictions: str | None = option(
         None,
         "File (.csv .tsv .json .jsonl .parquet) for the prediction of each image; - for the JSON of --json and"

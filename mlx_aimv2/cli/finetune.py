@@ -134,7 +134,9 @@ def _show_how_to_resume(finished: Finished, options: FinetuneOptions) -> None:
     if not (state := finished.folder / STATE).is_file():
         return
     nbytes = size(state.stat().st_size)
-    say(f"{state.parent} ({nbytes}) is for --resume with more --epochs alone: remove it if you need none")
+    say(
+        f"{state.parent} ({nbytes}) is needed only for --resume with more --epochs: remove it if you want none"
+    )
     trained, method = finished.trained, options.fine_tune_type
     if trained is None or trained.stopped_early or trained.best_epoch + 1 < trained.epochs:
         return

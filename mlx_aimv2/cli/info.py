@@ -34,8 +34,10 @@ def info(
     """Describe a checkpoint (layout, configuration, size, what is missing) or, with --system, this machine."""
     from ..backend.device import require_mlx
 
-    if (model is None) == (not system):
+    if model is None and not system:
         raise InputError("name a checkpoint, or ask for --system")
+    if model is not None and system:
+        raise InputError("--system describes this machine: leave it out, or the checkpoint")
     require_mlx()
     from ..describe import describe_checkpoint, describe_system
 

@@ -21,6 +21,7 @@ from ..checkpoints.matching import dtype_name
 from ..errors import ConfigError, DamagedFileError, ExistsError, InputError, OutputError
 from ..events import OnEvent, Progress
 from ..loading import Checkpoint
+from ..messages import size
 from ..processing.image_settings import find_settings, write_settings
 from ..publishing.card import CARD, CardFacts, read_card
 from ..quantization.scheme import Quantization
@@ -151,7 +152,7 @@ def check_space(folder: Path, nbytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if nbytes > free:
         raise OutputError(
-            f"{folder.parent} has {free / 1e9:.2f} GB free, and the result takes {nbytes / 1e9:.2f} GB:"
+            f"{folder.parent} has {size(free)} free, and the result takes {size(nbytes)}:"
             " make room, or write to another disk"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import typing
 from collections import Counter
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """The options in a YAML file, as YAML reads them.
 
     Raises:
-        InputError: the file cannot be read, is not a YAML mapping, or holds an option twice.
+        InputError: the file cannot be read, is not a YAML mapping, or holds an option twice or one that
+            does not exist.
     """
     import yaml  # type: ignore[import-untyped]
 
@@ -40,6 +42,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
     names = [str(key.value).replace("-", "_") for key, _ in node.value]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise InputError(f"{path} holds {twice[0]} twice: leave one of them out")
+    known = {*typing.get_type_hints(FinetuneOptions), "device"}
+    if unknown := [name for name in names if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        advice = f"did you mean {near[0]}?" if near else "see `mlx-aimv2 finetune --help`"
+        raise InputError(f"{path}: there is no option {unknown[0]!r}: {advice}")
     return {str(key).replace("-", "_"): value for key, value in data.items()}
 
 

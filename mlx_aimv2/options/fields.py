@@ -86,7 +86,8 @@ def check_fields(options: Any) -> None:
                 continue
             if check.choices:
                 raise InputError(f"{flag(field.name)} {value!r} is not {check.rule}")
-            raise InputError(f"{flag(field.name)} must be {check.rule}, not {value}")
+            rule = "a finite number" if isinstance(value, float) and math.isinf(value) else check.rule
+            raise InputError(f"{flag(field.name)} must be {rule}, not {value}")
 
 
 def choices_of(field: dataclasses.Field[Any]) -> tuple[str, ...]:

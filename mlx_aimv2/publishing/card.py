@@ -254,7 +254,7 @@ def _usage(facts: CardFacts) -> str:
     else:
         kind, shell, call = "Embedder", "embed photo.jpg", 'Embedder(model, processor).images(["photo.jpg"])'
     return (
-        "## Use\n\n`pip install mlx-aimv2` (Linux: `pip install 'mlx-aimv2[cpu]'`), then\n\n"
+        "## Use\n\nInstall [mlx-aimv2](https://github.com/mlx-aimv2/mlx-aimv2), then\n\n"
         f'```python\nfrom mlx_aimv2 import {kind}, load\nmodel, processor = load("{name}")\nprint({call})\n```\n\n'
         f"or on the command line\n\n```\nmlx-aimv2 {shell} --model {name}\n```"
     )

@@ -210,7 +210,8 @@ def check_file(
     suffix = path.suffix.lower()
     if suffix not in formats:
         shards = ", or end the name in / for a folder of shards" if "/" in folder_hint else ""
-        raise InputError(f"{path}: no format ends in {suffix or 'nothing'}; use {', '.join(formats)}{shards}")
+        problem = f"no format ends in {suffix}" if suffix else "the name has no extension"
+        raise InputError(f"{path}: {problem}; use {', '.join(formats)}{shards}")
     check_names(path, names)
     if suffix == ".parquet":
         import_pyarrow("Writing")

@@ -83,9 +83,8 @@ def _by_content(source: Path) -> Callable[[Path, Path], Vectors]:
     with source.open("rb") as file:
         start = file.read(4).removeprefix(b"\xef\xbb\xbf")
     if not start.startswith(b"{"):
-        raise InputError(
-            f"{source}: no format ends in {source.suffix or 'nothing'}; there are {', '.join(WRITERS)}"
-        )
+        problem = f"no format ends in {source.suffix}" if source.suffix else "the name has no extension"
+        raise InputError(f"{source}: {problem}; there are {', '.join(WRITERS)}")
     return _read_jsonl
 
 

@@ -459,7 +459,7 @@ def test_content_shorter_than_announced(hub: FakeHub) -> None:
 def test_no_room(hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
     assert message(errors.HubError, lambda: resolve(LARGE)) == (
-        f"no room for {LARGE} in {cache}: 0.00 GB needed, 0.00 GB free: "
+        f"no room for {LARGE} in {cache}: 5 kB needed, 10 bytes free: "
         "free some, or set HF_HOME to a folder on another disk"
     )
 

@@ -96,6 +96,9 @@ def test_info_wants_one_of_its_two_things(cli):
     done = cli("info")
     assert done.returncode == 2
     assert "name a checkpoint, or ask for --system" in done.stderr
+    done = cli("info", "demo", "--system")
+    assert done.returncode == 2
+    assert "--system describes this machine: leave it out, or the checkpoint" in done.stderr
 
 
 def test_convert_writes_what_info_then_describes(cli, pair, tmp_path):

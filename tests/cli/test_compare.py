@@ -103,3 +103,5 @@ def test_evaluate_names_the_verb(cli):
     done = cli("evaluate", "--compare", "a b", "c", "photos/", "--layers")
     assert done.returncode == 2
     assert done.stderr == "mlx-aimv2: error: compare is a verb now: mlx-aimv2 compare 'a b' c\n"
+    done = cli("evaluate", "--compare=a")
+    assert done.stderr == "mlx-aimv2: error: compare is a verb now: mlx-aimv2 compare ORIGINAL CONVERTED\n"

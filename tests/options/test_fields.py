@@ -37,7 +37,7 @@ class Options:
         ({"count": 0}, "--count must be at least 1, not 0"),
         ({"count": math.nan}, "--count must be at least 1, not nan"),
         ({"rate": 0.0}, "--rate must be more than 0, not 0.0"),
-        ({"rate": math.inf}, "--rate must be more than 0, not inf"),
+        ({"rate": math.inf}, "--rate must be a finite number, not inf"),
         ({"warmth": 1.5}, "--warmth must be between 0 and 1, not 1.5"),
         ({"share": 1}, "--share must be at least 0 and less than 1, not 1"),
         ({"decay": 0}, "--decay must be more than 0 and at most 1, not 0"),

@@ -239,7 +239,7 @@ def test_the_whole_card(variants):
         f"Converted by mlx-aimv2 0.1.0 from [{LARGE}-lit](https://huggingface.co/{LARGE}-lit) at revision `abc`,"
         " read in the layout `apple`. Weights: 4-bit affine, groups of 64, the rest float16; 4.80 bits per weight,"
         " 0.2 MB. The source's weights were 8-bit affine, groups of 32, and were unpacked.\n\n"
-        "## Use\n\n`pip install mlx-aimv2` (Linux: `pip install 'mlx-aimv2[cpu]'`), then\n\n"
+        "## Use\n\nInstall [mlx-aimv2](https://github.com/mlx-aimv2/mlx-aimv2), then\n\n"
         "```python\nfrom mlx_aimv2 import ZeroShotClassifier, load\n"
         'model, processor = load("lit-4bit")\n'
         'print(ZeroShotClassifier(model, processor, labels=["a dog", "a cat"])("photo.jpg"))\n```\n\n'

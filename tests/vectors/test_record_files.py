@@ -181,7 +181,7 @@ def test_an_interrupted_run_takes_no_earlier_results_place(tmp_path, suffix):
             InputError,
             r"a\.xlsx: no format ends in \.xlsx; use \.csv, \.tsv, \.json, \.jsonl, \.parquet",
         ),
-        ("a", (), InputError, "no format ends in nothing"),
+        ("a", (), InputError, "the name has no extension"),
         ("no/a.csv", (), OutputError, r"a\.csv cannot be written: No such file or directory"),
         ("folder.csv", (), OutputError, r"folder\.csv is a folder: name a file"),
         ("a.parquet", ("\udc80",), InputError, "is not UTF-8, which .parquet cannot hold"),
