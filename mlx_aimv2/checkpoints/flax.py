@@ -45,7 +45,7 @@ def read_flax(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
 
 
 class _FlaxReader:
-    """A walk through a file, from head to head."""
+    """Reads the keys, shapes and places of all tensors of a file, item after item."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file = path, file

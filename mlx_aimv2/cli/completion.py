@@ -25,10 +25,10 @@ LAYOUTS = ("transformers", "apple", "apple-mlx", "timm")
 METRICS = tuple(dict.fromkeys(metric for task in TASKS.values() for metric in task.metrics))
 
 
-def choices(words: Iterable[str]) -> Complete:
-    """Complete with one of some words."""
-    words = tuple(words)
-    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+def choices(values: Iterable[str]) -> Complete:
+    """Complete with one of ``values``."""
+    values = tuple(values)
+    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
 
 
 def checkpoints(incomplete: str) -> list[str]:

@@ -105,15 +105,15 @@ def _parameter(field: dataclasses.Field[Any], hint: Any, marker: FieldsOf | None
     kind, optional = _kind(hint)
     if marker:
         kind, optional = kind | None, True
-    named = flag(field.name)
+    name = flag(field.name)
     has_negative = kind in (bool, bool | None) and (optional or field.default)
     if has_negative:
-        named += f"/--no-{named[2:]}"
+        name += f"/--no-{name[2:]}"
     declared = dict(field.metadata["command_line"])
     short = (marker.flags[field.name],) if marker and field.name in marker.flags else ()
-    flags = declared.pop("flags", (named, *short))
-    if words := choices_of(field):
-        declared.setdefault("autocompletion", choices(words))
+    flags = declared.pop("flags", (name, *short))
+    if valid := choices_of(field):
+        declared.setdefault("autocompletion", choices(valid))
     elif marker and field.name in marker.completions:
         declared["autocompletion"] = marker.completions[field.name]
     help, default = field.metadata["help"], field.default

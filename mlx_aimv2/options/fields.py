@@ -48,7 +48,7 @@ def fraction(*, zero: bool = True, whole: bool = False) -> Check:
 
 
 def one_of(names: Iterable[str]) -> Check:
-    """One of some words."""
+    """One of ``names``."""
     choices = tuple(names)
     return Check(f"one of {', '.join(choices)}", choices.__contains__, choices)
 

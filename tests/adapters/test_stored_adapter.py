@@ -194,6 +194,8 @@ def test_what_stands_before_the_names(names, expected):
 def test_the_hash_of_an_adapter_is_what_it_was(adapter):
     """It is part of the fingerprint of vectors, so only tensors and how they are used may change it."""
     first = read_stored(adapter).hash
+    change(adapter, base_model_name_or_path="elsewhere/base", revision="1" * 40)
+    assert read_stored(adapter).hash == first
     rename(adapter, dict, inference_mode=False, modules_to_save=None)
     assert read_stored(adapter).hash == first
     rename(adapter, dict, lora_alpha=3)

@@ -45,6 +45,16 @@ def test_all_files_are_old_or_all_are_new_whatever_fails(tmp_path, faults, lasti
     assert faults.everywhere(tmp_path, write, check, begin, lasting) >= 15
 
 
+def test_the_next_writer_completes_what_a_killed_run_began(tmp_path):
+    (tmp_path / ".swap").mkdir()
+    for name in NAMES:
+        (tmp_path / ".swap" / name).write_text(f"killed {name}")
+    with pytest.raises(OutputError, match="no room"), replacing_together(tmp_path / ".swap", "last.json"):
+        assert content(tmp_path) == ["killed"] * 3
+        raise OutputError("no room")
+    assert content(tmp_path) == ["killed"] * 3 and not (tmp_path / ".swap").exists()
+
+
 def test_the_other_names_are_on_disk_before_the_last(tmp_path, faults):
     with faults.watch() as steps:
         write(tmp_path)
