@@ -83,8 +83,7 @@ def export(
     Args:
         source: a folder, a repository or a short name; any layout this package reads, quantized or not.
         target: the folder to write; it must not exist, and appears whole or not at all.
-        format: "transformers" (opens with `from_pretrained`), "apple", "apple-mlx" or "timm" (vision encoders of
-            fixed size without a head).
+        format: "transformers" (for `from_pretrained`), "apple", "apple-mlx", or "timm" (fixed size, no head).
         revision: branch, tag or commit of the repository.
         options: dtype and size of the files, and the rest.
         adapter_path: the folder of an adapter to merge into the weights first; None for none.
@@ -102,8 +101,7 @@ def export(
     options = options or ExportOptions()
     if format not in FORMATS:
         raise InputError(f"format {format!r} is not one of {', '.join(FORMATS)}")
-    convert_options = options.for_conversion()
-    path = target_folder(target, options.force)
+    convert_options, path = options.for_conversion(), target_folder(target, options.force)
     adapter = check_fusible(adapter_path) if adapter_path is not None else None
     if adapter is not None and isinstance(adapter.task, Task):
         on_event(Notice(f"the head in {adapter} stays there: the encoder alone is exported"))

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 from ..adapters.targets import MAX_RANK, TARGETS, short_names
+from ..backend.device import DTYPES
 from ..datasets.options import Columns, Reading
 from ..errors import InputError
 from ..options.fields import at_least, between, check_fields, fraction, more_than, one_of, option
@@ -167,9 +168,9 @@ class FinetuneOptions:
 
     dtype: str = option(
         "auto",
-        "float32, bfloat16, float16, or auto: bfloat16 for a frozen encoder on a GPU, else float32.",
+        "float32, float16, bfloat16, or auto: bfloat16 for a frozen encoder on a GPU, else float32.",
         RUN,
-        one_of(("auto", "float32", "bfloat16", "float16")),
+        one_of(("auto", *DTYPES)),
     )
     save_every: int = option(100, "Steps between saved states, besides every epoch.", RUN, at_least(1))
     resume: bool = option(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -302,12 +301,16 @@ def test_progress_while_a_file_grows(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fetch, "_POLL_S", 0.005)
     (tmp_path / "stale.incomplete").write_bytes(b"left by an earlier run")
     events: list[Event] = []
-    with fetch._Meter(tmp_path, 10, 100, events.append) as meter:
+    seen = threading.Event()
+
+    def on_event(event: Event) -> None:
+        events.append(event)
+        if event == Progress("download", 40, 100, "bytes"):
+            seen.set()
+
+    with fetch._Meter(tmp_path, 10, 100, on_event) as meter:
         (tmp_path / "new.incomplete").write_bytes(b"x" * 30)
-        deadline = time.monotonic() + 5
-        while not any(event == Progress("download", 40, 100, "bytes") for event in list(events)):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        assert seen.wait(5)
         (tmp_path / "new.incomplete").unlink()
         meter.finished(90)
     done = [event.done for event in events if isinstance(event, Progress)]

@@ -26,7 +26,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"metric": "top3"}, "--metric 'top3' is not one of top1, macro_f1, loss, map, exact_match"),
     ({"class_weights": "yes"}, "--class-weights 'yes' is not one of none, balanced"),
     ({"pooling": "max"}, "--pooling 'max' is not one of mean, head"),
-    ({"dtype": "int8"}, "--dtype 'int8' is not one of auto, float32, bfloat16, float16"),
+    ({"dtype": "int8"}, "--dtype 'int8' is not one of auto, float32, float16, bfloat16"),
     *(
         ({name: 0}, f"--{name.replace('_', '-')} must be at least 1, not 0")
         for name in (
