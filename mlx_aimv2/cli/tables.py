@@ -126,8 +126,8 @@ def _width(text: str) -> int:
     return cell_len(text)
 
 
-def _longest(words: Sequence[str]) -> int:
-    return max(map(_width, words), default=0)
+def _longest(texts: Sequence[str]) -> int:
+    return max(map(_width, texts), default=0)
 
 
 def _fitted(columns: Sequence[Column], room: int) -> list[int] | None:

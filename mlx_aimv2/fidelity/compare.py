@@ -105,10 +105,10 @@ def _check_same(first: Checkpoint, second: Checkpoint) -> None:
     before, after = _architecture(first.config), _architecture(second.config)
     differing = [name for name in before if before[name] != after.get(name)]
     if differing:
-        one = f"{first.resolved.name} ({_text(before, differing)})"
-        other = f"{second.resolved.name} ({_text(after, differing)})"
+        original = f"{first.resolved.name} ({_text(before, differing)})"
+        converted = f"{second.resolved.name} ({_text(after, differing)})"
         raise InputError(
-            f"{one} and {other} are different models: compare a checkpoint with its own conversion"
+            f"{original} and {converted} are different models: compare a checkpoint with its own conversion"
         )
 
 

@@ -119,8 +119,8 @@ class Processor:
         pixels = [self.image_processor(image) for image in images]
         sizes = sorted({array.shape[:2] for array in pixels})
         if len(sizes) > 1:
-            shown = ", ".join(f"{height} x {width}" for height, width in sizes[:4])
-            raise InputError(f"images of different sizes ({shown}) cannot share a batch: use Embedder")
+            listed = ", ".join(f"{height} x {width}" for height, width in sizes[:4])
+            raise InputError(f"images of different sizes ({listed}) cannot share a batch: use Embedder")
         return np.stack(pixels)
 
 

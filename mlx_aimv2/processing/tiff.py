@@ -71,7 +71,7 @@ def open_tiff(stream: IO[bytes], options: DecodeOptions) -> Image.Image | None:
     image = _image(read_samples(stream, tags), tags)
     if "ICCProfile" in tags.values:
         image.info["icc_profile"] = bytes(tags.values["ICCProfile"])
-    image.getexif()[ExifTags.Base.Orientation] = tags.one("Orientation", 1)
+    image.getexif()[ExifTags.Base.Orientation] = tags.first("Orientation", 1)
     return image
 
 
@@ -113,7 +113,7 @@ def _check_tags(tags: TiffTags) -> None:
     is_lab = photometric in (CIELAB, ICCLAB)
     if tags.samples < COLOR_SAMPLES[photometric]:
         tags.refuse("SamplesPerPixel", f"not enough for {described}")
-    if tags.one("InkSet", 1) != 1 and photometric == CMYK:
+    if tags.first("InkSet", 1) != 1 and photometric == CMYK:
         tags.refuse("InkSet", "inks other than cyan, magenta, yellow and black are not supported")
     if COLOR_SAMPLES[photometric] == 1 and len(extra) > 1:
         tags.refuse("SamplesPerPixel", f"{described} does not define which are colours")
@@ -155,8 +155,8 @@ def _pillow_reads(tags: TiffTags) -> bool:
     if photometric == YCBCR:
         return not tags.in_planes
     is_ordinary = (
-        tags.one("PlanarConfiguration", 1) == 1
-        and tags.one("FillOrder", 1) == 1
+        tags.first("PlanarConfiguration", 1) == 1
+        and tags.first("FillOrder", 1) == 1
         and "GDAL_NODATA" not in tags.values
         and not (tags.big and tags.byte_order == ">")  # Pillow does not open these
     )

@@ -88,11 +88,11 @@ def _dtype(tags: TiffTags) -> np.dtype[Any]:
 def _grid(tags: TiffTags, samples: int, bits: int) -> _Grid:
     width, height = tags.size
     if "TileWidth" in tags.values:
-        tile_width, tile_height = tags.one("TileWidth"), tags.one("TileLength")
+        tile_width, tile_height = tags.first("TileWidth"), tags.first("TileLength")
         if not (0 < tile_width <= width + 65536 and 0 < tile_height <= height + 65536):
             tags.refuse("TileWidth", "not possible")
     else:
-        tile_width, tile_height = width, min(tags.one("RowsPerStrip", height), height) or height
+        tile_width, tile_height = width, min(tags.first("RowsPerStrip", height), height) or height
     row_bytes = -(-tile_width * samples * bits // 8)
     return _Grid(
         -(-width // tile_width), -(-height // tile_height), tile_width, tile_height, samples, row_bytes
@@ -124,7 +124,7 @@ def _plane(stream: IO[bytes], tags: TiffTags, grid: _Grid, plane: int) -> NDArra
             what = "tile" if tiled else "strip"
             raise BrokenImageError(f"cut off or damaged ({what} {index + 1} of {number} is incomplete)")
         flat = np.frombuffer(data[: target.size], np.uint8)
-        if plain and tags.one("FillOrder", 1) == 2:
+        if plain and tags.first("FillOrder", 1) == 2:
             flat = np.packbits(np.unpackbits(flat).reshape(-1, 8)[:, ::-1])
         target[...] = flat.reshape(target.shape)
     return out
@@ -154,7 +154,7 @@ def _decompressed(block: bytes, tags: TiffTags, shape: tuple[int, int]) -> bytes
     height, width = shape
     if not block:
         return b""
-    file = _gray_tiff(block, width, height, tags.compression, tags.one("FillOrder", 1))
+    file = _gray_tiff(block, width, height, tags.compression, tags.first("FillOrder", 1))
     image = Image.OPEN["TIFF"][0](io.BytesIO(file), "")
     lift_limit(image)
     image.load()

@@ -86,7 +86,7 @@ class TiffTags:
     values: dict[str, Any] = field(repr=False)
     big: bool = False
 
-    def one(self, name: str, default: int | None = None) -> int:
+    def first(self, name: str, default: int | None = None) -> int:
         """The first value of a tag.
 
         Raises:
@@ -102,22 +102,22 @@ class TiffTags:
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels, as stored."""
-        return self.one("ImageWidth"), self.one("ImageLength")
+        return self.first("ImageWidth"), self.first("ImageLength")
 
     @property
     def photometric(self) -> int:
         """The colour space of the samples; 0 (white is zero) if the tag is missing, as in Pillow."""
-        return self.one("PhotometricInterpretation", 0)
+        return self.first("PhotometricInterpretation", 0)
 
     @property
     def compression(self) -> int:
         """The compression of strips or tiles."""
-        return self.one("Compression", 1)
+        return self.first("Compression", 1)
 
     @property
     def samples(self) -> int:
         """Samples per pixel, including those that are not colours."""
-        return self.one("SamplesPerPixel", len(self.values.get("BitsPerSample", (1,))))
+        return self.first("SamplesPerPixel", len(self.values.get("BitsPerSample", (1,))))
 
     @property
     def bits(self) -> int:
@@ -143,7 +143,7 @@ class TiffTags:
     @property
     def in_planes(self) -> bool:
         """Whether each sample is stored in a separate plane."""
-        planar = self.one("PlanarConfiguration", 1)
+        planar = self.first("PlanarConfiguration", 1)
         if planar not in (1, 2):
             self.refuse("PlanarConfiguration")
         return planar == 2 and self.samples > 1
@@ -155,7 +155,7 @@ class TiffTags:
         Raises:
             ImageError: The predictor is another one, or does not go with these samples.
         """
-        predictor = self.one("Predictor", 1) if self.compression in PREDICTED else 1
+        predictor = self.first("Predictor", 1) if self.compression in PREDICTED else 1
         if predictor not in (1, HORIZONTAL, FLOATING):
             self.refuse("Predictor")
         if predictor == FLOATING and self.sample_format != FLOAT:

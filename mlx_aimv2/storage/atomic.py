@@ -178,10 +178,10 @@ def replace_folder(path: Path, new: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def _exchange(new: Path, old: Path) -> bool:
     """Exchange the names of two folders in one step; return False if the system cannot."""
     library = ctypes.CDLL(None, use_errno=True)
-    first, second = os.fsencode(one), os.fsencode(other)
+    first, second = os.fsencode(new), os.fsencode(old)
     try:
         if sys.platform == "darwin":
             failed = library.renamex_np(first, second, RENAME_SWAP)
