@@ -22,7 +22,7 @@ class Side:
         nbytes: of its weights on disk.
         dtype: of the computation.
         unpacked: whether quantized weights were unpacked to that dtype, and the speed is that of plain ones.
-        images_per_second: of the model alone, without decoding; the median of a few batches.
+        images_per_second: of the model alone, without decoding; the best of a few batches.
     """
 
     name: str

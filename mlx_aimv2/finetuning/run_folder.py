@@ -42,24 +42,30 @@ def claimed(options: FinetuneOptions) -> Iterator[Path]:
         OutputError: it cannot be written; if the run can be resumed, the message says how.
     """
     folder = adapter_path(options)
-    if not folder.is_dir():
+    is_new = not folder.is_dir()
+    if is_new:
         check_folder(folder, options.resume)  # before anything is made
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError.writing(folder, error) from error
-    with locked(folder):
-        check_folder(folder, options.resume)
-        if options.resume and (folder / STATE).is_file():
-            finish_swap(folder / SWAP, TASK)  # of a run that was killed
-        else:
-            shutil.rmtree(folder / SWAP, ignore_errors=True)  # of another run, whose files are gone
-        try:
-            yield folder
-        except OutputError as error:
-            if not (folder / STATE).is_file():
-                raise
-            raise OutputError(f"{error}; once it can be, --resume goes on with this run") from error
+    try:
+        with locked(folder):
+            check_folder(folder, options.resume)
+            if options.resume and (folder / STATE).is_file():
+                finish_swap(folder / SWAP, TASK)  # of a run that was killed
+            else:
+                shutil.rmtree(folder / SWAP, ignore_errors=True)  # of another run, whose files are gone
+            try:
+                yield folder
+            except OutputError as error:
+                if not (folder / STATE).is_file():
+                    raise
+                raise OutputError(f"{error}; once it can be, --resume goes on with this run") from error
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if nothing was written
 
 
 def check_folder(folder: Path, resume: bool) -> None:
