@@ -311,7 +311,7 @@ def test_a_run_that_was_too_short_is_told_so(tmp_path, capsys, best_epoch, epoch
         SimpleNamespace(folder=tmp_path, trained=trained), FinetuneOptions(fine_tune_type="linear")
     )
     lines = capsys.readouterr().err.splitlines()
-    assert "(2 MB) is for --resume" in lines[0] and len(lines) == 1 + told
+    assert "(2 MB) is needed only for --resume" in lines[0] and len(lines) == 1 + told
     if told:
         assert lines[1] == (
             "mlx-aimv2: a run of 80 steps is short for linear, and the last epoch was the best:"

@@ -157,10 +157,17 @@ def test_a_line_may_be_about_a_text():
 # --- refusals
 
 
-@pytest.mark.parametrize(("name", "ending"), [("v.csv", ".csv"), ("v", "nothing"), (".npz", "nothing")])
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("v.csv", r"no format ends in \.csv"),
+        ("v", "the name has no extension"),
+        (".npz", "the name has no extension"),
+    ],
+)
 @pytest.mark.parametrize("refuse", [check_target, lambda path: write(path, NAMES, rows(), MADE_BY)])
-def test_an_ending_without_a_format_is_refused(tmp_path, name, ending, refuse):
-    with pytest.raises(InputError, match=f"no format ends in {ending}; use .npz, .npy, .*end the name in /"):
+def test_an_ending_without_a_format_is_refused(tmp_path, name, problem, refuse):
+    with pytest.raises(InputError, match=f"{problem}; use .npz, .npy, .*end the name in /"):
         refuse(tmp_path / name)
 
 

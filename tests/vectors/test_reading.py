@@ -123,10 +123,17 @@ def test_what_is_not_there_is_named(tmp_path):
     assert "what a run left that was cut short is in" in refused(tmp_path / "v.npz")
 
 
-@pytest.mark.parametrize("name", ["v.csv", "v", "v.bin"])
-def test_what_has_no_format_is_named(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("v.csv", "no format ends in .csv"),
+        ("v", "the name has no extension"),
+        ("v.bin", "no format ends in .bin"),
+    ],
+)
+def test_what_has_no_format_is_named(tmp_path, name, problem):
     (tmp_path / name).write_text("1,2,3")
-    assert "no format ends in" in refused(tmp_path / name)
+    assert problem in refused(tmp_path / name)
 
 
 def test_a_folder_without_vectors_is_named(tmp_path):
