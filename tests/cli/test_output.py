@@ -2,8 +2,9 @@
 
 import pytest
 from helpers.terminal import Terminal
+from PIL import Image
 
-from mlx_aimv2.cli.output import advise, say
+from mlx_aimv2.cli.output import advise, say, show_warning
 
 MESSAGE = (
     "wrote /a/folder/with/a/long/name/adapters; see `mlx-aimv2 info --system` for more of it;"
@@ -61,3 +62,9 @@ def test_control_characters_of_names_are_escaped(seen):
     assert seen(80, say, "skipped a\x1b[31m\x1f\tb.png").lines == [
         "mlx-aimv2: skipped a\\x1b[31m\\x1f\\tb.png"
     ]
+
+
+def test_warnings_are_lines_but_for_pillows_about_large_images(capsys):
+    show_warning(UserWarning("no fast\nBLAS"), UserWarning, "a.py", 1)
+    show_warning(Image.DecompressionBombWarning("big"), UserWarning, "a.py", 1)
+    assert capsys.readouterr().err == "mlx-aimv2: warning: no fast BLAS\n"
