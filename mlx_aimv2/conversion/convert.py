@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -38,9 +38,12 @@ from ..quantization.recipes import LAYERS, layer_number, vision_prefix
 from ..sources.paths import find_images
 from ..storage.atomic import new_folder
 from ..storage.json_files import write_json
-from .options import ConvertOptions
+from .options import ConvertOptions, MlxLmArguments
 from .plan import Conversion, Planned, plan_conversion
 from .target_folder import check_apart, check_space, config_entry, copy_files, source_facts, target_folder
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # in `typing` since Python 3.11
 
 
 def convert(
@@ -51,7 +54,7 @@ def convert(
     *,
     options: ConvertOptions | None = None,
     on_event: OnEvent = warn,
-    **mlx_lm: Any,
+    **mlx_lm: Unpack[MlxLmArguments],
 ) -> Path:
     """Write a checkpoint in this package's own format. The names of the arguments are mlx-lm's.
 

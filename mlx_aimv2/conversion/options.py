@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 from ..backend.device import DTYPES
 from ..errors import InputError
@@ -12,6 +13,17 @@ from ..quantization.scheme import Scheme, make_scheme
 FORMATS = ("safetensors", "npz")
 MAX_SHARD_BYTES = 5 * 10**9
 DETAILS = ("--q-bits", "--q-group-size", "--q-mode", "--quant-predicate")  # of quantization
+
+
+class MlxLmArguments(TypedDict, total=False):
+    """The arguments of `convert` that mlx-lm has too; see `ConvertOptions.from_mlx_lm`."""
+
+    quantize: bool
+    q_bits: int | None
+    q_group_size: int | None
+    q_mode: str | None
+    quant_predicate: str | None
+    dequantize: bool
 
 
 @dataclass(frozen=True)

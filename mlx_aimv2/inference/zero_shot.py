@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..errors import InputError, NonFiniteError
+from ..errors import Advice, InputError, NonFiniteError
 from ..events import OnEvent, Progress, warn
 from ..loading import AnyModel
 from ..models.lit import Aimv2Model
@@ -200,8 +200,8 @@ def check_request(
         raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}")
     if score == "softmax" and len(names) == 1:
         raise InputError(
-            "a softmax over one label is 1 whatever the image shows: give another label, such as"
-            " 'something else', or ask for the score cosine"
+            "a softmax over one label is 1 whatever the image shows",
+            Advice("give another label, such as 'something else', or {}", "score", "cosine"),
         )
     sentences = check_templates(DEFAULT_TEMPLATES if templates is None else templates)
     return {name: texts.get(name, name) for name in names}, sentences
