@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import namedtuple
 from dataclasses import replace
 
@@ -13,6 +14,12 @@ from mlx_aimv2 import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
 from mlx_aimv2.checkpoints.layouts import LAYOUTS
 
 pytest_plugins = ["helpers.finetuning_fixtures", "helpers.model_fixtures", "helpers.shades"]
+
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if (
+        signal.getsignal(number) is signal.SIG_IGN
+    ):  # as in the background of a shell; tests send these signals
+        signal.signal(number, handler)
 
 settings.register_profile("no deadline", deadline=None)  # a machine that is busy is no failure
 settings.load_profile("no deadline")
