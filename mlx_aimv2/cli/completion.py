@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..backend.device import DEVICES as DEVICES
 from ..backend.device import DTYPES as DTYPES
-from ..finetuning.tasks import TASKS
+from ..finetuning.task_rules import TASKS
 from ..presets import DEMO_MODEL, PRESETS
 
 Complete = Callable[[str], list[str]]

@@ -26,8 +26,8 @@ from ..checkpoints.shards import write_shards
 from ..errors import Advice, Aimv2Error, NonFiniteError
 from ..events import Notice, OnEvent, Progress, ignore, warn
 from ..fidelity.compare import compare_checkpoints
+from ..fidelity.outputs import make_sample
 from ..fidelity.report import Fidelity
-from ..fidelity.trial_run import make_sample
 from ..loading import inspect
 from ..processing.build import build_processor
 from ..processing.image import NativeOptions

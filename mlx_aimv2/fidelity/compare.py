@@ -24,8 +24,8 @@ from ..loading import Checkpoint, LoadOptions, at_resolution, inspect
 from ..processing.build import build_processor
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor
+from .outputs import Labelling, Sample, States, Trial, make_sample, run_trial
 from .report import Fidelity, ZeroShot
-from .trial_run import Labelling, Sample, States, Trial, make_sample, run_trial
 
 NEIGHBOURS = 10
 ROWS = 1024  # of the matrix of similarities, computed at once

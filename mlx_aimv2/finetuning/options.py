@@ -15,7 +15,7 @@ from ..presets import DEFAULT_MODEL
 from ..training.options import OPTIMIZERS, WITHOUT_DECAY, LoopOptions
 from ..training.schedule import SCHEDULES
 from .methods import METHODS, check_method
-from .tasks import ADAPTED, TASKS, TOWER_STATES, TRAINED, check_task, check_towers
+from .task_rules import ADAPTED, TASKS, TOWER_STATES, TRAINED, check_task, check_towers
 
 WEIGHT_DECAY = 0.01  # the default, for optimizers with weight decay
 MAX_SEED = 2**64 - 1  # of MLX

@@ -16,7 +16,7 @@ from ..models.lit import Aimv2Model, normalize
 from ..quantization.scheme import unpack_modules
 from ..training.step import multipliers
 from .options import FinetuneOptions
-from .tasks import ADAPTED, FROZEN, TRAINED
+from .task_rules import ADAPTED, FROZEN, TRAINED
 
 PROJECTIONS = {"vision": "visual_projection", "text": "text_projection"}
 

@@ -29,7 +29,7 @@ from ..training.state import SavedRun
 from ..training.step import Stepper, make_optimizer, multipliers
 from .options import FinetuneOptions
 from .pair_model import PairModel
-from .tasks import ONE_LABEL, SEVERAL_LABELS
+from .task_rules import ONE_LABEL, SEVERAL_LABELS
 
 # Options that may change when a run is resumed. The data is checked against its record and the model by its hash;
 # more epochs or steps only move the end.

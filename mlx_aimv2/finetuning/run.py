@@ -42,7 +42,7 @@ from .prepared import ClassifierRun, Data, Model, PairRun, Prepared
 from .run_folder import adapter_path, check_folder, claimed
 from .starting_weights import begin_at, start_folder, warn_of_known_images
 from .task import FinetuningTask, TaskEvaluation
-from .tasks import TRAINED
+from .task_rules import TRAINED
 
 # each task has data and a model of its own
 FINETUNING_TASKS: dict[str, FinetuningTask[Any, Any]] = {

@@ -17,7 +17,7 @@ from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.errors import CheckpointError, InputError, NonFiniteError
 from mlx_aimv2.events import Notice, Progress, Skipped
 from mlx_aimv2.fidelity.compare import _nearest, compare, recall, row_cosines
-from mlx_aimv2.fidelity.trial_run import LABELS, _named_states, make_sample
+from mlx_aimv2.fidelity.outputs import LABELS, _named_states, make_sample
 from mlx_aimv2.quantization.scheme import Scheme
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the notices of `warn`
@@ -198,7 +198,7 @@ def test_half_precision_is_compared_in_what_was_asked_for(checkpoint, images):
 
 
 def test_hidden_states_of_few_images_are_kept_where_they_are_large(tiny_vision, images, monkeypatch):
-    monkeypatch.setattr("mlx_aimv2.fidelity.trial_run.LAYER_BYTES", 1)
+    monkeypatch.setattr("mlx_aimv2.fidelity.outputs.LAYER_BYTES", 1)
     assert compare(tiny_vision, tiny_vision, images).layer_images == 1
 
 
