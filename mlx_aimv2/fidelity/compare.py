@@ -24,7 +24,7 @@ from ..loading import Checkpoint, LoadOptions, at_resolution, inspect
 from ..processing.build import build_processor
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor
-from .outputs import Labelling, Sample, States, Trial, make_sample, run_trial
+from .outputs import Labelling, Outputs, Sample, States, compute_outputs, make_sample
 from .report import Fidelity, ZeroShot
 
 NEIGHBOURS = 10
@@ -90,10 +90,10 @@ def compare_checkpoints(
     )
     if differing := _differing_settings(processor, other, sample.prompts):
         on_event(Notice(f"they prepare inputs differently ({', '.join(differing)}): both get the original's"))
-    before = run_trial("original", first, processor, sample, options, on_event)
+    before = compute_outputs("original", first, processor, sample, options, on_event)
     mx.clear_cache()
     sample = dataclasses.replace(sample, images=before.images)
-    after = run_trial("converted", second, processor, sample, options, on_event)
+    after = compute_outputs("converted", second, processor, sample, options, on_event)
     mx.clear_cache()
     if len(after.images) != len(before.images):
         raise InputError("images that could be read at first cannot be any more: compare once again")
@@ -143,7 +143,7 @@ def _differing_settings(first: Processor, second: Processor, prompts: list[str])
     return names
 
 
-def _measure(before: Trial, after: Trial, sample: Sample, differing: tuple[str, ...]) -> Fidelity:
+def _measure(before: Outputs, after: Outputs, sample: Sample, differing: tuple[str, ...]) -> Fidelity:
     count = len(before.embeddings)
     neighbours = max(1, min(NEIGHBOURS, (count - 1) // 2))  # any two models agree on all the others
     cosines = row_cosines(before.embeddings, after.embeddings)

@@ -1,4 +1,4 @@
-"""A trial run of a checkpoint on sample images: embeddings, hidden states, zero-shot labels, speed.
+"""The outputs of a checkpoint on sample images: embeddings, hidden states, zero-shot labels, speed.
 
 One model is in memory at a time; its results are small.
 """
@@ -47,7 +47,7 @@ States = dict[str, np.ndarray]  # by module path, (N, D) float32
 
 @dataclass(frozen=True)
 class Sample:
-    """The inputs of a trial run.
+    """The inputs of a comparison.
 
     Attributes:
         images: the images.
@@ -81,8 +81,8 @@ class Labelling:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """The results of a trial run.
+class Outputs:
+    """What a checkpoint computes from the sample.
 
     Attributes:
         side: the checkpoint in the report.
@@ -129,14 +129,14 @@ def _check_count(readable: int, total: int) -> None:
         )
 
 
-def run_trial(
+def compute_outputs(
     stage: str,
     checkpoint: Checkpoint,
     processor: Processor,
     sample: Sample,
     options: LoadOptions,
     on_event: OnEvent,
-) -> Trial:
+) -> Outputs:
     """Load a checkpoint, run it on the sample, and free it.
 
     Args:
@@ -162,7 +162,7 @@ def run_trial(
     except NonFiniteError as error:
         raise error.at(model.origin.name) from error
     speed = _images_per_second(model, embedder.pooling, processor.image_processor(images[0]))
-    return Trial(_side(checkpoint, model, speed), images, embeddings, states, labelling)
+    return Outputs(_side(checkpoint, model, speed), images, embeddings, states, labelling)
 
 
 def _embed(
