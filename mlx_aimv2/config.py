@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from .errors import ConfigError
 
@@ -68,6 +68,7 @@ def _check_tower(config: Aimv2VisionConfig | Aimv2TextConfig) -> None:
 class Aimv2VisionConfig:
     """The vision encoder (defaults: large, 224 pixels)."""
 
+    is_pair: ClassVar[bool] = False
     hidden_size: int = 1024  # D, the width of a token
     intermediate_size: int = 2816  # width inside the gated MLP
     num_hidden_layers: int = 24
@@ -181,6 +182,7 @@ class Aimv2TextConfig:
 class Aimv2Config:
     """The image-text pair (LiT)."""
 
+    is_pair: ClassVar[bool] = True
     vision_config: Aimv2VisionConfig = field(default_factory=Aimv2VisionConfig)
     text_config: Aimv2TextConfig = field(default_factory=Aimv2TextConfig)
     projection_dim: int = 768  # P, the width both towers are projected to (transformers' class says 512)

@@ -19,7 +19,6 @@ from ._version import __version__
 from .backend.blas import load_blas
 from .backend.device import compute_dtype, gpu_available
 from .checkpoints.matching import check_fit, dtype_name
-from .config import Aimv2Config
 from .errors import Aimv2Error, ConfigError
 from .events import ignore
 from .loading import Checkpoint, make_model
@@ -41,8 +40,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
     missing = {
         "config.json": not (folder / "config.json").exists(),
         "preprocessor_config.json": images is not None and images["source"] is None,
-        "tokenizer.json (or vocab.json and merges.txt)": isinstance(config, Aimv2Config)
-        and not Tokenizer.exists(folder),
+        "tokenizer.json (or vocab.json and merges.txt)": config.is_pair and not Tokenizer.exists(folder),
     }
     return {
         "source": checkpoint.resolved.name,
@@ -50,7 +48,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
         "revision": checkpoint.resolved.revision,
         "files": [path.name for path in header.files],
         "layout": checkpoint.layout.name,
-        "kind": "image-text pair" if isinstance(config, Aimv2Config) else "vision encoder",
+        "kind": "image-text pair" if config.is_pair else "vision encoder",
         "tensors": len(header.tensors),
         "dtypes": dict(Counter(info.dtype for info in header.tensors.values())),
         "parameters": parameters,

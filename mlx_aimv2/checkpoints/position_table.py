@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import mlx.core as mx
 import numpy as np
 
-from ..config import Aimv2Config, AnyConfig
+from ..config import AnyConfig
 
 TABLE = "embeddings.position_embedding.weight"
 CUBIC = -0.75  # the slope that PyTorch's and OpenCV's bicubic have
@@ -16,7 +16,7 @@ CUBIC = -0.75  # the slope that PyTorch's and OpenCV's bicubic have
 
 def table_name(config: AnyConfig) -> str:
     """The canonical name of the position table of the vision encoder."""
-    return f"vision_model.{TABLE}" if isinstance(config, Aimv2Config) else TABLE
+    return f"vision_model.{TABLE}" if config.is_pair else TABLE
 
 
 def table_size(tensors: Mapping[str, mx.array], config: AnyConfig) -> int | None:

@@ -24,7 +24,6 @@ from ..inference.pooling import pool
 from ..inference.stream import CPU_TOKENS, GPU_TOKENS
 from ..inference.zero_shot import ZeroShotClassifier, fill_template
 from ..loading import AnyModel, Checkpoint, LoadOptions, build_model
-from ..models.lit import Aimv2Model
 from ..models.vision import Aimv2VisionModel, patch_grid
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items, is_sequence
@@ -158,7 +157,7 @@ def compute_outputs(
     try:
         images, embeddings = _embed(stage, embedder, sample.images, on_event)
         states = list(_image_states(model, processor, images))
-        labelling = _label(embedder, embeddings, sample) if isinstance(model, Aimv2Model) else None
+        labelling = _label(embedder, embeddings, sample) if model.config.is_pair else None
     except NonFiniteError as error:
         raise error.at(model.origin.name) from error
     speed = _images_per_second(model, embedder.pooling, processor.image_processor(images[0]))
@@ -209,7 +208,7 @@ def _text_states(model: AnyModel, processor: Processor, texts: list[str]) -> Ite
 
 def _vision(model: AnyModel) -> tuple[Aimv2VisionModel, str]:
     """The vision tower, and the start of its module paths."""
-    return model.vision, "vision_model." if isinstance(model, Aimv2Model) else ""
+    return model.vision, "vision_model." if model.config.is_pair else ""
 
 
 def _named_states(tower: str, hidden_states: tuple[mx.array, ...] | None) -> States:

@@ -26,7 +26,7 @@ def check_pooling(model: AnyModel, pooling: str) -> str:
     """
     check_choice(pooling)
     if pooling == "auto":
-        return "projected" if isinstance(model, Aimv2Model) else "mean"
+        return "projected" if model.config.is_pair else "mean"
     if pooling == "head" and not model.vision.config.use_head:
         raise InputError(
             "pooling head: this checkpoint has no pooling head (only the image-text pair has one)"

@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]  # huggingface_hub brings it
 
 from ..checkpoints.checkpoint_names import is_repo_name
 from ..checkpoints.matching import fold_names
-from ..config import Aimv2Config, AnyConfig
+from ..config import AnyConfig
 from ..presets import PRESETS
 
 CARD, LIBRARY, TAG = "README.md", "mlx", "mlx-aimv2"
@@ -187,9 +187,7 @@ def model_card(facts: CardFacts) -> str:
     relation = "quantized" if facts.quantization and bases and is_conversion else None
     head = ModelCardData(
         library_name=LIBRARY,
-        pipeline_tag="zero-shot-image-classification"
-        if isinstance(facts.config, Aimv2Config)
-        else "image-feature-extraction",
+        pipeline_tag="zero-shot-image-classification" if facts.config.is_pair else "image-feature-extraction",
         base_model=_one_or_list(bases),
         base_model_relation="finetune" if facts.training and bases else relation,
         license=_one_or_list(license.ids),
@@ -218,8 +216,7 @@ def _name(facts: CardFacts) -> str:
 
 
 def _description(config: AnyConfig, parameters: int) -> str:
-    is_pair = isinstance(config, Aimv2Config)
-    vision = config.vision
+    is_pair, vision = config.is_pair, config.vision
     kind = "image-text pair (LiT)" if is_pair else "vision encoder"
     size = "native resolution" if vision.is_native else f"{vision.image_size} x {vision.image_size} pixels"
     head = ", pooling head" if vision.use_head and not is_pair else ""
@@ -248,7 +245,7 @@ def _origin(facts: CardFacts, bases: tuple[str, ...]) -> str:
 
 def _usage(facts: CardFacts) -> str:
     name = _name(facts)
-    if isinstance(facts.config, Aimv2Config):
+    if facts.config.is_pair:
         kind, shell = "ZeroShotClassifier", 'classify photo.jpg --labels "a dog,a cat"'
         call = 'ZeroShotClassifier(model, processor, labels=["a dog", "a cat"])("photo.jpg")'
     else:

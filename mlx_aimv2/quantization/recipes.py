@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..config import Aimv2Config, AnyConfig
+from ..config import AnyConfig
 from ..errors import InputError
 from .scheme import Quantization, Scheme
 
@@ -68,7 +68,7 @@ def _has_more_bits(layer: int, count: int) -> bool:
 
 def vision_prefix(config: AnyConfig) -> str:
     """The start of the names of the vision encoder's tensors."""
-    return "vision_model." if isinstance(config, Aimv2Config) else ""
+    return "vision_model." if config.is_pair else ""
 
 
 def layer_number(name: str, tower: str) -> int:
