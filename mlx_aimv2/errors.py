@@ -37,6 +37,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -75,21 +76,27 @@ class Aimv2Error(Exception):
     """Base of all errors of this package.
 
     Attributes:
-        message: what happened, without the advice.
+        message: what happened, without place and advice.
         advice: what to do about it with an option, if an option helps.
+        place: the file, image, option or key in a file that the message is about; empty if the message names it.
     """
 
-    def __init__(self, message: str = "", advice: Advice | None = None) -> None:
+    def __init__(self, message: str = "", advice: Advice | None = None, place: str = "") -> None:
         super().__init__(message)
-        self.message, self.advice = message, advice
+        self.message, self.advice, self.place = message, advice, place
+
+    @property
+    def description(self) -> str:
+        """Place and message, without the advice."""
+        return f"{self.place}: {self.message}" if self.place else self.message
 
     def __str__(self) -> str:
-        """The message with its advice in Python."""
-        return f"{self.message}: {self.advice}" if self.advice else self.message
+        """Place, message, and the advice in Python."""
+        return f"{self.description}: {self.advice}" if self.advice else self.description
 
-    def at(self, place: str) -> Self:
-        """The same error with ``place`` in front of its message."""
-        return type(self)(f"{place}: {self.message}", self.advice)
+    def at(self, place: object) -> Self:
+        """The same error at ``place``, which its own place is a part of."""
+        return type(self)(self.message, self.advice, f"{place}: {self.place}" if self.place else str(place))
 
     @classmethod
     def reading(cls, path: object, error: Exception) -> Aimv2Error:
@@ -190,12 +197,20 @@ class TrainingError(NonFiniteError):
 
 
 class OutputError(Aimv2Error, OSError):
-    """A result cannot be written."""
+    """A result cannot be written.
+
+    Attributes:
+        path: the file or folder that the system refused to write; None if this package did.
+    """
+
+    path: Path | None = None
 
     @classmethod
-    def writing(cls, path: object, error: Exception) -> OutputError:
-        """The error for a file or folder that cannot be written, with the system's reason."""
-        return cls(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}")
+    def writing(cls, path: Path | str, error: BaseException) -> OutputError:
+        """The error for a file, folder or stream that cannot be written, with the system's reason."""
+        output_error = cls(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}")
+        output_error.path = path if isinstance(path, Path) else None
+        return output_error
 
 
 class ExistsError(OutputError, InputError):

@@ -38,7 +38,7 @@ class Skipped:
     @classmethod
     def of(cls, source: str, error: Aimv2Error) -> Skipped:
         """An item left out because of ``error``."""
-        return cls(source, error.message, advice=error.advice)
+        return cls(source, error.description, advice=error.advice)
 
 
 @dataclass(frozen=True)

@@ -154,11 +154,11 @@ def read_task(folder: Path) -> Task | PairTask:
     path = inside(folder, TASK)
     if not path.is_file():
         raise NotACheckpointError(f"{folder} holds no trained head: it lacks {TASK}")
+    data = read_json(path)
     try:
-        data = read_json(path)
         return (PairTask if data.get("task") == CONTRASTIVE else Task).from_dict(data)
     except ConfigError as error:
-        raise error if str(path) in str(error) else ConfigError(f"{path}: {error}") from error
+        raise error.at(path) from error
 
 
 def write_task(folder: Path, task: AnyTask) -> Path:

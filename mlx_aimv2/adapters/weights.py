@@ -48,7 +48,7 @@ def read_head(folder: Path, task: Task, width: int) -> nn.Module:
     try:
         head = make_head(task.head, width, len(task.labels))
     except InputError as error:
-        raise ConfigError(f"{folder / TASK}: {error}") from error
+        raise ConfigError(error.message).at(folder / TASK) from error
     tensors = open_tensors(read_header((path,)))
     check_fit(dict(tree_flatten(head.parameters())), tensors, [], str(path), f"the head in {TASK}")
     head.load_weights([(name, x.astype(mx.float32)) for name, x in tensors.items()])

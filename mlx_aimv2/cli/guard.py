@@ -82,7 +82,7 @@ def report(error: Exception) -> int:
 
         traceback.print_exception(error)
     if isinstance(error, Aimv2Error):
-        say(f"error: {with_advice(error.message, error.advice)}")
+        say(f"error: {with_advice(error.description, error.advice)}")
         return WRONG_USAGE if isinstance(error, InputError) else NOT_ALL_DONE
     say(f"unexpected error: {type(error).__name__}: {_one_line(error)} (run again with --debug to see where)")
     return NOT_ALL_DONE

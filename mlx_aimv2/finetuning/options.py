@@ -188,7 +188,7 @@ class FinetuneOptions:
         try:
             short_names(self.modules)
         except InputError as error:
-            raise InputError(f"--target-modules {self.target_modules!r}: {error}") from error
+            raise error.at(f"--target-modules {self.target_modules!r}") from error
         if self.weight_decay and self.optimizer in WITHOUT_DECAY:
             raise InputError(
                 f"--weight-decay {self.weight_decay}: {self.optimizer} has none: use adamw, or leave it out"

@@ -111,7 +111,7 @@ def _read(folder: Path, source: str, data: Mapping[str, Any]) -> ImageSettings:
         stated = {key: value for key, value in data.items() if value is not None}
         config = ImageProcessorConfig.from_dict({**CLASS_DEFAULTS.get(kind, {}), **stated})
     except ConfigError as error:
-        raise ConfigError(f"{folder / source}: {error}") from error
+        raise error.at(folder / source) from error
     notes = []
     if not known:
         notes.append(f"{folder / source} names {kind}, which is not known here: it is read as {OF_CLIP}")
@@ -141,7 +141,7 @@ def _from_timm(folder: Path, entries: Mapping[str, Any], edge: int) -> ImageSett
     try:
         config = from_timm(entries, edge)
     except ConfigError as error:
-        raise ConfigError(f"{folder / source}: {error}") from error
+        raise error.at(folder / source) from error
     notes = []
     if missing := [key for key in DEFAULTS if not entries.get(key)]:
         notes.append(f"{folder / source} has no {', '.join(missing)}: timm's defaults are used")

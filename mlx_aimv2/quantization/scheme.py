@@ -36,13 +36,16 @@ class Scheme:
     def __post_init__(self) -> None:
         """Raise ConfigError if MLX has no kernel for the scheme."""
         if not isinstance(self.mode, str) or self.mode not in VALID:
-            raise ConfigError(f"config: quantization mode {self.mode!r} is not one of {', '.join(VALID)}")
+            raise ConfigError(
+                f"quantization mode {self.mode!r} is not one of {', '.join(VALID)}", place="config"
+            )
         groups, bits = VALID[self.mode]
         whole = type(self.group_size) is type(self.bits) is int
         if not whole or self.group_size not in groups or self.bits not in bits:
             raise ConfigError(
-                f"config: quantization mode {self.mode} has no {self.bits} bits in groups of {self.group_size}:"
-                f" bits {', '.join(map(str, bits))} in groups of {', '.join(map(str, groups))}"
+                f"quantization mode {self.mode} has no {self.bits} bits in groups of {self.group_size}:"
+                f" bits {', '.join(map(str, bits))} in groups of {', '.join(map(str, groups))}",
+                place="config",
             )
 
     def arguments(self) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def make_scheme(mode: str = "affine", bits: int | None = None, group_size: int |
     try:
         return Scheme(default_size if group_size is None else group_size, bits, mode)
     except ConfigError as error:
-        raise InputError(str(error).removeprefix("config: ")) from error
+        raise InputError(error.message) from error
 
 
 @dataclass(frozen=True)

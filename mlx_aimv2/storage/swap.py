@@ -32,12 +32,14 @@ def replacing_together(swap: Path, last: str) -> Iterator[Path]:
         reason = os.strerror(errno.ENOTDIR if os.path.lexists(swap.parent) else errno.ENOENT)
         raise OutputError(f"{swap.parent / last} cannot be written: {reason}")
     finish_swap(swap, last)
-    partial = swap
-    try:
-        with new_folder(swap) as partial:
+    with new_folder(swap) as partial:
+        try:
             yield partial
-    except OutputError as error:  # name the final place
-        raise OutputError(str(error).replace(f"{partial}{os.sep}", f"{swap.parent}{os.sep}")) from error
+        except OutputError as error:
+            if error.path is None or partial not in error.path.parents:
+                raise
+            final = swap.parent / error.path.relative_to(partial)
+            raise OutputError.writing(final, error.__cause__ or error) from error
     finish_swap(swap, last)
 
 
