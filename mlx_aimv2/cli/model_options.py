@@ -204,7 +204,7 @@ class LoadingOptions(CheckpointOptions, DeviceOptions):
     def load_options(self, any_base: bool = False) -> LoadOptions:
         """The same for `load`."""
         from ..loading import LoadOptions
-        from ..processing.decode_options import DecodeOptions
+        from ..processing.options import DecodeOptions
         from ..processing.image import NativeOptions
 
         # --max-patches below the default minimum lowers the minimum too

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
 from ..errors import Advice, ImageTooLargeError
-from .decode_options import DecodeOptions
+from .options import DecodeOptions
 from .scaling import is_no_data, scaled, valid
 from .tiff_samples import is_plain, read_samples
 from .tiff_tags import (
