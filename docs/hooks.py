@@ -34,11 +34,18 @@ def field_table(name: str) -> str:
     import mlx_aimv2
 
     rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
-    for field in dataclasses.fields(getattr(mlx_aimv2, name)):
-        rows.append(
-            f"| `{field.name}` | `{field.type}` | `{field.default!r}` | {_cell(field.metadata['help'])} |"
-        )
-    return "\n".join(rows)
+    return "\n".join(rows + _field_rows(getattr(mlx_aimv2, name)))
+
+
+def _field_rows(options: Any, prefix: str = "") -> list[str]:
+    rows = []
+    for field in dataclasses.fields(options):
+        nested, text = field.default_factory, _cell(field.metadata["help"])
+        is_nested = nested is not dataclasses.MISSING
+        default = f"{nested.__name__}()" if is_nested else repr(field.default)
+        rows.append(f"| `{prefix}{field.name}` | `{field.type}` | `{default}` | {text} |")
+        rows += _field_rows(nested, f"{prefix}{field.name}.") if is_nested else []
+    return rows
 
 
 def _section(name: str, command: Any, parent: Any) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import overload
 
 import mlx.core as mx
@@ -22,6 +20,7 @@ from .checkpoints.files import check_links, find_weights, outline, read_header
 from .checkpoints.identity import Origin, checkpoint_hash
 from .checkpoints.infer_config import infer_config
 from .checkpoints.layouts import detect
+from .checkpoints.load_options import LoadOptions as LoadOptions
 from .checkpoints.matching import check_fit, dtype_name
 from .checkpoints.position_table import table_name, table_size
 from .checkpoints.prefixes import prefix_notices
@@ -34,38 +33,10 @@ from .models.lit import Aimv2Model
 from .models.lit import AnyModel as AnyModel
 from .models.vision import Aimv2VisionModel
 from .processing.build import build_processor, made_size, resample
-from .processing.decode import DecodeOptions
-from .processing.image import NativeOptions
 from .processing.image_config import ImageProcessorConfig
 from .processing.processor import Processor
 from .quantization.scheme import Quantization, dequantize, quantize_modules, quantized_paths
 from .storage.json_files import read_json
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """How to load a checkpoint.
-
-    Attributes:
-        dtype: float32, float16, bfloat16; None or "auto" for float32 on a CPU and float16 on a GPU.
-        keep_quantized: on a CPU, compute with quantized weights, although plain ones are many times faster there.
-        weights: the name of a weight file, if the checkpoint holds several.
-        decode: how to decode images.
-        native: the range of patches for a native-resolution model.
-        any_base: accept an adapter that was trained on another checkpoint, such as a quantized copy.
-        interpolate_positions: resample the position table of a fixed-size model for images of another size:
-            bicubic in float32, as PyTorch's `interpolate` without antialiasing.
-        image_size: pixels on a side of those images; None for the size of the checkpoint's settings.
-    """
-
-    dtype: str | None = None
-    keep_quantized: bool = False
-    weights: str | None = None
-    decode: DecodeOptions = dataclasses.field(default_factory=DecodeOptions)
-    native: NativeOptions = dataclasses.field(default_factory=NativeOptions)
-    any_base: bool = False
-    interpolate_positions: bool = False
-    image_size: int | None = None
 
 
 @overload

@@ -14,10 +14,10 @@ import typer
 
 from ..errors import InputError
 from ..messages import counted, size
-from ..options.fields import option
+from ..options.fields import like, option
 from .completion import DTYPES, Q_BITS, Q_GROUP_SIZES, Q_MODES, RECIPES, WEIGHT_FORMATS, checkpoints, choices
 from .guard import NOT_ALL_DONE, verb
-from .model_options import CheckpointOptions, DeviceOptions, LoadingOptions, like
+from .model_options import CheckpointOptions, DeviceOptions, LoadingOptions
 from .output import put, say
 from .screen import Screen, screen
 from .tables import table

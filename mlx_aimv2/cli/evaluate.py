@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..finetuning.options import FinetuneOptions
-from ..options.fields import check_fields, one_of, option
+from ..options.fields import check_fields, like, one_of, option
 from .guard import NOT_ALL_DONE, verb
-from .model_options import ExactModelOptions, ModelOptions, like
+from .model_options import ExactModelOptions, ModelOptions
 from .screen import screen
 
 if TYPE_CHECKING:

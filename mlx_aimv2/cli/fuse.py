@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from ..options.fields import option
+from ..checkpoints.load_options import FileOptions
+from ..options.fields import like, option
 from .convert import SHARD_HELP, SHARD_SIZE, parse_size
 from .guard import verb
-from .model_options import AdaptedModelOptions, FileOptions, Force, like
+from .model_options import AdaptedModelOptions, Force
 from .output import say
 from .screen import screen
 

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from ..checkpoints.load_options import FileOptions
 from ..errors import InputError
 from ..messages import size
 from ..processing.image_config import RESAMPLE_NAMES
 from .completion import checkpoints
 from .guard import NOT_ALL_DONE, verb
-from .model_options import FileOptions, Json
+from .model_options import Json
 from .output import put
 from .screen import screen
 from .tables import table

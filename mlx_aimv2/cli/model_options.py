@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..checkpoints.load_options import COMPUTING, FileOptions, LoadOptions
+from ..datasets.options import Reading
 from ..errors import InputError
 from ..events import OnEvent
-from ..options.fields import at_least, check_fields, option
-from ..presets import DEFAULT_MODEL, PATCH_RANGE
-from .completion import BACKGROUNDS, DECODING, DEVICES, DTYPES, checkpoints, choices
+from ..options.fields import at_least, check_fields, like, option, options_from
+from ..presets import DEFAULT_MODEL
+from ..processing.options import MIN_PATCHES, READING, DecodeOptions, NativeOptions
+from .completion import BACKGROUNDS, DEVICES, checkpoints, choices
 from .output import say
 
 if TYPE_CHECKING:
     from ..adapters.adapter_folder import AdapterFolder
-    from ..loading import AnyModel, LoadOptions
+    from ..loading import AnyModel
     from ..models.classifier import Classifier
     from ..processing.processor import Processor
 
-COMPUTING, READING = "Computing", "Reading images"
-MIN_PATCHES, MAX_PATCHES = PATCH_RANGE
 MODEL_HELP = (
     "A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`); demo needs no download."
 )
@@ -37,12 +38,6 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the old result onc
 def model_option(default: str | None, help: str = MODEL_HELP) -> Any:
     """The field for `--model`."""
     return option(default, help, None, flags=("--model", "-m"), autocompletion=checkpoints)
-
-
-def like(options: type, name: str, default: Any) -> Any:
-    """A field with the option of another dataclass and a default of its own."""
-    field = next(field for field in dataclasses.fields(options) if field.name == name)
-    return dataclasses.field(default=default, metadata=field.metadata)
 
 
 @dataclass(frozen=True)
@@ -66,29 +61,11 @@ class DeviceOptions:
 
 
 @dataclass(frozen=True)
-class FileOptions:
-    """The files of a checkpoint."""
-
-    revision: str | None = option(None, "Branch, tag or commit of the repository.")
-    weights: str | None = option(None, "The weight file to read, if the checkpoint has several.")
-
-
-@dataclass(frozen=True)
 class CheckpointOptions(FileOptions):
     """The files of a checkpoint, and the size of its images."""
 
-    interpolate_positions: bool = option(
-        False,
-        "Resample the position table of a model of fixed size (bicubic) for images of another size.",
-        COMPUTING,
-    )
-    image_size: int | None = option(
-        None,
-        "With --interpolate-positions: height and width, at least 1. [default: from the checkpoint's image settings]",
-        COMPUTING,
-        at_least(1),
-        metavar="PIXELS",
-    )
+    interpolate_positions: bool = like(LoadOptions, "interpolate_positions")
+    image_size: int | None = like(LoadOptions, "image_size")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -101,10 +78,7 @@ class AdapterOptions:
     adapter_path: Path | None = option(
         None, "Folder with an adapter or a trained head, from `finetune` or PEFT."
     )
-    any_base: bool = option(
-        False,
-        "Use the adapter with another checkpoint than it was trained on, such as a quantized copy.",
-    )
+    any_base: bool = like(LoadOptions, "any_base")
 
     def __post_init__(self) -> None:
         if self.any_base and self.adapter_path is None:
@@ -157,69 +131,26 @@ class AdaptedModelOptions(AdapterOptions, NamedModelOptions):
 class LoadingOptions(CheckpointOptions, DeviceOptions):
     """How to load a checkpoint, and how to read images for it."""
 
-    dtype: str = option(
-        "auto",
-        "float32, float16, bfloat16, or auto: float32 on a CPU, float16 on a GPU.",
-        COMPUTING,
-        autocompletion=choices(("auto", *DTYPES)),
-    )
-    keep_quantized: bool = option(
-        False, "On a CPU, compute with packed weights (slower, less memory).", COMPUTING
-    )
-    exclude: tuple[str, ...] = option(
-        (),
-        "Leave out files and folders with this name, or this path inside the folder, such as 'raw' or 'thumb_*';"
-        " may be given several times.",
-        READING,
-        metavar="PATTERN",
-    )
-    decode: str = option(
-        "fast",
-        "fast: decode large JPEGs at a reduced size; exact: as transformers does.",
-        READING,
-        autocompletion=choices(DECODING),
-    )
-    background: str = option(
-        "white",
-        "Colour behind transparent images, or drop to ignore transparency as published.",
-        READING,
-        autocompletion=choices(BACKGROUNDS),
-    )
-    max_megapixels: float = option(200.0, "Skip larger images before decoding them.", READING)
-    allow_truncated: bool = option(
-        False,
-        "Use the pixels that exist in images that are cut off, instead of skipping the images.",
-        READING,
-    )
-    color_managed: bool | None = option(
-        None,
-        "Convert colours of embedded profiles to sRGB. [default: with --decode fast; always in evaluate and compare]",
-        READING,
-    )
-    min_patches: int = option(
-        MIN_PATCHES, "Native resolution: enlarge images of fewer patches; 1 for none.", READING
-    )
-    max_patches: int = option(MAX_PATCHES, "Native resolution: shrink images of more patches.", READING)
+    dtype: str = like(LoadOptions, "dtype", "auto")
+    keep_quantized: bool = like(LoadOptions, "keep_quantized")
+    exclude: tuple[str, ...] = like(Reading, "exclude", panel=READING)
+    decode: str = like(
+        DecodeOptions, "decode", "fast"
+    )  # photos are large, and Python is exact for comparisons
+    background: str = like(DecodeOptions, "background", autocompletion=choices(BACKGROUNDS))
+    max_megapixels: float = like(DecodeOptions, "max_megapixels")
+    allow_truncated: bool = like(DecodeOptions, "allow_truncated")
+    color_managed: bool | None = like(DecodeOptions, "color_managed")
+    min_patches: int = like(NativeOptions, "min_patches")
+    max_patches: int = like(NativeOptions, "max_patches")
 
     def load_options(self, any_base: bool = False) -> LoadOptions:
         """The same for `load`."""
-        from ..loading import LoadOptions
-        from ..processing.options import DecodeOptions
-        from ..processing.image import NativeOptions
-
         # --max-patches below the default minimum lowers the minimum too
         low = min(self.min_patches, self.max_patches) if self.min_patches == MIN_PATCHES else self.min_patches
-        decode = {field.name: getattr(self, field.name) for field in dataclasses.fields(DecodeOptions)}
-        return LoadOptions(
-            dtype=self.dtype,
-            keep_quantized=self.keep_quantized,
-            weights=self.weights,
-            decode=DecodeOptions(**decode),
-            native=NativeOptions(min_patches=low, max_patches=self.max_patches),
-            any_base=any_base,
-            interpolate_positions=self.interpolate_positions,
-            image_size=self.image_size,
-        )
+        native = NativeOptions(low, self.max_patches)
+        decode = options_from(DecodeOptions, self)
+        return options_from(LoadOptions, self, decode=decode, native=native, any_base=any_base)
 
 
 @dataclass(frozen=True)

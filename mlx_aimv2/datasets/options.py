@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..options.fields import option
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -25,13 +27,17 @@ class Reading:
     """How to read data.
 
     Attributes:
-        exclude: patterns of files and folders to leave out.
         avoid: folders that do not belong to the data, such as that of the run; they need not exist.
         columns: the columns of tables.
         image_root: the folder that the paths in a table are relative to; None for that of the table.
     """
 
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = option(
+        (),
+        "Leave out files and folders with this name, or this path inside the folder, such as 'raw' or 'thumb_*';"
+        " may be given several times.",
+        metavar="PATTERN",
+    )
     avoid: tuple[str, ...] = ()
     columns: Columns = field(default_factory=Columns)
     image_root: str | None = None

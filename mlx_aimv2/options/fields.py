@@ -6,9 +6,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InputError
+
+KEPT: Any = object()  # the default of the other field
+Options = TypeVar("Options")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def option(default: Any, help: str, panel: str | None = None, *checks: Check, **
     """A dataclass field that the command line shows as an option.
 
     Args:
-        default: the value if the option is not given; None if it depends on other things.
+        default: the value if the option is not given; None if it depends on other things. A class makes the value.
         help: what `--help` says of it.
         panel: the section of the help that lists it; None for the first one.
         checks: rules that `check_fields` applies to every value but None.
@@ -65,7 +68,38 @@ def option(default: Any, help: str, panel: str | None = None, *checks: Check, **
             these are not made of the field's name.
     """
     metadata = {"help": help, "panel": panel, "checks": checks, "command_line": command_line}
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def like(options: Any, name: str, default: Any = KEPT, **command_line: Any) -> Any:
+    """A field with the option of another dataclass.
+
+    Args:
+        options: the other dataclass.
+        name: the name of the field there.
+        default: a default of its own; without it that of the other field.
+        command_line: what differs on the command line; see `option`. ``panel`` is another section.
+    """
+    field = next(field for field in dataclasses.fields(options) if field.name == name)
+    panel = command_line.pop("panel", field.metadata["panel"])
+    command_line = {**field.metadata["command_line"], **command_line}
+    metadata = {**field.metadata, "panel": panel, "command_line": command_line}
+    return dataclasses.field(default=field.default if default is KEPT else default, metadata=metadata)
+
+
+def options_from(target: type[Options], *sources: Any, **others: Any) -> Options:
+    """A dataclass of options with the values of all fields that ``sources`` have under the same name.
+
+    Args:
+        target: the dataclass.
+        sources: dataclasses of options; a later one wins.
+        others: values that go first.
+    """
+    names = [field.name for field in dataclasses.fields(target)]  # type: ignore[arg-type]
+    values = {name: getattr(source, name) for source in sources for name in names if hasattr(source, name)}
+    return target(**{**values, **others})
 
 
 def flag(name: str) -> str:

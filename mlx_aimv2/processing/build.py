@@ -7,10 +7,10 @@ from pathlib import Path
 from ..config import Aimv2Config, AnyConfig
 from ..errors import Advice, ConfigError
 from ..events import Notice, OnEvent, warn
-from .options import DecodeOptions
 from .image import ImageProcessor, NativeOptions
 from .image_config import ImageProcessorConfig
 from .image_settings import find_settings
+from .options import DecodeOptions
 from .processor import Processor
 from .tokenizer import Tokenizer
 

@@ -23,8 +23,8 @@ from PIL.PngImagePlugin import PngImageFile
 
 from ..errors import Advice, Aimv2Error, BrokenImageError, ImageError, ImageTooLargeError, InputError
 from .color_profiles import to_srgb
-from .options import DecodeOptions
 from .formats import identify, reason
+from .options import DecodeOptions
 from .repair import ended_jpegs, ends_in_zeros, without_metadata
 from .rgb import array_to_rgb, to_rgb
 from .significant_bits import significant_bits, unscale_colors

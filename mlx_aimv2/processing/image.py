@@ -8,7 +8,7 @@ within the range that the model was trained on keep their size; all others are r
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,36 +18,12 @@ from PIL import Image
 from ..errors import ImageError, InputError
 from .decode import Decoded, DecodeOptions, ImageInput, decode_reduced
 from .image_config import MAX_EDGE, TRANSFORMERS_DOES, ImageProcessorConfig
+from .options import NativeOptions
 from .resizing import MAX_RESIZED_PIXELS, center_crop, nearest_grid, resize, resized_size
 
 __all__ = ["ImageProcessor", "ImageProcessorConfig", "NativeOptions"]
 
 Pixels: TypeAlias = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class NativeOptions:
-    """The range of patches of an image at native resolution.
-
-    Attributes:
-        min_patches: Smaller images are enlarged to at least this many, if a patch grid of nearly the same aspect
-            ratio lies between the two bounds. The published model was trained on 112 or more; 1 enlarges nothing.
-        max_patches: Larger images are reduced to at most this many. The published model was trained on 4096 or
-            fewer; time and memory of attention grow with the square.
-
-    Raises:
-        InputError: A bound is below 1, or `max_patches` is below `min_patches`.
-    """
-
-    min_patches: int = 112
-    max_patches: int = 4096
-
-    def __post_init__(self) -> None:
-        for name, value in (("min_patches", self.min_patches), ("max_patches", self.max_patches)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}, but has to be a whole number of at least 1")
-        if self.max_patches < self.min_patches:
-            raise InputError(f"max_patches ({self.max_patches}) is below min_patches ({self.min_patches})")
 
 
 class ImageProcessor:

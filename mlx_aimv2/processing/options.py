@@ -1,4 +1,4 @@
-"""Options for decoding images: exact or fast JPEG, background, size limit, colour profiles."""
+"""Options for reading images: exact or fast JPEG, background, size limit, colour profiles, range of patches."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from PIL import ImageColor
-
 from ..errors import Advice, ImageError, ImageTooLargeError, InputError
-from .rgb import Color
+from ..options.fields import one_of, option
+from ..presets import PATCH_RANGE
+
+MIN_PATCHES, MAX_PATCHES = PATCH_RANGE
+READING = "Reading images"
 
 
 @dataclass(frozen=True)
@@ -18,25 +20,38 @@ class DecodeOptions:
     """Options for decoding images.
 
     Attributes:
-        decode: "exact" decodes every pixel; "fast" lets the JPEG decoder reduce the image by 2, 4 or 8, to at least
-            twice the size that the model needs. Other formats are always exact.
-        background: Colour under transparent pixels, a Pillow colour name or "#rrggbb"; "drop" ignores
-            transparency and keeps the stored colours, as Pillow's `convert("RGB")` does.
-        max_megapixels: Images with more pixels, in millions, are refused before they are decoded.
-        allow_truncated: Decode a file that is cut off, with a warning; missing pixels are grey or black. Otherwise it
-            is refused. A file that lacks only the end marker or metadata has all pixels and is always decoded.
-        color_managed: Convert the colours of embedded profiles (Display P3, Adobe RGB, CMYK ...) to sRGB. None
-            converts with decode="fast" only: "exact" equals transformers, which ignores profiles.
+        decode: "fast" lets the JPEG decoder reduce the image by 2, 4 or 8, to at least twice the size that the model
+            needs. Other formats are always exact.
+        background: a Pillow colour name or "#rrggbb"; "drop" keeps the stored colours, as Pillow's `convert("RGB")`.
+        allow_truncated: missing pixels are grey or black, with a warning. A file that lacks only the end marker or
+            metadata has all pixels and is always decoded.
+        color_managed: converts Display P3, Adobe RGB, CMYK and others. None converts with decode="fast" only: "exact"
+            equals transformers, which ignores profiles.
 
     Raises:
         InputError: A field has an invalid value.
     """
 
-    decode: Literal["exact", "fast"] = "exact"
-    background: str = "white"
-    max_megapixels: float = 200.0
-    allow_truncated: bool = False
-    color_managed: bool | None = None
+    decode: Literal["exact", "fast"] = option(
+        "exact",
+        "fast: decode large JPEGs at a reduced size; exact: as transformers does.",
+        READING,
+        one_of(("fast", "exact")),
+    )
+    background: str = option(
+        "white", "Colour behind transparent images, or drop to ignore transparency as published.", READING
+    )
+    max_megapixels: float = option(200.0, "Skip larger images before decoding them.", READING)
+    allow_truncated: bool = option(
+        False,
+        "Use the pixels that exist in images that are cut off, instead of skipping the images.",
+        READING,
+    )
+    color_managed: bool | None = option(
+        None,
+        "Convert colours of embedded profiles to sRGB. [default: with --decode fast; always in evaluate and compare]",
+        READING,
+    )
 
     def __post_init__(self) -> None:
         if self.decode not in ("exact", "fast"):
@@ -47,10 +62,12 @@ class DecodeOptions:
             raise InputError(f"max_megapixels is {cap!r}, but has to be a number greater than 0")
 
     @property
-    def background_color(self) -> Color | None:
+    def background_color(self) -> tuple[int, int, int] | None:
         """The background as (red, green, blue) in 0..255, or None for "drop"."""
         if self.background == "drop":
             return None
+        from PIL import ImageColor  # here: the command line declares these options without Pillow
+
         channels: tuple[int, ...] = ()
         with suppress(ValueError, TypeError, AttributeError):  # unknown, or not a string
             channels = ImageColor.getrgb(self.background)
@@ -80,3 +97,30 @@ class DecodeOptions:
                 f" {self.max_megapixels:g} allowed",
                 Advice("raise {}", "max_megapixels"),
             )
+
+
+@dataclass(frozen=True)
+class NativeOptions:
+    """The range of patches of an image at native resolution.
+
+    Attributes:
+        min_patches: smaller images are enlarged to at least this many, if a patch grid of nearly the same aspect
+            ratio lies between the two bounds. The published model was trained on 112 or more.
+        max_patches: the published model was trained on 4096 or fewer; time and memory of attention grow with the
+            square.
+
+    Raises:
+        InputError: A bound is below 1, or `max_patches` is below `min_patches`.
+    """
+
+    min_patches: int = option(
+        MIN_PATCHES, "Native resolution: enlarge images of fewer patches; 1 for none.", READING
+    )
+    max_patches: int = option(MAX_PATCHES, "Native resolution: shrink images of more patches.", READING)
+
+    def __post_init__(self) -> None:
+        for name, value in (("min_patches", self.min_patches), ("max_patches", self.max_patches)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}, but has to be a whole number of at least 1")
+        if self.max_patches < self.min_patches:
+            raise InputError(f"max_patches ({self.max_patches}) is below min_patches ({self.min_patches})")
