@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import huggingface_hub
 import pytest
+from helpers.refusals import message
 from huggingface_hub import constants, file_download
 
 from mlx_aimv2 import errors
@@ -181,15 +182,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 def names(found: Resolved) -> set[str]:
     return {path.name for path in found.folder.iterdir()}
-
-
-def message(kind: type[errors.Aimv2Error], call: Callable[[], object]) -> str:
-    """The message of a refusal, which has to be of exactly this class and one line long."""
-    with pytest.raises(kind) as caught:
-        call()
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # ---- what is downloaded

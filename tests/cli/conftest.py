@@ -10,10 +10,19 @@ import warnings
 from typing import NamedTuple
 from unittest import mock
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from drawn_world.untrained import write_checkpoint
+from mlx.utils import tree_flatten
 from PIL import Image
+
+from mlx_aimv2 import load
+from mlx_aimv2.adapters.attach import AdapterConfig
+from mlx_aimv2.adapters.store import write_tensors
+from mlx_aimv2.adapters.task import Task, write_task
+from mlx_aimv2.adapters.weights import HEAD
+from mlx_aimv2.models.classifier_heads import make_head
 
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200", "MLX_AIMV2_DEVICE": "cpu"}
 READ_AT_CALL = {"COLUMNS", "MLX_AIMV2_DEVICE"}  # other variables are read when a module is imported
@@ -117,10 +126,8 @@ def shades(tmp_path_factory):
 
 def write_head(folder, base, data, multi_label=False):
     """A head on ``base`` that knows the classes of ``data``: it is solved for, by least squares."""
-    import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    from mlx_aimv2 import load
     from mlx_aimv2.adapters.store import write_tensors
     from mlx_aimv2.adapters.task import Task, write_task
     from mlx_aimv2.adapters.weights import HEAD
@@ -159,3 +166,14 @@ def probe(pair, shades, tmp_path_factory):
 def tagger(pair, shades, tmp_path_factory):
     """The same with a yes or no for every label."""
     return write_head(tmp_path_factory.mktemp("probe") / "several", pair, shades, multi_label=True)
+
+
+@pytest.fixture(scope="session")
+def adapter(with_adapter, pair, tmp_path_factory):
+    """An adapter of the pair's image encoder, with a head."""
+    folder = tmp_path_factory.mktemp("adapters") / "a"
+    model = with_adapter(pair, folder, AdapterConfig(rank=2))
+    head = make_head({"kind": "linear"}, 64, 2)
+    write_tensors(folder / HEAD, dict(tree_flatten(head.parameters())), {"format": "mlx"})
+    write_task(folder, Task(labels=("cat", "dog"), base=model.origin, method="lora"))
+    return folder

@@ -69,38 +69,6 @@ def test_shell_completion_offers_the_verbs(cli):
     assert "classify" in done.stdout.split()
 
 
-def test_models_lists_the_sixteen(cli):
-    entries = [one for one in json.loads(cli("models", "--json").stdout) if one["name"] != "demo"]
-    assert len(entries) == 16
-    lit = next(entry for entry in entries if entry["name"] == "lit")
-    assert lit["parameters"] == 436_680_193
-    rows = [row for row in cli("models", "--timm").stdout.splitlines() if not row.startswith("demo\t")]
-    assert len(rows) == 1 + 16 + 14
-
-
-def test_info_describes_a_checkpoint(cli, pair):
-    facts = json.loads(cli("info", pair, "--json").stdout)
-    assert facts["layout"] == "apple"
-    assert facts["kind"] == "image-text pair"
-    assert facts["problem"] is None
-    assert facts["config"]["vision_config"]["use_head"] is True
-
-
-def test_info_describes_the_machine(cli):
-    facts = json.loads(cli("info", "--system", "--json").stdout)
-    assert facts["matmul_gflops"] > 0
-    assert facts["device"] in ("cpu", "gpu")
-
-
-def test_info_wants_one_of_its_two_things(cli):
-    done = cli("info")
-    assert done.returncode == 2
-    assert "name a checkpoint, or ask for --system" in done.stderr
-    done = cli("info", "demo", "--system")
-    assert done.returncode == 2
-    assert "--system describes this machine: leave it out, or the checkpoint" in done.stderr
-
-
 def test_convert_writes_what_info_then_describes(cli, pair, tmp_path):
     done = cli("convert", "--hf-path", pair, "--mlx-path", tmp_path / "out")
     assert done.returncode == 0

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from drawn_world.untrained import write_checkpoint
 
+from mlx_aimv2.errors import InputError
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -187,3 +189,12 @@ def test_the_script_is_the_verb(tmp_path):
         timeout=120,
     )
     assert done.returncode == 0 and (tmp_path / "out" / "model.safetensors").is_file(), done.stderr
+
+
+def test_sizes_of_shards_have_units():
+    from mlx_aimv2.cli.convert import parse_size
+
+    assert [parse_size(text) for text in ("5GB", "500 mb", "12", "1.5k")] == [5 * 10**9, 5 * 10**8, 12, 1500]
+    for text in ("", "GB", "-1", "0", "5XB"):
+        with pytest.raises(InputError, match="is not a size: write 5GB or 500MB"):
+            parse_size(text)

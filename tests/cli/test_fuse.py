@@ -2,32 +2,14 @@
 
 import json
 
-import mlx.core as mx
 import pytest
 from drawn_world.untrained import write_checkpoint
-from mlx.utils import tree_flatten
 
 from mlx_aimv2 import convert, load
-from mlx_aimv2.adapters.attach import AdapterConfig
-from mlx_aimv2.adapters.store import write_tensors
-from mlx_aimv2.adapters.task import Task, write_task
-from mlx_aimv2.adapters.weights import HEAD
 from mlx_aimv2.conversion.options import ConvertOptions
-from mlx_aimv2.models.classifier_heads import make_head
 from mlx_aimv2.quantization.scheme import Scheme
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the notices of `warn`
-
-
-@pytest.fixture(scope="module")
-def adapter(with_adapter, pair, tmp_path_factory):
-    """An adapter of the pair's image encoder, with a head."""
-    folder = tmp_path_factory.mktemp("adapters") / "a"
-    model = with_adapter(pair, folder, AdapterConfig(rank=2))
-    head = make_head({"kind": "linear"}, 64, 2)
-    write_tensors(folder / HEAD, dict(tree_flatten(head.parameters())), {"format": "mlx"})
-    write_task(folder, Task(labels=("cat", "dog"), base=model.origin, method="lora"))
-    return folder
 
 
 def test_an_adapter_is_fused(cli, pair, adapter, tmp_path):
@@ -65,14 +47,6 @@ def test_a_quantized_base_may_become_plain(cli, pair, with_adapter, tmp_path):
     done = cli(*arguments, tmp_path / "plain", "--dequantize")
     assert done.returncode == 0 and "rounds" not in done.stderr
     assert "quantization" not in json.loads((tmp_path / "plain" / "config.json").read_text())
-
-
-def test_export_fuses_first(cli, pair, adapter, tmp_path):
-    for name, arguments in (("with", ["--adapter-path", adapter]), ("without", [])):
-        assert cli("export", pair, tmp_path / name, *arguments).returncode == 0
-    one, other = (mx.load(str(tmp_path / name / "model.safetensors")) for name in ("with", "without"))
-    changed = {name for name in one if not mx.array_equal(one[name], other[name])}
-    assert len(changed) == 3 * 7 and all(name.startswith("vision_model.encoder.layers.") for name in changed)
 
 
 def test_another_base_is_refused_unless_asked_for(cli, adapter, tmp_path):

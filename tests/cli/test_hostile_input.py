@@ -131,12 +131,3 @@ def test_weights_of_the_wrong_type_are_refused(cli, pair, photos, tmp_path):
         done = cli(*arguments)
         assert done.returncode == 1
         assert "1 of the wrong type: vision_model.rms_norm.weight is int32" in done.stderr + done.stdout
-
-
-def test_info_names_what_load_would_refuse(cli, pair, tmp_path):
-    for path in pair.iterdir():
-        if path.name != "vocab.json":
-            os.link(path, tmp_path / path.name)
-    done = cli("info", tmp_path, "--json")
-    assert done.returncode == 1
-    assert "no tokenizer" in json.loads(done.stdout)["problem"]

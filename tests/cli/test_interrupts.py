@@ -1,9 +1,7 @@
 """What ends a verb early: Ctrl-C, kill and a closed terminal, also where they are ignored."""
 
 import os
-import re
 import signal
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +9,7 @@ from helpers.terminal import Terminal, start
 
 from mlx_aimv2.cli import interrupts
 from mlx_aimv2.cli.app import app
-from mlx_aimv2.cli.jobs import run
-from mlx_aimv2.cli.screen import Screen, screen
-from mlx_aimv2.errors import NonFiniteError
+from mlx_aimv2.cli.screen import Screen
 from mlx_aimv2.events import Notice, Progress, StepDone
 
 
@@ -144,29 +140,3 @@ def test_training_is_gone_on_with_after_kill(interrupt, capsys, tmp_path, pair, 
     assert interrupt(arguments, signal.SIGTERM, StepDone) == 143
     assert "interrupted" in capsys.readouterr().err
     assert list(tmp_path.rglob("*.partial")) == []
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_an_error_is_no_interruption(capsys, count):
-    class Sink:
-        closed = False
-
-        def add(self, name, result):
-            return
-
-        def close(self, interrupted=False):
-            self.closed = interrupted
-
-    def results():
-        if count > 1:
-            yield SimpleNamespace(index=0, error=None)
-        raise NonFiniteError("nonsense")
-
-    sink = Sink()
-    with pytest.raises(NonFiniteError), screen() as shown:
-        run(results(), ["a", "b", "c"][:count], sink, shown, "embedded", "text")
-    assert sink.closed
-    said = capsys.readouterr().err
-    assert re.fullmatch(
-        r"mlx-aimv2: embedded 1 of 3 texts in \S+ s \(\S+/s\), ended by an error\n" if count > 1 else "", said
-    )

@@ -4,13 +4,10 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
 from typer.main import get_command
 
 import mlx_aimv2
 from mlx_aimv2.cli.app import app
-from mlx_aimv2.cli.guard import RUNNING, report
-from mlx_aimv2.errors import Advice, InputError
 
 PACKAGE = Path(mlx_aimv2.__file__).parent
 COMMANDS = get_command(app).commands
@@ -97,35 +94,3 @@ def test_every_advice_names_an_option_of_some_verb():
         assert having and len(having) < len(COMMANDS), (path, option)
         for verb in having:
             assert f"--{option.replace('_', '-')}" in options_of(verb)
-
-
-@pytest.mark.parametrize(
-    ("advice", "python", "with_option", "without"),
-    [
-        (Advice("name one with {}", "weights", otherwise="keep 1"), "name one with weights",
-         "name one with --weights", "keep 1"),
-        (Advice("use {}", "dtype", "bfloat16"), "use dtype='bfloat16'", "use --dtype bfloat16", ""),
-        (Advice("replace it with {}", "force", True), "replace it with force=True", "replace it with --force", ""),
-        (Advice("add {}", "none", "something else"), "add none='something else'", "add --none 'something else'", ""),
-    ],
-)  # fmt: skip
-def test_advice_is_in_the_terms_of_its_reader(capsys, monkeypatch, advice, python, with_option, without):
-    error = InputError("it is wrong", advice)
-    assert str(error) == f"it is wrong: {python}"
-    at_key = error.at("key").at("file.json")
-    assert (at_key.place, at_key.message) == ("file.json: key", "it is wrong")
-    assert str(at_key) == f"file.json: key: it is wrong: {python}"
-    for options, expected in (({advice.option}, with_option), (set(), without)):
-        monkeypatch.setattr(RUNNING, "options", frozenset(options))
-        assert report(error) == 2
-        message = f"it is wrong: {expected}" if expected else "it is wrong"
-        assert capsys.readouterr().err == f"mlx-aimv2: error: {message}\n"
-
-
-def test_upload_of_several_weight_files(cli, pair, tmp_path):
-    for name in ("a.safetensors", "b.safetensors"):
-        (tmp_path / name).write_bytes((pair / "model.safetensors").read_bytes())
-    (tmp_path / "config.json").write_bytes((pair / "config.json").read_bytes())
-    done = cli("upload", tmp_path, "somebody/model", "--dry-run")
-    assert done.returncode == 1
-    assert "--weights" not in done.stderr and "keep the one that is meant" in done.stderr

@@ -7,7 +7,7 @@ import re
 import warnings
 
 import pytest
-from helpers.terminal import Terminal, run_verb, start
+from helpers.terminal import Drawn, Terminal, run_verb, start
 
 from mlx_aimv2.cli.live_bar import LIVE
 from mlx_aimv2.cli.output import put, show_warning
@@ -174,24 +174,6 @@ def test_bars_of_what_writes_are_gone_in_the_end(on_terminal, tmp_path, verb):
     assert f"mlx-aimv2:wrote{squeezed(str(tmp_path / 'out'))}" in squeezed(seen.terminal.text)
 
 
-class Drawn:
-    """A live bar on a terminal, with stdout on the same one."""
-
-    def __init__(self, monkeypatch, columns=80):
-        self.terminal = Terminal(columns)
-        monkeypatch.setenv("COLUMNS", str(columns))
-        monkeypatch.setenv("TERM", "xterm-256color")
-        self.out, self.err = self.terminal.open(), self.terminal.open()
-        monkeypatch.setattr("sys.stdout", self.out)
-        monkeypatch.setattr("sys.stderr", self.err)
-
-    def close(self):
-        self.out.close()
-        self.err.close()
-        self.terminal.close()
-        return self.terminal.lines
-
-
 def test_all_that_is_said_while_a_bar_is_drawn_stands_in_lines_of_its_own(monkeypatch):
     drawn = Drawn(monkeypatch)
     monkeypatch.setattr(warnings, "showwarning", show_warning)
@@ -261,20 +243,6 @@ def test_rows_that_a_pipe_brings_to_the_terminal_stand_in_lines_of_their_own(mon
             os.write(drawn.terminal.descriptor, os.read(reading, 1000))  # as `| cat` does
     os.close(reading)
     assert [line.split() for line in drawn.close()] == [[f"{k}.png", "cat", "0.5"] for k in range(3)]
-
-
-@pytest.mark.parametrize(("columns", "bar"), [(40, False), (80, True), (120, True)])
-def test_a_bar_keeps_its_numbers(monkeypatch, columns, bar):
-    drawn = Drawn(monkeypatch, columns)
-    with screen() as shown:
-        shown(Progress("computing features", 12_345, 67_890))
-        LIVE.bars.refresh()
-        drawn.terminal.wait_for("12345/67890")
-        shown(Progress("download", 1_500_000_000, 2_000_000_000, "bytes"))
-        LIVE.bars.refresh()
-        drawn.terminal.wait_for(r"1\.5/2\.0 GB")
-    assert drawn.close() == []
-    assert ("━" in drawn.terminal.raw.decode()) == bar
 
 
 @pytest.mark.parametrize("ending", ["", "--json"])

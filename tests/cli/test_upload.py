@@ -62,3 +62,12 @@ def test_wrong_usage_is_status_2(cli, own, pair):
     done = cli("upload", pair, REPO, "--dry-run")
     assert done.returncode == 2
     assert "is in the layout apple" in done.stderr
+
+
+def test_upload_of_several_weight_files(cli, pair, tmp_path):
+    for name in ("a.safetensors", "b.safetensors"):
+        (tmp_path / name).write_bytes((pair / "model.safetensors").read_bytes())
+    (tmp_path / "config.json").write_bytes((pair / "config.json").read_bytes())
+    done = cli("upload", tmp_path, "somebody/model", "--dry-run")
+    assert done.returncode == 1
+    assert "--weights" not in done.stderr and "keep the one that is meant" in done.stderr

@@ -182,3 +182,21 @@ def _stdout(kind, terminal, file):
         return file.read().decode()
 
     return os.fdopen(os.dup(file.fileno()), "w", encoding="utf-8", errors="surrogateescape"), content
+
+
+class Drawn:
+    """A live bar on a terminal, with stdout on the same one."""
+
+    def __init__(self, monkeypatch, columns=80):
+        self.terminal = Terminal(columns)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERM", "xterm-256color")
+        self.out, self.err = self.terminal.open(), self.terminal.open()
+        monkeypatch.setattr("sys.stdout", self.out)
+        monkeypatch.setattr("sys.stderr", self.err)
+
+    def close(self):
+        self.out.close()
+        self.err.close()
+        self.terminal.close()
+        return self.terminal.lines

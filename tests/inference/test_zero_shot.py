@@ -69,13 +69,6 @@ def test_a_single_label_has_a_cosine(pair, draw):
     assert label == "dog" and -1 <= score < 1
 
 
-def test_large_logits_do_not_overflow(pair, draw):
-    model, processor = pair
-    model.logit_scale = mx.array(1000.0)  # clamped to max_logit_scale
-    scores = ZeroShotClassifier(model, processor, LABELS).scores(np.eye(3, 32, dtype=np.float32) * 1000)
-    assert np.isfinite(scores).all()
-
-
 # --- label embeddings
 
 
@@ -327,12 +320,6 @@ def test_equal_scores_stand_in_the_order_of_the_labels(pair, draw):
     labels = [label for label, _ in ranked]
     assert [label for label in labels if label != "owl"] == ["dog", "cat", "jay"]
     assert len({score for label, score in ranked if label != "owl"}) == 1
-
-
-def test_logits_of_zero_are_equal_probabilities(pair, draw):
-    classifier = ZeroShotClassifier(*pair, ["dog", "cat", "owl", "jay"])
-    classifier.label_embeddings = np.zeros_like(classifier.label_embeddings)
-    assert classifier(draw(0)) == [[("dog", 0.25), ("cat", 0.25), ("owl", 0.25), ("jay", 0.25)]]
 
 
 def test_a_logit_scale_of_zero_is_a_factor_of_one(pair, draw):

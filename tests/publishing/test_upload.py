@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-
-import huggingface_hub
 import pytest
-from helpers.fake_upload_hub import COMMIT, OURS, REPO, TOKEN, FakeUploadHub, Repo, converted
-from huggingface_hub import constants
+from helpers.fake_upload_hub import COMMIT, OURS, REPO, Repo
+from helpers.refusals import message
 
 import mlx_aimv2
 from mlx_aimv2 import errors
@@ -20,46 +17,6 @@ from mlx_aimv2.publishing.upload_files import prepare_upload
 
 # huggingface_hub's way to send a file without Xet, in the words of the HTTP library below it
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory, variants):
-    return converted(tmp_path_factory.mktemp("upload") / "my-aimv2", variants["lit"])
-
-
-@pytest.fixture
-def own(pair, tmp_path):
-    """A copy of the checkpoint that a test may change."""
-    return shutil.copytree(pair, tmp_path / "own")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """No token, no cache and no setting of whoever runs the tests."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE", "HTTP_PROXY", "http_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("HF_TOKEN_PATH", "HF_STORED_TOKENS_PATH"):
-        monkeypatch.setattr(constants, name, str(tmp_path / name))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with FakeUploadHub().running() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield server
-        getattr(huggingface_hub, "close_session", lambda: None)()
-
-
-def message(kind, call):
-    """The message of a refusal, which has to be of exactly this class and one line long."""
-    with pytest.raises(kind) as caught:
-        call()
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # ---- what is sent
@@ -116,15 +73,6 @@ def test_npz_goes_too(hub, pair, tmp_path):
     assert "model.npz" in hub.repos[REPO].files
 
 
-def test_shards_go_with_their_index(pair, tmp_path):
-    options = ConvertOptions(max_shard_bytes=60_000)
-    folder = mlx_aimv2.convert(pair, tmp_path / "shards", options=options)
-    names = list(prepare_upload(folder).sizes)
-    assert "model.safetensors.index.json" in names
-    assert sum(name.endswith(".safetensors") for name in names) > 1
-    assert prepare_upload(folder).left == ()
-
-
 def test_a_second_upload_replaces_the_first_and_what_would_be_read_in_its_place(hub, pair):
     stale = {
         "model-00001-of-00002.safetensors": b"",
@@ -163,57 +111,6 @@ def test_nothing_is_sent_when_access_is_checked(hub):
 
 
 # ---- folders that are refused
-
-
-def test_a_folder_that_is_none(tmp_path):
-    text = message(errors.InputError, lambda: prepare_upload(tmp_path / "none"))
-    assert text == f"{tmp_path / 'none'} is not a folder: give the one that `mlx-aimv2 convert` wrote"
-    assert "is not a folder" in message(errors.InputError, lambda: prepare_upload("lit"))
-
-
-def test_another_layout(tiny_pair):
-    assert message(errors.InputError, lambda: prepare_upload(tiny_pair)) == (
-        f"{tiny_pair} is in the layout apple, which is not this package's: upload what"
-        f" `mlx-aimv2 convert --hf-path {tiny_pair} --mlx-path FOLDER` writes"
-    )
-
-
-def test_no_checkpoint(tmp_path):
-    assert "is no checkpoint" in message(errors.NotACheckpointError, lambda: prepare_upload(tmp_path))
-
-
-def test_half_a_checkpoint(own):
-    (own / "vocab.json").unlink()
-    text = message(errors.InputError, lambda: prepare_upload(own))
-    assert text.startswith(f"{own} is not whole: ")
-    assert text.endswith("; convert it again")
-
-
-@pytest.mark.parametrize("card", [None, "---\nlibrary_name: mlx\ntags: [mlx]\n---\n", "about my holidays"])
-def test_a_card_of_somebody_else(own, card):
-    (own / "README.md").unlink()
-    if card is not None:
-        (own / "README.md").write_text(card)
-    assert message(errors.InputError, lambda: prepare_upload(own)) == (
-        f"{own} has no README.md that `mlx-aimv2 convert` wrote (tagged mlx-aimv2): convert its source again, and"
-        " what is uploaded says where it came from and under which licence"
-    )
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "README.md"])
-def test_links_in_place_of_needed_files(own, name):
-    (own / name).rename(own / f"real-{name}")
-    (own / name).symlink_to(f"real-{name}")
-    assert message(errors.InputError, lambda: prepare_upload(own)) == (
-        f"{own / name} is a link or no file: upload the folder that convert wrote"
-    )
-
-
-def test_links_out_of_the_folder(own):
-    (own / "LICENSE").unlink()
-    (own / "LICENSE").symlink_to("/etc/hostname")
-    with pytest.raises(errors.Aimv2Error, match="LICENSE is a link out of its folder"):
-        prepare_upload(own)
 
 
 # ---- repositories that are refused
@@ -256,92 +153,12 @@ def test_a_public_repository_is_not_taken_for_a_private_one(hub, pair):
 # ---- tokens, the Hub, the network
 
 
-def test_no_token(hub, monkeypatch):
-    monkeypatch.delenv("HF_TOKEN")
-    assert message(errors.AccessTokenError, lambda: check_access(REPO)) == (
-        f"no access token to upload to {REPO}: `hf auth login` once, or set HF_TOKEN"
-        " (https://huggingface.co/settings/tokens)"
-    )
-    assert hub.paths == []
-
-
-def test_a_refused_token(hub, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_other")
-    text = message(errors.AccessTokenError, lambda: check_access(REPO))
-    assert text.startswith("the Hub refused the access token")
-    assert text.endswith(": `hf auth login` again, or correct HF_TOKEN")
-    assert "hf_other" not in text
-
-
-def test_a_token_of_odd_signs(hub, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_ä")
-    assert message(errors.AccessTokenError, lambda: check_access(REPO)) == (
-        "the access token holds characters that no token has: `hf auth login`, or correct HF_TOKEN"
-    )
-
-
 def test_a_token_that_can_only_read(hub):
     hub.role = "read"
     assert message(errors.AccessTokenError, lambda: check_access(REPO)) == (
         "the access token of alice can only read: make one that can write at"
         " https://huggingface.co/settings/tokens, then `hf auth login`"
     )
-
-
-@pytest.mark.parametrize(
-    ("where", "status", "said", "kind", "text"),
-    [
-        (
-            "create",
-            403,
-            "You don't have the rights",
-            errors.AccessTokenError,
-            f"the access token of alice may not write to {REPO} (You don't have the rights): it needs write"
-            " permission there (https://huggingface.co/settings/tokens)",
-        ),
-        (
-            "create",
-            404,
-            "No such owner",
-            errors.RepositoryNotFoundError,
-            "the Hub knows no alice that alice may write to (No such owner): check the owner's name",
-        ),
-        (
-            "create",
-            409,
-            "You already created this model repo",
-            errors.HubError,
-            f"{REPO} was changed by somebody else meanwhile (You already created this model repo): look at it, then"
-            " run it again",
-        ),
-        (
-            "commit",
-            412,
-            "moved",
-            errors.HubError,
-            f"{REPO} was changed by somebody else meanwhile (moved): look at it, then run it again",
-        ),
-        (
-            "batch",
-            403,
-            "Private repository storage limit reached",
-            errors.HubError,
-            f"the Hub has no room for {REPO} (Private repository storage limit reached): free some, or upload to"
-            " another owner",
-        ),
-        (
-            "create",
-            429,
-            "slow",
-            errors.HubError,
-            f"the Hub answered 429 for {REPO} (slow): too many requests: wait a few minutes",
-        ),
-        ("create", 500, "oops", errors.HubError, f"the Hub answered 500 for {REPO} (oops): try again later"),
-    ],
-)
-def test_refusals_of_the_hub(hub, pair, where, status, said, kind, text):
-    hub.answers[where] = (status, said)
-    assert message(kind, lambda: upload(pair, REPO)) == text
 
 
 def test_a_repository_that_appears_meanwhile_is_not_filled(hub, pair, monkeypatch):
@@ -356,37 +173,6 @@ def test_a_repository_that_appears_meanwhile_is_not_filled(hub, pair, monkeypatc
     text = message(errors.HubError, lambda: upload(pair, REPO, private=True))
     assert text.startswith(f"{REPO} was changed by somebody else meanwhile (")
     assert hub.repos[REPO].files == {".gitattributes": b""}
-
-
-def test_weights_that_are_refused_on_their_way(hub, pair):
-    hub.answers["store"] = (403, "expired")
-    text = message(errors.AccessTokenError, lambda: upload(pair, REPO))
-    assert text.startswith(f"the access token of alice may not write to {REPO}")
-    assert hub.commits == []
-
-
-def test_offline_mode(hub, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert message(errors.OfflineError, lambda: check_access(REPO)) == (
-        f"offline mode is on (HF_HUB_OFFLINE): unset it to upload to {REPO}"
-    )
-
-
-def test_no_network(hub, monkeypatch):
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-    assert message(errors.OfflineError, lambda: check_access(REPO)) == (
-        f"http://127.0.0.1:1 cannot be reached: nothing is in {REPO} yet; check the network, then"
-        " `mlx-aimv2 upload` again"
-    )
-
-
-def test_something_else_answers(hub, monkeypatch):
-    monkeypatch.setattr(
-        uploading, "_api", lambda: type("Api", (), {"whoami": lambda self: {"error": "log in"}})()
-    )
-    assert message(errors.HubError, lambda: check_access(REPO)) == (
-        f"what answers at {hub.url} is not the Hub ('name'): see HF_ENDPOINT"
-    )
 
 
 def test_a_card_that_the_hub_does_not_take(hub, pair):
