@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from mlx_aimv2.fidelity.trial_run import make_sample
+
+from mlx_aimv2.fidelity.outputs import make_sample
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the notices of `warn`
 
