@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -19,7 +19,10 @@ from ..errors import InputError, OutputError
 from . import classify, compare, convert, demo, embed, evaluate, export, finetune, fuse, info, models, upload
 from .guard import DEBUG_VARIABLE, RUNNING, leave, report
 from .help import GroupHelp, VerbHelp
-from .output import NAME, show_warning
+from .output import NAME, say, show_warning
+
+# of click, or of the copy of click in newer versions of typer
+UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
 app = typer.Typer(
     name=NAME,
@@ -114,13 +117,27 @@ def _run(arguments: Sequence[str]) -> NoReturn:
     former, warnings.showwarning = warnings.showwarning, show_warning
     _prepare_streams()
     try:
-        app(args=arguments, prog_name=NAME)
+        raise SystemExit(app(args=arguments, prog_name=NAME, standalone_mode=False))
+    except UsageError as error:
+        raise SystemExit(_report_usage(error, arguments)) from error
     except OSError as error:  # help or version could not be written; verbs report their own errors
         raise SystemExit(report(OutputError.writing("stdout", error))) from error
     finally:
         warnings.showwarning = former
         RUNNING.options, RUNNING.debug = frozenset(), False
-    raise AssertionError("typer ends with SystemExit")
+
+
+def _report_usage(error: Any, arguments: list[str]) -> int:
+    """Print what is wrong with the arguments in one line; the exit status."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return error.exit_code
+    message = error.format_message().rstrip(".")
+    files = [argument for argument in arguments if argument.startswith("-") and Path(argument).is_file()]
+    hint = f"; write the file {files[0]} as ./{files[0]}" if files else ""
+    command = error.ctx.command_path if error.ctx else NAME
+    say(f"error: {message}{hint}; see `{command} --help`")
+    return error.exit_code
 
 
 def _status(end: SystemExit) -> int:

@@ -57,10 +57,27 @@ def test_version_is_the_packages(cli):
     assert cli("--version").stdout == f"mlx-aimv2 {mlx_aimv2.__version__}\n"
 
 
-def test_wrong_usage_is_status_2(cli):
-    done = cli("embed", "--txt")
-    assert done.returncode == 2
-    assert "No such option" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "embed --txt",
+            "No such option: --txt (Possible options: --output, --text); see `mlx-aimv2 embed --help`",
+        ),
+        ("embed", "Missing argument 'IMAGES...'; see `mlx-aimv2 embed --help`"),
+        ("evaluate a.jpg", "Got unexpected extra argument(s) (a.jpg); see `mlx-aimv2 evaluate --help`"),
+        ("nope", "No such command 'nope'; see `mlx-aimv2 --help`"),
+        (
+            "embed -dash.png",
+            "No such option: -d; write the file -dash.png as ./-dash.png; see `mlx-aimv2 embed --help`",
+        ),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(cli, tmp_path, monkeypatch, arguments, message):
+    (tmp_path / "-dash.png").touch()
+    monkeypatch.chdir(tmp_path)
+    done = cli(*arguments.split())
+    assert done == (2, "", f"mlx-aimv2: error: {message}\n")
 
 
 def test_shell_completion_offers_the_verbs(cli):
