@@ -16,6 +16,7 @@ from ..adapters.adapter_folder import AdapterFolder
 from ..adapters.attach import fuse as fuse_modules
 from ..adapters.task import Task, write_task
 from ..adapters.weights import HEAD
+from ..backend.random_state import caller_random_state
 from ..backend.threads import computing
 from ..checkpoints.file_names import CONFIG
 from ..checkpoints.files import find_weights, inside, read_header
@@ -57,6 +58,7 @@ class FuseOptions:
 
 
 @computing
+@caller_random_state()
 def fuse(
     base: str | os.PathLike[str],
     adapter_path: str | os.PathLike[str],

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..adapters.attach import count_trainable
+from ..backend.random_state import caller_random_state
 from ..events import Notice, OnEvent, ignore, warn
 from ..training.batches import Batches, BatchOptions
 from ..training.loop import Loop
@@ -21,7 +22,7 @@ from .methods import METHODS
 from .options import FinetuneOptions
 from .prepared import ClassifierRun, PairRun
 from .probes import Features, probe_loop, sweep_grid
-from .run import FINETUNING_TASKS, caller_random_state, count_parameters, prepare
+from .run import FINETUNING_TASKS, count_parameters, prepare
 
 STEPS = 2
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 from mlx.utils import tree_flatten
 
 from ..adapters.attach import count_trainable
 from ..backend.device import on_cpu
+from ..backend.random_state import caller_random_state
 from ..backend.threads import computing
 from ..datasets.record import MARKS, SKIPPED, data_account, file_mark, file_marks, relative_path
 from ..datasets.record import RECORD as SPLITS
@@ -73,16 +72,6 @@ class Finished:
     trainable: int
     parameters: int
     seconds: float
-
-
-@contextlib.contextmanager
-def caller_random_state() -> Iterator[None]:
-    """A context that leaves MLX's random state as it was."""
-    high, low = map(int, np.array(cast("list[mx.array]", mx.random.state)[0]))
-    try:
-        yield
-    finally:
-        mx.random.seed(high << 32 | low)  # the key of a seed is its two halves
 
 
 @computing

@@ -66,6 +66,6 @@ def test_the_other_names_are_on_disk_before_the_last(tmp_path, faults):
 
 def test_a_failure_names_the_place_that_was_meant(tmp_path):
     with pytest.raises(OutputError) as caught, replacing_together(tmp_path / ".swap", "last.json") as partial:
-        raise OutputError.writing(partial / "a.txt", OSError("No space left on device"))
+        raise OutputError.writing(partial / "a.txt", OSError()) from OSError(28, "No space left on device")
     assert str(caught.value) == f"{tmp_path}/a.txt cannot be written: No space left on device"
     assert list(tmp_path.iterdir()) == []
