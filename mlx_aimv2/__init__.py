@@ -48,11 +48,12 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .checkpoints.load_options import LoadOptions
     from .config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig
     from .conversion.convert import convert
-    from .conversion.export import ExportOptions, export
-    from .conversion.fuse import FuseOptions, fuse
-    from .conversion.options import ConvertOptions
+    from .conversion.export import export
+    from .conversion.fuse import fuse
+    from .conversion.options import ConvertOptions, ExportOptions, FuseOptions
     from .demo.images import sample_images
     from .evaluation.labels import evaluate_labels
     from .evaluation.retrieval import evaluate_retrieval
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from .inference.embedder import Embedder
     from .inference.trained_head import TrainedClassifier
     from .inference.zero_shot import ZeroShotClassifier
-    from .loading import LoadOptions, load
+    from .loading import load
     from .models.lit import Aimv2Model
     from .models.text import Aimv2TextModel
     from .models.vision import Aimv2VisionModel
@@ -80,10 +81,10 @@ _WITH_MLX = {
     "Aimv2VisionModel": "models.vision",
     "ConvertOptions": "conversion.options",
     "Embedder": "inference.embedder",
-    "ExportOptions": "conversion.export",
+    "ExportOptions": "conversion.options",
     "FinetuneOptions": "finetuning.options",
-    "FuseOptions": "conversion.fuse",
-    "LoadOptions": "loading",
+    "FuseOptions": "conversion.options",
+    "LoadOptions": "checkpoints.load_options",
     "Scheme": "quantization.scheme",
     "TrainedClassifier": "inference.trained_head",
     "Vectors": "vectors.reading",

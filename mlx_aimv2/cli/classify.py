@@ -15,12 +15,12 @@ import typer
 
 from ..errors import InputError
 from ..messages import counted
-from ..options.fields import at_least, check_fields, option
+from ..options.fields import at_least, check_fields, like, option
 from .arguments import images
 from .completion import SCORES, choices
 from .guard import verb
 from .jobs import run
-from .model_options import ModelOptions
+from .model_options import JsonOptions, ModelOptions
 from .output import plain, put, say
 from .screen import Screen, screen
 
@@ -58,7 +58,7 @@ class ClassifyOptions:
         None, "File (.csv .tsv .json .jsonl .parquet) for the labels.", flags=("-o", "--output")
     )
     force: bool = option(False, "Replace the file.")
-    json: bool = option(False, "Print JSON.")
+    json: bool = like(JsonOptions, "json")
 
     def __post_init__(self) -> None:
         check_fields(self)

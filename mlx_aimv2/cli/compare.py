@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json as jsonlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..messages import counted
+from ..options.fields import like, option
 from .arguments import images
 from .completion import checkpoints
 from .guard import NOT_ALL_DONE, verb
-from .model_options import ExactLoadingOptions, Json
+from .model_options import ExactLoadingOptions, JsonOptions
 from .output import advise, put, say
 from .screen import screen
 from .tables import table
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
     from ..fidelity.report import Fidelity
 
 CHECKPOINT_HELP = "A folder, a repository, or a short name."
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """How to print the comparison."""
+
+    layers: bool = option(False, "Show every layer, not only those with the largest error.")
+    json: bool = like(JsonOptions, "json")
 
 
 @verb
@@ -41,10 +51,7 @@ def compare(
             help="Images, folders, patterns; - for a list on stdin; none for built-in drawings.",
         ),
     ] = None,
-    layers: Annotated[
-        bool, typer.Option("--layers", help="Show every layer, not only those with the largest error.")
-    ] = False,
-    json: Json = False,
+    output: ComparisonOptions,
     loading: ExactLoadingOptions,
 ) -> None:
     """Compare a checkpoint with its conversion on the same images: embeddings, labels, layers, speed, memory."""
@@ -60,10 +67,10 @@ def compare(
         fidelity = run(
             original, converted, names, revision=loading.revision, options=options, on_event=events
         )
-    if json:
+    if output.json:
         put(jsonlib.dumps(fidelity.to_dict(), indent=2))
     else:
-        show(fidelity, layers)
+        show(fidelity, output.layers)
     if events.skipped:
         raise SystemExit(NOT_ALL_DONE)
 

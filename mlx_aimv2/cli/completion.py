@@ -13,15 +13,12 @@ from ..presets import DEMO_MODEL, PRESETS
 Complete = Callable[[str], list[str]]
 
 # Copies: completion must not import the modules with MLX that define these. A test compares them.
-DECODING = ("fast", "exact")
 BACKGROUNDS = ("white", "black", "drop")
 POOLINGS = ("auto", "mean", "max", "head", "tokens")
 SCORES = ("softmax", "cosine")
 Q_MODES = ("affine", "mxfp4", "nvfp4", "mxfp8")
 Q_BITS, Q_GROUP_SIZES = ("2", "3", "4", "5", "6", "8"), ("16", "32", "64", "128")
 RECIPES = ("mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6")
-WEIGHT_FORMATS = ("safetensors", "npz")
-LAYOUTS = ("transformers", "apple", "apple-mlx", "timm")
 METRICS = tuple(dict.fromkeys(metric for task in TASKS.values() for metric in task.metrics))
 
 

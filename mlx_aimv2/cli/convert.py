@@ -8,30 +8,49 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from ..conversion.options import ConvertOptions
 from ..errors import InputError
 from ..messages import counted, size
-from ..options.fields import like, option
-from .completion import DTYPES, Q_BITS, Q_GROUP_SIZES, Q_MODES, RECIPES, WEIGHT_FORMATS, checkpoints, choices
+from ..options.fields import REQUIRED, like, option, options_from
+from ..processing.options import READING
+from .completion import Q_BITS, Q_GROUP_SIZES, Q_MODES, RECIPES, checkpoints, choices
 from .guard import NOT_ALL_DONE, verb
-from .model_options import CheckpointOptions, DeviceOptions, LoadingOptions
+from .model_options import CheckpointOptions, DeviceOptions, JsonOptions
 from .output import put, say
 from .screen import Screen, screen
 from .tables import table
 
 if TYPE_CHECKING:
     from ..conversion.convert import Converted
-    from ..conversion.options import ConvertOptions
     from ..conversion.plan import Conversion
 
 SHARD_SIZE = "5GB"
-SHARD_HELP = "Largest size of a weight file, such as 500MB."
-DTYPE_HELP = "float32, float16 or bfloat16. [default: as stored]"
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)B?")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+@dataclass(frozen=True)
+class PathOptions:
+    """The checkpoint to convert, and the folder to write."""
+
+    hf_path: str = option(
+        REQUIRED,
+        "A folder, a repository, or a short name.",
+        flags=("--hf-path", "--model"),
+        autocompletion=checkpoints,
+    )
+    mlx_path: Path = option(Path("mlx_model"), "The folder to write.")
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """The size of weight files."""
+
+    max_shard_size: str | None = option(
+        None, f"Largest size of a weight file, such as 500MB. [default: {SHARD_SIZE}]"
+    )
 
 
 @dataclass(frozen=True)
@@ -48,42 +67,25 @@ class QuantizeOptions:
     q_mode: str | None = option(
         None, "With -q: affine, mxfp4, nvfp4 or mxfp8. [default: affine]", autocompletion=choices(Q_MODES)
     )
-    quant_predicate: str | None = option(
-        None,
-        "With -q: mixed bits, mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6.",
-        autocompletion=choices(RECIPES),
-    )
-    dequantize: bool = option(
-        False, "Write the plain weights of a quantized source.", flags=("-d", "--dequantize")
-    )
-    dtype: str | None = option(None, DTYPE_HELP, autocompletion=choices(DTYPES))
+    quant_predicate: str | None = like(ConvertOptions, "quant_predicate", autocompletion=choices(RECIPES))
+    dequantize: bool = like(ConvertOptions, "dequantize")
+    dtype: str | None = like(ConvertOptions, "dtype")
 
 
 @dataclass(frozen=True)
 class ResultOptions:
     """The files to write, the comparison with the source, and the upload."""
 
-    calibrate: tuple[str, ...] = option(
-        (),
-        "With -q: quantize the vision encoder for these images (a folder, or a pattern in quotes; some dozens are"
-        " used) instead of rounding. Slower, and closer to the original in 2 to 4 bits.",
-        metavar="IMAGES",
-    )
-    format: str = option(
-        "safetensors",
-        "Format of the weight files: safetensors or npz.",
-        autocompletion=choices(WEIGHT_FORMATS),
-    )
-    max_shard_size: str | None = option(None, f"{SHARD_HELP} [default: {SHARD_SIZE}]")
-    report: bool = option(False, "Compare result and source, on the screen and in the model card.")
-    report_images: tuple[str, ...] = option(
-        (), "Images to compare them on. [default: built-in drawings]", metavar="IMAGES"
-    )
-    exclude: tuple[str, ...] = like(LoadingOptions, "exclude", ())
+    calibrate: tuple[str, ...] = like(ConvertOptions, "calibrate")
+    format: str = like(ConvertOptions, "format")
+    max_shard_size: str | None = like(ShardOptions, "max_shard_size")
+    report: bool = like(ConvertOptions, "report")
+    report_images: tuple[str, ...] = like(ConvertOptions, "report_images")
+    exclude: tuple[str, ...] = like(ConvertOptions, "exclude", panel=READING)
     upload_repo: str | None = option(None, "Upload the result to the Hugging Face Hub.", metavar="OWNER/NAME")
     private: bool = option(False, "With --upload-repo: make the repository private.")
-    force: bool = option(False, "Replace the old result once the new one is complete.")
-    json: bool = option(False, "Print JSON.")
+    force: bool = like(ConvertOptions, "force")
+    json: bool = like(JsonOptions, "json")
     dry_run: bool = option(False, "Show what would be done.")
 
     def __post_init__(self) -> None:
@@ -94,36 +96,20 @@ class ResultOptions:
 
     def convert_options(self, source: CheckpointOptions) -> ConvertOptions:
         """The same for `convert`, without quantization."""
-        from ..conversion.options import ConvertOptions
-
-        return ConvertOptions(
-            max_shard_bytes=parse_size(self.max_shard_size or SHARD_SIZE),
-            format=self.format,
-            weights=source.weights,
-            interpolate_positions=source.interpolate_positions,
-            image_size=source.image_size,
-            calibrate=self.calibrate,
+        return options_from(
+            ConvertOptions,
+            source,
+            self,
+            max_shard_bytes=parse_size(self.max_shard_size),
             report=self.report or bool(self.report_images),
-            report_images=self.report_images,
-            exclude=self.exclude,
             card_name=self.upload_repo,
-            force=self.force,
         )
 
 
 @verb
 def convert(
     *,
-    hf_path: Annotated[
-        str,
-        typer.Option(
-            "--hf-path",
-            "--model",
-            help="A folder, a repository, or a short name.",
-            autocompletion=checkpoints,
-        ),
-    ],
-    mlx_path: Annotated[Path, typer.Option(help="The folder to write.")] = Path("mlx_model"),
+    paths: PathOptions,
     quantization: QuantizeOptions,
     result: ResultOptions,
     source: CheckpointOptions,
@@ -134,12 +120,11 @@ def convert(
 
     require_mlx()
     from ..conversion.convert import convert_and_report
-    from ..conversion.options import ConvertOptions
     from ..conversion.target_folder import target_folder
     from ..publishing.upload import check_access, check_name, upload
 
     options = ConvertOptions.from_mlx_lm(result.convert_options(source), **vars(quantization))
-    repo = result.upload_repo
+    hf_path, mlx_path, repo = paths.hf_path, paths.mlx_path, result.upload_repo
     if repo is not None:
         check_name(repo)
     device.use_device()
@@ -161,12 +146,13 @@ def convert(
         raise SystemExit(NOT_ALL_DONE)
 
 
-def parse_size(text: str) -> int:
-    """Bytes of a size such as `5GB`, `500MB` or `123`.
+def parse_size(text: str | None) -> int:
+    """Bytes of a size such as `5GB`, `500MB` or `123`; None for the default.
 
     Raises:
         InputError: it is no size.
     """
+    text = SHARD_SIZE if text is None else text
     match = SIZE.fullmatch(text.strip().upper())
     nbytes = float(match[1]) * UNITS[match[2]] if match else 0
     if not 1 <= nbytes < math.inf:

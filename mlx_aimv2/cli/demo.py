@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..messages import duration, size
-from ..options.fields import option
+from ..options.fields import like, option
 from ..presets import BITS_FLOAT32, DEFAULT_MODEL, DEMO_MODEL, find
 from .guard import interruption_note, verb
-from .model_options import DeviceOptions, model_option
+from .model_options import DeviceOptions, JsonOptions, model_option
 from .output import advise, put, say
 from .screen import screen
 from .tables import table
@@ -33,7 +33,7 @@ class DemoOptions:
     model: str = model_option(DEMO_MODEL)
     count: int = option(12, "Number of images, 4 to 12.")
     force: bool = option(False, "Write into a folder that is not empty.")
-    json: bool = option(False, "Print JSON.")
+    json: bool = like(JsonOptions, "json")
 
 
 @verb

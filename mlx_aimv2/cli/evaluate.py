@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..finetuning.options import FinetuneOptions
 from ..options.fields import check_fields, like, one_of, option
 from .guard import NOT_ALL_DONE, verb
-from .model_options import ExactModelOptions, ModelOptions
+from .model_options import ExactModelOptions, JsonOptions, ModelOptions
 from .screen import screen
 
 if TYPE_CHECKING:
@@ -37,10 +37,8 @@ class EvaluateOptions:
         DATA,
         one_of(SPLITS),
     )
-    val_fraction: float | None = option(
-        None, "Fraction of the images to hold out as val, if the data has no such split.", DATA
-    )
-    seed: int | None = option(None, "Seed that chooses these images.", DATA)
+    val_fraction: float | None = like(FinetuneOptions, "val_fraction", None)
+    seed: int | None = like(FinetuneOptions, "seed", None, panel=DATA)
     image_column: str | None = like(FinetuneOptions, "image_column", None)
     label_column: str | None = like(FinetuneOptions, "label_column", None)
     caption_column: str | None = like(FinetuneOptions, "caption_column", None)
@@ -63,7 +61,7 @@ class EvaluateOptions:
         metavar="FILE",
     )
     force: bool = option(False, "Replace what --output and --predictions name.")
-    json: bool = option(False, "Print JSON.")
+    json: bool = like(JsonOptions, "json")
 
     def __post_init__(self) -> None:
         check_fields(self)

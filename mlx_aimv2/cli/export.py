@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
+from ..conversion.options import EXPORT_FORMATS, ExportOptions
 from ..errors import InputError
-from ..options.fields import option
+from ..options.fields import like, one_of, option, options_from
 from ..presets import find
-from .completion import DTYPES, LAYOUTS, checkpoints, choices
-from .convert import DTYPE_HELP, SHARD_HELP, SHARD_SIZE, parse_size
+from .completion import checkpoints
+from .convert import ShardOptions, parse_size
 from .guard import verb
-from .model_options import AdapterOptions, CheckpointOptions, Force
+from .model_options import AdapterOptions, CheckpointOptions, ForceOptions
 from .output import say
 from .screen import screen
 
@@ -25,10 +26,10 @@ class ResultOptions:
     """The files to write."""
 
     format: str = option(
-        "transformers", "transformers, apple, apple-mlx or timm.", autocompletion=choices(LAYOUTS)
+        "transformers", "transformers, apple, apple-mlx or timm.", None, one_of(EXPORT_FORMATS)
     )
-    dtype: str | None = option(None, DTYPE_HELP, autocompletion=choices(DTYPES))
-    max_shard_size: str = option(SHARD_SIZE, SHARD_HELP)
+    dtype: str | None = like(ExportOptions, "dtype")
+    max_shard_size: str | None = like(ShardOptions, "max_shard_size")
 
 
 @verb
@@ -43,26 +44,18 @@ def export(
     result: ResultOptions,
     adapter: AdapterOptions,
     checkpoint: CheckpointOptions,
+    force: ForceOptions,
     target: Annotated[Path | None, typer.Argument(help="The folder to write.")] = None,
-    force: Force = False,
 ) -> None:
     """Write a checkpoint, with an adapter merged into it, as transformers, Apple's code or timm read it."""
     from ..backend.device import require_mlx
 
     require_mlx()
     from ..checkpoints.bundled import is_demo
-    from ..conversion.export import ExportOptions
     from ..conversion.export import export as run
 
-    options = ExportOptions(
-        dtype=result.dtype,
-        max_shard_bytes=parse_size(result.max_shard_size),
-        weights=checkpoint.weights,
-        force=force,
-        interpolate_positions=checkpoint.interpolate_positions,
-        image_size=checkpoint.image_size,
-        any_base=adapter.any_base,
-    )
+    shard_bytes = parse_size(result.max_shard_size)
+    options = options_from(ExportOptions, result, adapter, checkpoint, force, max_shard_bytes=shard_bytes)
     revision = checkpoint.revision
     if target is None:
         if adapter.adapter_path is None or is_demo(source) or find(source) is not None:

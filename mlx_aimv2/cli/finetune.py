@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as jsonlib
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,9 +15,10 @@ from ..finetuning.config_file import make_options, read_config
 from ..finetuning.methods import METHODS
 from ..finetuning.options import FinetuneOptions
 from ..messages import counted, duration, size
+from ..options.fields import option
 from .completion import METRICS, checkpoints, choices
 from .guard import NOT_ALL_DONE, interruption_note, verb
-from .model_options import DeviceOptions, Json
+from .model_options import DeviceOptions, JsonOptions
 from .output import advise, put, say
 from .parameters import FieldsOf
 from .screen import screen
@@ -25,6 +27,16 @@ from .tables import table
 if TYPE_CHECKING:
     from ..finetuning.estimate import Estimate
     from ..finetuning.run import Finished
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """A file with options, and whether to train."""
+
+    config: Path | None = option(
+        None, "A YAML file of options; the command line wins.", flags=("-c", "--config")
+    )
+    dry_run: bool = option(False, "Run two steps to estimate time and memory.")
 
 
 @verb
@@ -39,14 +51,9 @@ def finetune(
             completions={"model": checkpoints, "metric": choices(METRICS)},
         ),
     ],
-    config: Annotated[
-        Path | None, typer.Option("-c", "--config", help="A YAML file of options; the command line wins.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Run two steps to estimate time and memory.")
-    ] = False,
+    running: RunOptions,
     device: DeviceOptions,
-    json: Json = False,
+    output: JsonOptions,
 ) -> None:
     """Fine-tune on labelled images: a probe on the frozen encoder, LoRA, DoRA, or all of it; or on captions."""
     from ..backend.device import require_mlx
@@ -56,7 +63,7 @@ def finetune(
     from ..finetuning.run import finetune as run
     from ..training.state import STATE
 
-    from_file = read_config(config) if config else {}
+    from_file = read_config(running.config) if running.config else {}
     device_in_file = from_file.pop("device", None)
     options = make_options({**from_file, **from_command_line})
     source = context.get_parameter_source("device")
@@ -64,14 +71,14 @@ def finetune(
         device = DeviceOptions(str(device_in_file))  # wins over the environment
     device.use_device()
     with screen() as events:
-        if dry_run:
-            _show_estimate(estimate(options, events), json)
+        if running.dry_run:
+            _show_estimate(estimate(options, events), output.json)
         else:
             folder = Path(options.adapter_path).expanduser()
             with interruption_note(folder / STATE, f"--resume goes on with the run in {folder}"):
                 finished = run(options, events)
-    if not dry_run:
-        _show(finished, options, json)
+    if not running.dry_run:
+        _show(finished, options, output.json)
     if events.skipped:
         raise SystemExit(NOT_ALL_DONE)
 

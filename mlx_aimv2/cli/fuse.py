@@ -7,10 +7,11 @@ from pathlib import Path
 from shlex import quote
 
 from ..checkpoints.load_options import FileOptions
-from ..options.fields import like, option
-from .convert import SHARD_HELP, SHARD_SIZE, parse_size
+from ..conversion.options import FuseOptions
+from ..options.fields import like, option, options_from
+from .convert import ShardOptions, parse_size
 from .guard import verb
-from .model_options import AdaptedModelOptions, Force
+from .model_options import AdaptedModelOptions, ForceOptions
 from .output import say
 from .screen import screen
 
@@ -27,32 +28,25 @@ class ResultOptions:
     """The files to write."""
 
     save_path: Path = option(Path("fused_model"), "The folder to write.")
-    dequantize: bool = option(
-        False, "Write plain weights if the base is quantized.", flags=("-d", "--dequantize")
-    )
-    max_shard_size: str = option(SHARD_SIZE, SHARD_HELP)
+    dequantize: bool = like(FuseOptions, "dequantize")
+    max_shard_size: str | None = like(ShardOptions, "max_shard_size")
 
 
 @verb
 def fuse(
-    adapter: FusedAdapterOptions, result: ResultOptions, files: FileOptions, force: Force = False
+    adapter: FusedAdapterOptions, result: ResultOptions, files: FileOptions, force: ForceOptions
 ) -> None:
     """Merge an adapter into its base: a checkpoint as fast as the base, with the trained head beside it."""
     from ..backend.device import require_mlx
 
     require_mlx()
     from ..adapters.task import TASK
-    from ..conversion.fuse import FuseOptions
     from ..conversion.fuse import fuse as run
 
     base, revision = adapter.base(adapter.model, files.revision)
-    options = FuseOptions(
-        dequantize=result.dequantize,
-        revision=revision,
-        weights=files.weights,
-        max_shard_bytes=parse_size(result.max_shard_size),
-        any_base=adapter.any_base,
-        force=force,
+    shard_bytes = parse_size(result.max_shard_size)
+    options = options_from(
+        FuseOptions, adapter, result, files, force, revision=revision, max_shard_bytes=shard_bytes
     )
     with screen() as events:
         written = run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -10,13 +11,22 @@ import typer
 from ..checkpoints.load_options import FileOptions
 from ..errors import InputError
 from ..messages import size
+from ..options.fields import like, option
 from ..processing.image_config import RESAMPLE_NAMES
 from .completion import checkpoints
 from .guard import NOT_ALL_DONE, verb
-from .model_options import Json
+from .model_options import JsonOptions
 from .output import put
 from .screen import screen
 from .tables import table
+
+
+@dataclass(frozen=True)
+class InfoOptions:
+    """What to describe, and how to print it."""
+
+    system: bool = option(False, "Describe this machine instead.")
+    json: bool = like(JsonOptions, "json")
 
 
 @verb
@@ -29,15 +39,14 @@ def info(
     ] = None,
     *,
     files: FileOptions,
-    system: Annotated[bool, typer.Option("--system", help="Describe this machine instead.")] = False,
-    json: Json = False,
+    options: InfoOptions,
 ) -> None:
     """Describe a checkpoint (layout, configuration, size, what is missing) or, with --system, this machine."""
     from ..backend.device import require_mlx
 
-    if model is None and not system:
+    if model is None and not options.system:
         raise InputError("name a checkpoint, or ask for --system")
-    if model is not None and system:
+    if model is not None and options.system:
         raise InputError("--system describes this machine: leave it out, or the checkpoint")
     require_mlx()
     from ..describe import describe_checkpoint, describe_system
@@ -51,7 +60,7 @@ def info(
         with screen() as events:
             facts = describe_checkpoint(inspect(model, files.revision, files.weights, events))
         rows = _checkpoint_rows(facts)
-    if json:
+    if options.json:
         put(jsonlib.dumps(facts, indent=2))
     else:
         table(("what", "value"), rows)

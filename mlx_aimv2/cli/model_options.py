@@ -7,11 +7,10 @@ import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.load_options import COMPUTING, FileOptions, LoadOptions
+from ..conversion.options import ConvertOptions
 from ..datasets.options import Reading
 from ..errors import InputError
 from ..events import OnEvent
@@ -31,13 +30,24 @@ MODEL_HELP = (
     "A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`); demo needs no download."
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the old result once the new one is complete.")]
-
 
 def model_option(default: str | None, help: str = MODEL_HELP) -> Any:
     """The field for `--model`."""
     return option(default, help, None, flags=("--model", "-m"), autocompletion=checkpoints)
+
+
+@dataclass(frozen=True)
+class ForceOptions:
+    """Whether to replace a result."""
+
+    force: bool = like(ConvertOptions, "force")
+
+
+@dataclass(frozen=True)
+class JsonOptions:
+    """How to print a result."""
+
+    json: bool = option(False, "Print JSON.")
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json as jsonlib
 import shutil
 import sys
-from typing import Annotated, Any
-
-import typer
+from dataclasses import dataclass
+from typing import Any
 
 from ..messages import size
+from ..options.fields import like, option
 from ..presets import BITS_AFFINE_4, BITS_FLOAT16, DEMO_MODEL, PATCH_RANGE, PRESETS
 from .guard import verb
-from .model_options import Json
+from .model_options import JsonOptions
 from .output import put, say
 from .tables import table
 
@@ -20,14 +20,19 @@ WIDE = 120  # columns of a terminal that has room for the repositories
 HEADERS = ("name", "params", "top-1", "patches", "float16", "4-bit", "cached", "repository")
 
 
+@dataclass(frozen=True)
+class ModelsOptions:
+    """What to list, and how."""
+
+    timm: bool = option(False, "Also list timm's copies.")
+    json: bool = like(JsonOptions, "json")
+
+
 @verb
-def models(
-    timm: Annotated[bool, typer.Option("--timm", help="Also list timm's copies.")] = False,
-    json: Json = False,
-) -> None:
+def models(options: ModelsOptions) -> None:
     """List demo and the published checkpoints: size, accuracy, patches, memory, and which are downloaded."""
-    entries = [*_demo_entries(), *_published_entries(timm)]
-    if json:
+    entries = [*_demo_entries(), *_published_entries(options.timm)]
+    if options.json:
         put(jsonlib.dumps(entries, indent=2))
         return
     is_narrow = sys.stdout.isatty() and shutil.get_terminal_size().columns < WIDE

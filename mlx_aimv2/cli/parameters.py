@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..options.fields import choices_of, flag
+from ..options.fields import REQUIRED, choices_of, flag
 from .completion import Complete, choices
 
 
@@ -117,16 +117,18 @@ def _parameter(field: dataclasses.Field[Any], hint: Any, marker: FieldsOf | None
     elif marker and field.name in marker.completions:
         declared["autocompletion"] = marker.completions[field.name]
     help, default = field.metadata["help"], field.default
-    is_shown = has_negative if isinstance(default, bool) else default not in (None, "", ())
+    is_shown = has_negative if isinstance(default, bool) else default not in (REQUIRED, None, "", ())
     if is_shown and "[default" not in help:
         help += f" [default: {str(default).lower() if isinstance(default, bool) else default}]"
     option = typer.Option(
         *flags, help=help, rich_help_panel=field.metadata["panel"], show_default=False, **declared
     )
+    if marker or default is REQUIRED:
+        default = None if marker else inspect.Parameter.empty
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=None if marker else list(default) if isinstance(default, tuple) else default,
+        default=list(default) if isinstance(default, tuple) else default,
         annotation=Annotated[kind, option],
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,44 +26,9 @@ from ..processing.image_settings import find_settings
 from ..storage.atomic import new_folder
 from ..storage.json_files import write_json
 from .fuse import check_fusible, fused_tensors, stored_origin
-from .options import MAX_SHARD_BYTES, ConvertOptions
+from .options import EXPORT_FORMATS, ExportOptions
 from .plan import Conversion, plan_conversion
 from .target_folder import check_apart, check_space, copy_files, stream_tensors, target_folder
-
-FORMATS = ("transformers", "apple", "apple-mlx", "timm")
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """Options of `export`.
-
-    Attributes:
-        dtype: float32, float16 or bfloat16; None for what most of the source's weights are stored in.
-        max_shard_bytes: data in one weight file.
-        weights: the name of one weight file of the source, if it has several.
-        interpolate_positions: resample the position table for another size of images; see `LoadOptions`.
-        image_size: pixels on a side of those images; None for the size in the source's settings.
-        any_base: merge an adapter that was trained on another checkpoint too.
-        force: replace a checkpoint that is there.
-    """
-
-    dtype: str | None = None
-    max_shard_bytes: int = MAX_SHARD_BYTES
-    weights: str | None = None
-    interpolate_positions: bool = False
-    image_size: int | None = None
-    any_base: bool = False
-    force: bool = False
-
-    def for_conversion(self) -> ConvertOptions:
-        """The options that a plan of the conversion needs."""
-        return ConvertOptions(
-            dtype=self.dtype,
-            max_shard_bytes=self.max_shard_bytes,
-            weights=self.weights,
-            interpolate_positions=self.interpolate_positions,
-            image_size=self.image_size,
-        )
 
 
 @computing
@@ -99,8 +63,8 @@ def export(
         HubError: the Hub does not deliver the source.
     """
     options = options or ExportOptions()
-    if format not in FORMATS:
-        raise InputError(f"format {format!r} is not one of {', '.join(FORMATS)}")
+    if format not in EXPORT_FORMATS:
+        raise InputError(f"format {format!r} is not one of {', '.join(EXPORT_FORMATS)}")
     convert_options, path = options.for_conversion(), target_folder(target, options.force)
     adapter = check_fusible(adapter_path) if adapter_path is not None else None
     if adapter is not None and isinstance(adapter.task, Task):

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
@@ -31,30 +30,8 @@ from ..publishing.card import CARD, model_card
 from ..quantization.scheme import Quantization, dequantize, quantize_modules, quantized_paths
 from ..storage.atomic import new_folder
 from ..storage.json_files import write_json
-from .options import MAX_SHARD_BYTES
+from .options import FuseOptions
 from .target_folder import check_apart, check_space, copy_files, source_facts, stream_tensors, target_folder
-
-
-@dataclass(frozen=True)
-class FuseOptions:
-    """Options of `fuse`.
-
-    Attributes:
-        dequantize: write plain weights if the base's are quantized; else they are quantized again in the same way,
-            which rounds.
-        revision: a branch, tag or commit of the base's repository.
-        weights: the name of one weight file of the base, if it has several.
-        max_shard_bytes: data in one weight file.
-        any_base: fuse with another checkpoint than the adapter was trained on, such as a quantized copy of that.
-        force: replace a checkpoint that is there.
-    """
-
-    dequantize: bool = False
-    revision: str | None = None
-    weights: str | None = None
-    max_shard_bytes: int = MAX_SHARD_BYTES
-    any_base: bool = False
-    force: bool = False
 
 
 @computing

@@ -1,16 +1,21 @@
-"""`ConvertOptions`: the options of a conversion, also from the arguments of mlx-lm's `convert`."""
+"""Options of `convert` (also from the arguments of mlx-lm's), `export` and `fuse`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from ..backend.device import DTYPES
+from ..checkpoints.load_options import FileOptions, LoadOptions
+from ..datasets.options import Reading
 from ..errors import InputError
-from ..loading import LoadOptions
-from ..quantization.scheme import Scheme, make_scheme
+from ..options.fields import check_fields, like, one_of, option, options_from
+
+if TYPE_CHECKING:
+    from ..quantization.scheme import Scheme  # imports MLX, which the command line declares options without
 
 FORMATS = ("safetensors", "npz")
+EXPORT_FORMATS = ("transformers", "apple", "apple-mlx", "timm")
 MAX_SHARD_BYTES = 5 * 10**9
 DETAILS = ("--q-bits", "--q-group-size", "--q-mode", "--quant-predicate")  # of quantization
 
@@ -31,40 +36,41 @@ class ConvertOptions:
     """Options of a conversion.
 
     Attributes:
-        dtype: float32, float16 or bfloat16; None for the dtype of most of the source's weights. Position tables and
-            the logit scale stay in float32.
-        scheme: how to quantize; None for plain weights.
-        quant_predicate: a recipe of mlx-lm (`mixed_4_6` …), which sets the bits in place of ``scheme``; either one
-            quantizes.
-        dequantize: unpack a quantized source.
-        max_shard_bytes: data in one weight file.
-        format: of the weight files, "safetensors" or "npz" (one file; as older MLX examples have it).
-        weights: the name of one weight file of the source, if it has several.
-        interpolate_positions: resample the position table for another size of images; see `LoadOptions`.
-        image_size: pixels on a side of those images; None for the size in the source's settings.
-        calibrate: images to quantize the vision encoder with, in place of plain rounding.
-        report: run source and result on images and compare them, for the model card.
-        report_images: those images; empty for built-in drawings.
-        exclude: patterns of files and folders to leave out of both.
-        card_name: the name of the result in the model card; None for the folder's name.
-        force: replace a checkpoint that is there.
+        dtype: position tables and the logit scale stay in float32.
+        quant_predicate: sets the bits in place of ``scheme``; either of them quantizes.
+        format: "npz" is one file, as older MLX examples have it.
     """
 
-    dtype: str | None = None
-    scheme: Scheme | None = None
-    quant_predicate: str | None = None
-    dequantize: bool = False
-    max_shard_bytes: int = MAX_SHARD_BYTES
-    format: str = "safetensors"
-    weights: str | None = None
-    interpolate_positions: bool = False
-    image_size: int | None = None
-    calibrate: tuple[str, ...] = ()
-    report: bool = False
-    report_images: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    card_name: str | None = None
-    force: bool = False
+    dtype: str | None = option(
+        None, "float32, float16 or bfloat16. [default: as stored]", None, one_of(DTYPES)
+    )
+    scheme: Scheme | None = option(None, "How to quantize; None for plain weights.")
+    quant_predicate: str | None = option(
+        None, "With -q: mixed bits, mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6."
+    )
+    dequantize: bool = option(
+        False, "Write the plain weights of a quantized source.", flags=("-d", "--dequantize")
+    )
+    max_shard_bytes: int = option(MAX_SHARD_BYTES, "Most data in one weight file.")
+    format: str = option(
+        "safetensors", "Format of the weight files: safetensors or npz.", None, one_of(FORMATS)
+    )
+    weights: str | None = like(FileOptions, "weights")
+    interpolate_positions: bool = like(LoadOptions, "interpolate_positions")
+    image_size: int | None = like(LoadOptions, "image_size")
+    calibrate: tuple[str, ...] = option(
+        (),
+        "With -q: quantize the vision encoder for these images (a folder, or a pattern in quotes; some dozens are"
+        " used) instead of rounding. Slower, and closer to the original in 2 to 4 bits.",
+        metavar="IMAGES",
+    )
+    report: bool = option(False, "Compare result and source, on the screen and in the model card.")
+    report_images: tuple[str, ...] = option(
+        (), "Images to compare them on. [default: built-in drawings]", metavar="IMAGES"
+    )
+    exclude: tuple[str, ...] = like(Reading, "exclude")
+    card_name: str | None = option(None, "Name of the result in the model card. [default: the folder's]")
+    force: bool = option(False, "Replace the old result once the new one is complete.")
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -73,12 +79,9 @@ class ConvertOptions:
             InputError: the dtype or format is unknown, quantize and dequantize are both set, the mode of calibration
                 or recipe is not affine, or shards are smaller than a byte.
         """
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+        check_fields(self)
         if self.dequantize and (self.scheme or self.quant_predicate):
             raise InputError("quantize and dequantize exclude each other: give one of them")
-        if self.format not in FORMATS:
-            raise InputError(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
         if self.calibrate and self.scheme and self.scheme.mode != "affine":
             raise InputError(f"calibration is for affine quantization, not for {self.scheme.mode}")
         if self.quant_predicate and self.scheme and self.scheme.mode != "affine":
@@ -122,6 +125,8 @@ class ConvertOptions:
             InputError: an argument says how to quantize and ``quantize`` is not set, two contradict each other, or
                 MLX has no kernel for the scheme.
         """
+        from ..quantization.scheme import make_scheme
+
         options = options or cls()
         details = (q_bits, q_group_size, q_mode, quant_predicate)
         flags = [flag for flag, value in zip(DETAILS, details, strict=True) if value is not None]
@@ -142,3 +147,38 @@ class ConvertOptions:
             quant_predicate=options.quant_predicate if quant_predicate is None else quant_predicate,
             dequantize=dequantize or options.dequantize,
         )
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of `export`."""
+
+    dtype: str | None = like(ConvertOptions, "dtype")
+    max_shard_bytes: int = like(ConvertOptions, "max_shard_bytes")
+    weights: str | None = like(FileOptions, "weights")
+    interpolate_positions: bool = like(LoadOptions, "interpolate_positions")
+    image_size: int | None = like(LoadOptions, "image_size")
+    any_base: bool = like(LoadOptions, "any_base")
+    force: bool = like(ConvertOptions, "force")
+
+    def for_conversion(self) -> ConvertOptions:
+        """The options that a plan of the conversion needs."""
+        return options_from(ConvertOptions, self)
+
+
+@dataclass(frozen=True)
+class FuseOptions:
+    """Options of `fuse`.
+
+    Attributes:
+        dequantize: without it the weights are quantized again in the same way, which rounds.
+    """
+
+    dequantize: bool = option(
+        False, "Write plain weights if the base is quantized.", flags=("-d", "--dequantize")
+    )
+    revision: str | None = like(FileOptions, "revision")
+    weights: str | None = like(FileOptions, "weights")
+    max_shard_bytes: int = like(ConvertOptions, "max_shard_bytes")
+    any_base: bool = like(LoadOptions, "any_base")
+    force: bool = like(ConvertOptions, "force")

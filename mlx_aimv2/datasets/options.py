@@ -29,7 +29,6 @@ class Reading:
     Attributes:
         avoid: folders that do not belong to the data, such as that of the run; they need not exist.
         columns: the columns of tables.
-        image_root: the folder that the paths in a table are relative to; None for that of the table.
     """
 
     exclude: tuple[str, ...] = option(
@@ -40,4 +39,6 @@ class Reading:
     )
     avoid: tuple[str, ...] = ()
     columns: Columns = field(default_factory=Columns)
-    image_root: str | None = None
+    image_root: str | None = option(
+        None, "Folder that paths in a table are relative to. [default: the folder of the table]"
+    )

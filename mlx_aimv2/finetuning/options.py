@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from ..adapters.targets import MAX_RANK, TARGETS, short_names
 from ..backend.device import DTYPES
+from ..checkpoints.load_options import FileOptions
 from ..datasets.options import Columns, Reading
 from ..errors import InputError
-from ..options.fields import at_least, between, check_fields, fraction, more_than, one_of, option
+from ..options.fields import at_least, between, check_fields, fraction, like, more_than, one_of, option
 from ..presets import DEFAULT_MODEL
 from ..training.options import OPTIMIZERS, WITHOUT_DECAY, LoopOptions
 from ..training.schedule import SCHEDULES
@@ -43,23 +44,19 @@ class FinetuneOptions:
         one_of(TASKS),
     )
     model: str = option(DEFAULT_MODEL, "A checkpoint folder, a repository, or a short name.", METHOD)
-    revision: str | None = option(None, "Branch, tag or commit of the repository.", METHOD)
+    revision: str | None = like(FileOptions, "revision", panel=METHOD)
     adapter_path: str = option("adapters", "The folder to write.", RUN)
     fine_tune_type: str = option("lora", f"{', '.join(METHODS)}.", METHOD, one_of(METHODS))
     val_fraction: float = option(
-        0.2, "Part of the images kept for validation, where the data has none.", DATA, fraction()
+        0.2, "Fraction of the images to hold out as val, if the data has no such split.", DATA, fraction()
     )
-    exclude: tuple[str, ...] = option(
-        (), "Leave out files and folders of this name or path; may be given several times.", DATA
-    )
+    exclude: tuple[str, ...] = like(Reading, "exclude", panel=DATA)
     image_column: str | None = option(
         None, "Column of a table with the path. [default: the usual names]", DATA
     )
     label_column: str | None = option(None, "Column with the label, or with several separated by ;.", DATA)
     caption_column: str | None = option(None, "Column with the caption.", DATA)
-    image_root: str | None = option(
-        None, "Folder that paths in a table are relative to. [default: the folder of the table]", DATA
-    )
+    image_root: str | None = like(Reading, "image_root", panel=DATA)
     class_weights: str = option(
         "none", "none, or balanced: rare classes count more.", DATA, one_of(("none", "balanced"))
     )
@@ -181,7 +178,12 @@ class FinetuneOptions:
         "Begin with the weights of this adapter or head: a folder, or the adapter_model.safetensors in it.",
         RUN,
     )
-    seed: int = option(0, "Of splits, order, augmentation and fresh weights.", RUN, between(0, MAX_SEED))
+    seed: int = option(
+        0,
+        "Seed of the choice of images to hold out; in training also of order, augmentation and fresh weights.",
+        RUN,
+        between(0, MAX_SEED),
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ..errors import InputError
 
+REQUIRED: Any = dataclasses.MISSING  # as a default: the option must be given
 KEPT: Any = object()  # the default of the other field
 Options = TypeVar("Options")
 

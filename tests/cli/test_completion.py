@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-import typing
 
 import pytest
 import typer.main
 
 from mlx_aimv2.cli import completion
 from mlx_aimv2.cli.app import NAME, app
-from mlx_aimv2.conversion import export as exporting
-from mlx_aimv2.conversion import options as preparation
 from mlx_aimv2.finetuning.config_file import make_options
 from mlx_aimv2.inference import pooling
 from mlx_aimv2.inference import zero_shot as zeroshot
 from mlx_aimv2.presets import PRESETS
-from mlx_aimv2.processing.decode import DecodeOptions
 from mlx_aimv2.quantization.recipes import RECIPES
 from mlx_aimv2.quantization.scheme import VALID
 
@@ -119,14 +115,11 @@ def test_nothing_that_computes_is_loaded(cli):
 def test_choices_are_those_of_the_modules_that_know_them():
     assert completion.POOLINGS == pooling.CHOICES
     assert completion.SCORES == zeroshot.SCORES
-    assert set(completion.DECODING) == set(typing.get_args(typing.get_type_hints(DecodeOptions)["decode"]))
     groups, bits = VALID["affine"]
     assert tuple(VALID) == completion.Q_MODES
     assert tuple(map(str, (16, *groups))) == completion.Q_GROUP_SIZES
     assert tuple(map(str, bits)) == completion.Q_BITS
     assert tuple(RECIPES) == completion.RECIPES
-    assert completion.WEIGHT_FORMATS == preparation.FORMATS
-    assert completion.LAYOUTS == exporting.FORMATS
 
 
 @pytest.mark.parametrize("name", ["task", "fine_tune_type", "class_weights", "optimizer", "schedule"])

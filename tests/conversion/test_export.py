@@ -11,8 +11,8 @@ from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Aimv2VisionConfig, convert, load
 from mlx_aimv2.cli.app import run
-from mlx_aimv2.conversion.export import FORMATS, ExportOptions, export
-from mlx_aimv2.conversion.options import ConvertOptions
+from mlx_aimv2.conversion.export import export
+from mlx_aimv2.conversion.options import EXPORT_FORMATS, ConvertOptions, ExportOptions
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import ignore
 from mlx_aimv2.loading import inspect
@@ -47,7 +47,11 @@ def source(request, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("source", "format"),
     [
-        *((variant, format) for variant in ("fixed", "native", "head", "lit") for format in FORMATS[:3]),
+        *(
+            (variant, format)
+            for variant in ("fixed", "native", "head", "lit")
+            for format in EXPORT_FORMATS[:3]
+        ),
         ("large", "timm"),
     ],
     indirect=["source"],
@@ -86,7 +90,11 @@ def stored(folder):
 @pytest.mark.parametrize(
     ("variant", "format"),
     [
-        *((variant, x) for variant in ("fixed", "native", "head", "biases", "lit") for x in FORMATS[:3]),
+        *(
+            (variant, x)
+            for variant in ("fixed", "native", "head", "biases", "lit")
+            for x in EXPORT_FORMATS[:3]
+        ),
         ("large", "timm"),
     ],
 )
@@ -105,7 +113,7 @@ def config_of(folder):
     return json.loads((folder / "config.json").read_text())
 
 
-@pytest.mark.parametrize("format", FORMATS[:3])
+@pytest.mark.parametrize("format", EXPORT_FORMATS[:3])
 @pytest.mark.parametrize("variant", ["head", "lit"])
 def test_one_dtype_is_written_at_one_place(checkpoint, tmp_path, variant, format):
     source = shutil.copytree(checkpoint(variant, "mlx", "float16"), tmp_path / "source")
@@ -119,7 +127,7 @@ def test_one_dtype_is_written_at_one_place(checkpoint, tmp_path, variant, format
     assert "dtype" not in json.dumps(entry)
 
 
-@pytest.mark.parametrize("format", FORMATS[:3])
+@pytest.mark.parametrize("format", EXPORT_FORMATS[:3])
 @pytest.mark.parametrize("variant", ["fixed", "native", "lit"])
 def test_a_preprocessor_is_written_where_the_source_has_none(checkpoint, tmp_path, variant, format):
     source = shutil.copytree(checkpoint(variant, "mlx"), tmp_path / "source")

@@ -11,9 +11,9 @@ from mlx_aimv2.adapters.attach import AdapterConfig, adapted
 from mlx_aimv2.adapters.store import write_tensors
 from mlx_aimv2.adapters.task import Task, read_task, write_task
 from mlx_aimv2.adapters.weights import HEAD, TRUNK
-from mlx_aimv2.conversion.export import ExportOptions, export
-from mlx_aimv2.conversion.fuse import FuseOptions, fuse
-from mlx_aimv2.conversion.options import ConvertOptions
+from mlx_aimv2.conversion.export import export
+from mlx_aimv2.conversion.fuse import fuse
+from mlx_aimv2.conversion.options import ConvertOptions, ExportOptions, FuseOptions
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError, NotACheckpointError, OutputError
 from mlx_aimv2.events import Notice, Progress, ignore
 from mlx_aimv2.models.classifier import Classifier

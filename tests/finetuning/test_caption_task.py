@@ -12,8 +12,8 @@ from helpers.captioned import captioned
 
 from mlx_aimv2 import Aimv2Model, Embedder, LoadOptions, ZeroShotClassifier, convert, load
 from mlx_aimv2.adapters.attach import adapted
-from mlx_aimv2.conversion.fuse import FuseOptions, fuse
-from mlx_aimv2.conversion.options import ConvertOptions
+from mlx_aimv2.conversion.fuse import fuse
+from mlx_aimv2.conversion.options import ConvertOptions, FuseOptions
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError, NotACheckpointError, TrainingError
 from mlx_aimv2.events import Notice, Skipped, StepDone, ignore
 from mlx_aimv2.finetuning.estimate import estimate

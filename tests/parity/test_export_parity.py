@@ -11,8 +11,8 @@ from drawn_world.untrained import VOCABULARY, write_checkpoint
 from drawn_world.vocabulary import Vocabulary, write_vocabulary
 
 from mlx_aimv2 import Aimv2VisionConfig, convert, load
-from mlx_aimv2.conversion.export import ExportOptions, export
-from mlx_aimv2.conversion.options import ConvertOptions
+from mlx_aimv2.conversion.export import export
+from mlx_aimv2.conversion.options import ConvertOptions, ExportOptions
 from mlx_aimv2.loading import LoadOptions
 from mlx_aimv2.processing.image import NativeOptions
 from mlx_aimv2.quantization.scheme import Scheme
