@@ -33,7 +33,7 @@ from .models.classifier import Classifier
 from .models.lit import Aimv2Model
 from .models.lit import AnyModel as AnyModel
 from .models.vision import Aimv2VisionModel
-from .processing.build import build_processor, made_size, resample
+from .processing.build import build_processor, made_size, resample_advice
 from .processing.image_config import ImageProcessorConfig
 from .processing.processor import Processor
 from .quantization.scheme import Quantization, dequantize, quantize_modules, quantized_paths
@@ -141,7 +141,7 @@ def at_resolution(
         if vision.is_native:
             raise InputError(f"{name} takes any size, not {size!r} on a side: leave image_size out")
         own = f"{vision.image_size} x {vision.image_size} pixels"
-        raise InputError(f"{name} takes {own}, not {size!r} on a side", resample())
+        raise InputError(f"{name} takes {own}, not {size!r} on a side", resample_advice())
     return checkpoint
 
 
@@ -228,7 +228,7 @@ def check_model(model: AnyModel, checkpoint: Checkpoint, tensors: Mapping[str, m
         side = checkpoint.config.vision.image_size
         raise MismatchError(
             f"{source}: its position table is for {size} x {size} pixels, and its config.json says image_size {side}",
-            resample("correct that, or "),
+            resample_advice("correct that, or "),
         )
     check_fit(expected, tensors, checkpoint.unknown, source)
 

@@ -15,7 +15,7 @@ from ..quantization.scheme import Quantization
 from .files import open_tensors
 from .headers import Header
 from .layouts import Layout
-from .position_table import resample, table_name, table_size
+from .position_table import resample_table, table_name, table_size
 from .resolve import Resolved
 
 KEPT_FLOAT32 = ("position_embedding.weight", "logit_scale")
@@ -82,7 +82,7 @@ class Checkpoint:
         name = table_name(self.config)
         if not self.resampled:
             return tensors
-        return {**tensors, name: resample(tensors[name], self.config.vision.grid)}
+        return {**tensors, name: resample_table(tensors[name], self.config.vision.grid)}
 
     @property
     def stored_dtype(self) -> mx.Dtype:

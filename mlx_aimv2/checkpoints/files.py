@@ -21,7 +21,7 @@ from ..storage.json_files import read_json, whole_number
 from ..storage.stand_ins import check_stand_in
 from .file_names import INDEX, WEIGHT_SUFFIXES, choose_weights, shard_names, small_files
 from .flax import read_flax
-from .headers import MLX_DTYPES, Header, TensorInfo, check_apart, check_count, check_name, tensor_bytes
+from .headers import MLX_DTYPES, Header, TensorInfo, check_apart, check_count, check_tensor_name, tensor_bytes
 from .lazy_copy import unpack
 from .npz import read_npz
 
@@ -166,7 +166,7 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _tensor_info(path: Path, name: str, entry: object, span: tuple[int, int]) -> TensorInfo:
     """An entry of a header, checked against the bytes of the data, which are ``span`` of the file."""
     first, room = span[0], span[1] - span[0]
-    check_name(path, name)
+    check_tensor_name(path, name)
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]  # type: ignore[index]
         sides = [*shape]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import DamagedFileError
-from .headers import MAX_NAME, TensorInfo, check_count, check_dimensions, check_name, tensor_bytes
+from .headers import MAX_NAME, TensorInfo, check_count, check_dimensions, check_tensor_name, tensor_bytes
 
 ROOT = "params"
 CHUNKED = "__msgpack_chunked_array__"
@@ -81,7 +81,7 @@ class _FlaxReader:
 
     def _value(self, keys: tuple[str, ...]) -> None:
         name = ".".join(keys[1:] if keys[0] == ROOT and len(keys) > 1 else keys)
-        check_name(self._path, name)
+        check_tensor_name(self._path, name)
         kind, length = self._head(name)
         if kind == "map":
             self._map(keys, length)

@@ -55,7 +55,7 @@ class Header:
         return sum(info.nbytes for info in self.tensors.values())
 
 
-def check_name(path: Path, name: str) -> None:
+def check_tensor_name(path: Path, name: str) -> None:
     """Raise DamagedFileError if a tensor's name has control characters, or is too long for a message."""
     if not name.isprintable() or len(name) > MAX_NAME:
         raise DamagedFileError(f"{path}: its header is damaged (a tensor named {name!r:.80})")

@@ -18,7 +18,7 @@ import mlx.core as mx
 
 from ..errors import DamagedFileError, PickleRefusedError
 from .file_names import NPZ
-from .headers import DTYPE_NAMES, TensorInfo, check_apart, check_count, check_name, tensor_bytes
+from .headers import DTYPE_NAMES, TensorInfo, check_apart, check_count, check_tensor_name, tensor_bytes
 from .lazy_copy import ZIP_ERRORS
 from .shards import Entry, planned_bytes
 
@@ -85,7 +85,7 @@ def _check_directory(path: Path, tail: bytes) -> None:
 
 def _span(path: Path, member: zipfile.ZipInfo) -> tuple[int, int, str]:
     """The bytes of a member (at least), and its name."""
-    check_name(path, member.filename)
+    check_tensor_name(path, member.filename)
     begin = member.header_offset
     if begin < 0:
         raise DamagedFileError(f"{path} is cut off at its start: download it again")

@@ -51,7 +51,7 @@ def _cubic(x: float) -> float:
     return ((x - 5) * x + 8) * x * CUBIC - 4 * CUBIC if x < 2 else 0.0
 
 
-def resample(table: mx.array, grid: int) -> mx.array:
+def resample_table(table: mx.array, grid: int) -> mx.array:
     """A position table (h * h, D) for ``grid`` patches on a side: (grid * grid, D) float32, lazy.
 
     It is computed on the CPU, so that every machine gives the same: a GPU may multiply float32 with fewer bits.

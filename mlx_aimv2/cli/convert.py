@@ -121,12 +121,12 @@ def convert(
     require_mlx()
     from ..conversion.convert import convert_and_report
     from ..conversion.target_folder import target_folder
-    from ..publishing.upload import check_access, check_name, upload
+    from ..publishing.upload import check_access, check_repo_name, upload
 
     options = ConvertOptions.from_mlx_lm(result.convert_options(source), **vars(quantization))
     hf_path, mlx_path, repo = paths.hf_path, paths.mlx_path, result.upload_repo
     if repo is not None:
-        check_name(repo)
+        check_repo_name(repo)
     device.use_device()
     with screen() as events:
         if result.dry_run:

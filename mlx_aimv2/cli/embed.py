@@ -57,10 +57,10 @@ class EmbedOptions:
         Raises:
             InputError: options that contradict each other, or an output that cannot be written.
         """
-        from ..inference.pooling import check_choice
+        from ..inference.pooling import check_pooling_name
         from ..vectors.writer import check_output
 
-        check_choice(self.pooling)
+        check_pooling_name(self.pooling)
         if self.text and self.pooling != "auto":
             raise InputError(f"--pooling {self.pooling} is for images: texts have one embedding")
         if self.json and self.output is not None:

@@ -102,7 +102,7 @@ def table(
     put(captured.get())
 
 
-def shortened(path: str, width: int) -> str:
+def shortened_path(path: str, width: int) -> str:
     """The end of a path in at most ``width`` cells of a terminal, from a whole folder on if possible."""
     if _width(path) <= width:
         return path
@@ -167,7 +167,7 @@ def _drawing(columns: Sequence[Column], widths: Sequence[int]) -> Table:
 
 def _cell(column: Column, number: int, width: int) -> str:
     cell = column.cells[number]
-    return shortened(cell, width) if column.kind == "path" else cell
+    return shortened_path(cell, width) if column.kind == "path" else cell
 
 
 def _paragraph(columns: Sequence[Column], number: int, room: int) -> list[str]:

@@ -34,11 +34,11 @@ def upload(
     from ..backend.device import require_mlx
 
     require_mlx()
-    from ..publishing.upload import check_name
+    from ..publishing.upload import check_repo_name
     from ..publishing.upload import upload as run
     from ..publishing.upload_files import prepare_upload
 
-    check_name(repo)
+    check_repo_name(repo)
     if options.dry_run:
         files = prepare_upload(path)
         rows = [(name, size(nbytes), "") for name, nbytes in files.sizes.items()]

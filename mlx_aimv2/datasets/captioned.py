@@ -13,7 +13,7 @@ from ..storage.text_files import read_lines
 from .columns import CAPTION
 from .options import Reading
 from .rows import Row, Rows, check_exists, merge_rows
-from .splits import Item, Splits, check_choice, check_training, split_rows
+from .splits import Item, Splits, check_split_options, check_training, split_rows
 from .table_folders import check_other_tables, read_tables, tables_of
 from .table_formats import TABLE_ENDINGS
 from .tables import caption_text, has_caption_column, read_table
@@ -61,7 +61,7 @@ def read_captions(
     Raises:
         InputError: the data has none of these forms, or has a mistake: the message names file and row.
     """
-    check_choice(val_fraction, seed)
+    check_split_options(val_fraction, seed)
     path = Path(data)
     source = _read(path, reading or Reading())
     root = path.parent if path.is_file() else path

@@ -15,7 +15,7 @@ from ..storage.json_files import read_json
 from .options import Reading
 from .record import MARKS, RECORD, SKIPPED, file_mark, relative_path
 from .rows import SPLITS
-from .scan import announce, shortened
+from .scan import announce, first_skipped
 from .splits import Item, Splits
 
 ALL = "all"
@@ -114,7 +114,7 @@ def _as_in_training(
     named = {image.path for images in known.values() for image in images}
     new = [image for image in dataset.images() if image.path not in named]
     missing = [image.path for image in new if file_mark(image.path) is None]
-    for skipped in shortened([Skipped(path, "it cannot be read") for path in missing], dataset.root):
+    for skipped in first_skipped([Skipped(path, "it cannot be read") for path in missing], dataset.root):
         on_event(skipped)
     new = [image for image in new if image.path not in set(missing)]
     train, val, test = (tuple(known[name]) for name in SPLITS)

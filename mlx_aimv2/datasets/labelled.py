@@ -14,7 +14,7 @@ from .class_folders import read_folders
 from .columns import LABEL, NoColumnError
 from .options import Reading
 from .rows import Row, Rows, check_exists, merge_rows, natural
-from .splits import Item, Splits, check_choice, check_training, split_rows
+from .splits import Item, Splits, check_split_options, check_training, split_rows
 from .table_folders import check_other_tables, read_tables, tables_of
 from .tables import read_table
 from .tree import parent, read_tree
@@ -73,7 +73,7 @@ def read_dataset(
     Raises:
         InputError: the data has none of these forms, or has a mistake: the message names file and row.
     """
-    check_choice(val_fraction, seed)
+    check_split_options(val_fraction, seed)
     path = Path(data)
     source = _read(path, reading or Reading())
     root = path.parent if path.is_file() else path

@@ -56,7 +56,7 @@ def scan(
                 if len(broken) <= NAMED:
                     on_event(broken[path])
             on_event(Progress(STAGE, result.index + 1, len(images)))
-    for skipped in shortened(list(broken.values()), dataset.root)[NAMED:]:
+    for skipped in first_skipped(list(broken.values()), dataset.root)[NAMED:]:
         on_event(skipped)
     left = {split: tuple(x for x in dataset.split(split) if x.path not in broken) for split in SPLITS}
     for split in SPLITS:
@@ -76,11 +76,11 @@ def announce(dataset: Splits[Item], on_event: OnEvent) -> None:
     """Report what the reading of a dataset left out, as events."""
     for notice in dataset.notices:
         on_event(Notice(notice))
-    for skipped in shortened(dataset.skipped, dataset.root):
+    for skipped in first_skipped(dataset.skipped, dataset.root):
         on_event(skipped)
 
 
-def shortened(skipped: Sequence[Skipped], source: str) -> list[Skipped]:
+def first_skipped(skipped: Sequence[Skipped], source: str) -> list[Skipped]:
     """The first 20 images, and one event for all others."""
     if len(skipped) <= NAMED + 1:
         return list(skipped)

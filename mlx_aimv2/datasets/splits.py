@@ -69,7 +69,7 @@ class Splits(Generic[T_co]):
         return self.train + self.val + self.test
 
 
-def check_choice(val_fraction: float, seed: int) -> None:
+def check_split_options(val_fraction: float, seed: int) -> None:
     """Check the share of images to hold out, and the seed that chooses them.
 
     Raises:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
 DPI = 150
-BLUE, PALE_BLUE, ORANGE, GREY = "#2563eb", "#bfdbfe", "#ea580c", "#6b7280"
+PALE_BLUE, ORANGE, GREY = "#bfdbfe", "#ea580c", "#6b7280"
 STYLE: dict[RcKeyType, object] = {
     "font.size": 9,
     "text.parse_math": False,  # a label may contain `$`

@@ -12,7 +12,7 @@ from ..models.vision import patch_grid
 CHOICES = ("auto", "mean", "max", "head", "tokens")  # for the user; "auto" becomes "projected" or "mean"
 
 
-def check_choice(pooling: str) -> None:
+def check_pooling_name(pooling: str) -> None:
     """Raise InputError for an unknown pooling, before a model is loaded."""
     if pooling not in CHOICES:
         raise InputError(f"pooling {pooling!r} is not one of {', '.join(CHOICES)}")
@@ -24,7 +24,7 @@ def check_pooling(model: AnyModel, pooling: str) -> str:
     Raises:
         InputError: an unknown name, or "head" for a model without a pooling head.
     """
-    check_choice(pooling)
+    check_pooling_name(pooling)
     if pooling == "auto":
         return "projected" if model.config.is_pair else "mean"
     if pooling == "head" and not model.vision.config.use_head:

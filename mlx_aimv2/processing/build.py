@@ -85,11 +85,11 @@ def _check_sizes(images: ImageProcessor, image_size: int, is_native: bool, sourc
         raise ConfigError(
             f"{source} makes images of {height} x {width} pixels, and the model takes"
             f" {image_size} x {image_size}",
-            resample("correct its size and crop_size, or "),
+            resample_advice("correct its size and crop_size, or "),
         )
 
 
-def resample(instead: str = "") -> Advice:
+def resample_advice(instead: str = "") -> Advice:
     """The advice to resample the position table of a checkpoint, after what may be done instead."""
     text = f"{instead}resample the position table with {{}}"
     command = text.format("`mlx-aimv2 convert --interpolate-positions`")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from . import tokenizer_files
-from .tokenizer_files import Loaded, as_tokenizer_error
+from .tokenizer_files import LoadedTokenizer, as_tokenizer_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Tokenizer:
         loaded: The result of ``tokenizer_files.read``; see ``from_folder``.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedTokenizer) -> None:
         self._backend = loaded.backend
         self._special_ids = dict(loaded.special_ids)
         self._model_max_length = loaded.max_length

@@ -39,7 +39,7 @@ _MIXED = "take all tokenizer files from one checkpoint"
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedTokenizer:
     """The tokenizer of a folder.
 
     Attributes:
@@ -73,7 +73,7 @@ def find(folder: Path) -> tuple[Path, ...]:
     return ()
 
 
-def read(folder: Path) -> Loaded:
+def read(folder: Path) -> LoadedTokenizer:
     """Read the pipeline and special tokens of a folder.
 
     Raises:
@@ -95,7 +95,7 @@ def read(folder: Path) -> Loaded:
             backend.model.unk_token = backend.id_to_token(special_ids["unk_token"])
         highest = max(backend.get_vocab().items(), key=lambda item: item[1])
         _check_id(*highest, files[0])
-        return Loaded(backend, special_ids, highest[1] + 1, declared.max_length)
+        return LoadedTokenizer(backend, special_ids, highest[1] + 1, declared.max_length)
 
 
 @contextmanager

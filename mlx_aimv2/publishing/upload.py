@@ -45,7 +45,7 @@ class Access:
     private: bool
 
 
-def check_name(repo: str) -> None:
+def check_repo_name(repo: str) -> None:
     """Raise InputError if a text is not the name of a repository, `owner/name`."""
     if not is_repo_name(repo):
         raise InputError(
@@ -67,7 +67,7 @@ def check_access(repo: str, *, private: bool = False) -> Access:
     """
     from huggingface_hub import constants, get_token
 
-    check_name(repo)
+    check_repo_name(repo)
     if constants.HF_HUB_OFFLINE:
         raise OfflineError(f"offline mode is on (HF_HUB_OFFLINE): unset it to upload to {repo}")
     with explained(repo):

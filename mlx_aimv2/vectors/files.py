@@ -55,7 +55,7 @@ def _has_surrogates(name: str) -> bool:
     return any("\ud800" <= sign <= "\udfff" for sign in name)
 
 
-def write_npz(
+def write_vectors_npz(
     path: Path,
     names: Sequence[str],
     rows: Rows,
@@ -154,7 +154,7 @@ def import_pyarrow(verb: str) -> tuple[Any, Any]:
 
 
 WRITERS: dict[str, Write] = {
-    ".npz": write_npz,
+    ".npz": write_vectors_npz,
     ".npy": _write_npy,
     ".safetensors": _write_safetensors,
     ".jsonl": _write_jsonl,

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import InputError, OutputError
 from ..storage.atomic import replacing
-from .files import Rows, write_npz
+from .files import Rows, write_vectors_npz
 from .fingerprint import Fingerprint
 from .shard_rows import FileMark
 
@@ -140,7 +140,7 @@ def write_shard(
             "mtimes_ns": np.array([mark.mtime_ns for mark in marks], dtype=np.int64),
             "digests": np.array([mark.digest for mark in marks], dtype=np.str_),
         }
-    write_npz(path, names, rows, fingerprint, more)
+    write_vectors_npz(path, names, rows, fingerprint, more)
 
 
 def read_shard(path: Path) -> Shard:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Embedder, ExportOptions, convert, export, load
-from mlx_aimv2.checkpoints.position_table import bicubic_weights, resample, table_size
+from mlx_aimv2.checkpoints.position_table import bicubic_weights, resample_table, table_size
 from mlx_aimv2.conversion.options import ConvertOptions
 from mlx_aimv2.errors import ConfigError, InputError, MismatchError
 from mlx_aimv2.events import ignore
@@ -48,7 +48,7 @@ def test_the_same_size_changes_nothing() -> None:
 
 def test_a_table_becomes_what_torch_makes_of_it() -> None:
     table = mx.arange(9.0)[:, None] ** 2
-    found = resample(mx.concatenate([table, -table], axis=1), 5)
+    found = resample_table(mx.concatenate([table, -table], axis=1), 5)
     assert found.shape == (25, 2) and found.dtype == mx.float32
     np.testing.assert_allclose(found[:, 0], GOLDEN, rtol=2e-6, atol=2e-5)
     np.testing.assert_allclose(found[:, 1], -np.array(GOLDEN), rtol=2e-6, atol=2e-5)
@@ -70,7 +70,7 @@ def test_a_model_takes_images_of_another_size(checkpoint, variant: str) -> None:
     before, after = (dict(tree_flatten(one.parameters())) for one in (plain, model))
     name = f"vision_model.{TABLE}" if variant == "lit" else TABLE
     for key, value in before.items():
-        expected = resample(value, 6) if key == name else value
+        expected = resample_table(value, 6) if key == name else value
         assert mx.array_equal(after[key], expected), key
     vectors = Embedder(model, processor).images([IMAGE])
     assert np.isfinite(vectors).all()
@@ -170,7 +170,7 @@ def test_a_quantized_checkpoint_is_resampled_too(tiny_vision: Path, tmp_path: Pa
     folder = convert(tiny_vision, tmp_path / "q", quantize=True, q_group_size=32)
     model, _ = load(folder, options=FOR_84, on_event=ignore)
     plain, _ = load(tiny_vision, dtype="float32")
-    expected = resample(plain.embeddings.position_embedding.weight, 6)
+    expected = resample_table(plain.embeddings.position_embedding.weight, 6)
     assert mx.array_equal(model.embeddings.position_embedding.weight, expected)
 
 

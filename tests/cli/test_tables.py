@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from mlx_aimv2.cli.tables import shortened, table
+from mlx_aimv2.cli.tables import shortened_path, table
 
 PHOTOS = [f"/home/somebody/Images/2024/summer/{name}" for name in ("astronaut.png", "cat.jpg", "x.jpg")]
 
@@ -78,7 +78,7 @@ def test_a_pipe_gets_every_cell_whole(capsys):
 
 @given(st.text(st.characters(exclude_categories=("C", "Z", "M")), max_size=60), st.integers(8, 60))
 def test_shortened_paths_fit(path, width):
-    short = shortened(path, width)
+    short = shortened_path(path, width)
     assert cell_len(short) <= width
     if cell_len(path) <= width:
         assert short == path
@@ -97,4 +97,4 @@ def test_shortened_paths_fit(path, width):
     ],
 )
 def test_shortened_paths_keep_their_end(path, width, short):
-    assert shortened(path, width) == short
+    assert shortened_path(path, width) == short

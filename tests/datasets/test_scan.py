@@ -10,7 +10,7 @@ import pytest
 from helpers.labelled import PROCESSOR, class_folders, touched
 
 from mlx_aimv2.datasets.labelled import read_dataset
-from mlx_aimv2.datasets.scan import NAMED, announce, scan, shortened
+from mlx_aimv2.datasets.scan import NAMED, announce, first_skipped, scan
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.events import Event, Notice, Progress, Skipped, ignore
 from mlx_aimv2.finetuning.run import finetune
@@ -66,7 +66,7 @@ def test_the_first_broken_images_are_named_and_the_others_counted(tmp_path: Path
 
 def test_a_single_further_one_is_named_as_well() -> None:
     each = [Skipped(str(k), "broken") for k in range(NAMED + 1)]
-    assert shortened(each, "data") == each and shortened([], "data") == []
+    assert first_skipped(each, "data") == each and first_skipped([], "data") == []
 
 
 def test_what_was_left_out_is_said(tmp_path: Path) -> None:

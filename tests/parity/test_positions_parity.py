@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_aimv2.checkpoints.position_table import resample
+from mlx_aimv2.checkpoints.position_table import resample_table
 
 torch = pytest.importorskip("torch")
 
@@ -23,4 +23,4 @@ def test_a_table_is_resampled_as_torch_does(old: int, new: int) -> None:
         grid, (new, new), mode="bicubic", align_corners=False, antialias=False
     )
     expected = expected.permute(0, 2, 3, 1).reshape(new * new, -1).numpy()
-    np.testing.assert_allclose(resample(mx.array(table), new), expected, atol=5e-6)
+    np.testing.assert_allclose(resample_table(mx.array(table), new), expected, atol=5e-6)
