@@ -9,6 +9,9 @@ from ..options.fields import at_least, like, one_of, option
 from ..processing.options import DecodeOptions, NativeOptions
 
 COMPUTING = "Computing"
+MODEL_HELP = (
+    "A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`); demo needs no download."
+)
 
 
 @dataclass(frozen=True)

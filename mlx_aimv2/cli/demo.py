@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..demo.options import TourOptions
 from ..messages import duration, size
-from ..options.fields import like, option
-from ..presets import BITS_FLOAT32, DEFAULT_MODEL, DEMO_MODEL, find
+from ..options.fields import like
+from ..presets import BITS_FLOAT32, DEFAULT_MODEL, find
+from .completion import checkpoints
 from .guard import interruption_note, verb
-from .model_options import DeviceOptions, JsonOptions, model_option
+from .model_options import DeviceOptions, JsonOptions
 from .output import advise, put, say
 from .screen import screen
 from .tables import table
@@ -27,12 +29,10 @@ BEST = 3  # rows of a table name so many images
 
 
 @dataclass(frozen=True)
-class DemoOptions:
-    """The model and the images of the demo."""
+class DemoOptions(TourOptions):
+    """The model and the images of the demo, and how to print its results."""
 
-    model: str = model_option(DEMO_MODEL)
-    count: int = option(12, "Number of images, 4 to 12.")
-    force: bool = option(False, "Write into a folder that is not empty.")
+    model: str = like(TourOptions, "model", autocompletion=checkpoints)
     json: bool = like(JsonOptions, "json")
 
 
@@ -48,15 +48,14 @@ def demo(
 
     require_mlx()
     from ..demo.findings import IMAGES
-    from ..demo.tour import TourOptions, take_tour
+    from ..demo.tour import take_tour
 
-    tour_options = TourOptions(options.model, options.count, options.force)
     device.use_device()
     folder = output.expanduser()
     note = interruption_note(folder / IMAGES, f"{folder} is incomplete: --force replaces it")
     with screen() as events, note:
         events.start_clock()
-        tour = take_tour(folder, tour_options, events)
+        tour = take_tour(folder, options, events)
         seconds = events.seconds
     if options.json:
         put(jsonlib.dumps(tour.to_dict(), indent=2))

@@ -20,7 +20,7 @@ from ..inference.label_files import Choice, choose, read_labels
 from ..models.classifier import Classifier
 from ..models.vision import Aimv2VisionModel
 from ..vectors.record_files import RecordFile
-from .evaluate import STDOUT, EvaluateOptions
+from .evaluate_options import STDOUT, EvaluateOptions
 from .model_options import ModelOptions
 from .output import put, say
 from .screen import Screen

@@ -7,9 +7,9 @@ import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..checkpoints.load_options import COMPUTING, FileOptions, LoadOptions
+from ..checkpoints.load_options import COMPUTING, MODEL_HELP, FileOptions, LoadOptions
 from ..conversion.options import ConvertOptions
 from ..datasets.options import Reading
 from ..errors import InputError
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
     from ..loading import AnyModel
     from ..models.classifier import Classifier
     from ..processing.processor import Processor
-
-MODEL_HELP = (
-    "A checkpoint folder, a repository, or a short name (see `mlx-aimv2 models`); demo needs no download."
-)
-
-
-def model_option(default: str | None, help: str = MODEL_HELP) -> Any:
-    """The field for `--model`."""
-    return option(default, help, None, flags=("--model", "-m"), autocompletion=checkpoints)
 
 
 @dataclass(frozen=True)
@@ -127,8 +118,11 @@ class AdapterOptions:
 class NamedModelOptions:
     """A checkpoint by its name."""
 
-    model: str | None = model_option(
-        None, f"{MODEL_HELP} [default: the base of the adapter, else {DEFAULT_MODEL}]"
+    model: str | None = option(
+        None,
+        f"{MODEL_HELP} [default: the base of the adapter, else {DEFAULT_MODEL}]",
+        flags=("--model", "-m"),
+        autocompletion=checkpoints,
     )
 
 

@@ -6,48 +6,25 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import ExistsError, InputError, OutputError
+from ..errors import ExistsError, OutputError
 from ..events import Notice, OnEvent, warn
 from ..inference.embedder import Embedder
 from ..inference.zero_shot import ZeroShotClassifier
 from ..loading import load
-from ..presets import DEMO_MODEL
 from ..storage.atomic import replacing
 from ..vectors.files import write
 from .contact_sheet import draw_contact_sheet
 from .findings import IMAGES, LABELS_FILE, SHEET, TOP, VECTORS, Sentence, Step, Tour, TourImage
 from .images import LABELS, SampleImage, sample_images
+from .options import TourOptions
 
-FEWEST, MOST = 4, 12
 TEMPLATES = ("{}", "a {}")  # as in the captions that the demo checkpoint was trained on
 SENTENCES = 3
-
-
-@dataclass(frozen=True)
-class TourOptions:
-    """Options of ``take_tour``.
-
-    Attributes:
-        model: a folder, a repository, or a short name of an image-text pair.
-        count: the number of sample images, 4 to 12.
-        force: write into a folder that is not empty.
-
-    Raises:
-        InputError: the count is out of range.
-    """
-
-    model: str = DEMO_MODEL
-    count: int = MOST
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        if not FEWEST <= self.count <= MOST:
-            raise InputError(f"the count is {self.count!r}, but has to be from {FEWEST} to {MOST} images")
 
 
 def take_tour(folder: Path, options: TourOptions | None = None, on_event: OnEvent = warn) -> Tour:

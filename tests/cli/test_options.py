@@ -13,6 +13,7 @@ from mlx_aimv2.checkpoints.load_options import FileOptions
 from mlx_aimv2.cli.app import VERBS, app
 from mlx_aimv2.cli.parameters import FieldsOf, expand
 from mlx_aimv2.datasets.options import Reading
+from mlx_aimv2.demo.options import TourOptions
 from mlx_aimv2.options.fields import REQUIRED
 from mlx_aimv2.processing.options import DecodeOptions, NativeOptions
 
@@ -27,6 +28,7 @@ LIBRARY = {  # the verbs that take over the fields of a dataclass, for each
     mlx_aimv2.ExportOptions: ["export"],
     mlx_aimv2.FuseOptions: ["fuse"],
     mlx_aimv2.FinetuneOptions: ["finetune"],
+    TourOptions: ["demo"],
 }
 OTHER_DEFAULTS = {  # where the command line decides otherwise
     ("decode", "fast"): "embed and classify read many large photos",

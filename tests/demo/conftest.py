@@ -7,7 +7,8 @@ from drawn_world.examples import training_examples
 from drawn_world.untrained import TINY, TINY_TEXT, write_checkpoint
 from drawn_world.vocabulary import learn_vocabulary
 
-from mlx_aimv2.demo.tour import TourOptions, take_tour
+from mlx_aimv2.demo.options import TourOptions
+from mlx_aimv2.demo.tour import take_tour
 
 
 @pytest.fixture(scope="session")

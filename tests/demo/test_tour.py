@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mlx_aimv2.demo.images import LABELS
-from mlx_aimv2.demo.tour import TourOptions, take_tour
+from mlx_aimv2.demo.options import TourOptions
+from mlx_aimv2.demo.tour import take_tour
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.events import Notice
 
