@@ -19,9 +19,6 @@ from mlx_aimv2.errors import Advice, InputError
 def test_advice_is_in_the_terms_of_its_reader(capsys, monkeypatch, advice, python, with_option, without):
     error = InputError("it is wrong", advice)
     assert str(error) == f"it is wrong: {python}"
-    at_key = error.at("key").at("file.json")
-    assert (at_key.place, at_key.message) == ("file.json: key", "it is wrong")
-    assert str(at_key) == f"file.json: key: it is wrong: {python}"
     for options, expected in (({advice.option}, with_option), (set(), without)):
         monkeypatch.setattr(RUNNING, "options", frozenset(options))
         assert report(error) == 2

@@ -110,9 +110,6 @@ def test_nothing_is_sent_when_access_is_checked(hub):
     assert hub.repos == {}
 
 
-# ---- folders that are refused
-
-
 # ---- repositories that are refused
 
 
