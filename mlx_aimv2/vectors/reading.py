@@ -63,7 +63,7 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
         vectors = read(place, source)
     except InputError:
         raise
-    except (*UNREADABLE, RecursionError) as error:
+    except (*UNREADABLE, RecursionError, DamagedFileError) as error:
         raise InputError(f"{place} cannot be read as vectors: {' '.join(str(error).split())}") from error
     _check_array(place, vectors.embeddings)
     if len(vectors.paths) != len(vectors.embeddings):
@@ -111,10 +111,7 @@ def _beside(place: Path, suffix: str) -> Path:
 
 
 def _read_safetensors(place: Path, source: Path) -> Vectors:
-    try:
-        header = read_header((source,))
-    except DamagedFileError as error:
-        raise InputError(f"{place} cannot be read as vectors: {error}") from error
+    header = read_header((source,))
     info = header.tensors.get("embeddings")
     if info is None or not {"paths", "fingerprint"} <= header.metadata.keys():
         raise InputError(f"{place} holds no vectors that `embed` wrote")
