@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ..options.fields import option
+from ..options.fields import like, option, options_from
+from ..vectors.options import WriterOptions
 from .arguments import images, with_texts
 from .completion import POOLINGS, choices
 from .guard import verb
@@ -21,7 +22,7 @@ from .tables import table
 
 if TYPE_CHECKING:
     from ..inference.embedder import Embedded
-    from ..vectors.writer import VectorWriter, WriterOptions
+    from ..vectors.writer import VectorWriter
 
 SHOWN_VALUES = 4
 
@@ -30,14 +31,14 @@ SHOWN_VALUES = 4
 class EmbedOptions:
     """What to embed, and where to."""
 
-    text: bool = option(False, "The arguments are texts, not images.")
+    text: bool = like(WriterOptions, "text")
     output: str | None = option(
         None,
         "File (.npz .npy .safetensors .jsonl .parquet), or FOLDER/ for shards.",
         flags=("-o", "--output"),
     )
-    force: bool = option(False, "Replace what -o names.")
-    prune: bool = option(False, "Remove vectors from -o FOLDER/ if their images no longer exist.")
+    force: bool = like(WriterOptions, "force")
+    prune: bool = like(WriterOptions, "prune")
     pooling: str = option(
         "auto", "auto, mean, max, head, or tokens (a grid).", autocompletion=choices(POOLINGS)
     )
@@ -47,9 +48,7 @@ class EmbedOptions:
     @property
     def writing(self) -> WriterOptions:
         """How to write a file or a folder."""
-        from ..vectors.writer import WriterOptions
-
-        return WriterOptions(self.force, self.prune, self.text)
+        return options_from(WriterOptions, self)
 
     def check(self, names: list[str]) -> None:
         """Check what can be checked before a model is loaded.

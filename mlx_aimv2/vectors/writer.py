@@ -11,7 +11,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,26 +21,12 @@ from ..messages import counted, size
 from ..storage.atomic import followed, replace_folder
 from .files import check_grid, check_note, check_target, write
 from .fingerprint import Fingerprint
+from .options import WriterOptions
 from .shard_folder import ShardFolder
 from .shards import check_replaceable, part_folder, read_manifest
 
 PART_S = 30  # seconds of work that a killed run may lose of a file
 SIZE_ON_DISK = {".jsonl": 3.5}  # of a file, relative to its values in memory
-
-
-@dataclass(frozen=True)
-class WriterOptions:
-    """How to write vectors.
-
-    Attributes:
-        force: replace an existing file or folder.
-        prune: when continuing a folder, remove the vectors of missing images.
-        texts: the names are texts, not files.
-    """
-
-    force: bool = False
-    prune: bool = False
-    texts: bool = False
 
 
 def check_output(output: str, names: Sequence[str], options: WriterOptions) -> None:
@@ -63,7 +48,7 @@ def check_output(output: str, names: Sequence[str], options: WriterOptions) -> N
             raise InputError(f"--prune is for a folder of shards, and {path} is a file: end its name in /")
         check_target(path, names, options.force)
         path = part_folder(followed(path))
-    elif options.prune and options.texts:
+    elif options.prune and options.text:
         raise InputError("--prune is for images, and texts are never gone")
     if os.path.lexists(path) and not path.is_dir():
         raise ExistsError(f"{path} is not a folder: name another")
@@ -150,7 +135,7 @@ class _FolderWriter(VectorWriter):
         self._prune, self._unsized = options.prune, 0  # vectors whose size has not been checked
         self._replaces = options.force and path.is_dir() and any(path.iterdir())
         folder = part_folder(path) if self._replaces else path
-        shards = ShardFolder.locked(folder, fingerprint, force=options.force, texts=options.texts)
+        shards = ShardFolder.locked(folder, fingerprint, force=options.force, texts=options.text)
         super().__init__(path, shards, on_event)
 
     def remaining(self, names: Sequence[str]) -> list[str]:
@@ -204,7 +189,7 @@ class _FileWriter(VectorWriter):
         self, path: Path, fingerprint: Fingerprint, options: WriterOptions, on_event: OnEvent
     ) -> None:
         check_note(path, fingerprint, options.force)
-        shards = ShardFolder.locked(part_folder(path), fingerprint, force=options.force, texts=options.texts)
+        shards = ShardFolder.locked(part_folder(path), fingerprint, force=options.force, texts=options.text)
         shards.full_s = PART_S
         super().__init__(path, shards, on_event)
         self._names: list[str] = []

@@ -16,6 +16,7 @@ from mlx_aimv2.datasets.options import Reading
 from mlx_aimv2.demo.options import TourOptions
 from mlx_aimv2.options.fields import REQUIRED
 from mlx_aimv2.processing.options import DecodeOptions, NativeOptions
+from mlx_aimv2.vectors.options import WriterOptions
 
 COMMANDS = get_command(app).commands
 LIBRARY = {  # the verbs that take over the fields of a dataclass, for each
@@ -29,6 +30,7 @@ LIBRARY = {  # the verbs that take over the fields of a dataclass, for each
     mlx_aimv2.FuseOptions: ["fuse"],
     mlx_aimv2.FinetuneOptions: ["finetune"],
     TourOptions: ["demo"],
+    WriterOptions: ["embed"],
 }
 OTHER_DEFAULTS = {  # where the command line decides otherwise
     ("decode", "fast"): "embed and classify read many large photos",

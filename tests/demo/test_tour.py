@@ -75,12 +75,6 @@ def test_a_name_that_no_folder_can_have(model, tmp_path):
         take_tour(tmp_path / ("long" * 100), TourOptions(model))
 
 
-@pytest.mark.parametrize("count", [3, 13])
-def test_too_few_or_too_many_images(count):
-    with pytest.raises(InputError, match=f"the count is {count}, but has to be from 4 to 12 images"):
-        TourOptions(count=count)
-
-
 def test_a_vision_encoder_alone_is_refused_before_anything_is_drawn(tiny_vision, tmp_path):
     with pytest.raises(InputError, match="which zero-shot labels need: use the image-text pair lit"):
         take_tour(tmp_path, TourOptions(str(tiny_vision)))

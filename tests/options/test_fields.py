@@ -12,9 +12,11 @@ from mlx_aimv2.options.fields import (
     check_fields,
     choices_of,
     fraction,
+    like,
     more_than,
     one_of,
     option,
+    options_from,
 )
 
 
@@ -58,3 +60,24 @@ def test_choices():
     assert {field.name: choices_of(field) for field in fields(Options) if choices_of(field)} == {
         "colour": ("red", "blue")
     }
+
+
+@dataclass(frozen=True)
+class Others:
+    colour: str = like(Options, "colour", "blue", panel="Looks", metavar="NAME")
+    warmth: float = like(Options, "warmth")
+    options: Options = option(Options, "All of them.")
+
+
+def test_a_field_like_another():
+    colour, warmth, _ = fields(Others)
+    assert (colour.default, warmth.default) == ("blue", 0.5)
+    assert (colour.metadata["panel"], warmth.metadata["panel"]) == ("Looks", "Panel")
+    assert colour.metadata["help"] == "Which colour." and choices_of(colour) == ("red", "blue")
+    assert (colour.metadata["command_line"], warmth.metadata["command_line"]) == ({"metavar": "NAME"}, {})
+    assert Others().options == Options()
+
+
+def test_values_of_fields_with_the_same_name():
+    assert options_from(Options, Others(warmth=0.1), count=5) == Options(count=5, warmth=0.1, colour="blue")
+    assert options_from(Options, Others(), Options(rate=2.0)) == Options(rate=2.0)

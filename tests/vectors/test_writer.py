@@ -13,9 +13,10 @@ from mlx_aimv2.errors import ExistsError, InputError, OutputError
 from mlx_aimv2.events import ignore
 from mlx_aimv2.storage.locks import lock_folder
 from mlx_aimv2.vectors.files import WRITERS, write
+from mlx_aimv2.vectors.options import WriterOptions
 from mlx_aimv2.vectors.reading import read_vectors
 from mlx_aimv2.vectors.shards import MANIFEST
-from mlx_aimv2.vectors.writer import WriterOptions, check_output, check_room, open_writer
+from mlx_aimv2.vectors.writer import check_output, check_room, open_writer
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True}
 OTHER = {**MADE_BY, "name": "lit", "checkpoint": "ffff"}
@@ -304,7 +305,7 @@ def test_a_link_to_a_folder_stays_when_the_folder_is_replaced(tmp_path, names):
     ("output", "options", "message"),
     [
         ("v.npz", WriterOptions(prune=True), r"--prune is for a folder of shards, and .*v\.npz is a file"),
-        ("v/", WriterOptions(prune=True, texts=True), "--prune is for images, and texts are never gone"),
+        ("v/", WriterOptions(prune=True, text=True), "--prune is for images, and texts are never gone"),
         ("file/", WriterOptions(), "file is not a folder: name another"),
         ("file/", WriterOptions(force=True), "file is not a folder: name another"),
     ],
