@@ -45,15 +45,6 @@ class PathOptions:
 
 
 @dataclass(frozen=True)
-class ShardOptions:
-    """The size of weight files."""
-
-    max_shard_size: str | None = option(
-        None, f"Largest size of a weight file, such as 500MB. [default: {SHARD_SIZE}]"
-    )
-
-
-@dataclass(frozen=True)
 class QuantizeOptions:
     """Data types of the result, under the names that mlx-lm gives the options."""
 
@@ -78,7 +69,9 @@ class ResultOptions:
 
     calibrate: tuple[str, ...] = like(ConvertOptions, "calibrate")
     format: str = like(ConvertOptions, "format")
-    max_shard_size: str | None = like(ShardOptions, "max_shard_size")
+    max_shard_size: str | None = option(
+        None, f"Largest size of a weight file, such as 500MB. [default: {SHARD_SIZE}]"
+    )
     report: bool = like(ConvertOptions, "report")
     report_images: tuple[str, ...] = like(ConvertOptions, "report_images")
     exclude: tuple[str, ...] = like(ConvertOptions, "exclude", panel=READING)
@@ -93,17 +86,6 @@ class ResultOptions:
             raise InputError("--format npz is one file: leave --max-shard-size out")
         if self.private and self.upload_repo is None:
             raise InputError("--private needs --upload-repo")
-
-    def convert_options(self, source: CheckpointOptions) -> ConvertOptions:
-        """The same for `convert`, without quantization."""
-        return options_from(
-            ConvertOptions,
-            source,
-            self,
-            max_shard_bytes=parse_size(self.max_shard_size),
-            report=self.report or bool(self.report_images),
-            card_name=self.upload_repo,
-        )
 
 
 @verb
@@ -123,8 +105,16 @@ def convert(
     from ..conversion.target_folder import target_folder
     from ..publishing.upload import check_access, check_repo_name, upload
 
-    options = ConvertOptions.from_mlx_lm(result.convert_options(source), **vars(quantization))
     hf_path, mlx_path, repo = paths.hf_path, paths.mlx_path, result.upload_repo
+    plain = options_from(
+        ConvertOptions,
+        source,
+        result,
+        max_shard_bytes=parse_size(result.max_shard_size),
+        report=result.report or bool(result.report_images),
+        card_name=repo,
+    )
+    options = ConvertOptions.from_mlx_lm(plain, **vars(quantization))
     if repo is not None:
         check_repo_name(repo)
     device.use_device()

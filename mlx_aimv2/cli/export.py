@@ -13,10 +13,10 @@ from ..conversion.options import EXPORT_FORMATS, ExportOptions
 from ..errors import InputError
 from ..options.fields import like, one_of, option, options_from
 from ..presets import find
+from . import convert
 from .completion import checkpoints
-from .convert import ShardOptions, parse_size
 from .guard import verb
-from .model_options import AdapterOptions, CheckpointOptions, ForceOptions
+from .model_options import AdapterOptions, CheckpointOptions
 from .output import say
 from .screen import screen
 
@@ -29,7 +29,8 @@ class ResultOptions:
         "transformers", "transformers, apple, apple-mlx or timm.", None, one_of(EXPORT_FORMATS)
     )
     dtype: str | None = like(ExportOptions, "dtype")
-    max_shard_size: str | None = like(ShardOptions, "max_shard_size")
+    max_shard_size: str | None = like(convert.ResultOptions, "max_shard_size")
+    force: bool = like(ExportOptions, "force")
 
 
 @verb
@@ -44,7 +45,6 @@ def export(
     result: ResultOptions,
     adapter: AdapterOptions,
     checkpoint: CheckpointOptions,
-    force: ForceOptions,
     target: Annotated[Path | None, typer.Argument(help="The folder to write.")] = None,
 ) -> None:
     """Write a checkpoint, with an adapter merged into it, as transformers, Apple's code or timm read it."""
@@ -54,8 +54,8 @@ def export(
     from ..checkpoints.bundled import is_demo
     from ..conversion.export import export as run
 
-    shard_bytes = parse_size(result.max_shard_size)
-    options = options_from(ExportOptions, result, adapter, checkpoint, force, max_shard_bytes=shard_bytes)
+    shard_bytes = convert.parse_size(result.max_shard_size)
+    options = options_from(ExportOptions, result, adapter, checkpoint, max_shard_bytes=shard_bytes)
     revision = checkpoint.revision
     if target is None:
         if adapter.adapter_path is None or is_demo(source) or find(source) is not None:

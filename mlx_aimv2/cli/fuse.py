@@ -9,9 +9,9 @@ from shlex import quote
 from ..checkpoints.load_options import FileOptions
 from ..conversion.options import FuseOptions
 from ..options.fields import like, option, options_from
-from .convert import ShardOptions, parse_size
+from . import convert
 from .guard import verb
-from .model_options import AdaptedModelOptions, ForceOptions
+from .model_options import AdaptedModelOptions
 from .output import say
 from .screen import screen
 
@@ -29,13 +29,12 @@ class ResultOptions:
 
     save_path: Path = option(Path("fused_model"), "The folder to write.")
     dequantize: bool = like(FuseOptions, "dequantize")
-    max_shard_size: str | None = like(ShardOptions, "max_shard_size")
+    max_shard_size: str | None = like(convert.ResultOptions, "max_shard_size")
+    force: bool = like(FuseOptions, "force")
 
 
 @verb
-def fuse(
-    adapter: FusedAdapterOptions, result: ResultOptions, files: FileOptions, force: ForceOptions
-) -> None:
+def fuse(adapter: FusedAdapterOptions, result: ResultOptions, files: FileOptions) -> None:
     """Merge an adapter into its base: a checkpoint as fast as the base, with the trained head beside it."""
     from ..backend.device import require_mlx
 
@@ -44,9 +43,9 @@ def fuse(
     from ..conversion.fuse import fuse as run
 
     base, revision = adapter.base(adapter.model, files.revision)
-    shard_bytes = parse_size(result.max_shard_size)
+    shard_bytes = convert.parse_size(result.max_shard_size)
     options = options_from(
-        FuseOptions, adapter, result, files, force, revision=revision, max_shard_bytes=shard_bytes
+        FuseOptions, adapter, result, files, revision=revision, max_shard_bytes=shard_bytes
     )
     with screen() as events:
         written = run(

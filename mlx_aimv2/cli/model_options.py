@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints.load_options import COMPUTING, MODEL_HELP, FileOptions, LoadOptions
-from ..conversion.options import ConvertOptions
 from ..datasets.options import Reading
 from ..errors import InputError
 from ..events import OnEvent
@@ -25,13 +24,6 @@ if TYPE_CHECKING:
     from ..loading import AnyModel
     from ..models.classifier import Classifier
     from ..processing.processor import Processor
-
-
-@dataclass(frozen=True)
-class ForceOptions:
-    """Whether to replace a result."""
-
-    force: bool = like(ConvertOptions, "force")
 
 
 @dataclass(frozen=True)

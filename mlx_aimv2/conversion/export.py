@@ -21,12 +21,13 @@ from ..errors import ConfigError, InputError
 from ..events import Notice, OnEvent, warn
 from ..loading import Checkpoint
 from ..messages import counted
+from ..options.fields import options_from
 from ..processing.image_config import PREPROCESSOR
 from ..processing.image_settings import find_settings
 from ..storage.atomic import new_folder
 from ..storage.json_files import write_json
 from .fuse import check_fusible, fused_tensors, stored_origin
-from .options import EXPORT_FORMATS, ExportOptions
+from .options import EXPORT_FORMATS, ConvertOptions, ExportOptions
 from .plan import Conversion, plan_conversion
 from .target_folder import check_apart, check_space, copy_files, stream_tensors, target_folder
 
@@ -65,7 +66,7 @@ def export(
     options = options or ExportOptions()
     if format not in EXPORT_FORMATS:
         raise InputError(f"format {format!r} is not one of {', '.join(EXPORT_FORMATS)}")
-    convert_options, path = options.for_conversion(), target_folder(target, options.force)
+    convert_options, path = options_from(ConvertOptions, options), target_folder(target, options.force)
     adapter = check_fusible(adapter_path) if adapter_path is not None else None
     if adapter is not None and isinstance(adapter.task, Task):
         on_event(Notice(f"the head in {adapter} stays there: the encoder alone is exported"))

@@ -9,7 +9,7 @@ from ..backend.device import DTYPES
 from ..checkpoints.load_options import FileOptions, LoadOptions
 from ..datasets.options import Reading
 from ..errors import InputError
-from ..options.fields import check_fields, like, one_of, option, options_from
+from ..options.fields import check_fields, like, one_of, option
 
 if TYPE_CHECKING:
     from ..quantization.scheme import Scheme  # imports MLX, which the command line declares options without
@@ -39,6 +39,9 @@ class ConvertOptions:
         dtype: position tables and the logit scale stay in float32.
         quant_predicate: sets the bits in place of ``scheme``; either of them quantizes.
         format: "npz" is one file, as older MLX examples have it.
+
+    Raises:
+        InputError: an option has an unknown value, or two contradict each other.
     """
 
     dtype: str | None = option(
@@ -73,12 +76,6 @@ class ConvertOptions:
     force: bool = option(False, "Replace the old result once the new one is complete.")
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            InputError: the dtype or format is unknown, quantize and dequantize are both set, the mode of calibration
-                or recipe is not affine, or shards are smaller than a byte.
-        """
         check_fields(self)
         if self.dequantize and (self.scheme or self.quant_predicate):
             raise InputError("quantize and dequantize exclude each other: give one of them")
@@ -160,10 +157,6 @@ class ExportOptions:
     image_size: int | None = like(LoadOptions, "image_size")
     any_base: bool = like(LoadOptions, "any_base")
     force: bool = like(ConvertOptions, "force")
-
-    def for_conversion(self) -> ConvertOptions:
-        """The options that a plan of the conversion needs."""
-        return options_from(ConvertOptions, self)
 
 
 @dataclass(frozen=True)

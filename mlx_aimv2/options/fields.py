@@ -91,13 +91,7 @@ def like(options: Any, name: str, default: Any = KEPT, **command_line: Any) -> A
 
 
 def options_from(target: type[Options], *sources: Any, **others: Any) -> Options:
-    """A dataclass of options with the values of all fields that ``sources`` have under the same name.
-
-    Args:
-        target: the dataclass.
-        sources: dataclasses of options; a later one wins.
-        others: values that go first.
-    """
+    """``target`` with what ``sources`` have under the names of its fields; later ones win, ``others`` over all."""
     names = [field.name for field in dataclasses.fields(target)]  # type: ignore[arg-type]
     values = {name: getattr(source, name) for source in sources for name in names if hasattr(source, name)}
     return target(**{**values, **others})

@@ -105,9 +105,8 @@ class NativeOptions:
 
     Attributes:
         min_patches: smaller images are enlarged to at least this many, if a patch grid of nearly the same aspect
-            ratio lies between the two bounds. The published model was trained on 112 or more.
-        max_patches: the published model was trained on 4096 or fewer; time and memory of attention grow with the
-            square.
+            ratio lies between the two bounds. The published model was trained on 112 to 4096.
+        max_patches: time and memory of attention grow with its square.
 
     Raises:
         InputError: A bound is below 1, or `max_patches` is below `min_patches`.
