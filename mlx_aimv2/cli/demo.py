@@ -29,11 +29,10 @@ BEST = 3  # rows of a table name so many images
 
 
 @dataclass(frozen=True)
-class DemoOptions(TourOptions):
+class DemoOptions(JsonOptions, TourOptions):
     """The model and the images of the demo, and how to print its results."""
 
     model: str = like(TourOptions, "model", autocompletion=checkpoints)
-    json: bool = like(JsonOptions, "json")
 
 
 @verb
