@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from .models.lit import Aimv2Model
     from .models.text import Aimv2TextModel
     from .models.vision import Aimv2VisionModel
+    from .processing.options import DecodeOptions, NativeOptions
     from .quantization.scheme import Scheme
     from .vectors.reading import Vectors, read_vectors
 
@@ -80,11 +81,13 @@ _WITH_MLX = {
     "Aimv2TextModel": "models.text",
     "Aimv2VisionModel": "models.vision",
     "ConvertOptions": "conversion.options",
+    "DecodeOptions": "processing.options",
     "Embedder": "inference.embedder",
     "ExportOptions": "conversion.options",
     "FinetuneOptions": "finetuning.options",
     "FuseOptions": "conversion.options",
     "LoadOptions": "checkpoints.load_options",
+    "NativeOptions": "processing.options",
     "Scheme": "quantization.scheme",
     "TrainedClassifier": "inference.trained_head",
     "Vectors": "vectors.reading",
@@ -114,6 +117,7 @@ __all__ = [
     "ConfigError",
     "ConvertOptions",
     "DamagedFileError",
+    "DecodeOptions",
     "Embedder",
     "ExistsError",
     "ExportOptions",
@@ -129,6 +133,7 @@ __all__ = [
     "LoadOptions",
     "MismatchError",
     "MissingExtraError",
+    "NativeOptions",
     "NonFiniteError",
     "NotACheckpointError",
     "OfflineError",

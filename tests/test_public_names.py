@@ -13,7 +13,8 @@ from mlx_aimv2 import errors
 ROOT = Path(__file__).parents[1]
 NAMES = {
     "Aimv2Config", "Aimv2Model", "Aimv2TextConfig", "Aimv2TextModel", "Aimv2VisionConfig", "Aimv2VisionModel",
-    "ConvertOptions", "Embedder", "ExportOptions", "FinetuneOptions", "FuseOptions", "LoadOptions", "Scheme",
+    "ConvertOptions", "DecodeOptions", "Embedder", "ExportOptions", "FinetuneOptions", "FuseOptions", "LoadOptions",
+    "NativeOptions", "Scheme",
     "TrainedClassifier", "Vectors", "ZeroShotClassifier", "convert", "evaluate_labels", "evaluate_retrieval",
     "export", "finetune", "fuse", "load",
     "read_vectors", "sample_images",
