@@ -12,7 +12,6 @@ from mlx.utils import tree_flatten
 from .adapters.adapter_folder import AdapterFolder
 from .backend.blas import blas_problem
 from .backend.device import compute_dtype, on_cpu, without_cache
-from .backend.random_state import caller_random_state
 from .backend.threads import aside, computing
 from .checkpoints.checkpoint import KEPT_FLOAT32
 from .checkpoints.checkpoint import Checkpoint as Checkpoint
@@ -65,7 +64,6 @@ def load(
 
 
 @computing
-@caller_random_state()
 def load(
     path_or_repo: str | os.PathLike[str],
     dtype: str | None = None,
@@ -183,7 +181,6 @@ def make_model(config: AnyConfig) -> AnyModel:
 
 
 @computing
-@caller_random_state()
 def build_model(
     checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool = False, on_event: OnEvent = warn
 ) -> AnyModel:

@@ -635,12 +635,3 @@ def test_what_load_does_by_default(tiny_pair, tiny_native, tmp_path):
     native = load(tiny_native)[1].image_processor
     assert native.output_size(28, 28) == (154, 154)  # 11 x 11 patches, the fewest with at least 112
     assert (lambda size: size[0] * size[1] // 14**2)(native.output_size(5000, 5000)) == 4096
-
-
-def test_the_random_state_of_the_caller_stays(tiny_pair):
-    mx.random.seed(5)
-    expected = np.array(mx.random.normal((4,)))
-    mx.random.seed(5)
-    load(tiny_pair)
-    build_model(inspect(tiny_pair), mx.float32)
-    assert np.array_equal(mx.random.normal((4,)), expected)

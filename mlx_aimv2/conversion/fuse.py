@@ -15,7 +15,6 @@ from ..adapters.adapter_folder import AdapterFolder
 from ..adapters.attach import fuse as fuse_modules
 from ..adapters.task import Task, write_task
 from ..adapters.weights import HEAD
-from ..backend.random_state import caller_random_state
 from ..backend.threads import computing
 from ..checkpoints.file_names import CONFIG
 from ..checkpoints.files import find_weights, inside, read_header
@@ -35,7 +34,6 @@ from .target_folder import check_apart, check_space, copy_files, source_facts, s
 
 
 @computing
-@caller_random_state()
 def fuse(
     base: str | os.PathLike[str],
     adapter_path: str | os.PathLike[str],

@@ -39,7 +39,8 @@ def replacing_together(swap: Path, last: str) -> Iterator[Path]:
             if error.path is None or partial not in error.path.parents:
                 raise
             final = swap.parent / error.path.relative_to(partial)
-            raise OutputError.writing(final, error.__cause__ or error) from error
+            cause = error.__cause__ or error  # the system's, also for a swap in a swap
+            raise OutputError.writing(final, cause) from cause
     finish_swap(swap, last)
 
 

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+from drawn_world import parent_process
 from drawn_world.parent_process import end_with_parent
 
 PARENT = """
@@ -24,7 +26,9 @@ if __name__ == "__main__":
 def test_a_process_of_a_pool_ends_when_the_one_that_started_it_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as started:
+    environment = {**os.environ, "PYTHONPATH": str(Path(parent_process.__file__).parents[1])}
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as started:
         assert int(started.stdout.readline()) != started.pid
         os.kill(started.pid, signal.SIGKILL)
         started.communicate(timeout=30)  # the other one holds the pipe, too, and sleeps for 60 seconds
