@@ -217,5 +217,9 @@ def test_with_a_compiler_that_does_not_work_the_plain_operations_are_used(monkey
         raise RuntimeError("no kernel")
 
     monkeypatch.setattr(kernels.shutil, "which", lambda name: "/usr/bin/g++")
+    disabled = []
     monkeypatch.setattr(kernels, "_swiglu_polynomial", fail)
-    assert kernels._cpu_compiles.__wrapped__() is False
+    monkeypatch.setattr(
+        kernels.mx, "disable_compile", lambda: disabled.append(True)
+    )  # it holds for all tests
+    assert kernels._cpu_compiles.__wrapped__() is False and disabled == [True]
