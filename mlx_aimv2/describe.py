@@ -1,24 +1,14 @@
-"""Facts about a checkpoint and about the machine, for `mlx-aimv2 info`."""
+"""Facts about a checkpoint, for `mlx-aimv2 info`."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import os
-import platform
-import statistics
-import sys
-import time
 from collections import Counter
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ._version import __version__
-from .backend.blas import load_blas
-from .backend.device import compute_dtype, gpu_available
-from .checkpoints.matching import check_fit, dtype_name
+from .checkpoints.matching import check_fit
 from .errors import Aimv2Error, ConfigError
 from .events import ignore
 from .loading import Checkpoint, make_model
@@ -26,9 +16,6 @@ from .processing.build import build_processor
 from .processing.image_settings import find_settings
 from .processing.tokenizer import Tokenizer
 from .quantization.scheme import quantize_modules, quantized_paths
-
-EXTRAS = {"heif": "pillow_heif", "parquet": "pyarrow"}
-MATRIX, REPEATS = 1024, 5
 
 
 def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -84,35 +71,3 @@ def _problem(checkpoint: Checkpoint, expected: dict[str, mx.array]) -> str | Non
     except Aimv2Error as error:
         return str(error)
     return None
-
-
-def describe_system() -> dict[str, Any]:
-    """MLX, device, BLAS, a measured matrix product, memory, Python and optional packages."""
-    return {
-        "mlx_aimv2": __version__,
-        "mlx": importlib.metadata.version("mlx"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": str(mx.default_device().type).rpartition(".")[2],
-        "gpu": gpu_available(),
-        "cores": os.cpu_count(),
-        "memory_bytes": None
-        if sys.platform == "win32"
-        else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "blas": str(load_blas()),
-        "dtype": dtype_name(compute_dtype(None)),
-        "matmul_gflops": round(matmul_rate() / 1e9, 1),
-        "extras": {extra: importlib.util.find_spec(module) is not None for extra, module in EXTRAS.items()},
-    }
-
-
-def matmul_rate() -> float:
-    """Floating-point operations per second of a square matrix product in the default dtype (median of five)."""
-    a = mx.random.normal((MATRIX, MATRIX)).astype(compute_dtype(None))
-    mx.eval(a @ a)
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        mx.eval(a @ a)
-        seconds.append(time.perf_counter() - start)
-    return 2 * MATRIX**3 / statistics.median(seconds)

@@ -10,7 +10,7 @@ import typer
 
 from ..checkpoints.load_options import FileOptions
 from ..errors import InputError
-from ..messages import size
+from ..messages import counted, size
 from ..options.fields import like, option
 from ..processing.image_config import RESAMPLE_NAMES
 from .completion import checkpoints
@@ -49,12 +49,14 @@ def info(
     if model is not None and options.system:
         raise InputError("--system describes this machine: leave it out, or the checkpoint")
     require_mlx()
-    from ..describe import describe_checkpoint, describe_system
-
     if model is None:
-        facts = describe_system()
+        from ..benchmarking.machine import describe_machine
+        from ..benchmarking.peak import product_rate
+
+        facts = describe_machine().to_dict() | {"matmul_gflops": round(product_rate() / 1e9, 1)}
         rows = _system_rows(facts)
     else:
+        from ..describe import describe_checkpoint
         from ..loading import inspect
 
         with screen() as events:
@@ -77,8 +79,11 @@ def _system_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("mlx-aimv2", facts["mlx_aimv2"]),
         ("MLX", facts["mlx"]),
         ("Python", facts["python"]),
-        ("platform", facts["platform"]),
-        ("device", f"{facts['device']} ({facts['cores']} cores{', a GPU is there' if facts['gpu'] else ''})"),
+        ("NumPy, Pillow", f"{facts['numpy']}, {facts['pillow']}"),
+        ("system", f"{facts['system']} ({facts['platform']})"),
+        ("CPU", f"{facts['cpu']}, {counted(facts['cores'], 'core')}"),
+        ("GPU", facts["gpu"] or "none that MLX can use"),
+        ("MLX computes on", facts["device"]),
         ("memory", size(memory) if memory else "unknown"),
         ("BLAS", facts["blas"]),
         ("matrix product", f"{facts['matmul_gflops']} GFLOP/s in {facts['dtype']}"),

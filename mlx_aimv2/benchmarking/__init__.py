@@ -1,0 +1,1 @@
+"""Measurements of speed and memory on this machine: the machine itself, the model, the decoding of images."""
