@@ -18,6 +18,7 @@ WITHOUT_MODULE = {
     "finetuning/test_killed.py",  # processes that are killed
     "processing/test_decode_refusals.py",  # what decode refuses
     "test_benchmarks.py",
+    "test_benchmarks_metal.py",
     "test_declared.py",
     "test_distribution.py",
     "test_examples.py",
