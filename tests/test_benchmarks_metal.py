@@ -1,5 +1,6 @@
 """`benchmarks/metal.py`: the kernels that Metal launches, counted from a traced graph."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -148,5 +149,13 @@ def test_the_script_counts_the_model():
         if line.startswith(("float16  x1", "4-bit    x1")) and "model" in line
     ]
     assert products == ["164.6", "164.6"]  # 2 x 256 tokens x 0.31 billion weights, and the attention
-    assert any(line.startswith("M5 Max") for line in lines)
+    page = (SCRIPTS.parent / "docs" / "performance.md").read_text(encoding="utf-8")
+    shown = {
+        name: float(least)
+        for name, least in re.findall(r"^\| (M[^(|]+) \(.*?\| ([\d.]+) \| \d+ \| ", page, re.M)
+    }
+    floors = {
+        line[:10].strip(): float(line.partition("TFLOPS")[2].split()[0]) for line in lines if line[:1] == "M"
+    }
+    assert shown == pytest.approx(floors, abs=0.06)
     assert any("ScaledDotProductAttention" in line for line in lines)
