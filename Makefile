@@ -41,8 +41,10 @@ slow: $(VENV)/.parity
 golden: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m network $(if $(ONLY),-k $(ONLY))
 
-bench: $(VENV)/.parity
-	$(BIN)/python benchmarks/forward.py
+# Speed and memory against PyTorch and the limits of this machine, into benchmarks/RESULTS.md, in about 20 minutes.
+# `make bench ONLY=forward`; PEER_PYTHON names the Python of an environment with PyTorch, torchvision and timm.
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/run.py $(if $(ONLY),--only '$(ONLY)') $(if $(PEER_PYTHON),--peer-python $(PEER_PYTHON))
 
 clean:
 	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .grimp_cache .import_linter_cache .hypothesis demo-output
@@ -65,6 +67,10 @@ $(VENV)/.dev: $(VENV)/.test
 
 $(VENV)/.parity: $(VENV)/.test
 	$(PIP) -e '.[cpu,test,parity]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP) -e '.[cpu,test,bench]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.base

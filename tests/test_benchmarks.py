@@ -1,13 +1,16 @@
-"""The benchmarks: an extra brings everything that they import."""
+"""The benchmarks: the whole suite with a tiny model; an extra brings everything that the scripts import."""
 
 import ast
+import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SUITE = ROOT / "benchmarks" / "run.py"
 DISTRIBUTIONS = {"PIL": "pillow", "mlx_aimv2": "mlx-aimv2", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 
@@ -19,7 +22,7 @@ def imports(path):
             roots |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             roots.add(node.module.split(".")[0])
-    own = {script.stem for script in path.parent.glob("*.py")} | {"drawn_world"}
+    own = {script.stem for script in path.parent.iterdir()} | {"drawn_world"}
     return {DISTRIBUTIONS.get(root, root) for root in roots - own - sys.stdlib_module_names}
 
 
@@ -40,13 +43,55 @@ def test_the_extra_brings_what_a_benchmark_imports(path):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = imports(path)
     assert needed <= installed(project, "bench")
-    if needed - installed(project, "cpu"):
-        assert "pip install 'mlx-aimv2[bench]'" in ast.get_docstring(
-            ast.parse(path.read_text(encoding="utf-8"))
-        )
+    text = path.read_text(encoding="utf-8")
+    if needed - installed(project, "cpu") and "__main__" in text:  # a script, not a module of one
+        assert "pip install 'mlx-aimv2[bench]'" in ast.get_docstring(ast.parse(text))
 
 
 def test_the_extra_test_brings_scikit_learn():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert "scikit-learn" in installed(project, "test")
+
+
+@pytest.fixture
+def without_peers(tmp_path):
+    """A Python without installed packages."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def run_suite(*options):
+    return subprocess.run(
+        [sys.executable, SUITE, "--quick", *map(str, options)], capture_output=True, text=True
+    )
+
+
+def test_the_suite_measures_and_names_what_is_missing(tmp_path, without_peers):
+    output, cases = tmp_path / "output", ("forward/batch 1", "start/--help")
+    options = ("--output", output, "--work", tmp_path, "--peer-python", without_peers)
+    for case in cases:  # the second one is merged into the results of the first
+        done = run_suite("--only", case, *options)
+        assert done.returncode == 0, done.stderr
+    stored = json.loads((output / "results.json").read_text())
+    assert set(stored["cases"]) == set(cases)
+    sides = stored["cases"]["forward/batch 1"]["sides"]
+    assert sides["transformers float32"] == {"rounds": [], "problem": "torch is not installed"}
+    assert sides["timm float32"]["problem"] == "timm is not installed"
+    (measured,) = sides["mlx-aimv2"]["rounds"]
+    assert measured["timings"][""][0] > 0
+    assert measured["peak_bytes"] > 1e6
+    report = (output / "RESULTS.md").read_text()
+    assert "| batch 1 | timm float32 | timm is not installed |" in report
+    assert (
+        "| large-224, batch 1: forward over transformers float32 | at most 0.95 | not measured |  |" in report
+    )
+    assert (output / "plots" / "forward.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_unknown_case_is_refused(tmp_path):
+    done = run_suite("--only", "speed", "--output", tmp_path)
+    assert done.returncode == 1
+    assert "--only speed: no such case; --list prints them" in done.stderr

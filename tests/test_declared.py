@@ -71,7 +71,7 @@ STDLIB = {project(name) for name in sys.stdlib_module_names}
 
 
 def foreign(folder):
-    known = STDLIB | local(ROOT / folder) | local(ROOT / "tests")
+    known = STDLIB | local(ROOT / folder) | local(ROOT / "tests") | local(ROOT / "benchmarks")
     for path in sorted((ROOT / folder).rglob("*.py")):
         for name, at_once in imported(path):
             if name not in known:
@@ -88,7 +88,7 @@ def test_the_lists_are_read():
 
 def test_the_package_imports_what_it_declares():
     core = {name.replace("_", "-") for name in CORE}
-    optional = set().union(*map(brought_by, set(EXTRAS) - {"test", "dev", "parity", "bench"}))
+    optional = set().union(*map(brought_by, set(EXTRAS) - {"test", "dev", "parity", "bench", "peers"}))
     undeclared = {
         (str(path.relative_to(ROOT)), name)
         for path, name, at_once in foreign("mlx_aimv2")
@@ -97,7 +97,7 @@ def test_the_package_imports_what_it_declares():
     assert undeclared == set()
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("tests", ("dev", "parity")), ("benchmarks", ("bench", "test")),
+@pytest.mark.parametrize(("folder", "extras"), [("tests", ("dev", "parity")), ("benchmarks", ("bench", "peers")),
                                                 ("docs", ("docs", "test")), ("examples", ())])  # fmt: skip
 def test_so_does_what_lies_beside_it(folder, extras):
     declared = {name.replace("_", "-") for name in CORE}.union(*map(brought_by, extras))

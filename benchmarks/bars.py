@@ -1,0 +1,104 @@
+"""What the results must show: ratios, each with its bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cases.forward import PRODUCTS
+from results import Results
+
+OURS, PEER = "mlx-aimv2", "transformers float32"
+FOLDER, THEIRS = "decoding/folder of 12-megapixel JPEGs", "transformers, Pillow"
+PROBE = "training/epoch of a linear probe"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A ratio with its bar.
+
+    Attributes:
+        text: what is divided by what.
+        bar: the most, or the least, that it may be.
+        measure: from results to the ratio; None if a part was not measured.
+        is_least: whether ``bar`` is the least.
+    """
+
+    text: str
+    bar: float
+    measure: Callable[[Results], float | None]
+    is_least: bool = False
+
+    def is_met(self, ratio: float) -> bool:
+        """Whether a ratio meets the bar."""
+        return ratio >= self.bar if self.is_least else ratio <= self.bar
+
+
+def quotient(above: float | None, below: float | None) -> float | None:
+    """A ratio; None if a part is missing."""
+    return None if above is None or not below else above / below
+
+
+def ratio(case: str, above: str, below: str) -> Callable[[Results], float | None]:
+    """The quotient of two timings of a case."""
+    return lambda results: quotient(results.seconds(case, above), results.seconds(case, below))
+
+
+def share_of_peak(case: str) -> Callable[[Results], float | None]:
+    """The rate of the model's matrix products over the best one of this machine."""
+
+    def measure(results: Results) -> float | None:
+        peaks = [results.value("peak/square products", side, "gflops") for side in ("MLX's BLAS", "PyTorch")]
+        rate = results.value(case, OURS, "products_gflops")
+        return quotient(rate, max((peak for peak in peaks if peak), default=None))
+
+    return measure
+
+
+def end_to_end(results: Results) -> float | None:
+    """The whole over the slower of its parts."""
+    case = "folder/12-megapixel JPEGs"
+    parts = [results.seconds(case, f"{part} alone") for part in ("computing", "decoding")]
+    return None if None in parts else quotient(results.seconds(case, "end to end"), max(filter(None, parts)))
+
+
+def forward_bars(batch: int) -> list[Bar]:
+    """Those of a batch of large-224."""
+    case = f"forward/batch {batch}"
+    return [
+        Bar(f"large-224, batch {batch}: forward over transformers float32", 0.95, ratio(case, OURS, PEER)),
+        Bar(
+            f"large-224, batch {batch}: forward over its own matrix products",
+            1.1,
+            ratio(case, OURS, PRODUCTS),
+        ),
+        Bar(
+            f"large-224, batch {batch}: its matrix products over the machine's peak",
+            0.85,
+            share_of_peak(case),
+            True,
+        ),
+    ]
+
+
+BARS = [
+    *forward_bars(1),
+    *forward_bars(8),
+    Bar("LoRA step, rank 8, batch 4: over PEFT", 0.75, ratio("training/LoRA step, batch 4", OURS, "PEFT")),
+    Bar("probe epoch: without over with stored features", 50, ratio(
+        PROBE, f"{OURS}: computing features", f"{OURS}: with stored features"), True),
+    Bar("12-megapixel JPEGs to pixels: transformers over mlx-aimv2", 8,
+        ratio(FOLDER, THEIRS, "mlx-aimv2, fast"), True),
+    Bar("12-megapixel JPEGs to pixels: transformers in a thread for each core over mlx-aimv2", 8,
+        ratio(FOLDER, f"{THEIRS}, in threads", "mlx-aimv2, fast"), True),
+    Bar("12-megapixel JPEG: cosine of the pixels with those of transformers", 0.999,
+        lambda results: results.value("decoding/12 megapixels, JPEG", "mlx-aimv2, fast", "cosine"), True),
+    Bar("folder to vectors: over the slower of decoding and computing", 1.1, end_to_end),
+    Bar("4-bit over float32, forward", 1.1, ratio("quantized/batch 1", "4-bit", "float32")),
+    Bar("load to first vector: over reading the file plus one forward pass", 1.5,
+        ratio("loading/first vector", OURS, "reading and one forward pass")),
+    Bar("peak memory: over weights plus activations, batch 1", 1.15,
+        lambda results: results.value("loading/first vector", OURS, "peak_ratio")),
+    Bar("peak memory: over weights plus activations, batch 8", 1.15,
+        lambda results: results.value("loading/first 8 vectors", OURS, "peak_ratio")),
+]  # fmt: skip

@@ -1,0 +1,106 @@
+"""Forward passes of the vision encoder, against PyTorch and against their own matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ours
+import torch_peers
+from data import checkpoint
+from suite import Case, Family, Result, Setup, Side
+from timing import repeated, seconds
+
+SHAPES = {  # checkpoint, height and width in pixels
+    "336": ("large-336", 336, 336),
+    "448": ("large-448", 448, 448),
+    "native 308 x 420": ("native", 308, 420),
+    "native 448 x 672": ("native", 448, 672),
+}
+PRODUCTS = "mlx-aimv2: its matrix products alone"
+
+
+def mlx(setup: Setup, name: str, batch: int, height: int, width: int, products: bool = False) -> Result:
+    """This package."""
+    model, _ = ours.load_model(setup, name)
+    import mlx.core as mx
+
+    pixels = mx.random.normal((batch, height, width, 3))
+    mx.eval(pixels)
+    timings = {"": repeated(setup, lambda: mx.eval(model(pixels).last_hidden_state))}
+    values: dict[str, Any] = {}
+    if products:
+        run, operations = ours.matrix_products(model, batch, (height // 14) * (width // 14))
+        timings["its matrix products alone"] = samples = repeated(setup, run)
+        values["products_gflops"] = operations / sorted(samples)[len(samples) // 2] / 1e9
+    return {"timings": timings, "values": values}
+
+
+def transformers(
+    setup: Setup, name: str, batch: int, height: int, width: int, dtype: str, compiled: bool = False
+) -> Result:
+    """transformers, as shipped or through `torch.compile`."""
+    import torch
+
+    model = torch_peers.load_model(setup, name, dtype)
+    run_model = torch.compile(model) if compiled else model
+    pixels = torch_peers.noise(batch, height, width, dtype)
+    run = torch_peers.finished(lambda: run_model(pixels))
+    with torch.inference_mode():
+        values = {"first_call_s": seconds(run)} if compiled else {}
+        return {"timings": {"": repeated(setup, run)}, "values": values}
+
+
+def timm(setup: Setup, batch: int) -> Result:
+    """timm's copy of large-224, random weights."""
+    import timm as library
+    import torch
+
+    small = {"embed_dim": 64, "depth": 2, "num_heads": 2} if setup.quick else {}
+    model = library.create_model("aimv2_large_patch14_224.apple_pt", pretrained=False, **small)
+    model, pixels = model.to(torch_peers.device()).eval(), torch_peers.noise(batch, 224, 224)
+    with torch.inference_mode():
+        run = torch_peers.finished(lambda: model.forward_features(pixels))
+        return {"timings": {"": repeated(setup, run)}, "values": {}}
+
+
+def cases(setup: Setup) -> list[Case]:
+    """Batches of large-224, then other shapes."""
+    return [
+        *(batch_case(batch, rounds) for batch, rounds in ((1, 3), (8, 3), (32, 1))),
+        *(shape_case(label, *shape) for label, shape in SHAPES.items()),
+    ]
+
+
+def batch_case(batch: int, rounds: int) -> Case:
+    """All peers at 224 pixels."""
+    shape = {"batch": batch, "height": 224, "width": 224, "name": "large-224"}
+    rest = {"is_peer": True, "rounds": 1}
+    sides = [
+        Side("mlx-aimv2", mlx, {**shape, "products": True}),
+        Side("transformers float32", transformers, {**shape, "dtype": "float32"}, is_peer=True),
+        Side("transformers bfloat16", transformers, {**shape, "dtype": "bfloat16"}, **rest),
+    ]
+    if batch < 32:
+        sides += [
+            Side(f"transformers {dtype}, torch.compile", transformers,
+                 {**shape, "dtype": dtype, "compiled": True}, **rest)
+            for dtype in ("float32", "bfloat16")
+        ]  # fmt: skip
+        sides.append(Side("timm float32", timm, {"batch": batch}, **rest))
+    return Case(f"batch {batch}", tuple(sides), batch, rounds, (checkpoint("large-224"),))
+
+
+def shape_case(label: str, name: str, height: int, width: int) -> Case:
+    """A batch of one image of another shape."""
+    shape = {"batch": 1, "height": height, "width": width, "name": name}
+    peer = Side("transformers float32", transformers, {**shape, "dtype": "float32"}, is_peer=True)
+    return Case(label, (Side("mlx-aimv2", mlx, shape), peer), rounds=2, prepare=(checkpoint(name),))
+
+
+FAMILY = Family(
+    "forward",
+    "Forward pass of large-224",
+    "Pixels to the last hidden state, random weights. The matrix products alone are those of the model, with its"
+    " weights, in the process of its forward pass.",
+    cases,
+)

@@ -1,0 +1,54 @@
+"""Start of the command line, from nothing to its end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+
+from data import photos, sample_image
+from suite import Case, Family, Result, Setup, Side
+from timing import repeated
+
+COMMANDS = {"--help": ["--help"], "embed one image": ["embed", "IMAGE", "--model", "demo"]}
+
+
+def command(setup: Setup, arguments: list[str], fresh_kernels: bool = False) -> Result:
+    """`mlx-aimv2` with arguments, several times; its Python files and kernels have been compiled before."""
+    program = [
+        sys.executable,
+        "-m",
+        "mlx_aimv2",
+        *(x.replace("IMAGE", sample_image(setup)) for x in arguments),
+    ]
+
+    def run() -> None:
+        if not fresh_kernels:
+            subprocess.run(program, check=True, capture_output=True)
+            return
+        with tempfile.TemporaryDirectory() as empty:  # where MLX keeps compiled kernels
+            environment = {**os.environ, "TMPDIR": empty}
+            subprocess.run(program, check=True, capture_output=True, env=environment)
+
+    return {"timings": {"": repeated(setup, run, most=3 if fresh_kernels else 10, budget_s=10)}, "values": {}}
+
+
+def cases(setup: Setup) -> list[Case]:
+    """Each command."""
+    found = [
+        Case(name, (Side("mlx-aimv2", command, {"arguments": arguments}),), rounds=1, prepare=(photos(1),))
+        for name, arguments in COMMANDS.items()
+    ]
+    fresh = {"arguments": COMMANDS["embed one image"], "fresh_kernels": True}
+    side = Side("mlx-aimv2", command, fresh)
+    return [*found, Case("embed one image, first use on a machine", (side,), rounds=1, prepare=(photos(1),))]
+
+
+FAMILY = Family(
+    "start",
+    "Start of the command line",
+    "Wall time of `mlx-aimv2 --help` and `mlx-aimv2 embed IMAGE --model demo` in a new process, with compiled Python"
+    " files. On the first use on a machine, MLX has to compile its kernels for the CPU.",
+    cases,
+)
