@@ -8,21 +8,21 @@ it are counted (`metal_kernels.py`). The times are computed from published bandw
 
 Time between kernels is not in either. Models of one and two layers give a layer and the rest.
 
-    python benchmarks/metal.py [--batch 1 8 32] [--kernels]
+    python benchmarks/metal.py [--size large] [--image-size 224] [--batch 1 8 32] [--kernels]
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections import Counter
-from dataclasses import dataclass
 
-LAYERS = 24  # of large
+LAYERS = 24  # of every published size
 MODELS = {"float16": None, "4-bit": 4}
 CLASSIC_FLOPS, NEURAL_FLOPS = 256, 1024  # float16, of a core in a cycle
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Chip:
     """A chip with all its GPU cores: bandwidth in GB/s, clock of the GPU in GHz, FLOPs of a core in a cycle."""
 
@@ -70,8 +70,8 @@ def gpu_of(name):
     return Gpu(split_tiles=2048 if wide else 1024, is_neural=CHIPS[name].flops == NEURAL_FLOPS)
 
 
-def trace_cases(batches):
-    """For each model and batch, the graphs of the image encoder large-224 with one and with two layers."""
+def trace_cases(size, image_size, batches):
+    """For each kind of weights and batch, the graphs of an image encoder with one and with two layers."""
     import mlx_aimv2  # noqa: F401  # first: it loads the BLAS
 
     from metal_graph import as_gpu, trace  # isort: skip
@@ -79,19 +79,22 @@ def trace_cases(batches):
     cases = {}
     with as_gpu() as marks:
         for name, bits in MODELS.items():
-            models = [random_model(layers, bits) for layers in (1, 2)]
+            models = [random_model(size, image_size, layers, bits) for layers in (1, 2)]
             for batch in batches:
                 cases[name, batch] = [trace(*call_of(model, batch), marks=marks) for model in models]
     return cases
 
 
-def random_model(layers, bits):
+def random_model(size, image_size, layers, bits):
+    """An image encoder with few layers and random weights, packed if ``bits`` is not None."""
     import mlx.core as mx
     import mlx.nn as nn
 
     from mlx_aimv2 import Aimv2VisionConfig, Aimv2VisionModel
+    from mlx_aimv2.presets import TRUNKS
 
-    model = Aimv2VisionModel(Aimv2VisionConfig(num_hidden_layers=layers, use_head=False))
+    shape = dataclasses.asdict(TRUNKS[size]) | {"num_hidden_layers": layers}
+    model = Aimv2VisionModel(Aimv2VisionConfig(**shape, image_size=image_size, use_head=False))
     model.set_dtype(mx.float16)
     if bits:
         nn.quantize(model, bits=bits)
@@ -149,12 +152,12 @@ def times(graphs, name):
 
 
 def print_times(cases):
-    print(f"{'ms an image: floor / as launched':34}", *(f"{f'{m} x{b}':>17}" for m, b in cases), sep="")
+    print(f"{'ms an image: floor / as launched':34}", *(f"{f'{m} x{b}':>19}" for m, b in cases), sep="")
     for name, chip in CHIPS.items():
         print(f"{name:10}{chip.bandwidth:6} GB/s {chip.teraflops:5.1f} TFLOPS", end="")
         for (_, batch), graphs in cases.items():
             each = (f"{1000 * seconds / batch:.2f}" for seconds in times(graphs, name))
-            print(f"{' / '.join(each):>17}", end="")
+            print(f"{' / '.join(each):>19}", end="")
         print()
 
 
@@ -169,10 +172,12 @@ def print_kernels(cases):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=["large", "huge", "1B", "3B"], default="large")
+    parser.add_argument("--image-size", type=int, default=224, help="in pixels")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--kernels", action="store_true", help="also list the kernels")
     arguments = parser.parse_args()
-    cases = trace_cases(arguments.batch)
+    cases = trace_cases(arguments.size, arguments.image_size, arguments.batch)
     print_counts(cases)
     print()
     print_times(cases)

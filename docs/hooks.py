@@ -1,23 +1,49 @@
-"""MkDocs hook: generate the page of the command line, and tables of options, from the code."""
+"""MkDocs hooks: what pages show of the code (commands, tables of options) and of the results of the benchmarks."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import typer.main
 
 PLACE = "<!-- commands -->"
 FIELDS = re.compile(r"<!-- fields: (\w+) -->")
+RESULTS = re.compile(
+    r"<!-- results(: \w+)? -->"
+)  # of the benchmarks: all, the ratios, or the chart of a family
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 TYPES = {"str": "TEXT", "int": "INTEGER", "float": "NUMBER"}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace the marks on the pages of the command line and of the Python API."""
+    """Replace the marks on the pages."""
     markdown = markdown.replace(PLACE, command_pages()) if PLACE in markdown else markdown
-    return FIELDS.sub(lambda found: field_table(found[1]), markdown)
+    markdown = FIELDS.sub(lambda found: field_table(found[1]), markdown)
+    return RESULTS.sub(lambda found: results((found[1] or "").removeprefix(": ")), markdown)
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the charts of the benchmarks, which lie beside their results."""
+    from mkdocs.structure.files import File
+
+    for path in sorted((BENCHMARKS / "plots").glob("*.png")):
+        files.append(File.generated(config, f"plots/{path.name}", abs_src_path=str(path)))
+    return files
+
+
+def results(part: str, folder: Path = BENCHMARKS) -> str:
+    """All results in Markdown for "", the machine and the ratios for "ratios", or the chart of a family."""
+    chart = folder / "plots" / f"{part}.png"
+    if part not in ("", "ratios"):
+        return f"![{part}](plots/{chart.name})" if chart.is_file() else ""
+    if not (folder / "RESULTS.md").is_file():
+        return "*Not measured yet: `make bench` measures.*"
+    text = (folder / "RESULTS.md").read_text(encoding="utf-8").partition("\n")[2]  # without the title
+    return text.partition("\n## ")[0] if part else text
 
 
 def command_pages() -> str:

@@ -1,5 +1,7 @@
 """`benchmarks/metal.py`: the kernels that Metal launches, counted from a traced graph."""
 
+import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ sys.path.append(str(SCRIPTS))
 
 from metal_graph import as_gpu, trace  # noqa: E402
 from metal_kernels import Gpu, kernels_of  # noqa: E402
+from metal_layout import VIEWS, Array, reshaped_strides, row_strides  # noqa: E402
 
 
 def count(make, *inputs, gpu=None):
@@ -97,6 +100,33 @@ def test_a_reshape_copies_only_what_lies_across():
     assert names(count(lambda: lambda x: mx.contiguous(x.T), halves(6, 64))) == ["copy"]
 
 
+def view(x, array, random):
+    """A random view of ``x``, by MLX and by our rules."""
+    kind, axis = random.choice(["Transpose", "Broadcast", "Split", "Reshape"]), random.randrange(x.ndim)
+    if kind == "Reshape":
+        shape = [x.shape[axis] // 2, 2, -1] if x.shape[axis] % 2 == 0 else [-1, x.shape[axis]]
+        x = x.reshape(shape)
+        strides = reshaped_strides(array, x.shape) or row_strides(x.shape)
+        return x, Array(x.shape, 4, strides)
+    if kind == "Split" and x.shape[axis] % 2 == 0:
+        half = random.randrange(2)
+        return mx.split(x, 2, axis)[half], VIEWS[kind](array, [(x.shape[axis] // 2,), axis])[half]
+    if kind == "Broadcast":
+        return mx.broadcast_to(x, (3, *x.shape)), VIEWS[kind](array, [(3, *x.shape)])[0]
+    axes = random.sample(range(x.ndim), x.ndim)
+    return x.transpose(axes), VIEWS["Transpose"](array, [axes])[0]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_strides_are_those_of_mlx(seed):
+    source, x, array = random.Random(seed), mx.zeros((2, 6, 4, 8)), Array((2, 6, 4, 8), 4, (192, 32, 8, 1))
+    for _ in range(4):
+        x, array = view(x, array, source)
+        mx.eval(x)
+        bytes_apart = zip(x.shape, memoryview(x).strides, array.strides, strict=True)
+        assert all(size == 1 or real == 4 * ours for size, real, ours in bytes_apart)
+
+
 def test_a_compiled_function_is_one_kernel():
     def gated():
         return mx.compile(lambda gate, up: gate * mx.sigmoid(gate) * up)
@@ -126,6 +156,30 @@ def test_compiling_fuses_around_a_norm_and_not_across_it():
     assert names(kernels) == ["Add", "RMSNorm", "compiled Sigmoid+Multiply+Add"]
 
 
+def long_chain(x, y):
+    x = x * y
+    for function in (mx.cos, mx.exp, mx.sin, mx.abs) * 3:
+        x = function(x)
+    return x
+
+
+@pytest.mark.parametrize("function", [
+    lambda x, y: x * mx.sigmoid(x) * y,
+    lambda x, y: (x.astype(mx.float32) + y.astype(mx.float32)).astype(mx.float16),
+    lambda x, y: (mx.sigmoid(x) * y) @ y * x + y,
+    lambda x, y: (x + y) + mx.softmax((x + y) * 2, axis=-1) * y,
+    long_chain,
+])  # fmt: skip
+def test_compiling_fuses_what_mlx_fuses(function, tmp_path):
+    inputs = halves(8, 8), halves(8, 8)
+    mx.export_to_dot(str(tmp_path / "graph.dot"), mx.compile(function)(*inputs))
+    graph = (tmp_path / "graph.dot").read_text()
+    of_mlx = re.findall(r'label ="(?:Compiled)?(\w+)", shape=rectangle', graph)
+    of_mlx = [{"Matmul": "product", "Max": "Reduce", "Sum": "Reduce"}.get(name, name) for name in of_mlx]
+    kernels = names(count(lambda: mx.compile(function), *inputs))
+    assert sorted(of_mlx) == sorted(name.removeprefix("compiled ").replace("+", "") for name in kernels)
+
+
 def test_an_unknown_primitive_is_an_error():
     with pytest.raises(ValueError, match="how Metal computes Sort is not known"):
         count(lambda: mx.sort, halves(8))
@@ -148,5 +202,13 @@ def test_the_script_counts_the_model():
         if line.startswith(("float16  x1", "4-bit    x1")) and "model" in line
     ]
     assert products == ["164.6", "164.6"]  # 2 x 256 tokens x 0.31 billion weights, and the attention
-    assert any(line.startswith("M5 Max") for line in lines)
+    page = (SCRIPTS.parent / "docs" / "performance.md").read_text(encoding="utf-8")
+    shown = {
+        name: float(least)
+        for name, least in re.findall(r"^\| (M[^(|]+) \(.*?\| ([\d.]+) \| \d+ \| ", page, re.M)
+    }
+    floors = {
+        line[:10].strip(): float(line.partition("TFLOPS")[2].split()[0]) for line in lines if line[:1] == "M"
+    }
+    assert shown == pytest.approx(floors, abs=0.06)
     assert any("ScaledDotProductAttention" in line for line in lines)

@@ -246,6 +246,17 @@ def test_the_page_of_the_command_line_has_every_command():
     assert "| `epochs` | `int | None` | `None` | Times to go over" in table
 
 
+def test_results_of_the_benchmarks_are_shown_in_parts(tmp_path):
+    results = runpy.run_path(str(ROOT / "docs" / "hooks.py"))["results"]
+    assert "make bench" in results("", tmp_path) and results("forward", tmp_path) == ""
+    (tmp_path / "RESULTS.md").write_text("# Title\n\n| ratio |\n\n## Forward\n\n| time |\n")
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "forward.png").touch()
+    assert results("", tmp_path).split() == "| ratio | ## Forward | time |".split()
+    assert results("ratios", tmp_path).split() == "| ratio |".split()
+    assert results("forward", tmp_path) == "![forward](plots/forward.png)"
+
+
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
     assert set(re.findall(r"[\w-]+\.md", navigation)) == {path.name for path in (ROOT / "docs").glob("*.md")}
