@@ -38,6 +38,8 @@ from .processing.processor import Processor
 from .quantization.scheme import Quantization, dequantize, quantize_modules, quantized_paths
 from .storage.json_files import read_json
 
+GROUP_SIZE = 2**22  # numbers that are read at the same time
+
 
 @overload
 def load(
@@ -184,7 +186,7 @@ def make_model(config: AnyConfig) -> AnyModel:
 def build_model(
     checkpoint: Checkpoint, dtype: mx.Dtype, keep_quantized: bool = False, on_event: OnEvent = warn
 ) -> AnyModel:
-    """The model of a checkpoint with its weights, which are read one tensor at a time.
+    """The model of a checkpoint with its weights.
 
     Raises:
         MismatchError: tensors are missing, unexpected or of the wrong shape; the message names all of them.
@@ -206,7 +208,7 @@ def build_model(
         tensors = dequantize(tensors, quantization, dtype)
     model.load_weights([(name, _cast(name, x, dtype)) for name, x in tensors.items()])
     del tensors
-    _read_one_by_one(model, checkpoint)
+    _read_in_groups(model, checkpoint)
     model.eval()
     model.origin = origin_of(checkpoint, dtype)
     return model
@@ -246,15 +248,23 @@ def origin_of(checkpoint: Checkpoint, dtype: mx.Dtype) -> Origin:
 def _cast(name: str, x: mx.array, dtype: mx.Dtype) -> mx.array:
     if not mx.issubdtype(x.dtype, mx.floating):
         return x  # packed weights, and the scales of some modes
-    return mx.contiguous(x.astype(mx.float32 if name.endswith(KEPT_FLOAT32) else dtype))
+    return x.astype(mx.float32 if name.endswith(KEPT_FLOAT32) else dtype)
 
 
-def _read_one_by_one(model: AnyModel, checkpoint: Checkpoint) -> None:
-    """Evaluate one parameter after the other, so that only one exists in two dtypes at any time."""
+def _read_in_groups(model: AnyModel, checkpoint: Checkpoint) -> None:
+    """Evaluate the parameters in groups.
+
+    MLX reads the tensors of a group at the same time, and only a group exists in two dtypes at any time.
+    """
+    group: list[mx.array] = []
     try:
         with without_cache():
             for parameter in dict(tree_flatten(model.parameters())).values():
-                mx.eval(parameter)
+                group.append(parameter)
+                if sum(x.size for x in group) >= GROUP_SIZE:
+                    mx.eval(group)
+                    group.clear()
+            mx.eval(group)
     except (RuntimeError, MemoryError) as error:  # the same for a short file and for too little memory
         folder = checkpoint.resolved.folder
         raise CheckpointError(f"{folder}: its weights cannot be loaded ({error})") from error

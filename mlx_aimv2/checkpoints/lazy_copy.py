@@ -104,7 +104,7 @@ def unpack(path: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, mx.array]
     if not isinstance(loaded, dict) or loaded.keys() != tensors.keys():
         raise DamagedFileError(f"{path} cannot be opened: some of its tensors are missing in the copy")
     return {
-        name: loaded[name].transpose() if info.column_major else loaded[name]
+        name: mx.contiguous(loaded[name].transpose()) if info.column_major else loaded[name]
         for name, info in tensors.items()
     }
 

@@ -3,6 +3,7 @@
 A `Rule` maps a tensor of a layout to one canonical tensor (renamed, perhaps transposed), or to several (a fused
 tensor, split by rows). `{i}` in a name stands for a layer's number, between a dot or `_` and a dot. Rules read no
 data: MLX arrays are lazy, so a checkpoint is renamed, split and checked before the first byte of a tensor is loaded.
+All canonical tensors are row-major; the parts of a fused tensor share its memory.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def same(x: mx.array) -> mx.array:
 
 def channels_last(x: mx.array) -> mx.array:
     """A convolution kernel (D, C, p, p) as (D, p, p, C)."""
-    return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+    return mx.contiguous(x.transpose(0, 2, 3, 1)) if x.ndim == 4 else x
 
 
 def channels_first(x: mx.array) -> mx.array:
@@ -34,12 +35,12 @@ def channels_first(x: mx.array) -> mx.array:
 
 def transposed(x: mx.array) -> mx.array:
     """A weight (in, out) as (out, in), or back."""
-    return x.T if x.ndim == 2 else x
+    return mx.contiguous(x.T) if x.ndim == 2 else x
 
 
 def out_first(x: mx.array) -> mx.array:
     """A convolution kernel (p, p, C, D) as (D, p, p, C)."""
-    return x.transpose(3, 0, 1, 2) if x.ndim == 4 else x
+    return mx.contiguous(x.transpose(3, 0, 1, 2)) if x.ndim == 4 else x
 
 
 def out_last(x: mx.array) -> mx.array:
