@@ -11,7 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SUITE = ROOT / "benchmarks" / "run.py"
-DISTRIBUTIONS = {"PIL": "pillow", "mlx_aimv2": "mlx-aimv2", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "mlx_aimv2": "mlx-aimv2",
+    "pillow_heif": "pillow-heif",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 
 def imports(path):
