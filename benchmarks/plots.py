@@ -55,6 +55,7 @@ def bars(cases: dict[str, list[Row]], path: Path) -> None:
             )
         panel.set_yticks(range(len(rows)), [row.side for row in rows], fontsize=8)
         panel.invert_yaxis()
+        panel.tick_params(axis="x", labelsize=8)
         panel.margins(x=0.12)
         panel.set_title(f"{name}, {unit}", loc="left", fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)

@@ -50,13 +50,7 @@ def _bars(results: Results) -> list[str]:
     for bar in BARS:
         measured, limit = bar.measure(results), f"at {'least' if bar.is_least else 'most'} {bar.bar:g}"
         verdict = "" if measured is None else "yes" if bar.is_met(measured) else "no"
-        number = (
-            "not measured"
-            if measured is None
-            else f"{measured:.4f}"
-            if bar.bar > 0.99 > 0 and bar.bar < 1
-            else _ratio(measured)
-        )
+        number = "not measured" if measured is None else _ratio(measured, bar.bar)
         lines.append(f"| {bar.text} | {limit} | {number} | {verdict} |")
     return lines
 
@@ -83,7 +77,7 @@ def _line(name: str, row: Row, first: Row, images: int) -> str:
     against = "" if row is first else f"{first.seconds / row.seconds:.2f} times"
     peak = "" if row.peak_bytes is None else f"{row.peak_bytes / 1e9:.2f} GB"
     spread = f"{duration(row.fastest)} to {duration(row.slowest)}"
-    rate = f"{images / row.seconds:.3g}"
+    rate = f"{images / row.seconds:.3g}" if images else ""
     cells = (name, row.side, duration(row.seconds), spread, rate, against, peak, _numbers(row.values))
     return f"| {' | '.join(cells)} |"
 
@@ -92,7 +86,9 @@ def _numbers(values: dict[str, float]) -> str:
     return ", ".join(f"{key} {value:.4g}" for key, value in values.items() if key not in HIDDEN)
 
 
-def _ratio(value: float) -> str:
+def _ratio(value: float, bar: float) -> str:
+    if 0.99 < bar < 1:  # a cosine
+        return f"{value:.5f}"
     return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
 
 

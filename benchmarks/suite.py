@@ -73,7 +73,7 @@ class Case:
     Attributes:
         name: unique in its family.
         sides: ours first; they run in turns.
-        images: that one timing handles.
+        images: that one timing handles; 0 where a rate means nothing.
         rounds: how often every side runs.
         prepare: writes what the sides read; it is not measured.
     """

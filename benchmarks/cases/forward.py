@@ -11,8 +11,8 @@ from suite import Case, Family, Result, Setup, Side
 from timing import repeated, seconds
 
 SHAPES = {  # checkpoint, height and width in pixels
-    "336": ("large-336", 336, 336),
-    "448": ("large-448", 448, 448),
+    "336 x 336": ("large-336", 336, 336),
+    "448 x 448": ("large-448", 448, 448),
     "native 308 x 420": ("native", 308, 420),
     "native 448 x 672": ("native", 448, 672),
 }

@@ -73,7 +73,7 @@ def cases(setup: Setup) -> list[Case]:
     return [
         Case(name, tuple(Side(side, function, {"images": images}, is_peer=is_peer)
                          for side, function, is_peer in sides),
-             images, rounds, (checkpoint(NAME), photos(1)))
+             0, rounds, (checkpoint(NAME), photos(1)))
         for name, images, rounds in (("first vector", 1, 3), (f"first {BATCH} vectors", BATCH, 1))
     ]  # fmt: skip
 

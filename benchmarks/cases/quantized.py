@@ -40,7 +40,7 @@ def cases(setup: Setup) -> list[Case]:
             "4-bit, kept packed", forward, {"name": quantized, "batch": 1, "keep_quantized": True}, rounds=1
         ),
     )
-    return [Case("batch 1", sides, 1, 3, prepare)]
+    return [Case("batch 1", sides, 0, 3, prepare)]
 
 
 FAMILY = Family(

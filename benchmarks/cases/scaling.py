@@ -78,12 +78,21 @@ def worker(work: str) -> None:
     print("done", flush=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, which takes an s or es."""
+    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 def cases(setup: Setup) -> list[Case]:
     """Batches, patches, processes."""
     cores = os.cpu_count() or 1
     shares = dict.fromkeys(((1, cores), (cores, 1)))  # processes and threads
     sides = tuple(
-        Side(f"{count} x {threads} threads", processes, {"count": count, "threads": threads})
+        Side(
+            f"{counted(count, 'process')} of {counted(threads, 'thread')}",
+            processes,
+            {"count": count, "threads": threads},
+        )
         for count, threads in shares
     )
     return [

@@ -11,7 +11,12 @@ from data import photos, sample_image
 from suite import Case, Family, Result, Setup, Side
 from timing import repeated
 
-COMMANDS = {"--help": ["--help"], "embed one image": ["embed", "IMAGE", "--model", "demo"]}
+EMBED = ["embed", "IMAGE", "--model", "demo"]
+COMMANDS = {
+    "--help": {"arguments": ["--help"]},
+    "embed one image": {"arguments": EMBED},
+    "embed one image, first use on a machine": {"arguments": EMBED, "fresh_kernels": True},
+}
 
 
 def command(setup: Setup, arguments: list[str], fresh_kernels: bool = False) -> Result:
@@ -36,13 +41,10 @@ def command(setup: Setup, arguments: list[str], fresh_kernels: bool = False) -> 
 
 def cases(setup: Setup) -> list[Case]:
     """Each command."""
-    found = [
-        Case(name, (Side("mlx-aimv2", command, {"arguments": arguments}),), rounds=1, prepare=(photos(1),))
+    return [
+        Case(name, (Side("mlx-aimv2", command, arguments),), images=0, rounds=1, prepare=(photos(1),))
         for name, arguments in COMMANDS.items()
     ]
-    fresh = {"arguments": COMMANDS["embed one image"], "fresh_kernels": True}
-    side = Side("mlx-aimv2", command, fresh)
-    return [*found, Case("embed one image, first use on a machine", (side,), rounds=1, prepare=(photos(1),))]
 
 
 FAMILY = Family(
