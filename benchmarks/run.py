@@ -72,9 +72,10 @@ def matches(key: str, pattern: str) -> bool:
 def measure(cases: dict[str, Case], runner: Runner, results: Results, output: Path) -> None:
     """Run cases, and write all results after each."""
     order = [f"{family.name}/{case.name}" for family in FAMILIES for case in family.cases(runner.setup)]
+    source = commit()  # before the results change it
     for key, case in cases.items():
         sides = runner.run(case)
-        results.cases[key] = {"images": case.images, "commit": commit(), "date": now(), "sides": sides}
+        results.cases[key] = {"images": case.images, "commit": source, "date": now(), "sides": sides}
         known = {name: x for name, x in results.cases.items() if name in order}
         results.cases = dict(sorted(known.items(), key=lambda item: order.index(item[0])))
         results.write(output / "results.json")
