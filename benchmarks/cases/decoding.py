@@ -11,7 +11,7 @@ from suite import Case, Family, Result, Setup, Side
 from timing import repeated
 
 FILES = ((1, "jpg"), (12, "jpg"), (48, "jpg"), (12, "heic"))
-FOLDER = 16  # files
+FOLDER = 8  # files
 PILLOW, TORCHVISION = "CLIPImageProcessorPil", "CLIPImageProcessor"
 SIZE, MEAN, STD = 224, [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
@@ -101,9 +101,10 @@ def cases(setup: Setup) -> list[Case]:
         found.append(Case(name, tuple(sides), rounds=2, prepare=(photos(megapixels, extension),)))
     sides = [Side("mlx-aimv2, fast", mlx_folder)]
     for name, kind in variants:
-        sides.append(Side(name, transformers_folder, {"kind": kind}, is_peer=True))
-        arguments = {"kind": kind, "in_threads": True}
-        sides.append(Side(f"{name}, in threads", transformers_folder, arguments, is_peer=True))
+        for suffix, in_threads in (("", False), (", in threads", True)):
+            arguments = {"kind": kind, "in_threads": in_threads}
+            rounds = None if kind == PILLOW else 1
+            sides.append(Side(name + suffix, transformers_folder, arguments, is_peer=True, rounds=rounds))
     prepare = (photos(12, count=FOLDER),)
     return [*found, Case("folder of 12-megapixel JPEGs", tuple(sides), FOLDER, 3, prepare)]
 
