@@ -70,6 +70,11 @@ class Machine:
         """The name of the processor that computes."""
         return self.gpu if self.gpu and self.device == "gpu" else self.cpu
 
+    @property
+    def blas_name(self) -> str:
+        """The file name of the BLAS library, or why there is none."""
+        return self.blas.rpartition("/")[2] if self.blas.startswith("/") else self.blas
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
         return dataclasses.asdict(self)

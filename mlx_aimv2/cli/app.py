@@ -16,7 +16,21 @@ import typer
 
 from .._version import __version__
 from ..errors import InputError, OutputError
-from . import classify, compare, convert, demo, embed, evaluate, export, finetune, fuse, info, models, upload
+from . import (
+    bench,
+    classify,
+    compare,
+    convert,
+    demo,
+    embed,
+    evaluate,
+    export,
+    finetune,
+    fuse,
+    info,
+    models,
+    upload,
+)
 from .guard import DEBUG_VARIABLE, RUNNING, leave, report
 from .help import GroupHelp, VerbHelp
 from .output import NAME, say, show_warning
@@ -40,6 +54,7 @@ VERBS = (
     demo.demo,
     models.models,
     info.info,
+    bench.bench,
     convert.convert,
     export.export,
     finetune.finetune,

@@ -108,7 +108,7 @@ def draw_confusion(matrix: np.ndarray, labels: Sequence[str]) -> bytes:
             axes.tick_params(which="minor", length=0)
         _write_counts(axes, counts, shares, cell)
 
-    return _png(draw, cell * classes, cell * classes, tight=True)
+    return draw_png(draw, cell * classes, cell * classes, tight=True)
 
 
 def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, cell: float) -> None:
@@ -151,7 +151,7 @@ def draw_calibration(bins: Sequence[CalibrationBin]) -> bytes:
         bottom.set(xlabel="confidence", ylabel="predictions")
         bottom.yaxis.get_major_locator().set_params(integer=True)
 
-    return _png(draw, 6.4, 6.4)
+    return draw_png(draw, 6.4, 6.4)
 
 
 def draw_curves(rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -186,7 +186,7 @@ def draw_curves(rows: Iterable[Mapping[str, Any]]) -> bytes:
         column[-1].set_xlabel("step")
         column[-1].xaxis.get_major_locator().set_params(integer=True)
 
-    return _png(draw, WIDTH, PANEL * max(1, len(panels)))
+    return draw_png(draw, WIDTH, PANEL * max(1, len(panels)))
 
 
 def _validation(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def _characters() -> frozenset[int]:
     return frozenset(character for font in fonts for character in font.get_charmap())
 
 
-def _png(draw: Callable[[Figure], None], width: float, height: float, tight: bool = False) -> bytes:
+def draw_png(draw: Callable[[Figure], None], width: float, height: float, tight: bool = False) -> bytes:
     """A figure as PNG, the same whatever matplotlib settings the user has.
 
     Args:

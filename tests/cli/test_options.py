@@ -9,6 +9,7 @@ import pytest
 from typer.main import get_command
 
 import mlx_aimv2
+from mlx_aimv2.benchmarking.options import BenchOptions
 from mlx_aimv2.checkpoints.load_options import FileOptions
 from mlx_aimv2.cli.app import VERBS, app
 from mlx_aimv2.cli.parameters import FieldsOf, expand
@@ -22,13 +23,14 @@ COMMANDS = get_command(app).commands
 LIBRARY = {  # the verbs that take over the fields of a dataclass, for each
     mlx_aimv2.LoadOptions: "embed classify evaluate compare".split(),
     DecodeOptions: "embed classify evaluate compare".split(),
-    NativeOptions: "embed classify evaluate compare".split(),
+    NativeOptions: "embed classify evaluate compare bench".split(),
     FileOptions: "embed classify evaluate compare info convert export fuse".split(),
     Reading: "embed classify evaluate compare convert finetune".split(),
     mlx_aimv2.ConvertOptions: ["convert"],
     mlx_aimv2.ExportOptions: ["export"],
     mlx_aimv2.FuseOptions: ["fuse"],
     mlx_aimv2.FinetuneOptions: ["finetune"],
+    BenchOptions: ["bench"],
     TourOptions: ["demo"],
     WriterOptions: ["embed"],
 }

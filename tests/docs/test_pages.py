@@ -29,6 +29,7 @@ from mlx_aimv2.presets import DEFAULT_MODEL
 PARSED_ONLY = {
     "uploads to the Hub": 1,
     "needs a published size": 1,
+    "takes a minute": 1,
 }  # the reasons, and how many blocks have each
 OTHER_PROGRAMS = {
     "apt-get": 2,

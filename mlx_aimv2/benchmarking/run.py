@@ -1,0 +1,106 @@
+"""`bench`: measure the model and the decoding of images on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..backend.device import on_cpu
+from ..errors import ImageError, InputError
+from ..events import OnEvent, Progress, warn
+from ..messages import counted
+from ..presets import DEFAULT_MODEL
+from ..processing.image import ImageProcessor
+from ..processing.options import MIN_PATCHES, DecodeOptions, NativeOptions
+from .architecture import Architecture, find_architecture
+from .decoding import DRAWN, Decoding, Photo, find_photos, measure_decoding
+from .forward import Bounds, Cell, measure_settings
+from .machine import describe_machine
+from .options import BenchOptions
+from .report import Report
+
+Mode = Literal["exact", "fast"]
+MODES: tuple[Mode, ...] = ("fast", "exact")
+
+
+def bench(
+    model: str = DEFAULT_MODEL, options: BenchOptions | None = None, on_event: OnEvent = warn
+) -> Report:
+    """Measure speed and memory of a model, and the decoding of images, on this machine.
+
+    Nothing is downloaded for a published checkpoint: its architecture gets random weights.
+
+    Args:
+        model: a checkpoint folder, a short name, or `demo`.
+        options: what to measure; by default what suits the device.
+        on_event: called with progress, and with images that cannot be decoded.
+
+    Returns:
+        All measurements. A setting that fails, or would take too long, is a cell that says so.
+
+    Raises:
+        InputError: there is no such model, or no image can be decoded.
+        CheckpointError: the folder of the model holds no usable checkpoint.
+        HubError: a repository that is not one of the published ones cannot be downloaded.
+    """
+    plan = Plan.of(model, options or BenchOptions(), on_event)
+    report = plan.report
+    for number, result in enumerate(plan.results(on_event), 1):
+        report = report.with_result(result)
+        on_event(Progress("measured", number, len(plan), "measurements"))
+    return report
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Measurements that are made one by one.
+
+    Attributes:
+        report: without results.
+        options: what to measure.
+        photos: to decode.
+    """
+
+    report: Report
+    options: BenchOptions
+    photos: Sequence[Photo]
+
+    @classmethod
+    def of(cls, model: str, options: BenchOptions, on_event: OnEvent = warn) -> Plan:
+        """Find the architecture and the images; raises as `bench`."""
+        architecture, photos = find_architecture(model, on_event), find_photos(options.images)
+        image_size = _image_size(photos, _processor(architecture, options, MODES[0]))
+        what = counted(len(photos), "image") if options.images else DRAWN
+        return cls(Report(describe_machine(), architecture, image_size, what), options, photos)
+
+    def __len__(self) -> int:
+        """The number of results."""
+        return len(self.options.settings(on_cpu())) + len(MODES)
+
+    def results(self, on_event: OnEvent = warn) -> Iterator[Cell | Decoding]:
+        """Measure the settings of the model, then the modes of decoding."""
+        machine, architecture, seconds = self.report.machine, self.report.architecture, self.options.seconds
+        memory = machine.gpu_memory_bytes if machine.device == "gpu" else machine.memory_bytes
+        settings = self.options.settings(on_cpu())
+        yield from measure_settings(architecture, settings, self.report.image_size, Bounds(seconds, memory))
+        for mode in MODES:
+            processor = _processor(architecture, self.options, mode)
+            yield measure_decoding(self.photos, processor, seconds, on_event)
+
+
+def _processor(architecture: Architecture, options: BenchOptions, mode: Mode) -> ImageProcessor:
+    native = NativeOptions(min(MIN_PATCHES, options.max_patches), options.max_patches)
+    patch_size = architecture.config.vision.patch_size
+    return ImageProcessor(architecture.settings, patch_size, DecodeOptions(mode), native)
+
+
+def _image_size(photos: Sequence[Photo], processor: ImageProcessor) -> tuple[int, int]:
+    """The size (H, W) in pixels that the first image gets which can be decoded."""
+    for photo in photos:
+        try:
+            height, width, _ = processor(photo).shape
+        except ImageError:  # named when decoding is measured
+            continue
+        return height, width
+    raise InputError("no image can be decoded: name others with --images")
