@@ -98,7 +98,7 @@ def cases(setup: Setup) -> list[Case]:
         sides = [Side(f"mlx-aimv2, {mode}", mlx, {**file, "mode": mode}) for mode in ("fast", "exact")]
         sides += [Side(name, transformers, {**file, "kind": kind}, is_peer=True) for name, kind in variants]
         name = f"{megapixels} megapixels, {'HEIC' if extension == 'heic' else 'JPEG'}"
-        found.append(Case(name, tuple(sides), rounds=2, prepare=(photos(megapixels, extension),)))
+        found.append(Case(name, tuple(sides), rounds=1, prepare=(photos(megapixels, extension),)))
     sides = [Side("mlx-aimv2, fast", mlx_folder)]
     for name, kind in variants:
         for suffix, in_threads in (("", False), (", in threads", True)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch_peers
 from suite import Case, Family, Result, Setup, Side
 from timing import repeated
@@ -13,7 +15,7 @@ QUICK_TEXT = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
 }
-SIDES = {"image": ((1, 2), (8, 1)), "text": ((1, 2), (8, 2), (32, 1))}  # batches with their rounds
+BATCHES = {"image": (1, 8), "text": (1, 8, 32)}
 
 
 def configs(setup: Setup) -> tuple[dict, dict]:
@@ -21,7 +23,7 @@ def configs(setup: Setup) -> tuple[dict, dict]:
     return setup.vision(use_head=True), QUICK_TEXT if setup.quick else {}
 
 
-def mlx(setup: Setup, part: str, batch: int) -> Result:
+def mlx(setup: Setup, part: str) -> Result:
     """This package."""
     from mlx_aimv2 import Aimv2Config, Aimv2Model, Aimv2TextConfig, Aimv2VisionConfig
     from mlx_aimv2.backend.device import compute_dtype
@@ -33,50 +35,59 @@ def mlx(setup: Setup, part: str, batch: int) -> Result:
     model.set_dtype(compute_dtype(None))
     model.eval()
     mx.eval(model.parameters())
-    pixels = mx.random.normal((batch, 224, 224, 3))
-    ids = mx.random.randint(0, 40000, (batch, LENGTH))
-    mx.eval(pixels, ids)
-    functions = {
-        "image": lambda: mx.eval(model.get_image_features(pixels)),
-        "text": lambda: mx.eval(model.get_text_features(ids)),
-    }
-    return {"timings": {"": repeated(setup, functions[part])}, "values": {}}
+
+    def run(batch: int) -> Callable[[], None]:
+        pixels, ids = mx.random.normal((batch, 224, 224, 3)), mx.random.randint(0, 40000, (batch, LENGTH))
+        mx.eval(pixels, ids)
+        if part == "image":
+            return lambda: mx.eval(model.get_image_features(pixels))
+        return lambda: mx.eval(model.get_text_features(ids))
+
+    return timings(setup, part, run)
 
 
-def transformers(setup: Setup, part: str, batch: int) -> Result:
+def transformers(setup: Setup, part: str) -> Result:
     """transformers, float32, as shipped."""
     import torch
     from transformers import Aimv2Config, Aimv2Model
 
     vision, text = configs(setup)
     model = Aimv2Model(Aimv2Config(vision_config=vision, text_config=text)).to(torch_peers.device()).eval()
-    pixels = torch_peers.noise(batch, 224, 224)
-    ids = torch.randint(0, 40000, (batch, LENGTH), device=torch_peers.device())
-    functions = {
-        "image": lambda: model.get_image_features(pixel_values=pixels),
-        "text": lambda: model.get_text_features(input_ids=ids),
-    }
+
+    def run(batch: int) -> Callable[[], object]:
+        pixels = torch_peers.noise(batch, 224, 224)
+        ids = torch.randint(0, 40000, (batch, LENGTH), device=torch_peers.device())
+        if part == "image":
+            return torch_peers.finished(lambda: model.get_image_features(pixel_values=pixels))
+        return torch_peers.finished(lambda: model.get_text_features(input_ids=ids))
+
     with torch.inference_mode():
-        return {
-            "timings": {"": repeated(setup, torch_peers.finished(functions[part]))},
-            "values": {},
-        }
+        return timings(setup, part, run)
+
+
+def timings(setup: Setup, part: str, run: Callable[[int], Callable[[], object]]) -> Result:
+    """The result of a side: seconds for an image or a text, by batch."""
+    samples = {
+        f"batch {batch}": [x / batch for x in repeated(setup, run(batch), budget_s=3)]
+        for batch in BATCHES[part]
+    }
+    return {"timings": samples, "values": {}}
 
 
 def cases(setup: Setup) -> list[Case]:
-    """Batches of both sides."""
+    """Both sides."""
+    functions = (("mlx-aimv2", mlx, False), ("transformers float32", transformers, True))
     return [
-        Case(f"{part} side, batch {batch}", (
-            Side("mlx-aimv2", mlx, {"part": part, "batch": batch}),
-            Side("transformers float32", transformers, {"part": part, "batch": batch}, is_peer=True),
-        ), batch, rounds)
-        for part, batches in SIDES.items() for batch, rounds in batches
+        Case(f"{part} side", tuple(Side(name, function, {"part": part}, is_peer=is_peer)
+                                   for name, function, is_peer in functions), rounds=2)
+        for part in BATCHES
     ]  # fmt: skip
 
 
 FAMILY = Family(
     "pair",
     "Image-text pair",
-    f"Images of 224 pixels, or texts of {LENGTH} tokens, to projected embeddings; random weights.",
+    f"Images of 224 pixels, or texts of {LENGTH} tokens, to projected embeddings; random weights. Times are for one"
+    " image or text.",
     cases,
 )

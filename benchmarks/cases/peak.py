@@ -38,7 +38,7 @@ def torch(setup: Setup) -> Result:
 def cases(setup: Setup) -> list[Case]:
     """One case."""
     sides = (Side("MLX's BLAS", mlx), Side("PyTorch", torch, is_peer=True))
-    return [Case("square products", sides)]
+    return [Case("square products", sides, rounds=2)]
 
 
 FAMILY = Family(

@@ -15,7 +15,7 @@ from timing import repeated
 
 NAME, BATCH, RANK, ALPHA, CLASSES, RATE = "large-224", 4, 8, 16.0, 10, 5e-4
 TARGETS = ("q", "k", "v", "out", "gate", "up", "down")
-STEPS = {"most": 2, "budget_s": 30}
+STEPS = {"most": 2, "budget_s": 5}
 
 
 def mlx_step(setup: Setup, method: str, checkpointed: bool = False) -> Result:
