@@ -98,7 +98,7 @@ class Bounds:
         factor = setting.batch_size / smaller.setting.batch_size
         seconds = (1 + LEAST_RUNS) * factor * smaller.timing.median
         if seconds > TOO_LONG * self.seconds:
-            return f"about {duration(seconds)}: raise --seconds"
+            return f"about {duration(seconds)}"
         weights, peak = smaller.weight_bytes or 0, smaller.peak_bytes or 0
         return self.no_room(round(weights + factor * (peak - weights)))
 

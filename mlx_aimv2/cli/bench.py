@@ -88,8 +88,7 @@ def bench(options: MeasuringOptions, output: BenchOutput, device: DeviceOptions)
         def finish(end: End) -> None:
             events.close()
             _show(report, output)
-            count = len(report.cells) + len(report.decodings)
-            say(f"{count} of {len(plan)} {UNIT} in {duration(events.seconds)}{end.value}")
+            say(f"{_summary(report, len(plan))} in {duration(events.seconds)}{end.value}")
 
         events(Progress("measured", 0, len(plan), UNIT))
         with saving(finish) as lock:
@@ -110,6 +109,18 @@ def _introduction(report: Report) -> str:
         f"{architecture.name}: {architecture.parameters / 1e6:.0f} M weights (random: speed does not depend on their"
         f" values), images of {width} x {height} pixels, on {where}{blas}"
     )
+
+
+def _summary(report: Report, total: int) -> str:
+    """How many results there are of each kind."""
+    cells = report.cells
+    counts = {
+        "left out (--seconds raises the limit of time)": sum(cell.left_out is not None for cell in cells),
+        "failed": sum(cell.error is not None for cell in cells),
+    }
+    measured = len(cells) + len(report.decodings) - sum(counts.values())
+    others = "".join(f", {count} {kind}" for kind, count in counts.items() if count)
+    return f"measured {measured} of {total}{others}"
 
 
 def _show(report: Report, output: BenchOutput) -> None:

@@ -29,7 +29,7 @@ def test_it_prints_two_tables_and_a_line(cli, pair, photos):
     assert "random: speed does not depend on their values" in done.stderr
     assert "memory: the most that MLX held at once, weights included" in done.stderr
     assert "is the limit" in done.stderr and "(decoded: 3 images)" in done.stderr
-    assert "4 of 4 measurements in" in done.stderr
+    assert "measured 4 of 4 in" in done.stderr
 
 
 def test_json_has_everything(cli, pair, photos):
@@ -84,7 +84,7 @@ def test_broken_images_and_failed_settings_end_with_1(cli, pair, photos, tmp_pat
     done = cli("bench", "--model", pair, "--images", photos, *FAST)
     assert done.returncode == 1
     assert done.stdout.splitlines()[1] == "float32\t–\t1\t\t\t\tout of memory"
-    assert "4 of 4 measurements" in done.stderr
+    assert "measured 2 of 4, 1 left out (--seconds raises the limit of time), 1 failed in" in done.stderr
 
 
 def test_the_tables_fit_a_terminal_of_80_columns(monkeypatch, pair, photos):
@@ -115,5 +115,5 @@ def test_an_interruption_prints_what_there_is(pair, photos, tmp_path):
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 130
     terminal.close()
-    assert "1 of 4 measurements" in terminal.text and "interrupted" in terminal.text
+    assert "measured 1 of 4 in" in terminal.text and "interrupted" in terminal.text
     assert "images/s at batch 1" in (tmp_path / "out").read_text()
