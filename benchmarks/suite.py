@@ -150,7 +150,11 @@ class Runner:
             return {"problem": f"{python}: {error.strerror}"}
         if done.returncode:
             return {"problem": problem(done)}
-        return {**json.loads(done.stdout.splitlines()[-1]), "process_s": time.perf_counter() - start}
+        try:
+            result = json.loads(done.stdout.splitlines()[-1])
+        except (IndexError, ValueError):
+            return {"problem": "printed no result"}
+        return {**result, "process_s": time.perf_counter() - start}
 
 
 def environment(setup: Setup) -> dict[str, str]:

@@ -11,6 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SUITE = ROOT / "benchmarks" / "run.py"
+sys.path.append(str(SUITE.parent))
+
+from bars import BARS  # noqa: E402
+from cases import loading  # noqa: E402
+from results import Results  # noqa: E402
+from suite import Case, Runner, Setup, Side  # noqa: E402
+
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "mlx_aimv2": "mlx-aimv2",
@@ -28,7 +35,7 @@ def imports(path):
             roots |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             roots.add(node.module.split(".")[0])
-    own = {script.stem for script in path.parent.iterdir()} | {"drawn_world"}
+    own = {script.stem for script in (ROOT / "benchmarks").iterdir()} | {"drawn_world"}
     return {DISTRIBUTIONS.get(root, root) for root in roots - own - sys.stdlib_module_names}
 
 
@@ -43,12 +50,12 @@ def installed(project, extra):
     return found
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda path: path.stem)
 def test_the_extra_brings_what_a_benchmark_imports(path):
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = imports(path)
-    assert needed <= installed(project, "bench")
+    assert needed <= installed(project, "bench") | installed(project, "peers")
     text = path.read_text(encoding="utf-8")
     if needed - installed(project, "cpu") and "__main__" in text:  # a script, not a module of one
         assert "pip install 'mlx-aimv2[bench]'" in ast.get_docstring(ast.parse(text))
@@ -101,3 +108,29 @@ def test_an_unknown_case_is_refused(tmp_path):
     done = run_suite("--only", "speed", "--output", tmp_path)
     assert done.returncode == 1
     assert "--only speed: no such case; --list prints them" in done.stderr
+
+
+def test_a_side_that_fails_is_named_and_the_others_run(tmp_path):
+    sides = (Side("broken", loading.mlx, {"pixels": 1}), Side("floor", loading.floor, {"images": 1}))
+    results = Runner(Setup(str(tmp_path), quick=True), rounds=1).run(Case("first vector", sides))
+    assert results["broken"]["problem"].startswith("TypeError: mlx() got an unexpected keyword argument")
+    assert results["floor"]["problem"].startswith("FileNotFoundError: ")
+
+
+def measured(**seconds):
+    """The sides of a case with one run each."""
+    return {
+        name: {"rounds": [{"timings": {"": [x]}, "values": {}, "peak_bytes": 1}]}
+        for name, x in seconds.items()
+    }
+
+
+def test_a_bar_compares_medians():
+    bar = next(bar for bar in BARS if bar.text.startswith("4-bit over float32"))
+    sides = measured(**{"4-bit": 1.2, "float32": 1.0})
+    sides["4-bit"]["rounds"] += measured(x=1.0)["x"]["rounds"] + measured(x=9.0)["x"]["rounds"]
+    ratio = bar.measure(Results({}, {"quantized/batch 1": {"images": 0, "sides": sides}}))
+    assert ratio == pytest.approx(1.2)
+    assert not bar.is_met(ratio)
+    assert bar.is_met(1.1)
+    assert bar.measure(Results({})) is None

@@ -12,6 +12,7 @@ NAMES = {
     "PIL": "pillow",
     "yaml": "pyyaml",
     "sklearn": "scikit-learn",
+    "mkdocs": "mkdocs-material",
 }  # where a module is not called like its project
 REQUIREMENT = re.compile(r'"([A-Za-z0-9._-]+)(?:\[([^\]]*)\])?[^"]*"')
 
