@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
-from helpers.encoded_images import png
+from helpers.encoded_images import encoded, png
 from PIL import Image
 
 from mlx_aimv2.errors import (
@@ -41,6 +43,20 @@ def test_empty_files_say_so(tmp_path: Path) -> None:
     for source in (b"", io.BytesIO()):
         with pytest.raises(BrokenImageError, match="empty, 0 bytes"):
             decode_image(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "imported"), [("JPEG", False), ("PNG", False), ("WEBP", True), ("TIFF", True)]
+)
+def test_only_rare_formats_import_all_plugins(name: str, imported: bool) -> None:
+    """Importing them takes longer than decoding a photo."""
+    code = (
+        "import io, sys\nfrom PIL import Image\nfrom mlx_aimv2.processing.decode import decode_image\n"
+        f"data = bytes.fromhex({encoded(Image.new('RGB', (8, 8)), name).hex()!r})\n"
+        "decode_image(data)\nprint('PIL.IcnsImagePlugin' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == str(imported)
 
 
 def test_avif_without_its_plugin_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
