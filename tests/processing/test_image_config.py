@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from mlx_aimv2.errors import ConfigError
 from mlx_aimv2.processing.image import ImageProcessor, ImageProcessorConfig
@@ -117,4 +118,5 @@ def test_any_values_are_a_config_or_a_config_error(data: dict[str, Any]) -> None
         config = ImageProcessorConfig.from_dict(data)
     except ConfigError:
         return
-    assert np.isfinite(ImageProcessor(config)._levels).all()
+    levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    assert np.isfinite(ImageProcessor(config).normalize(Image.fromarray(levels))).all()
