@@ -53,10 +53,10 @@ def nearest_grid(rows: float, columns: float, least: int, most: int) -> tuple[in
 
 
 def resize(decoded: Decoded, config: ImageProcessorConfig) -> Image.Image:
-    """Resize an image as in the config; a very large result is limited to the part that the crop keeps."""
+    """Resize an image as in the config; a very large or an inexact result only where the crop keeps it."""
     height, width = resized_size(decoded.size[1], decoded.size[0], config)
     resample = Image.Resampling(config.resample)
-    if height * width > MAX_RESIZED_PIXELS:
+    if height * width > MAX_RESIZED_PIXELS or (decoded.is_reduced and config.do_center_crop):
         return resize_middle(decoded, (height, width), config, resample)
     return decoded.image.resize((width, height), resample, decoded.box)
 

@@ -109,7 +109,9 @@ def test_each_of_256_levels_is_the_float32_nearest_to_its_product() -> None:
 def test_a_crop_larger_than_the_image_is_padded_before_normalizing() -> None:
     config = ImageProcessorConfig(do_resize=False, crop_size=(5, 4))
     result = ImageProcessor(config)(np.full((2, 7, 3), 255, np.uint8))
-    black, white = ImageProcessor(config)._levels[:, [0, 255]].T
+    black, white = (
+        ImageProcessor(config).normalize(Image.new("RGB", (1, 1), name))[0, 0] for name in ("black", "white")
+    )
     assert np.array_equal(result[0, 0], black) and np.array_equal(result[2, 0], white)
     assert [bool((row == white).all()) for row in result] == [False, False, True, True, False]
 
@@ -223,6 +225,18 @@ def test_fast_keeps_the_geometry_of_odd_sizes(orientation: int) -> None:
         )
         assert exact.shape == fast.shape
         assert 0 < np.abs(exact - fast).mean() < 0.7  # of 255; half a pixel of shift would be 5
+
+
+def test_fast_resizes_only_what_the_crop_keeps() -> None:
+    """The rest of the image, which the crop drops, has no part in the result."""
+    stream = io.BytesIO()
+    gradient(600, 1200).save(stream, "JPEG", quality=95)
+    config = ImageProcessorConfig(size=40, crop_size=(40, 40), **PLAIN)
+    uncropped = replace(config, do_center_crop=False)
+    fast = DecodeOptions(decode="fast")
+    cropped, whole = (ImageProcessor(each, decode=fast)(stream.getvalue()) for each in (config, uncropped))
+    assert whole.shape == (40, 80, 3)
+    assert np.abs(cropped - whole[:, 20:60]).max() <= 1  # the rounding between the two passes of the filter
 
 
 def test_fast_reduces_only_what_is_reduced_anyway(tmp_path: Path) -> None:
