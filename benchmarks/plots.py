@@ -76,8 +76,13 @@ def scaling(cases: dict[str, list[Row]], path: Path) -> None:
             panel.set_xlabel("images in a batch" if "batch" in labels[0] else "patches")
             panel.set_xlim(left=0)
         else:
-            panel.bar(labels, [row.seconds for row in rows], color=COLORS[: len(rows)], width=0.6)
-        panel.set_ylim(bottom=0)
+            panel.bar(
+                [label.replace(" of ", "\nof ") for label in labels],
+                [row.seconds for row in rows],
+                color=COLORS[: len(rows)],
+                width=0.6,
+            )
+        panel.set_ylim(0, 1.1 * max(row.seconds for row in rows))
         panel.set_ylabel("seconds for an image")
         panel.set_title(name, fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)

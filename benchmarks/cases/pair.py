@@ -79,7 +79,7 @@ def cases(setup: Setup) -> list[Case]:
     functions = (("mlx-aimv2", mlx, False), ("transformers float32", transformers, True))
     return [
         Case(f"{part} side", tuple(Side(name, function, {"part": part}, is_peer=is_peer)
-                                   for name, function, is_peer in functions), rounds=2)
+                                   for name, function, is_peer in functions), rounds=1)
         for part in BATCHES
     ]  # fmt: skip
 

@@ -13,7 +13,7 @@ from suite import Case, Family, Result, Setup, Side
 from timing import repeated
 
 BATCHES = (1, 2, 4, 8)
-GRIDS = (8, 12, 16, 24, 32, 40)  # patches on a side
+GRIDS = (8, 12, 16, 24, 32)  # patches on a side
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS")
 FORWARDS = 4  # of a process
 WORKER = "import sys; from cases.scaling import worker; worker(sys.argv[1])"
