@@ -7,15 +7,24 @@ import functools
 import os
 import site
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .blas_choice import Candidate, fastest_first
 from .device import on_cpu
 
 BLAS_VARIABLE = "MLX_AIMV2_BLAS"
 OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblaso.so.0", "libopenblas.so")
 BLIS = ("libblis.so.4", "libblis.so.3", "libblis.so")
 MKL = ("libmkl_rt.so.3", "libmkl_rt.so.2", "libmkl_rt.so.1", "libmkl_rt.so")
+# of MKL, OpenBLAS and BLIS: functions that return and set the number of threads
+THREADS = (
+    ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads"),
+    ("openblas_get_num_threads", "openblas_set_num_threads"),
+    ("bli_thread_get_num_threads", "bli_thread_set_num_threads"),
+)
+STREAMS = 4  # at most
 NO_BLAS = (
     "no fast BLAS was found, so MLX runs about forty times slower on this CPU: "
     "apt-get install libopenblas0-pthread, or pip install mkl (x86-64)"
@@ -44,8 +53,8 @@ def load_blas() -> Blas:
     """Load an optimized BLAS for the whole process, on Linux, before MLX is imported.
 
     MLX's Linux wheel links the reference BLAS. A library that is loaded globally before MLX replaces its symbols.
-    OpenBLAS, BLIS and MKL are tried in turn, in the environment's own folder first. The variable `MLX_AIMV2_BLAS`
-    names another library, or turns this off with "off".
+    Of the OpenBLAS, BLIS and MKL that are installed, the fastest on this machine is loaded: they are measured once.
+    The variable `MLX_AIMV2_BLAS` names a library, or turns this off with "off".
 
     Returns:
         The library, or the problem. Nothing is raised: a slow BLAS still computes.
@@ -56,9 +65,9 @@ def load_blas() -> Blas:
     if "mlx.core" in sys.modules:
         problem = "mlx was imported before mlx_aimv2, too late for a fast BLAS: import mlx_aimv2 first"
         return Blas(problem=None if _already_linked() else problem)
-    for name in (choice,) if choice else _candidates():
-        if _load(name):
-            return Blas(library=name)
+    for candidate in [Candidate(choice)] if choice else fastest_first(list(_candidates())):
+        if _load(candidate):
+            return Blas(library=candidate.name)
     return Blas(
         problem=f"{BLAS_VARIABLE}={choice} is no BLAS library that can be loaded" if choice else NO_BLAS
     )
@@ -69,22 +78,49 @@ def blas_problem() -> str | None:
     return load_blas().problem if on_cpu() else None
 
 
-def _candidates() -> list[str]:
+@functools.lru_cache(maxsize=1)
+def divide_threads() -> int:
+    """Divide the threads of the BLAS among streams, from now on, and return the number of streams.
+
+    It is 1 if the BLAS was not loaded by this package, or has only one thread.
+    """
+    name = load_blas().library
+    if name is None:
+        return 1
+    library = ctypes.CDLL(name)
+    for getter, setter in THREADS:
+        if hasattr(library, getter) and hasattr(library, setter):
+            threads: int = getattr(library, getter)()
+            streams = max(1, min(threads, STREAMS))
+            getattr(library, setter)(threads // streams)
+            return streams
+    return 1
+
+
+def _candidates() -> Iterator[str]:
+    """Paths of libraries in the environment's own folders, and names that the linker knows."""
     folders = [Path(sys.prefix) / "lib"]
     if site.ENABLE_USER_SITE:
         folders.append(Path(site.getuserbase()) / "lib")
-    names = []
     for family in (OPENBLAS, BLIS, MKL):
-        names += [str(folder / name) for folder in folders for name in family if (folder / name).is_file()]
-        names += family
-    return names
+        for folder in folders:
+            yield from (str(folder / name) for name in family if (folder / name).is_file())
+        yield from family
 
 
-def _load(name: str) -> bool:
+def _load(candidate: Candidate) -> bool:
+    before = {name: os.environ.get(name) for name in candidate.environment}
+    os.environ.update(candidate.environment)
     try:
-        return hasattr(ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL), "cblas_sgemm")
+        return hasattr(ctypes.CDLL(candidate.name, mode=ctypes.RTLD_GLOBAL), "cblas_sgemm")
     except OSError:
         return False
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _already_linked() -> bool:

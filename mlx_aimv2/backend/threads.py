@@ -43,6 +43,7 @@ class _Thread:
         self.identity = self._identity()
         self.depth = 0  # of nested computations
         self.tracing = 0  # of nested compilations, which must be finished
+        self.streams: tuple[Any, ...] = ()  # that this thread made
 
     def __del__(self) -> None:
         mlx = sys.modules.get("mlx.core")
@@ -189,6 +190,16 @@ def _end() -> None:
             _process.changed.wait()
         for cache in _process.caches:
             cache.function = None
+
+
+def thread_streams(count: int) -> tuple[Any, ...]:
+    """``count`` CPU streams of the running thread, made on first use, and freed when it ends."""
+    import mlx.core as mx
+
+    thread = _process.thread
+    missing = count - len(thread.streams)
+    thread.streams += tuple(mx.new_stream(mx.Device(mx.DeviceType.cpu)) for _ in range(missing))
+    return thread.streams[:count]
 
 
 def aside(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

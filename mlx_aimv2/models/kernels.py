@@ -2,14 +2,16 @@
 
 A GPU (Metal, CUDA) uses MLX's fused operations, and compiles the gated activation into one kernel. On a Linux CPU,
 the C library computes `exp` element by element: about 15 ns each, more than the matrix products around it. If there
-is a C++ compiler, a compiled polynomial replaces it there (relative error under 3e-7). MLX cannot differentiate its
-bit operations, so the functions that use it define their own gradients.
+is a C++ compiler, a compiled polynomial replaces it there: `_power_bits` and `_times_fraction` together are 2^t, with
+a relative error under 3e-7. MLX cannot differentiate its bit operations, so the functions that use it define their
+own gradients.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import operator
 import shutil
 import sys
 from collections.abc import Callable
@@ -22,9 +24,20 @@ from ..backend.threads import Compiled
 Pair = tuple[mx.array, mx.array]
 
 LOG2_E = math.log2(math.e)
-# their sum is ln 2; the first has few bits, so that n * LN2_HIGH is exact
-LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
-INVERSE_FACTORIALS = [1 / math.factorial(k) for k in range(8)]  # degree 7: 1 ulp for |r| <= ln 2 / 2
+# added to a number below 2^22 and subtracted again, it rounds to an integer; `mx.round` is a call per element
+ROUND = 1.5 * 2**23
+# 2^f for |f| <= 1/2, from the lowest degree: least greatest relative error (7.5e-8)
+FRACTION = (
+    1.0000000716553,
+    0.69314696706288,
+    0.24022119720752,
+    0.05550713275066,
+    0.0096755415026,
+    0.0013276471963,
+)
+POLYNOMIAL_FROM = (
+    1 << 16
+)  # elements; for fewer, building the kernels (0.5 s each, once) takes longer than it saves
 CPU_SCORES = 1 << 21  # attention scores held at once on a CPU: 8 MB in float32
 
 # The formulas of mlx.nn, whose own functions are compiled for the whole process and would stay in a thread's cache.
@@ -39,18 +52,28 @@ ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
 }
 
 
-def fast_exp(x: mx.array) -> mx.array:
-    """e to the power of float32 ``x``, clamped to [-87.3, 88]; fast only inside `mx.compile`."""
-    x = mx.clip(x, -87.3, 88.0)
-    n = mx.round(x * LOG2_E)
-    r = (x - n * LN2_HIGH) - n * LN2_LOW
-    c = INVERSE_FACTORIALS
-    r2 = r * r
-    low = (c[0] + c[1] * r) + (c[2] + c[3] * r) * r2
-    high = (c[4] + c[5] * r) + (c[6] + c[7] * r) * r2
-    p = low + high * (r2 * r2)  # pairs instead of a chain: MLX fuses only so deep an expression
-    power = mx.left_shift(n.astype(mx.int32) + 127, mx.array(23, dtype=mx.int32))
-    return p * power.view(mx.float32)
+def _power_bits(t: mx.array) -> mx.array:
+    """2^round(t) as the int32 that holds the same bits, round(t) clamped to [-64, 64]; exact for |t| < 2^30."""
+    n = (t + ROUND) - ROUND
+    twice_clamped = mx.abs(n + 64.0) - mx.abs(
+        n - 64.0
+    )  # `mx.clip` tests for NaN, which takes five times as long
+    return ((twice_clamped + 2.0 * 127.0) * 2.0**22).astype(mx.int32)
+
+
+def _times_fraction(t: mx.array, power: mx.array) -> Pair:
+    """``power`` times 2^(t - round(t)), in two parts to add.
+
+    Pairs of terms instead of a chain, because MLX fuses an expression of a depth of 11 at most.
+    """
+    f = t - ((t + ROUND) - ROUND)
+    c, f2 = FRACTION, f * f
+    return power * (c[0] + c[1] * f), (power * f2) * ((c[2] + c[3] * f) + (c[4] + c[5] * f) * f2)
+
+
+def _one_plus_exp2(t: mx.array, power: mx.array) -> mx.array:
+    low, high = _times_fraction(t, power)
+    return (1.0 + low) + high
 
 
 def _swiglu(gate: mx.array, up: mx.array) -> mx.array:
@@ -58,40 +81,60 @@ def _swiglu(gate: mx.array, up: mx.array) -> mx.array:
 
 
 _swiglu_compiled = Compiled(_swiglu, shapeless=True)
-# One result each: a kernel of several is four times slower on a CPU. `view` has no shapeless form.
-_sigmoid = Compiled(lambda gate: 1.0 / (1.0 + fast_exp(-gate)))
-_product = Compiled(lambda gate, sigmoid, up: gate * sigmoid * up)
+# One result each: a kernel of several is four times slower on a CPU. `view` ends a kernel, and has no shapeless form.
+_bits = Compiled(_power_bits)
+_exp2 = Compiled(lambda t, power: operator.add(*_times_fraction(t, power)))
+_gate_bits = Compiled(lambda gate: _power_bits(gate * -LOG2_E))
+_gate_product = Compiled(lambda gate, up, power: gate * up / _one_plus_exp2(gate * -LOG2_E, power))
+_gate_sigmoid = Compiled(lambda gate, power: 1.0 / _one_plus_exp2(gate * -LOG2_E, power))
 _gate_gradient = Compiled(lambda gate, sigmoid, up, d: d * up * sigmoid * (1.0 + gate * (1.0 - sigmoid)))
-_shifted_exp = Compiled(lambda scores, peak: fast_exp(scores - peak))
+_up_gradient = Compiled(lambda gate, sigmoid, d: gate * sigmoid * d)
 _scores_gradient = Compiled(lambda weights, d, mean: weights * (d - mean))
 
 
-def _swiglu_forward(gate: mx.array, up: mx.array) -> Pair:
-    """silu(gate) * up, and the sigmoid of the gate for the gradient; it has no gradient itself."""
-    sigmoid = _sigmoid(gate)
-    return _product(gate, sigmoid, up), sigmoid
+def _swiglu_forward(gate: mx.array, up: mx.array) -> mx.array:
+    return _gate_product(gate, up, _gate_bits(gate).view(mx.float32))
 
 
-def _swiglu_gradient(inputs: Pair, d: Pair, outputs: Pair) -> Pair:
+def _swiglu_gradient(inputs: Pair, d: mx.array, _: mx.array) -> Pair:
     gate, up = inputs
-    sigmoid = outputs[1]
-    return _gate_gradient(gate, sigmoid, up, d[0]), _product(gate, sigmoid, d[0])
+    sigmoid = _gate_sigmoid(gate, _gate_bits(gate).view(mx.float32))
+    return _gate_gradient(gate, sigmoid, up, d), _up_gradient(gate, sigmoid, d)
+
+
+def _shifted_exp2(scores: mx.array) -> mx.array:
+    """2 to the power of ``scores``, divided by the largest of each column."""
+    shifted = scores - scores.max(axis=-2, keepdims=True)
+    return _exp2(shifted, _bits(shifted).view(mx.float32))
 
 
 def _softmax_forward(scores: mx.array) -> mx.array:
-    weights = _shifted_exp(scores, scores.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
+    weights = _shifted_exp2(scores * LOG2_E)
+    return weights / weights.sum(axis=-2, keepdims=True)
 
 
 def _softmax_gradient(scores: mx.array, d: mx.array, weights: mx.array) -> mx.array:
-    return _scores_gradient(weights, d, (weights * d).sum(axis=-1, keepdims=True))
+    return _scores_gradient(weights, d, (weights * d).sum(axis=-2, keepdims=True))
 
 
-def _with_gradient(forward: Callable[..., Any], gradient: Callable[..., Any]) -> Callable[..., Any]:
-    """``forward`` with its ``gradient``, a function of inputs, gradient of the outputs, and outputs."""
-    function: Any = mx.custom_function(forward)
-    function.vjp(gradient)
-    return cast(Callable[..., Any], function)
+def _with_gradient(forward: Callable[..., Any], gradient: Callable[..., Any]) -> Callable[..., mx.array]:
+    """``forward`` with its ``gradient``: a function of inputs, gradient of the output, and output.
+
+    The gradient runs on the stream of the forward pass, as MLX's own gradients do.
+    """
+
+    def call(*inputs: mx.array) -> mx.array:
+        stream = mx.default_stream(mx.default_device())
+
+        def on_stream(*arrays: Any) -> Any:
+            with mx.stream(stream):
+                return gradient(*arrays)
+
+        function: Any = mx.custom_function(forward)
+        function.vjp(on_stream)
+        return cast(mx.array, function(*inputs))
+
+    return call
 
 
 _swiglu_polynomial = _with_gradient(_swiglu_forward, _swiglu_gradient)
@@ -112,18 +155,17 @@ def _cpu_compiles() -> bool:
     return True
 
 
-def _polynomial(x: mx.array) -> bool:
+def _polynomial(x: mx.array, elements: int) -> bool:
     on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    return x.dtype == mx.float32 and on_cpu and _cpu_compiles()
+    return x.dtype == mx.float32 and on_cpu and elements >= POLYNOMIAL_FROM and _cpu_compiles()
 
 
 def gated(activation: str, gate: mx.array, up: mx.array, training: bool = False) -> mx.array:
     """``activation(gate) * up``, elementwise, in the dtype of the inputs."""
     if activation != "silu":
         return ACTIVATIONS[activation](gate) * up
-    if _polynomial(gate):
-        product: mx.array = _swiglu_polynomial(gate, up)[0]
-        return product
+    if _polynomial(gate, gate.size):
+        return _swiglu_polynomial(gate, up)
     if training or mx.default_device().type == mx.DeviceType.cpu:
         return _swiglu(gate, up)
     return _swiglu_compiled(gate, up)
@@ -145,23 +187,25 @@ def attention(
         (B, heads, N, d), in the dtype of the inputs; the softmax is in float32.
     """
     scale = q.shape[-1] ** -0.5
-    if mask is not None or not _polynomial(q):
+    if mask is not None or not _polynomial(q, q.size // q.shape[-1] * k.shape[2]):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     if training:
-        weights: mx.array = _softmax_polynomial((q * scale) @ k.swapaxes(-1, -2))
-        return weights @ v
+        weights = _softmax_polynomial(k @ (q * scale).swapaxes(-1, -2))
+        return weights.swapaxes(-1, -2) @ v
     batch, heads, length, _ = q.shape
-    rows = max(1, CPU_SCORES // (batch * heads * k.shape[2]))
-    q, k, v = map(mx.contiguous, (q * scale, k.swapaxes(-1, -2), v))  # once, not per block
-    parts = [_attention_polynomial(q[:, :, at : at + rows], k, v) for at in range(0, length, rows)]
-    return mx.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+    columns = max(1, CPU_SCORES // (batch * heads * k.shape[2]))
+    q, k, v = map(mx.contiguous, (q * (scale * LOG2_E), k, v))  # once, not per block
+    blocks = [_attention_polynomial(q[:, :, at : at + columns], k, v) for at in range(0, length, columns)]
+    return mx.concatenate(blocks, axis=2) if len(blocks) > 1 else blocks[0]
 
 
 def _attention_polynomial(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-    """Attention of scaled queries to keys (B, heads, d, N'), the softmax with the polynomial `exp`."""
-    scores = q @ k  # (B, heads, N, N')
-    weights = _shifted_exp(scores, scores.max(axis=-1, keepdims=True))
-    return (weights @ v) / weights.sum(axis=-1, keepdims=True)
+    """Attention of queries scaled to base 2.
+
+    Keys are the rows of the scores, because MLX reduces columns three times as fast as rows on a CPU.
+    """
+    weights = _shifted_exp2(k @ q.swapaxes(-1, -2))  # (B, heads, N', N)
+    return (weights.swapaxes(-1, -2) @ v) / weights.sum(axis=-2)[..., None]
 
 
 def attention_weights(q: mx.array, k: mx.array, mask: mx.array | None = None) -> mx.array:

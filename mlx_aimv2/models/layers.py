@@ -6,17 +6,21 @@ Parameter names follow transformers (`models/aimv2/modeling_aimv2.py`).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_map
 
+from ..backend.streams import even_slices, streams_for
 from ..config import Aimv2TextConfig, Aimv2VisionConfig
 from . import kernels
 
 TowerConfig = Aimv2VisionConfig | Aimv2TextConfig
+QKV = tuple[mx.array, mx.array, mx.array]
+EncoderResult = tuple[mx.array, tuple[mx.array, ...] | None, tuple[mx.array, ...] | None]
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,16 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(dim, dim, bias=bias)
         self.out_proj = nn.Linear(dim, dim, bias=bias)
 
-    def __call__(
-        self, x: mx.array, mask: mx.array | None = None, output_attentions: bool = False
-    ) -> tuple[mx.array, mx.array | None]:
-        """Mix the tokens ``x`` (B, N, D); the second result is the weights (B, heads, N, N) if requested."""
+    def project(self, x: mx.array) -> QKV:
+        """Queries, keys and values of the tokens ``x`` (B, N, D), each (B, heads, N, d)."""
         q, k, v = (
             split_heads(project(x), self.num_heads) for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        mixed = kernels.attention(q, k, v, mask, training=self.training)
-        weights = kernels.attention_weights(q, k, mask) if output_attentions else None
-        return self.out_proj(merge_heads(mixed)), weights
+        return q, k, v
+
+    def mix(self, q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None = None) -> mx.array:
+        """The values (B, heads, N', d), mixed for each query (B, heads, N, d) and projected: (B, N, D)."""
+        return self.out_proj(merge_heads(kernels.attention(q, k, v, mask, training=self.training)))
 
 
 class GatedMLP(nn.Module):
@@ -92,9 +96,18 @@ class EncoderLayer(nn.Module):
         self, x: mx.array, mask: mx.array | None = None, output_attentions: bool = False
     ) -> tuple[mx.array, mx.array | None]:
         """Run the layer on ``x`` (B, N, D); the second result is its attention weights if requested."""
-        mixed, weights = self.attention(self.rms_norm1(x), mask, output_attentions)
-        x = x + mixed
-        return x + self.ffn(self.rms_norm2(x)), weights
+        qkv = self.project(x)
+        weights = kernels.attention_weights(*qkv[:2], mask) if output_attentions else None
+        return self.finish(x, qkv, mask), weights
+
+    def project(self, x: mx.array) -> QKV:
+        """Queries, keys and values of the layer's input (B, N, D)."""
+        return self.attention.project(self.rms_norm1(x))
+
+    def finish(self, x: mx.array, qkv: QKV, mask: mx.array | None = None) -> mx.array:
+        """The layer's output (B, N, D) for its input ``x``; the keys may include those of other tokens."""
+        x = x + self.attention.mix(*qkv, mask)
+        return x + self.ffn(self.rms_norm2(x))
 
 
 class Encoder(nn.Module):
@@ -111,13 +124,30 @@ class Encoder(nn.Module):
         mask: mx.array | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-    ) -> tuple[mx.array, tuple[mx.array, ...] | None, tuple[mx.array, ...] | None]:
+    ) -> EncoderResult:
         """Run all layers on ``x`` (B, N, D).
 
         Returns:
             The last layer's output (B, N, D); ``x`` and every layer's output; every layer's attention weights.
             The last two are None unless requested.
         """
+        streams = streams_for(x.size)
+        if not streams:
+            return self._run(x, mask, output_hidden_states, output_attentions)
+        if x.shape[0] < len(streams) and not (self.training or output_hidden_states or output_attentions):
+            return self._run_by_token(x, mask, streams), None, None
+        results = []
+        for stream, rows in zip(
+            streams, even_slices(x.shape[0], min(len(streams), x.shape[0])), strict=False
+        ):
+            with mx.stream(stream):
+                own = mask[rows] if mask is not None and mask.ndim == 4 else mask
+                results.append(self._run(x[rows], own, output_hidden_states, output_attentions))
+        return tree_map(lambda *parts: None if parts[0] is None else mx.concatenate(list(parts)), *results)
+
+    def _run(
+        self, x: mx.array, mask: mx.array | None, output_hidden_states: bool, output_attentions: bool
+    ) -> EncoderResult:
         states, attentions = [x], []
         for layer in self.layers:
             run = checkpointed(layer) if self.checkpoint_layers and self.training else layer
@@ -131,6 +161,23 @@ class Encoder(nn.Module):
             tuple(states) if output_hidden_states else None,
             tuple(attentions) if output_attentions else None,
         )
+
+    def _run_by_token(self, x: mx.array, mask: mx.array | None, streams: Sequence[mx.Stream]) -> mx.array:
+        """Run all layers with the tokens divided over ``streams``, which exchange keys and values."""
+        slices = list(even_slices(x.shape[1], len(streams)))
+        parts = [x[:, part] for part in slices]
+        for layer in self.layers:
+            projected = []
+            for stream, part in zip(streams, parts, strict=True):
+                with mx.stream(stream):
+                    projected.append(layer.project(part))
+            _, *keys_values = zip(*projected, strict=True)
+            for number, (stream, tokens) in enumerate(zip(streams, slices, strict=True)):
+                with mx.stream(stream):
+                    k, v = (mx.concatenate(list(arrays), axis=2) for arrays in keys_values)
+                    rows = None if mask is None else mask[..., tokens, :]
+                    parts[number] = layer.finish(parts[number], (projected[number][0], k, v), rows)
+        return mx.concatenate(parts, axis=1)
 
 
 class Dropout(nn.Module):
@@ -155,13 +202,15 @@ def checkpointed(layer: nn.Module) -> Callable[..., Any]:
     Unlike with `nn.utils.checkpoint`, dropout drops the same numbers both times.
     """
     dropouts = [module for module in layer.modules() if isinstance(module, Dropout) and module.rate]
+    stream = mx.default_stream(mx.default_device())
     keys = [mx.random.randint(0, 2**32 - 1, (2,), dtype=mx.uint32) for _ in dropouts]
 
     def compute(parameters: Any, *inputs: Any) -> Any:
         layer.update(parameters)
         for dropout, key in zip(dropouts, keys, strict=True):
             dropout.key = key
-        outputs = layer(*inputs)
+        with mx.stream(stream):
+            outputs = layer(*inputs)
         for dropout in dropouts:
             dropout.key = None
         return outputs

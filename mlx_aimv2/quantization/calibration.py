@@ -18,7 +18,7 @@ from ..config import AnyConfig
 from ..errors import Aimv2Error, InputError, NonFiniteError
 from ..events import OnEvent, Progress, Skipped
 from ..models import kernels
-from ..models.layers import EncoderLayer, merge_heads, split_heads
+from ..models.layers import EncoderLayer, merge_heads
 from ..models.vision import VisionEmbeddings
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor
@@ -178,9 +178,4 @@ def _each(function: Callable[[mx.array], mx.array], inputs: Sequence[mx.array]) 
 
 def _attend(layer: EncoderLayer, x: mx.array) -> mx.array:
     """The input of the output projection of a layer's attention, (1, N, D)."""
-    attention = layer.attention
-    q, k, v = (
-        split_heads(project(x), attention.num_heads)
-        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )
-    return merge_heads(kernels.attention(q, k, v))
+    return merge_heads(kernels.attention(*layer.attention.project(x)))

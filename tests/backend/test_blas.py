@@ -121,9 +121,9 @@ def test_mlx_imported_first_is_no_problem_with_a_preloaded_blas(monkeypatch):
 
 
 @on_linux
-def test_no_blas_at_all_says_what_to_install(before_mlx):
-    result, tried = before_mlx()
-    assert result == blas.Blas(problem=blas.NO_BLAS) and set(tried) >= {*blas.OPENBLAS, *blas.MKL}
+def test_no_blas_at_all_says_what_to_install(before_mlx, monkeypatch):
+    monkeypatch.setattr(blas, "fastest_first", lambda names: [])
+    assert before_mlx() == (blas.Blas(problem=blas.NO_BLAS), [])
     assert "no fast BLAS was found" in blas.NO_BLAS
     assert "apt-get install libopenblas0-pthread" in blas.NO_BLAS
 
@@ -138,6 +138,6 @@ def test_a_library_in_the_environments_own_folder_comes_first(tmp_path, monkeypa
     (tmp_path / "lib" / "libopenblas.so").touch()
     monkeypatch.setattr(blas.sys, "prefix", str(tmp_path))
     monkeypatch.setattr(blas.site, "ENABLE_USER_SITE", False)
-    names = blas._candidates()
+    names = list(blas._candidates())
     assert names[0] == str(tmp_path / "lib" / "libopenblas.so")
     assert names[1:] == [*blas.OPENBLAS, *blas.BLIS, *blas.MKL]

@@ -42,7 +42,7 @@ def test_merging_undoes_splitting(x):
 def test_attention_equals_the_formula_in_numpy(x):
     layer = Attention(CONFIG)
     layer.eval()
-    mixed, _ = layer(x)
+    mixed = layer.mix(*layer.project(x))
     q, k, v = (np.array(split_heads(p(x), 3)) for p in (layer.q_proj, layer.k_proj, layer.v_proj))
     expected = softmax(q @ k.swapaxes(-1, -2) / np.sqrt(8)) @ v
     expected = expected.swapaxes(1, 2).reshape(2, 5, 24) @ np.array(layer.out_proj.weight).T
@@ -50,20 +50,21 @@ def test_attention_equals_the_formula_in_numpy(x):
 
 
 def test_attention_weights_reproduce_the_output(x):
-    layer = Attention(CONFIG)
+    layer = EncoderLayer(CONFIG)
     layer.eval()
-    mixed, weights = layer(x, output_attentions=True)
-    again = layer.out_proj(merge_heads(weights @ split_heads(layer.v_proj(x), 3)))
-    np.testing.assert_allclose(np.array(mixed), np.array(again), rtol=1e-5, atol=1e-6)
+    weights = layer(x, output_attentions=True)[1]
+    q, k, v = layer.project(x)
+    again = layer.attention.out_proj(merge_heads(weights @ v))
+    np.testing.assert_allclose(np.array(layer.attention.mix(q, k, v)), np.array(again), rtol=1e-5, atol=1e-6)
 
 
 def test_attention_weights_are_given_only_when_asked_for(x):
-    assert Attention(CONFIG)(x)[1] is None
+    assert EncoderLayer(CONFIG)(x)[1] is None
 
 
 def test_attention_weights_keep_to_the_mask(x):
     mask = mx.arange(5)[:, None] >= mx.arange(5)
-    _, weights = Attention(CONFIG)(x, mask, output_attentions=True)
+    weights = EncoderLayer(CONFIG)(x, mask, output_attentions=True)[1]
     assert not mx.any(mx.where(mask, 0, weights))
     np.testing.assert_allclose(np.array(weights.sum(-1)), 1, rtol=1e-6)
 
@@ -81,7 +82,7 @@ def test_mlp_is_down_of_silu_gate_times_up(x):
 
 def test_layer_adds_attention_then_mlp_to_its_input(x):
     layer = EncoderLayer(CONFIG)
-    middle = x + layer.attention(layer.rms_norm1(x))[0]
+    middle = x + layer.attention.mix(*layer.project(x))
     expected = middle + layer.ffn(layer.rms_norm2(middle))
     np.testing.assert_allclose(np.array(layer(x)[0]), np.array(expected), rtol=1e-6)
 

@@ -51,8 +51,12 @@ def test_features_are_projected_and_not_normalized(model, pixels, ids):
     model.text_projection.weight *= 3
     pooled = model.vision_model(pixels).pooler_output, model.text_model(ids).pooler_output
     image, text = model.get_image_features(pixels), model.get_text_features(ids)
-    np.testing.assert_allclose(np.array(image), np.array(model.visual_projection(pooled[0])), rtol=1e-5)
-    np.testing.assert_allclose(np.array(text), np.array(model.text_projection(pooled[1])), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.array(image), np.array(model.visual_projection(pooled[0])), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        np.array(text), np.array(model.text_projection(pooled[1])), rtol=1e-5, atol=1e-6
+    )
     assert not np.allclose(np.linalg.norm(np.array(image), axis=1), 1, atol=0.05)
 
 

@@ -113,7 +113,9 @@ def test_attentions_sum_to_one_and_reproduce_the_layers_output():
         mixed = layer.attention.out_proj(
             merge_heads(weights @ split_heads(layer.attention.v_proj(normed), 3))
         )
-        np.testing.assert_allclose(np.array(layer.attention(normed)[0]), np.array(mixed), atol=1e-5)
+        np.testing.assert_allclose(
+            np.array(layer.attention.mix(*layer.project(before))), np.array(mixed), atol=1e-5
+        )
 
 
 def test_asking_for_more_changes_nothing():
