@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from suite import Setup
@@ -20,58 +21,103 @@ def load_model(setup: Setup, name: str, **options: Any) -> tuple[Any, Any]:
     return load(setup.folder / name, options=LoadOptions(decode=DecodeOptions(decode="fast"), **options))
 
 
+@dataclass(frozen=True)
+class Shares:
+    """Random inputs of a layer, divided over the CPU streams as the forward pass is.
+
+    Attributes:
+        model: the vision encoder.
+        streams: of the shares.
+        inputs: of each share: tokens `x` (B, N, D), `inner` (B, N, inner), `q` and `k` (B, heads, N, d), and `scores`
+            (B, heads, N, N); `k` and the last axis of `scores` have all tokens of an image.
+    """
+
+    model: Any
+    streams: tuple[Any, ...]
+    inputs: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, model: Any, batch: int, tokens: int) -> Shares:
+        """Those of a batch of images with so many tokens."""
+        import mlx.core as mx
+
+        from mlx_aimv2.backend.streams import even_slices, streams_for
+
+        config, dtype = model.config, model.rms_norm.weight.dtype
+        dim, inner_dim, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
+        streams = streams_for(batch * tokens * dim) or (mx.default_stream(mx.default_device()),)
+        by_token = batch < len(streams)
+
+        def share(part: slice) -> dict[str, Any]:
+            count = part.stop - part.start
+            rows, columns = (batch, count) if by_token else (count, tokens)
+            shapes = {
+                "x": (rows, columns, dim),
+                "inner": (rows, columns, inner_dim),
+                "q": (rows, heads, columns, dim // heads),
+                "k": (rows, heads, tokens, dim // heads),
+                "scores": (rows, heads, columns, tokens),
+            }
+            return {name: mx.random.normal(shape).astype(dtype) for name, shape in shapes.items()}
+
+        inputs = [share(part) for part in even_slices(tokens if by_token else batch, len(streams))]
+        mx.eval(inputs)
+        return cls(model, streams, inputs)
+
+    def run(self, part: Callable[[Any, dict[str, Any]], list[Any]]) -> None:
+        """Compute a part, from a layer and inputs to arrays, of every layer, so that memory is reused as there."""
+        import mlx.core as mx
+
+        for layer in self.model.encoder.layers:
+            results = []
+            for stream, own in zip(self.streams, self.inputs, strict=True):
+                with mx.stream(stream):
+                    results += part(layer, own)
+            mx.eval(results)
+
+
+def square_products(layer: Any, own: dict[str, Any]) -> list[Any]:
+    """Projections to queries, keys, values, and of the mixed values."""
+    attention = layer.attention
+    linears = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
+    return [own["x"] @ linear.weight.T for linear in linears]
+
+
+def wide_products(layer: Any, own: dict[str, Any]) -> list[Any]:
+    """Gate and up."""
+    return [own["x"] @ linear.weight.T for linear in (layer.ffn.gate_proj, layer.ffn.up_proj)]
+
+
+def down_products(layer: Any, own: dict[str, Any]) -> list[Any]:
+    """Down."""
+    return [own["inner"] @ layer.ffn.down_proj.weight.T]
+
+
+def attention_products(layer: Any, own: dict[str, Any]) -> list[Any]:
+    """Scores, and mixed values."""
+    return [own["q"] @ own["k"].swapaxes(-1, -2), own["scores"] @ own["k"]]
+
+
+PRODUCTS = (square_products, wide_products, attention_products, down_products)
+
+
 def matrix_products(model: Any, batch: int, tokens: int) -> tuple[Callable[[], None], float]:
     """All matrix products of a forward pass, with the model's weights and random inputs.
-
-    They are divided over the CPU streams as the forward pass is, and evaluated layer by layer, so that memory is
-    reused as there.
 
     Returns:
         A function that computes them, and the floating-point operations of that.
     """
     import mlx.core as mx
 
-    from mlx_aimv2.backend.streams import even_slices, streams_for
-
-    config, dtype = model.config, model.rms_norm.weight.dtype
-    dim, inner_dim, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
-    streams = streams_for(batch * tokens * dim) or (mx.default_stream(mx.default_device()),)
-    by_token = batch < len(streams)
-
-    def noise(*shape: int) -> mx.array:
-        return mx.random.normal(shape).astype(dtype)
-
-    def share(part: slice) -> dict[str, mx.array]:
-        """The inputs of one stream."""
-        count = part.stop - part.start
-        rows, columns = (batch, count) if by_token else (count, tokens)
-        return {
-            "x": noise(rows, columns, dim),
-            "inner": noise(rows, columns, inner_dim),
-            "q": noise(rows, heads, columns, dim // heads),
-            "k": noise(rows, heads, tokens, dim // heads),
-            "scores": noise(rows, heads, columns, tokens),
-        }
-
-    shares = [share(part) for part in even_slices(tokens if by_token else batch, len(streams))]
-    patches = noise(batch, tokens, config.patch_size**2 * 3)
+    config, shares = model.config, Shares.of(model, batch, tokens)
+    dim, inner_dim = config.hidden_size, config.intermediate_size
+    patches = mx.random.normal((batch, tokens, config.patch_size**2 * 3)).astype(model.rms_norm.weight.dtype)
     kernel = model.embeddings.patch_embed.weight.reshape(dim, -1)
-    mx.eval(shares, patches, kernel)
+    mx.eval(patches, kernel)
 
     def products() -> None:
         mx.eval(patches @ kernel.T)
-        for layer in model.encoder.layers:
-            attention, ffn = layer.attention, layer.ffn
-            linears = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
-            results = []
-            for stream, own in zip(streams, shares, strict=True):
-                with mx.stream(stream):
-                    results += [
-                        own["x"] @ linear.weight.T for linear in (*linears, ffn.gate_proj, ffn.up_proj)
-                    ]
-                    results += [own["inner"] @ ffn.down_proj.weight.T, own["q"] @ own["k"].swapaxes(-1, -2)]
-                    results.append(own["scores"] @ own["k"])
-            mx.eval(results)
+        shares.run(lambda layer, own: [x for part in PRODUCTS for x in part(layer, own)])
 
     per_layer = 2 * tokens * dim * (4 * dim + 3 * inner_dim + 2 * tokens)
     patch_operations = 2 * tokens * config.patch_size**2 * 3 * dim
