@@ -1,4 +1,4 @@
-"""What the results must show: ratios, each with its bar."""
+"""What the results must show: ratios and a few times, each with its bar."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PROBE = "training/epoch of a linear probe"
 
 @dataclass(frozen=True)
 class Bar:
-    """A ratio with its bar.
+    """A ratio, or a time, with its bar.
 
     Attributes:
-        text: what is divided by what.
+        text: what is divided by what, or what is timed.
         bar: the most, or the least, that it may be.
-        measure: from results to the ratio; None if a part was not measured.
+        measure: from results to the number; None if a part was not measured.
         is_least: whether ``bar`` is the least.
     """
 
@@ -110,6 +110,9 @@ BARS = [
     Bar("4-bit over float32, forward", 1.1, ratio("quantized/batch 1", "4-bit", "float32")),
     Bar("load to first vector: over reading the file plus one forward pass", 1.5,
         ratio("loading/first vector", OURS, "reading and one forward pass")),
+    *(Bar(f"{text}, in seconds", bar, lambda results, case=case: results.seconds(case, OURS))
+      for text, bar, case in (("mlx-aimv2 --help", 0.25, "start/--help"),
+                              ("mlx-aimv2 embed of one image with demo", 0.8, "start/embed one image"))),
     Bar("peak memory: over weights plus activations, batch 1", 1.15,
         lambda results: results.value("loading/first vector", OURS, "peak_ratio")),
     Bar("peak memory: over weights plus activations, batch 8", 1.15,

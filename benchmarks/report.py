@@ -46,7 +46,7 @@ def _machine(results: Results) -> list[str]:
 
 
 def _bars(results: Results) -> list[str]:
-    lines = ["| ratio | bar | measured | met? |", "|---|---|---|---|"]
+    lines = ["| ratio or time | bar | measured | met? |", "|---|---|---|---|"]
     for bar in BARS:
         measured, limit = bar.measure(results), f"at {'least' if bar.is_least else 'most'} {bar.bar:g}"
         verdict = "" if measured is None else "yes" if bar.is_met(measured) else "no"

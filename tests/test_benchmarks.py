@@ -1,4 +1,4 @@
-"""The benchmarks: the whole suite with a tiny model; an extra brings everything that the scripts import."""
+"""The benchmarks: the suite with a tiny model; an extra brings everything that the scripts import."""
 
 import ast
 import json
@@ -14,7 +14,7 @@ SUITE = ROOT / "benchmarks" / "run.py"
 sys.path.append(str(SUITE.parent))
 
 from bars import BARS  # noqa: E402
-from cases import loading  # noqa: E402
+from cases import forward, loading  # noqa: E402
 from results import Results  # noqa: E402
 from suite import Case, Runner, Setup, Side  # noqa: E402
 
@@ -104,6 +104,28 @@ def test_the_suite_measures_and_names_what_is_missing(tmp_path, without_peers):
     assert (output / "plots" / "forward.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_every_side_of_this_package_runs_and_every_bar_finds_its_numbers(tmp_path, without_peers):
+    output = tmp_path / "output"
+    done = run_suite("--output", output, "--work", tmp_path, "--peer-python", without_peers)
+    assert done.returncode == 0, done.stderr
+    stored = json.loads((output / "results.json").read_text())
+    results = Results(stored["machine"], stored["cases"])
+    problems = {why for case in results.cases for why in results.problems(case).values()}
+    assert all(why.endswith(" is not installed") for why in problems), problems
+    unmeasured = {bar.text for bar in BARS if bar.measure(results) is None}
+    peers = re.compile("over transformers|transformers .*over|over PEFT")
+    assert unmeasured == {bar.text for bar in BARS if peers.search(bar.text)}
+
+
+def test_a_gpu_compares_half_precision_with_torch_compile(monkeypatch):
+    monkeypatch.setattr("mlx_aimv2.backend.device.gpu_available", lambda: True)
+    names = [side.name for side in forward.batch_case(32, rounds=1).sides]
+    assert names[:3] == ["mlx-aimv2", "transformers float32", "mlx-aimv2 bfloat16"]
+    assert names[3:] == [f"transformers {dtype}{how}" for dtype in ("float16", "bfloat16")
+                         for how in ("", ", torch.compile")]  # fmt: skip
+
+
 def test_an_unknown_case_is_refused(tmp_path):
     done = run_suite("--only", "speed", "--output", tmp_path)
     assert done.returncode == 1
@@ -123,6 +145,14 @@ def measured(**seconds):
         name: {"rounds": [{"timings": {"": [x]}, "values": {}, "peak_bytes": 1}]}
         for name, x in seconds.items()
     }
+
+
+def test_a_bar_of_a_time():
+    bar = next(bar for bar in BARS if bar.text.startswith("mlx-aimv2 --help"))
+    case = {"images": 0, "sides": measured(**{"mlx-aimv2": 0.15})}
+    assert bar.measure(Results({}, {"start/--help": case})) == pytest.approx(0.15)
+    assert bar.is_met(0.25)
+    assert not bar.is_met(0.26)
 
 
 def test_a_bar_compares_medians():

@@ -18,9 +18,17 @@ SHAPES = {  # checkpoint, height and width in pixels
 PRODUCTS = "mlx-aimv2: its matrix products alone"
 
 
-def mlx(setup: Setup, name: str, batch: int, height: int, width: int, products: bool = False) -> Result:
-    """This package."""
-    model, _ = ours.load_model(setup, name)
+def mlx(
+    setup: Setup,
+    name: str,
+    batch: int,
+    height: int,
+    width: int,
+    dtype: str | None = None,
+    products: bool = False,
+) -> Result:
+    """This package, in the dtype that suits the device or another one."""
+    model, _ = ours.load_model(setup, name, dtype=dtype)
     import mlx.core as mx
 
     pixels = mx.random.normal((batch, height, width, 3))
@@ -71,7 +79,10 @@ def cases(setup: Setup) -> list[Case]:
 
 
 def batch_case(batch: int, rounds: int) -> Case:
-    """The peers at 224 pixels; those that take long to start only at batch 1."""
+    """The peers at 224 pixels; on a GPU in half precision; on a CPU, what takes long to start only at batch 1."""
+    # not above: processes of peers must not load MLX's BLAS
+    from mlx_aimv2.backend.device import gpu_available
+
     shape = {"batch": batch, "height": 224, "width": 224, "name": "large-224"}
 
     def peer(dtype: str, compiled: bool = False, rounds: int | None = 1) -> Side:
@@ -80,6 +91,10 @@ def batch_case(batch: int, rounds: int) -> Case:
         return Side(name, transformers, arguments, is_peer=True, rounds=rounds)
 
     sides = [Side("mlx-aimv2", mlx, {**shape, "products": batch < 32}), peer("float32", rounds=None)]
+    if gpu_available():
+        sides.append(Side("mlx-aimv2 bfloat16", mlx, {**shape, "dtype": "bfloat16"}))
+        sides += [peer(dtype, compiled) for dtype in ("float16", "bfloat16") for compiled in (False, True)]
+        return Case(f"batch {batch}", tuple(sides), batch, rounds, (checkpoint("large-224"),))
     if batch < 32:
         sides += [peer("bfloat16"), peer("float32", compiled=True)]
     if batch == 1:
