@@ -14,11 +14,9 @@ class Timing:
 
     Attributes:
         seconds: of each run, in their order, without the one that warms up; at least one.
-        warm_up_s: the first run, which compiles and allocates.
     """
 
     seconds: tuple[float, ...]
-    warm_up_s: float = 0.0
 
     @property
     def median(self) -> float:
@@ -48,14 +46,13 @@ def measure(run: Callable[[], object], budget_s: float = 2.0, least: int = 3, mo
     Returns:
         The durations of the runs after the first one.
     """
-    start = time.perf_counter()
-    run()
+    run()  # compiles and allocates
     last = time.perf_counter()
-    warm_up_s, end = last - start, last + budget_s
+    end = last + budget_s
     seconds: list[float] = []
     while len(seconds) < least or (last < end and len(seconds) < most):
         run()
         now = time.perf_counter()
         seconds.append(now - last)
         last = now
-    return Timing(tuple(seconds), warm_up_s)
+    return Timing(tuple(seconds))
