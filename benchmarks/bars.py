@@ -9,10 +9,8 @@ from cases.forward import PRODUCTS
 from results import Results
 
 OURS, PEER = "mlx-aimv2", "transformers float32"
-FOLDER, THEIRS = (
-    "decoding/folder of 12-megapixel JPEGs",
-    ("transformers, Pillow", "transformers, torchvision"),
-)
+FOLDER = "decoding/folder of 12-megapixel JPEGs"
+THEIRS = ("transformers, Pillow", "transformers, torchvision")
 PROBE = "training/epoch of a linear probe"
 
 

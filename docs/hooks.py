@@ -12,9 +12,8 @@ import typer.main
 
 PLACE = "<!-- commands -->"
 FIELDS = re.compile(r"<!-- fields: (\w+) -->")
-RESULTS = re.compile(
-    r"<!-- results(: \w+)? -->"
-)  # of the benchmarks: all, the ratios, or the chart of a family
+# of the benchmarks: all, the ratios, or the chart of a family
+RESULTS = re.compile(r"<!-- results(: \w+)? -->")
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 TYPES = {"str": "TEXT", "int": "INTEGER", "float": "NUMBER"}
 

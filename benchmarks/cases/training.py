@@ -15,6 +15,7 @@ from timing import repeated
 
 NAME, BATCH, RANK, ALPHA, CLASSES, RATE = "large-224", 4, 8, 16.0, 10, 5e-4
 TARGETS = ("q", "k", "v", "out", "gate", "up", "down")
+TRAINED = LABELLED * 4 // 5  # images of the split `train`
 STEPS = {"most": 2, "budget_s": 5}
 
 
@@ -92,14 +93,10 @@ def probe(setup: Setup) -> Result:
     features, epochs = list[float](), list[float]()
 
     def note(event: object) -> None:
-        if (
-            isinstance(event, Progress)
-            and event.stage == "computing features"
-            and event.total == LABELLED * 4 // 5
-        ):
-            features.append(time.perf_counter())
-        elif isinstance(event, EpochDone):
+        if isinstance(event, EpochDone):
             epochs.append(time.perf_counter())
+        elif isinstance(event, Progress) and event.stage == "computing features" and event.total == TRAINED:
+            features.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
         finetune(
@@ -135,7 +132,7 @@ def cases(setup: Setup) -> list[Case]:
     return [
         Case(f"LoRA step, batch {BATCH}", lora, BATCH, 2),
         Case(f"full step, batch {BATCH}", full, BATCH, 1),
-        Case("epoch of a linear probe", (Side("mlx-aimv2", probe),), LABELLED * 4 // 5, 1, prepare),
+        Case("epoch of a linear probe", (Side("mlx-aimv2", probe),), TRAINED, 1, prepare),
     ]
 
 
@@ -144,6 +141,6 @@ FAMILY = Family(
     "Fine-tuning",
     f"A step on large-224 with random weights and {BATCH} images of 224 pixels in float32: forward, backward,"
     f" clipping, AdamW. LoRA has rank {RANK} on every projection. An epoch of the probe goes over"
-    f" {LABELLED * 4 // 5} images; without stored features, each would compute them.",
+    f" {TRAINED} images; without stored features, each would compute them.",
     cases,
 )

@@ -24,27 +24,12 @@ def gflops(name: str) -> float:
         if hasattr(library, function):
             getattr(library, function)(1)
     x, weight, out = ((ctypes.c_float * (rows * DIM))() for rows in (ROWS, DIM, ROWS))
-    scalar, size = ctypes.c_float, DIM
-    call = [
-        ROW_MAJOR,
-        NO_TRANSPOSE,
-        TRANSPOSE,
-        ROWS,
-        size,
-        size,
-        scalar(1),
-        x,
-        size,
-        weight,
-        size,
-        scalar(0),
-        out,
-        size,
-    ]
+    order = (ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE, ROWS, DIM, DIM)
+    operands = (ctypes.c_float(1), x, DIM, weight, DIM, ctypes.c_float(0), out, DIM)
     seconds = []
     for _ in range(6):  # the first one also starts the library
         start = time.perf_counter()
-        library.cblas_sgemm(*call)
+        library.cblas_sgemm(*order, *operands)
         seconds.append(time.perf_counter() - start)
     return 2e-9 * ROWS * DIM * DIM / min(seconds[1:])
 

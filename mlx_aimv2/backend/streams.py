@@ -15,9 +15,8 @@ from .blas import divide_threads
 from .device import on_cpu
 from .threads import thread_streams
 
-ELEMENTS = (
-    1 << 16
-)  # of the tokens (B, N, D) in a part; below that, waiting for each other takes longer than it saves
+# of the tokens (B, N, D) in a part, at least; with fewer, waiting for each other takes longer than it saves
+ELEMENTS = 1 << 16
 
 
 def streams_for(size: int) -> tuple[mx.Stream, ...]:

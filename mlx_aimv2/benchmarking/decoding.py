@@ -32,9 +32,9 @@ class Decoding:
 
     Attributes:
         mode: `fast` or `exact`.
-        images_per_second: with all threads.
-        images: how many were decoded.
-        threads: that decoded.
+        images_per_second: rate of all threads together.
+        images: number of decoded images.
+        threads: number of threads.
     """
 
     mode: str

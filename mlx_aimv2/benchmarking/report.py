@@ -19,8 +19,8 @@ class Report:
     """What was measured.
 
     Attributes:
-        machine: that measured.
-        architecture: of the model; its weights were random.
+        machine: where it was measured.
+        architecture: the model, whose weights were random.
         image_size: (H, W) of the images in pixels.
         photos: what was decoded, in words.
         cells: a measurement for each setting.

@@ -57,9 +57,9 @@ class Plan:
     """Measurements that are made one by one.
 
     Attributes:
-        report: without results.
+        report: the report, still without results.
         options: what to measure.
-        photos: to decode.
+        photos: images to decode.
     """
 
     report: Report

@@ -135,21 +135,21 @@ def _show(report: Report, output: BenchOutput) -> None:
     if output.json:
         put(jsonlib.dumps(report.to_dict(), indent=2))
         return
-    separator = () if sys.stdout.isatty() else ("",)  # a drawn table ends with an empty line
+    in_pipe = not sys.stdout.isatty()  # a table drawn on a terminal ends with an empty line
     if report.cells:
         headers = ("dtype", "bits", "batch", "images/s", "ms/batch", "memory", "note")
         table(headers, [_row(cell, cell is report.best) for cell in report.cells])
     if report.decodings:
-        for line in separator:
-            put(line)
+        if in_pipe:
+            put("")
         rows = [
             (x.mode, f"{x.images_per_second:.1f}", str(x.threads), _rate(report.end_to_end(x)))
             for x in report.decodings
         ]
         table(("decoding", "images/s", "threads", "with computing"), rows)
     if report.line is not None:
-        for line in separator:
-            put(line)
+        if in_pipe:
+            put("")
         put(report.line)
     if any(cell.peak_bytes for cell in report.cells):
         say("memory: the most that MLX held at once, weights included")

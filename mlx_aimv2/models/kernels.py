@@ -35,9 +35,8 @@ FRACTION = (
     0.0096755415026,
     0.0013276471963,
 )
-POLYNOMIAL_FROM = (
-    1 << 16
-)  # elements; for fewer, building the kernels (0.5 s each, once) takes longer than it saves
+# elements; for fewer, building the kernels (0.5 s each, once) takes longer than it saves
+POLYNOMIAL_FROM = 1 << 16
 CPU_SCORES = 1 << 21  # attention scores held at once on a CPU: 8 MB in float32
 
 # The formulas of mlx.nn, whose own functions are compiled for the whole process and would stay in a thread's cache.
@@ -55,9 +54,8 @@ ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
 def _power_bits(t: mx.array) -> mx.array:
     """2^round(t) as the int32 that holds the same bits, round(t) clamped to [-64, 64]; exact for |t| < 2^30."""
     n = (t + ROUND) - ROUND
-    twice_clamped = mx.abs(n + 64.0) - mx.abs(
-        n - 64.0
-    )  # `mx.clip` tests for NaN, which takes five times as long
+    # `mx.clip` tests for NaN, which takes five times as long
+    twice_clamped = mx.abs(n + 64.0) - mx.abs(n - 64.0)
     return ((twice_clamped + 2.0 * 127.0) * 2.0**22).astype(mx.int32)
 
 

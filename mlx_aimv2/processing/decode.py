@@ -64,11 +64,6 @@ class Decoded:
     size: tuple[int, int]
     box: tuple[float, float, float, float]
 
-    @property
-    def is_reduced(self) -> bool:
-        """Whether the decoder has reduced the image."""
-        return self.image.size != self.size
-
     @classmethod
     def whole(cls, image: Image.Image) -> Decoded:
         """A decoded image that was not reduced."""

@@ -53,10 +53,11 @@ def nearest_grid(rows: float, columns: float, least: int, most: int) -> tuple[in
 
 
 def resize(decoded: Decoded, config: ImageProcessorConfig) -> Image.Image:
-    """Resize an image as in the config; a very large or an inexact result only where the crop keeps it."""
+    """Resize an image as in the config; a very large result, or a reduced image, only where the crop keeps it."""
     height, width = resized_size(decoded.size[1], decoded.size[0], config)
     resample = Image.Resampling(config.resample)
-    if height * width > MAX_RESIZED_PIXELS or (decoded.is_reduced and config.do_center_crop):
+    is_reduced = decoded.image.size != decoded.size
+    if height * width > MAX_RESIZED_PIXELS or (is_reduced and config.do_center_crop):
         return resize_middle(decoded, (height, width), config, resample)
     return decoded.image.resize((width, height), resample, decoded.box)
 
