@@ -91,6 +91,7 @@ def random_model(size, image_size, layers, bits):
     import mlx.nn as nn
 
     from mlx_aimv2 import Aimv2VisionConfig, Aimv2VisionModel
+    from mlx_aimv2.models.joint_product import join_projections
     from mlx_aimv2.presets import TRUNKS
 
     shape = dataclasses.asdict(TRUNKS[size]) | {"num_hidden_layers": layers}
@@ -98,6 +99,7 @@ def random_model(size, image_size, layers, bits):
     model.set_dtype(mx.float16)
     if bits:
         nn.quantize(model, bits=bits)
+    join_projections(model)
     model.eval()
     mx.eval(model.parameters())
     return model

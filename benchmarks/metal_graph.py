@@ -98,6 +98,7 @@ def as_gpu():
             (mx, "contiguous", marks.contiguous),
             (mx, "compile", marks.compile),
             (mx, "default_device", lambda: mx.Device(mx.gpu)),
+            (mx.metal, "is_available", lambda: True),
         ):
             stack.enter_context(mock.patch.object(owner, name, replacement))
         yield marks

@@ -29,6 +29,7 @@ from .config import Aimv2Config, AnyConfig
 from .errors import CheckpointError, ConfigError, InputError, MismatchError
 from .events import Notice, OnEvent, warn
 from .models.classifier import Classifier
+from .models.joint_product import join_projections
 from .models.lit import Aimv2Model
 from .models.lit import AnyModel as AnyModel
 from .models.vision import Aimv2VisionModel
@@ -208,6 +209,7 @@ def build_model(
         tensors = dequantize(tensors, quantization, dtype)
     model.load_weights([(name, _cast(name, x, dtype)) for name, x in tensors.items()])
     del tensors
+    join_projections(model)
     _read_in_groups(model, checkpoint)
     model.eval()
     model.origin = origin_of(checkpoint, dtype)

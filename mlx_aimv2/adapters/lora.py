@@ -58,7 +58,10 @@ class LoRALinear(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Transform ``x`` (..., in) to (..., out), in the dtype of the layer inside."""
-        y = self.linear(x)
+        return self.adapt(x, self.linear(x))
+
+    def adapt(self, x: mx.array, y: mx.array) -> mx.array:
+        """The output (..., out) for ``x`` (..., in), of which the layer inside makes ``y``."""
         hidden, b = self._adapted(self.dropout(x), y.dtype)
         return mx.addmm(y, hidden, b.T, alpha=self.scale)
 
@@ -93,9 +96,8 @@ class DoRALinear(LoRALinear):
         self._row_squares = mx.square(plain_weight(self.linear)).sum(axis=1)
         self.magnitude = mx.sqrt(self._row_squares)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """Transform ``x`` (..., in) to (..., out), in the dtype of the layer inside."""
-        y = self.linear(x)
+    def adapt(self, x: mx.array, y: mx.array) -> mx.array:
+        """The output (..., out) for ``x`` (..., in), of which the layer inside makes ``y``."""
         dropped = self.dropout(x)
         hidden, b = self._adapted(dropped, y.dtype)
         # the growth of a row: 16 bits represent it better than the ratio, which is near 1

@@ -43,6 +43,13 @@ def on_cpu() -> bool:
     return bool(mx.default_device().type == mx.DeviceType.cpu)
 
 
+def on_metal() -> bool:
+    """Whether MLX computes on an Apple GPU by default."""
+    import mlx.core as mx
+
+    return not on_cpu() and bool(mx.metal.is_available())
+
+
 def gpu_available() -> bool:
     """Whether MLX can compute on a GPU of this machine (Metal or CUDA)."""
     import mlx.core as mx

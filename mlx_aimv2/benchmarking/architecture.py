@@ -18,6 +18,7 @@ from ..checkpoints.checkpoint_names import checked_text, folder_or_model, local_
 from ..config import Aimv2Config, Aimv2TextConfig, Aimv2VisionConfig, AnyConfig
 from ..events import OnEvent, warn
 from ..loading import AnyModel, inspect, make_model
+from ..models.joint_product import join_projections
 from ..presets import Preset, find
 from ..processing.image_config import ImageProcessorConfig
 from ..processing.image_settings import find_settings
@@ -73,6 +74,7 @@ class Architecture:
                 paths = [name.removesuffix(".weight") for name in names]
                 quantize_modules(model, Quantization(scheme), paths)
             del parameters
+            join_projections(model)
             for x in dict(tree_flatten(model.parameters())).values():
                 mx.eval(x)  # one after the other, so that little else is in memory
         model.eval()

@@ -14,9 +14,12 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
+from ..backend.device import on_cpu
 from ..backend.streams import even_slices, streams_for
+from ..backend.threads import Compiled
 from ..config import Aimv2TextConfig, Aimv2VisionConfig
 from . import kernels
+from .joint_product import Projections
 
 TowerConfig = Aimv2VisionConfig | Aimv2TextConfig
 QKV = tuple[mx.array, mx.array, mx.array]
@@ -40,8 +43,10 @@ class EncoderOutput:
     attentions: tuple[mx.array, ...] | None = None
 
 
-class Attention(nn.Module):
+class Attention(Projections):
     """Multi-head self-attention with separate projections."""
+
+    INPUTS = ("q_proj", "k_proj", "v_proj")
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
@@ -54,18 +59,18 @@ class Attention(nn.Module):
 
     def project(self, x: mx.array) -> QKV:
         """Queries, keys and values of the tokens ``x`` (B, N, D), each (B, heads, N, d)."""
-        q, k, v = (
-            split_heads(project(x), self.num_heads) for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        q, k, v = (split_heads(y, self.num_heads) for y in self.project_inputs(x))
         return q, k, v
 
     def mix(self, q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None = None) -> mx.array:
-        """The values (B, heads, N', d), mixed for each query (B, heads, N, d) and projected: (B, N, D)."""
-        return self.out_proj(merge_heads(kernels.attention(q, k, v, mask, training=self.training)))
+        """The values (B, heads, N', d), mixed for each query (B, heads, N, d): (B, N, D)."""
+        return merge_heads(kernels.attention(q, k, v, mask, training=self.training))
 
 
-class GatedMLP(nn.Module):
+class GatedMLP(Projections):
     """SwiGLU: down(silu(gate(x)) * up(x))."""
+
+    INPUTS = ("gate_proj", "up_proj")
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
@@ -77,9 +82,12 @@ class GatedMLP(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Transform every token of ``x`` (B, N, D) by itself."""
-        return self.down_proj(
-            kernels.gated(self.activation, self.gate_proj(x), self.up_proj(x), self.training)
-        )
+        return self.down_proj(self.inner(x))
+
+    def inner(self, x: mx.array) -> mx.array:
+        """What `down_proj` takes for ``x`` (B, N, D): (B, N, inner)."""
+        gate, up = self.project_inputs(x)
+        return kernels.gated(self.activation, gate, up, self.training)
 
 
 class EncoderLayer(nn.Module):
@@ -106,8 +114,8 @@ class EncoderLayer(nn.Module):
 
     def finish(self, x: mx.array, qkv: QKV, mask: mx.array | None = None) -> mx.array:
         """The layer's output (B, N, D) for its input ``x``; the keys may include those of other tokens."""
-        x = x + self.attention.mix(*qkv, mask)
-        return x + self.ffn(self.rms_norm2(x))
+        x = add_projected(x, self.attention.out_proj, self.attention.mix(*qkv, mask))
+        return add_projected(x, self.ffn.down_proj, self.ffn.inner(self.rms_norm2(x)))
 
 
 class Encoder(nn.Module):
@@ -226,9 +234,24 @@ class PositionTable(nn.Module):
         self.weight = mx.random.normal((length, dim), scale=dim**-0.5)
 
 
+def add_projected(x: mx.array, projection: nn.Module, inner: mx.array) -> mx.array:
+    """``x`` (B, N, D) plus the projection of ``inner`` (B, N, K); on a GPU in one kernel, if the weight is plain."""
+    if on_cpu() or type(projection) is not nn.Linear or "bias" in projection:
+        return x + projection(inner)
+    rows = inner.reshape(-1, inner.shape[-1])  # (B * N, K): a batch of products would not be one
+    return mx.addmm(x.reshape(-1, x.shape[-1]), rows, projection.weight.T).reshape(x.shape)
+
+
+def _sum_float32(x: mx.array, positions: mx.array) -> mx.array:
+    return (x.astype(mx.float32) + positions.astype(mx.float32)).astype(x.dtype)
+
+
+_sum_float32_compiled = Compiled(_sum_float32, shapeless=True)
+
+
 def add_positions(x: mx.array, positions: mx.array) -> mx.array:
     """``x`` (B, N, D) plus ``positions`` (N, D), summed in float32 and kept in the dtype of ``x``."""
-    return (x.astype(mx.float32) + positions.astype(mx.float32)).astype(x.dtype)
+    return (_sum_float32 if on_cpu() else _sum_float32_compiled)(x, positions)
 
 
 def split_heads(x: mx.array, num_heads: int) -> mx.array:

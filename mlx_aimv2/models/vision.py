@@ -36,9 +36,10 @@ class PatchEmbedding(nn.Module):
         dim, p, _, channels = self.weight.shape
         batch, height, width, _ = pixel_values.shape
         h, w = height // p, width // p
+        pixel_values = pixel_values.astype(self.weight.dtype)  # first: the patches are a copy
         patches = pixel_values[:, : h * p, : w * p].reshape(batch, h, p, w, p, channels)
         patches = patches.swapaxes(2, 3).reshape(batch, h * w, p * p * channels)
-        return mx.addmm(self.bias, patches.astype(self.weight.dtype), self.weight.reshape(dim, -1).T)
+        return mx.addmm(self.bias, patches, self.weight.reshape(dim, -1).T)
 
 
 @functools.lru_cache(maxsize=32)

@@ -17,8 +17,7 @@ import numpy as np
 from ..config import AnyConfig
 from ..errors import Aimv2Error, InputError, NonFiniteError
 from ..events import OnEvent, Progress, Skipped
-from ..models import kernels
-from ..models.layers import EncoderLayer, merge_heads
+from ..models.layers import EncoderLayer
 from ..models.vision import VisionEmbeddings
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor
@@ -160,7 +159,7 @@ def through_layer(layer: EncoderLayer, tokens: list[mx.array], round_weights: Ro
     tokens = [x + attention.out_proj(y) for x, y in zip(tokens, inputs, strict=True)]
     inputs = _each(layer.rms_norm2, tokens)
     round_weights(ffn, "ffn", ("gate_proj", "up_proj"), inputs)
-    inputs = _each(lambda x: kernels.gated(ffn.activation, ffn.gate_proj(x), ffn.up_proj(x)), inputs)
+    inputs = _each(ffn.inner, inputs)
     round_weights(ffn, "ffn", ("down_proj",), inputs)
     tokens = [x + ffn.down_proj(y) for x, y in zip(tokens, inputs, strict=True)]
     mx.eval(tokens)
@@ -178,4 +177,4 @@ def _each(function: Callable[[mx.array], mx.array], inputs: Sequence[mx.array]) 
 
 def _attend(layer: EncoderLayer, x: mx.array) -> mx.array:
     """The input of the output projection of a layer's attention, (1, N, D)."""
-    return merge_heads(kernels.attention(*layer.attention.project(x)))
+    return layer.attention.mix(*layer.attention.project(x))

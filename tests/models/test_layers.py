@@ -2,14 +2,17 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Aimv2Config, Aimv2Model, Aimv2TextConfig, Aimv2VisionConfig
+from mlx_aimv2.models import layers
 from mlx_aimv2.models.layers import (
     Attention,
     Encoder,
     EncoderLayer,
     GatedMLP,
     add_positions,
+    add_projected,
     merge_heads,
     split_heads,
 )
@@ -42,7 +45,7 @@ def test_merging_undoes_splitting(x):
 def test_attention_equals_the_formula_in_numpy(x):
     layer = Attention(CONFIG)
     layer.eval()
-    mixed = layer.mix(*layer.project(x))
+    mixed = layer.out_proj(layer.mix(*layer.project(x)))
     q, k, v = (np.array(split_heads(p(x), 3)) for p in (layer.q_proj, layer.k_proj, layer.v_proj))
     expected = softmax(q @ k.swapaxes(-1, -2) / np.sqrt(8)) @ v
     expected = expected.swapaxes(1, 2).reshape(2, 5, 24) @ np.array(layer.out_proj.weight).T
@@ -54,7 +57,7 @@ def test_attention_weights_reproduce_the_output(x):
     layer.eval()
     weights = layer(x, output_attentions=True)[1]
     q, k, v = layer.project(x)
-    again = layer.attention.out_proj(merge_heads(weights @ v))
+    again = merge_heads(weights @ v)
     np.testing.assert_allclose(np.array(layer.attention.mix(q, k, v)), np.array(again), rtol=1e-5, atol=1e-6)
 
 
@@ -82,7 +85,7 @@ def test_mlp_is_down_of_silu_gate_times_up(x):
 
 def test_layer_adds_attention_then_mlp_to_its_input(x):
     layer = EncoderLayer(CONFIG)
-    middle = x + layer.attention.mix(*layer.project(x))
+    middle = x + layer.attention.out_proj(layer.attention.mix(*layer.project(x)))
     expected = middle + layer.ffn(layer.rms_norm2(middle))
     np.testing.assert_allclose(np.array(layer(x)[0]), np.array(expected), rtol=1e-6)
 
@@ -120,7 +123,42 @@ def test_layer_keeps_the_dtype(x, dtype):
     assert layer(x.astype(dtype))[0].dtype == dtype
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def device_form(request, monkeypatch):
+    """The operations that a device gets, on this one."""
+    monkeypatch.setattr(layers, "on_cpu", lambda: request.param == "cpu")
+
+
+@pytest.mark.usefixtures("device_form")
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("kind", ["plain", "bias", "quantized"])
+def test_a_projection_is_added_to_its_residual(dtype, kind):
+    projection = nn.Linear(64, 32, bias=kind == "bias")
+    projection.set_dtype(dtype)
+    if kind == "quantized":
+        projection = projection.to_quantized(group_size=32)
+    x, inner = (mx.random.normal((2, 5, width), key=mx.random.key(width)).astype(dtype) for width in (32, 64))
+    result, expected = add_projected(x, projection, inner), x + projection(inner)
+    assert result.dtype == dtype and result.shape == x.shape
+    tolerance = {mx.float32: 1e-6, mx.float16: 4e-3, mx.bfloat16: 4e-2}[dtype]
+    assert mx.allclose(result, expected, rtol=0, atol=tolerance)
+
+
+def test_a_layer_of_a_gpu_has_the_gradients_of_a_cpu(x, monkeypatch):
+    layer = EncoderLayer(CONFIG)
+    gradients = []
+    for cpu in (True, False):
+        monkeypatch.setattr(layers, "on_cpu", lambda cpu=cpu: cpu)
+        step = nn.value_and_grad(layer, lambda layer: mx.square(layer(x)[0]).sum())
+        gradients.append(tree_flatten(step(layer)[1]))
+    for (path, a), (_, b) in zip(*gradients, strict=True):
+        assert mx.allclose(a, b, rtol=1e-4, atol=1e-4), path
+
+
+@pytest.mark.usefixtures("device_form")
 def test_positions_are_added_in_float32():
+    for batch in (1, 2):  # one compiled form for all shapes
+        assert add_positions(mx.ones((batch, 3, 4)), mx.ones((3, 4))).tolist() == [[[2.0] * 4] * 3] * batch
     x, table = mx.full((1, 1, 4), 2048.0, dtype=mx.float16), mx.full((1, 4), 1.0004)
     result = add_positions(x, table)  # 2049.0004 is 2050 in float16; with the table in float16 it were 2048
     assert result.dtype == mx.float16
