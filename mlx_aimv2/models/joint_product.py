@@ -41,19 +41,25 @@ class JointProduct:
         return list(mx.split(self.linear(x), self.count, axis=-1))
 
     def holds(self, layers: Sequence[Any]) -> bool:
-        """Whether ``layers`` still have the arrays that were joined."""
-        return all(
-            type(layer) is type(self.linear)
-            and layer.keys() == views.keys()
-            and all(layer[name] is view for name, view in views.items())
-            and all(_address(view) == start + number * view.nbytes
-                    for (name, view), start in zip(views.items(), self._starts, strict=True))
-            for number, (layer, views) in enumerate(zip(layers, self.views, strict=True))
-        )  # fmt: skip
+        """Whether ``layers`` still have the arrays that were joined. Plain loops: each batch asks all layers."""
+        kind, length = type(self.linear), len(self.linear)
+        for layer in layers:
+            if type(layer) is not kind or len(layer) != length:
+                return False
+        for number, name, view, address in self._parts:
+            if layers[number].get(name) is not view or _address(view) != address:
+                return False
+        return True
 
     @cached_property
-    def _starts(self) -> list[int]:
-        return [_address(array) for array in self.linear.values()]
+    def _parts(self) -> list[tuple[int, str, mx.array, int]]:
+        """Of every view: the number of its layer, its name, and its address as long as it is one."""
+        starts = {name: _address(array) for name, array in self.linear.items()}
+        return [
+            (number, name, view, starts[name] + number * view.nbytes)
+            for number, views in enumerate(self.views)
+            for name, view in views.items()
+        ]
 
 
 def _address(array: mx.array) -> int:
@@ -71,10 +77,13 @@ class Projections(nn.Module):
         """The results of the projections for ``x`` (B, N, D), each (B, N, out)."""
         layers = [self[name] for name in self.INPUTS]
         if self.joint is not None:
-            plain = [layer["linear"] if hasattr(layer, "adapt") else layer for layer in layers]
+            adapted = ["linear" in layer and hasattr(layer, "adapt") for layer in layers]
+            plain = [
+                layer["linear"] if inside else layer for layer, inside in zip(layers, adapted, strict=True)
+            ]
             if self.joint.holds(plain):
-                results = zip(layers, self.joint(x), strict=True)
-                return [layer.adapt(x, y) if hasattr(layer, "adapt") else y for layer, y in results]
+                results = zip(layers, self.joint(x), adapted, strict=True)
+                return [layer.adapt(x, y) if inside else y for layer, y, inside in results]
             self.joint = None  # frees the joined array
         return [layer(x) for layer in layers]
 
