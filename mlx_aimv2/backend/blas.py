@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import site
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,33 @@ def divide_threads() -> int:
             getattr(library, setter)(threads // streams)
             return streams
     return 1
+
+
+@contextlib.contextmanager
+def joined_threads() -> Iterator[None]:
+    """A context in which every product has the threads of all streams, for work that is not divided."""
+    streams, divided = divide_threads(), _divided_threads()
+    if divided is None:
+        yield
+        return
+    count, set_threads = divided
+    set_threads(count * streams)
+    try:
+        yield
+    finally:
+        set_threads(count)
+
+
+@functools.lru_cache(maxsize=1)
+def _divided_threads() -> tuple[int, Callable[[int], object]] | None:
+    """The number of threads of one stream, and the function that sets it; None if the BLAS is not divided."""
+    name = load_blas().library
+    if name is None or divide_threads() == 1:
+        return None
+    library = ctypes.CDLL(name)
+    functions = next(pair for pair in THREADS if all(hasattr(library, function) for function in pair))
+    getter, setter = (getattr(library, function) for function in functions)
+    return getter(), setter
 
 
 def _candidates() -> Iterator[str]:

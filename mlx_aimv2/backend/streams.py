@@ -6,12 +6,14 @@ after every product. Several streams, each with its share of the BLAS threads, l
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import threading
 from collections.abc import Iterator
 
 import mlx.core as mx
 
-from .blas import divide_threads
+from .blas import divide_threads, joined_threads
 from .device import on_cpu
 from .threads import thread_streams
 
@@ -19,9 +21,35 @@ from .threads import thread_streams
 ELEMENTS = 1 << 16
 
 
+class _Thread(threading.local):
+    """Whether the work of the running thread is divided."""
+
+    divides = True
+
+
+_thread = _Thread()
+
+
+@contextlib.contextmanager
+def undivided() -> Iterator[None]:
+    """A context in which the work of this thread is not divided, and a product has all threads of the BLAS.
+
+    For gradients: MLX evaluates a few operations ahead, in an order that takes one part of a batch after the other.
+    """
+    if not on_cpu():
+        yield
+        return
+    before, _thread.divides = _thread.divides, False
+    try:
+        with joined_threads():
+            yield
+    finally:
+        _thread.divides = before
+
+
 def streams_for(size: int) -> tuple[mx.Stream, ...]:
     """The streams of this thread to divide an array of ``size`` elements over; empty if one stream is best."""
-    count = min(divide_threads(), size // ELEMENTS) if on_cpu() else 1
+    count = min(divide_threads(), size // ELEMENTS) if _thread.divides and on_cpu() else 1
     return thread_streams(divide_threads())[:count] if count > 1 else ()
 
 

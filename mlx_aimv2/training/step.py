@@ -14,6 +14,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from ..backend.device import on_cpu
+from ..backend.streams import undivided
 from ..backend.threads import Compiled, computing
 from .losses import Sums
 
@@ -120,6 +121,10 @@ class Stepper:
             The mean loss, and the norm of the gradient before clipping. Parameters change only if both are
             finite.
         """
+        with undivided():
+            return self._step(batches, learning_rate)
+
+    def _step(self, batches: Sequence[Batch], learning_rate: float) -> tuple[float, float]:
         total: Tree = None
         for batch in batches:
             inputs = tuple(mx.array(x) for x in batch.inputs)
