@@ -60,6 +60,11 @@ def test_packed_weights_take_less_memory(small):
     assert plain.weight_bytes > packed.weight_bytes
 
 
+def test_the_peak_of_memory_is_that_of_a_setting_alone(small):
+    _, large, single, _ = cells(small, bits=("none,4",), batch_sizes=("1,16",))
+    assert single.peak_bytes < large.peak_bytes
+
+
 def test_a_vision_encoder_without_text_is_measured(checkpoint):
     (cell,) = cells(find_architecture(str(checkpoint("native"))), batch_sizes=("2",))
     assert cell.images_per_second > 0
@@ -79,14 +84,21 @@ def test_a_batch_without_room_is_left_out():
     assert bounds.too_much(Setting("float32", None, 8), measured(1, 0.1)) == "needs about 5 kB of 5 kB"
 
 
+def test_a_fifth_of_the_memory_is_left_to_others():
+    assert Bounds(1, memory_bytes=1000).no_room(800) is None
+    assert Bounds(1, memory_bytes=1000).no_room(801)
+
+
 def test_a_batch_after_one_that_failed_is_left_out():
     assert Bounds(1).too_much(Setting("float32", None, 2), Cell(ONE, error="x")) == "a smaller batch failed"
 
 
 def test_weights_without_room_are_not_made(small, monkeypatch):
     monkeypatch.setattr(Architecture, "random_model", lambda *_: pytest.fail("made a model"))
-    results = cells(small, Bounds(1, memory_bytes=1000), batch_sizes=("1,2",))
-    assert [cell.left_out for cell in results] == ["needs about 981 kB of 1 kB"] * 2
+    dtypes = ("float32,bfloat16",)
+    results = cells(small, Bounds(1, memory_bytes=1000), dtypes=dtypes, batch_sizes=("1,2",))
+    needs = ["needs about 981 kB of 1 kB"] * 2 + ["needs about 491 kB of 1 kB"] * 2
+    assert [cell.left_out for cell in results] == needs
 
 
 @pytest.mark.parametrize(
