@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..backend.device import on_cpu
 from ..errors import ImageError, InputError
-from ..events import OnEvent, Progress, warn
+from ..events import Event, OnEvent, Progress, warn
 from ..messages import counted
 from ..presets import DEFAULT_MODEL
 from ..processing.image import ImageProcessor
@@ -84,9 +84,17 @@ class Plan:
         memory = machine.gpu_memory_bytes if machine.device == "gpu" else machine.memory_bytes
         settings = self.options.settings(on_cpu())
         yield from measure_settings(architecture, settings, self.report.image_size, Bounds(seconds, memory))
+        named: set[Event] = set()
+
+        def once(event: Event) -> None:
+            """Pass on an image that cannot be decoded in the first mode only."""
+            if event not in named:
+                named.add(event)
+                on_event(event)
+
         for mode in MODES:
             processor = _processor(architecture, self.options, mode)
-            yield measure_decoding(self.photos, processor, seconds, on_event)
+            yield measure_decoding(self.photos, processor, seconds, once)
 
 
 def _processor(architecture: Architecture, options: BenchOptions, mode: Mode) -> ImageProcessor:
@@ -97,10 +105,12 @@ def _processor(architecture: Architecture, options: BenchOptions, mode: Mode) ->
 
 def _image_size(photos: Sequence[Photo], processor: ImageProcessor) -> tuple[int, int]:
     """The size (H, W) in pixels that the first image gets which can be decoded."""
+    problems = []
     for photo in photos:
         try:
             height, width, _ = processor(photo).shape
-        except ImageError:  # named when decoding is measured
+        except ImageError as error:  # named when decoding is measured
+            problems.append(str(error))
             continue
         return height, width
-    raise InputError("no image can be decoded: name others with --images")
+    raise InputError(f"no image can be decoded: {problems[0]}")

@@ -124,7 +124,11 @@ def _summary(report: Report, total: int) -> str:
 
 
 def _show(report: Report, output: BenchOutput) -> None:
-    """Print the results that there are, and write the chart."""
+    """Print the results that there are, then write the chart; if that fails, the results are printed."""
+    if output.json:
+        put(jsonlib.dumps(report.to_dict(), indent=2))
+    else:
+        _print_tables(report)
     if output.plot is not None and report.cells:
         from ..benchmarking.chart import draw_report
         from ..storage.atomic import replacing
@@ -132,9 +136,10 @@ def _show(report: Report, output: BenchOutput) -> None:
         with replacing(output.plot) as partial:
             partial.write_bytes(draw_report(report))
         say(f"wrote {output.plot}")
-    if output.json:
-        put(jsonlib.dumps(report.to_dict(), indent=2))
-        return
+
+
+def _print_tables(report: Report) -> None:
+    """Print the tables and the line to paste; notes go to stderr."""
     in_pipe = not sys.stdout.isatty()  # a table drawn on a terminal ends with an empty line
     if report.cells:
         headers = ("dtype", "bits", "batch", "images/s", "ms/batch", "memory", "note")
