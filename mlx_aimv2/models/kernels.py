@@ -39,16 +39,15 @@ FRACTION = (
 POLYNOMIAL_FROM = 1 << 16
 CPU_SCORES = 1 << 21  # attention scores held at once on a CPU: 8 MB in float32
 
-# The formulas of mlx.nn, whose own functions are compiled for the whole process and would stay in a thread's cache.
-ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
-    "silu": Compiled(lambda x: x * mx.sigmoid(x), shapeless=True),
-    "gelu": Compiled(lambda x: x * (1 + mx.erf(x / math.sqrt(2))) / 2, shapeless=True),
-    "gelu_pytorch_tanh": Compiled(
-        lambda x: 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))), shapeless=True
-    ),
-    "quick_gelu": Compiled(lambda x: x * mx.sigmoid(1.702 * x), shapeless=True),
-    "relu": Compiled(lambda x: mx.maximum(x, 0), shapeless=True),
+FORMULAS: dict[str, Callable[[mx.array], mx.array]] = {
+    "silu": lambda x: x * mx.sigmoid(x),
+    "gelu": lambda x: x * (1 + mx.erf(x / math.sqrt(2))) / 2,
+    "gelu_pytorch_tanh": lambda x: 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "quick_gelu": lambda x: x * mx.sigmoid(1.702 * x),
+    "relu": lambda x: mx.maximum(x, 0),
 }
+# Not the functions of mlx.nn: those are compiled for the whole process and would stay in a thread's cache.
+ACTIVATIONS = {name: Compiled(formula, shapeless=True) for name, formula in FORMULAS.items()}
 
 
 def _power_bits(t: mx.array) -> mx.array:
@@ -74,11 +73,7 @@ def _one_plus_exp2(t: mx.array, power: mx.array) -> mx.array:
     return (1.0 + low) + high
 
 
-def _swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    return ACTIVATIONS["silu"](gate) * up
-
-
-_swiglu_compiled = Compiled(_swiglu, shapeless=True)
+_swiglu_compiled = Compiled(lambda gate, up: FORMULAS["silu"](gate) * up, shapeless=True)
 # One result each: a kernel of several is four times slower on a CPU. `view` ends a kernel, and has no shapeless form.
 _bits = Compiled(_power_bits)
 _exp2 = Compiled(lambda t, power: operator.add(*_times_fraction(t, power)))
@@ -153,20 +148,23 @@ def _cpu_compiles() -> bool:
     return True
 
 
+def _on_cpu() -> bool:
+    return bool(mx.default_device().type == mx.DeviceType.cpu)
+
+
 def _polynomial(x: mx.array, elements: int) -> bool:
-    on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    return x.dtype == mx.float32 and on_cpu and elements >= POLYNOMIAL_FROM and _cpu_compiles()
+    return x.dtype == mx.float32 and elements >= POLYNOMIAL_FROM and _on_cpu() and _cpu_compiles()
 
 
 def gated(activation: str, gate: mx.array, up: mx.array, training: bool = False) -> mx.array:
     """``activation(gate) * up``, elementwise, in the dtype of the inputs."""
-    if activation != "silu":
-        return ACTIVATIONS[activation](gate) * up
-    if _polynomial(gate, gate.size):
+    if activation == "silu" and _polynomial(gate, gate.size):
         return _swiglu_polynomial(gate, up)
-    if training or mx.default_device().type == mx.DeviceType.cpu:
-        return _swiglu(gate, up)
-    return _swiglu_compiled(gate, up)
+    if _on_cpu() and (gate.size < POLYNOMIAL_FROM or not _cpu_compiles()):
+        return FORMULAS[activation](gate) * up
+    if activation == "silu" and not training:
+        return _swiglu_compiled(gate, up)
+    return ACTIVATIONS[activation](gate) * up
 
 
 def attention(

@@ -63,7 +63,7 @@ def quick_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     if request.node.get_closest_marker("charts") is None:
-        monkeypatch.setattr("mlx_aimv2.evaluation.charts._png", lambda *_, **more: b"")
+        monkeypatch.setattr("mlx_aimv2.evaluation.charts.draw_png", lambda *_, **more: b"")
 
 
 @pytest.fixture
