@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,12 @@ class Results:
         """Those of the same machine in a file; none if there is no such file."""
         if not path.is_file():
             return cls(machine)
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        same = all(stored["machine"].get(key) == machine.get(key) for key in ("cpu", "cores", "gpu"))
-        return cls(machine, stored["cases"] if same else None)
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            same = all(stored["machine"].get(key) == machine.get(key) for key in ("cpu", "cores", "gpu"))
+            return cls(machine, stored["cases"] if same else None)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            sys.exit(f"{path} does not hold results ({type(error).__name__}: {error}): delete it")
 
     def write(self, path: Path) -> None:
         """Replace a file with them."""

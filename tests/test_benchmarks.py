@@ -132,6 +132,15 @@ def test_an_unknown_case_is_refused(tmp_path):
     assert "--only speed: no such case; --list prints them" in done.stderr
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_a_damaged_file_of_results_is_named(tmp_path, text):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(SystemExit) as raised:
+        Results.read(path, {"cpu": "one"})
+    assert f"{path} does not hold results" in str(raised.value) and "delete it" in str(raised.value)
+
+
 def test_a_side_that_fails_is_named_and_the_others_run(tmp_path):
     sides = (Side("broken", loading.mlx, {"pixels": 1}), Side("floor", loading.floor, {"images": 1}))
     results = Runner(Setup(str(tmp_path), quick=True), rounds=1).run(Case("first vector", sides))

@@ -100,8 +100,10 @@ def _values(
     name: str, texts: Sequence[str], valid: Sequence[str] | None, read: Callable[[str], Value]
 ) -> tuple[Value, ...]:
     """The different values of an option whose values are separated by commas."""
-    parts = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    parts = [part.strip() for text in texts for part in text.split(",")]
     for part in parts:
+        if not part:
+            raise InputError(f"--{name} {','.join(texts)!r} has an empty value")
         if valid is not None and part not in valid:
             raise InputError(f"--{name} {part!r} is not one of {', '.join(valid)}")
     return tuple(dict.fromkeys(map(read, parts)))

@@ -115,7 +115,7 @@ def _summary(report: Report, total: int) -> str:
     """How many results there are of each kind."""
     cells = report.cells
     counts = {
-        "left out (--seconds raises the limit of time)": sum(cell.left_out is not None for cell in cells),
+        "left out": sum(cell.left_out is not None for cell in cells),
         "failed": sum(cell.error is not None for cell in cells),
     }
     measured = len(cells) + len(report.decodings) - sum(counts.values())

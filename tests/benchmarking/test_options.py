@@ -41,6 +41,8 @@ def test_a_setting_has_a_name():
         ({"dtypes": ("float64",)}, "--dtypes 'float64' is not one of float32, float16, bfloat16"),
         ({"bits": ("7",)}, "--bits '7' is not one of none, 8, 6, 5, 4, 3, 2"),
         ({"batch_sizes": ("0",)}, "--batch-sizes '0' is not a whole number from 1 to 4096"),
+        ({"batch_sizes": ("1,,2",)}, "--batch-sizes '1,,2' has an empty value"),
+        ({"dtypes": ("",)}, "--dtypes '' has an empty value"),
         ({"batch_sizes": ("1,two",)}, "--batch-sizes 'two' is not a whole number from 1 to 4096"),
         ({"seconds": 0.0}, "--seconds must be more than 0, not 0.0"),
         ({"max_patches": 0}, "max_patches is 0, but has to be a whole number of at least 1"),
