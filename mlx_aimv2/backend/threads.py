@@ -43,7 +43,7 @@ class _Thread:
         self.identity = self._identity()
         self.depth = 0  # of nested computations
         self.tracing = 0  # of nested compilations, which must be finished
-        self.streams: tuple[Any, ...] = ()  # that this thread made
+        self.streams: list[Any] = []  # borrowed from the process
 
     def __del__(self) -> None:
         mlx = sys.modules.get("mlx.core")
@@ -52,6 +52,9 @@ class _Thread:
             return
         if self.is_daemon:
             _enter(self)
+        for stream in [mlx.default_stream(mlx.default_device()), *self.streams]:
+            mlx.synchronize(stream)  # what a thread began and did not wait for would never be done
+        _process.free_streams += self.streams
         mlx.clear_streams()  # this frees everything that MLX keeps for this thread
         if self.is_daemon:
             _leave(self)
@@ -84,6 +87,7 @@ class _Process:
         self.waits_at_exit = False
         self.active = 0  # daemon threads that compute
         self.caches: weakref.WeakSet[_Cache] = weakref.WeakSet()  # of daemon threads
+        self.free_streams: list[Any] = []  # of threads that have ended
         self.current = _Current()
 
     @property
@@ -193,13 +197,19 @@ def _end() -> None:
 
 
 def thread_streams(count: int) -> tuple[Any, ...]:
-    """``count`` CPU streams of the running thread, made on first use, and freed when it ends."""
+    """``count`` CPU streams, which only the running thread uses until it ends.
+
+    Other threads use them again afterwards, because MLX never ends the system's thread of a stream.
+    """
     import mlx.core as mx
 
-    thread = _process.thread
-    missing = count - len(thread.streams)
-    thread.streams += tuple(mx.new_stream(mx.Device(mx.DeviceType.cpu)) for _ in range(missing))
-    return thread.streams[:count]
+    streams = _process.thread.streams
+    while len(streams) < count:
+        try:
+            streams.append(_process.free_streams.pop())
+        except IndexError:
+            streams.append(mx.new_thread_unsafe_stream(mx.Device(mx.DeviceType.cpu)))
+    return tuple(streams[:count])
 
 
 def aside(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
