@@ -8,11 +8,12 @@ import functools
 import os
 import site
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .blas_choice import Candidate, fastest_first
+from .blas_choice import Candidate, fastest_first, is_installed
 from .device import on_cpu
 
 BLAS_VARIABLE = "MLX_AIMV2_BLAS"
@@ -26,6 +27,7 @@ THREADS = (
     ("bli_thread_get_num_threads", "bli_thread_set_num_threads"),
 )
 STREAMS = 4  # at most
+_dividing = threading.RLock()  # two threads at once would divide twice
 NO_BLAS = (
     "no fast BLAS was found, so MLX runs about forty times slower on this CPU: "
     "apt-get install libopenblas0-pthread, or pip install mkl (x86-64)"
@@ -66,7 +68,8 @@ def load_blas() -> Blas:
     if "mlx.core" in sys.modules:
         problem = "mlx was imported before mlx_aimv2, too late for a fast BLAS: import mlx_aimv2 first"
         return Blas(problem=None if _already_linked() else problem)
-    for candidate in [Candidate(choice)] if choice else fastest_first(list(_candidates())):
+    names = [choice] if choice else [name for name in _candidates() if is_installed(name)]
+    for candidate in fastest_first(names):
         if _load(candidate):
             return Blas(library=candidate.name)
     return Blas(
@@ -79,12 +82,18 @@ def blas_problem() -> str | None:
     return load_blas().problem if on_cpu() else None
 
 
-@functools.lru_cache(maxsize=1)
 def divide_threads() -> int:
     """Divide the threads of the BLAS among streams, from now on, and return the number of streams.
 
-    It is 1 if the BLAS was not loaded by this package, or has only one thread.
+    It is 1 if the BLAS was not loaded by this package, or has only one thread. All of the process's products get the
+    divided number of threads.
     """
+    with _dividing:
+        return _divide_once()
+
+
+@functools.lru_cache(maxsize=1)
+def _divide_once() -> int:
     name = load_blas().library
     if name is None:
         return 1
@@ -92,7 +101,10 @@ def divide_threads() -> int:
     for getter, setter in THREADS:
         if hasattr(library, getter) and hasattr(library, setter):
             threads: int = getattr(library, getter)()
-            streams = max(1, min(threads, STREAMS))
+            # as many streams as leave the fewest threads over: 3 of 2 threads for 6 or 7
+            streams = max(
+                range(1, min(threads, STREAMS) + 1), key=lambda n: (n > 1, threads // n * n, n), default=1
+            )
             getattr(library, setter)(threads // streams)
             return streams
     return 1
@@ -101,7 +113,8 @@ def divide_threads() -> int:
 @contextlib.contextmanager
 def joined_threads() -> Iterator[None]:
     """A context in which every product has the threads of all streams, for work that is not divided."""
-    streams, divided = divide_threads(), _divided_threads()
+    with _dividing:
+        streams, divided = divide_threads(), _divided_threads()
     if divided is None:
         yield
         return

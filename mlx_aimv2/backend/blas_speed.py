@@ -9,11 +9,13 @@ standard library only, and never the package.
 import ctypes
 import json
 import os
+import signal
 import sys
 import time
 
 ROWS, DIM = 128, 1024  # the tokens of half an image, and the width of the large model
 THREADS = ("openblas_set_num_threads", "MKL_Set_Num_Threads", "bli_thread_set_num_threads")
+LIMIT_S = 3  # for a library that hangs
 ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE = 101, 111, 112
 
 
@@ -35,9 +37,12 @@ def gflops(name: str) -> float:
 
 
 def in_child(name: str, environment: dict[str, str]) -> float:
-    """`gflops` in a forked process: a library may end it, and cannot be unloaded."""
+    """`gflops` in a forked process, 0 if that fails: a library may crash or hang, and cannot be unloaded."""
     reader, writer = os.pipe()
     if not os.fork():
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(LIMIT_S)
+        os.dup2(2, 1)  # what a library prints is not a result
         os.environ.update(environment)
         try:
             os.write(writer, str(gflops(name)).encode())

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -141,3 +142,68 @@ def test_a_library_in_the_environments_own_folder_comes_first(tmp_path, monkeypa
     names = list(blas._candidates())
     assert names[0] == str(tmp_path / "lib" / "libopenblas.so")
     assert names[1:] == [*blas.OPENBLAS, *blas.BLIS, *blas.MKL]
+
+
+class Library:
+    """A BLAS with a number of threads."""
+
+    def __init__(self, threads):
+        self.threads = threads
+
+    def openblas_get_num_threads(self):
+        return self.threads
+
+    def openblas_set_num_threads(self, threads):
+        self.threads = threads
+
+
+@pytest.mark.parametrize(
+    ("threads", "streams", "each"),
+    [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 4, 1), (5, 4, 1), (6, 3, 2), (7, 3, 2), (8, 4, 2), (64, 4, 16)],
+)
+def test_the_threads_are_divided_so_that_few_are_left_over(monkeypatch, threads, streams, each):
+    library = Library(threads)
+    monkeypatch.setattr(blas, "load_blas", lambda: blas.Blas("libopenblas.so.0"))
+    monkeypatch.setattr(blas.ctypes, "CDLL", lambda name: library)
+    assert blas._divide_once.__wrapped__() == streams
+    assert library.threads == each
+
+
+@pytest.mark.parametrize("used", [blas.Blas(), blas.Blas("libother.so")], ids=["none", "unknown"])
+def test_threads_of_another_blas_are_left_alone(monkeypatch, used):
+    monkeypatch.setattr(blas, "load_blas", lambda: used)
+    monkeypatch.setattr(blas.ctypes, "CDLL", lambda name: object())
+    assert blas._divide_once.__wrapped__() == 1
+
+
+def test_threads_at_once_divide_once(monkeypatch):
+    library = Library(8)
+    monkeypatch.setattr(blas, "load_blas", lambda: blas.Blas("libopenblas.so.0"))
+    monkeypatch.setattr(blas.ctypes, "CDLL", lambda name: library)
+    blas._divide_once.cache_clear()
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(lambda _: blas.divide_threads(), range(32))) == {4}
+    finally:
+        blas._divide_once.cache_clear()
+    assert library.threads == 2
+
+
+@on_linux
+@pytest.mark.parametrize("before", [None, "Zen"])
+def test_variables_are_set_while_a_library_is_loaded_and_restored(monkeypatch, before):
+    seen = []
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    if before:
+        monkeypatch.setenv("OPENBLAS_CORETYPE", before)
+    monkeypatch.setattr(
+        blas.ctypes, "CDLL", lambda name, mode: seen.append(os.environ["OPENBLAS_CORETYPE"]) or os
+    )
+    assert not blas._load(blas.Candidate("any", {"OPENBLAS_CORETYPE": "Haswell"}))
+    assert seen == ["Haswell"] and os.environ.get("OPENBLAS_CORETYPE") == before
+
+
+@on_linux
+def test_the_named_library_is_the_only_one_that_is_tried(before_mlx, monkeypatch):
+    monkeypatch.setattr(blas, "fastest_first", lambda names: [blas.Candidate(name) for name in names])
+    assert before_mlx("/nowhere/libopenblas.so")[1] == ["/nowhere/libopenblas.so"]
