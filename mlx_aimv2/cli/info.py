@@ -50,10 +50,15 @@ def info(
         raise InputError("--system describes this machine: leave it out, or the checkpoint")
     require_mlx()
     if model is None:
+        from ..backend.blas import divide_threads
+        from ..backend.device import on_cpu
         from ..benchmarking.machine import describe_machine
         from ..benchmarking.peak import product_rate
 
-        facts = describe_machine().to_dict() | {"matmul_gflops": round(product_rate() / 1e9, 1)}
+        facts = describe_machine().to_dict() | {
+            "matmul_gflops": round(product_rate() / 1e9, 1),
+            "streams": divide_threads() if on_cpu() else 1,
+        }
         rows = _system_rows(facts)
     else:
         from ..describe import describe_checkpoint
@@ -86,6 +91,7 @@ def _system_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("MLX computes on", facts["device"]),
         ("memory", size(memory) if memory else "unknown"),
         ("BLAS", facts["blas"]),
+        ("work divided over", counted(facts["streams"], "stream")),
         ("matrix product", f"{facts['matmul_gflops']} GFLOP/s in {facts['dtype']}"),
         ("optional extras", extras),
     ]

@@ -16,6 +16,7 @@ def test_info_describes_the_machine(cli):
     facts = json.loads(cli("info", "--system", "--json").stdout)
     assert facts["matmul_gflops"] > 0
     assert facts["device"] in ("cpu", "gpu")
+    assert facts["streams"] >= 1
 
 
 def test_info_wants_one_of_its_two_things(cli):
