@@ -5,6 +5,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_aimv2 import Aimv2Config, Aimv2Model, Aimv2TextConfig, Aimv2VisionConfig
+from mlx_aimv2.backend import streams
 from mlx_aimv2.models import layers
 from mlx_aimv2.models.layers import (
     Attention,
@@ -16,6 +17,7 @@ from mlx_aimv2.models.layers import (
     merge_heads,
     split_heads,
 )
+from mlx_aimv2.models.text import causal_mask
 
 CONFIG = Aimv2VisionConfig(
     hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=3, image_size=28
@@ -179,3 +181,54 @@ def test_every_norm_has_the_eps_of_its_own_tower():
     for path, norm in norms.items():
         eps = 0.03 if path.startswith("vision_model.") else 0.07
         assert mx.allclose(norm(x), 0.1 / mx.sqrt(mx.array(0.01 + eps)), atol=1e-6), path
+
+
+@pytest.fixture
+def divided(monkeypatch):
+    """Run a function undivided, then divided over a number of streams."""
+
+    def both(count, function):
+        monkeypatch.setattr(streams, "divide_threads", lambda: 1)
+        alone = function()
+        monkeypatch.setattr(streams, "ELEMENTS", 1)
+        monkeypatch.setattr(streams, "divide_threads", lambda: count)
+        return alone, function()
+
+    return both
+
+
+def close(alone, parts):
+    alone, parts = tree_flatten(alone), tree_flatten(parts)
+    assert [name for name, _ in alone] == [name for name, _ in parts]
+    for (name, one), (_, other) in zip(alone, parts, strict=True):
+        assert (one is None) == (other is None), name
+        if one is not None:
+            np.testing.assert_allclose(np.array(one), np.array(other), rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+MASKS = {
+    "none": lambda batch: None,
+    "causal": lambda batch: causal_mask(7, None),
+    "padded": lambda batch: causal_mask(7, mx.arange(7) < mx.array([[3 + k % 4] for k in range(batch)])),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("batch", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_divided_encoder_gives_the_undivided_result(divided, count, batch, mask):
+    encoder = Encoder(CONFIG).eval()
+    x = mx.random.normal((batch, 7, 24), key=mx.random.key(batch))
+    close(*divided(count, lambda: encoder(x, MASKS[mask](batch))))
+    close(*divided(count, lambda: encoder(x, MASKS[mask](batch), True, True)))
+
+
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["kept", "computed-again"])
+@pytest.mark.parametrize("batch", [1, 3, 5])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_divided_encoder_gives_the_undivided_gradients(divided, count, batch, checkpoint):
+    encoder = Encoder(CONFIG).train()
+    encoder.checkpoint_layers = checkpoint
+    x = mx.random.normal((batch, 7, 24), key=mx.random.key(batch))
+    gradients = nn.value_and_grad(encoder, lambda x: (encoder(x, causal_mask(7, None))[0] ** 2).mean())
+    close(*divided(count, lambda: gradients(x)))
