@@ -72,8 +72,9 @@ class Shares:
             results = []
             for stream, own in zip(self.streams, self.inputs, strict=True):
                 with mx.stream(stream):
-                    results += part(layer, own)
-            mx.eval(results)
+                    results.append(part(layer, own))
+            # MLX evaluates in this order: the streams in turns, so that none waits for another
+            mx.eval([x for alike in zip(*results, strict=True) for x in alike])
 
 
 def square_products(layer: Any, own: dict[str, Any]) -> list[Any]:

@@ -32,11 +32,10 @@ PARSED_ONLY = {
     "takes a minute": 1,
 }  # the reasons, and how many blocks have each
 OTHER_PROGRAMS = {
-    "apt-get": 2,
+    "apt-get": 1,
     "git": 2,
     "make": 4,
     "pip": 6,
-    "pre-commit": 1,
     "pyinstaller": 1,
 }  # the programs whose commands are not run here, and how many each has
 SHELL = {"|", "<", ">"}
