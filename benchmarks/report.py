@@ -36,7 +36,7 @@ def _machine(results: Results) -> list[str]:
     dates = sorted(case["date"] for case in results.cases.values())
     return [
         f"Machine: {', '.join(str(x) for x in hardware if x)}; {machine.get('platform')}.",
-        f"BLAS of MLX: `{Path(str(machine.get('blas'))).name}`. Versions: {versions}.",
+        f"BLAS of MLX: `{machine.get('blas')}`. Versions: {versions}.",
         f"Commits: {', '.join(commits)}. Measured from {dates[0]} to {dates[-1]}." if dates else "",
         "",
         "Made by `make bench`; the numbers are in `results.json`. Every side runs in a process of its own, in turns.",

@@ -108,7 +108,8 @@ def machine_facts(runner: Runner) -> dict[str, Any]:
     if "problem" in facts:
         sys.exit(f"the machine cannot be described: {facts['problem']}")
     values = facts["values"]
-    return {**values, "versions": {**values["versions"], **peers.get("values", {})}}
+    library = Path(str(values.get("blas"))).name  # not where it lies
+    return {**values, "blas": library, "versions": {**values["versions"], **peers.get("values", {})}}
 
 
 def main(arguments: list[str] | None = None) -> None:
