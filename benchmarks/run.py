@@ -32,6 +32,13 @@ FAMILIES = [
 ]
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(
@@ -41,7 +48,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--only", action="append", metavar="CASE", help="a family, or FAMILY/CASE; * for any text"
     )
     parser.add_argument("--list", action="store_true", help="print the cases")
-    parser.add_argument("--rounds", type=int, default=3, help="how often every side runs, at most")
+    parser.add_argument("--rounds", type=positive, default=3, help="how often every side runs, at most")
     parser.add_argument(
         "--quick", action="store_true", help="a tiny model, one round: to try the suite itself"
     )
@@ -120,8 +127,11 @@ def main(arguments: list[str] | None = None) -> None:
         if options.list:
             print("\n".join(cases))
             return
-        for path in (setup.folder, options.output):
-            path.mkdir(parents=True, exist_ok=True)
+        try:
+            for path in (setup.folder, options.output):
+                path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            sys.exit(f"{path}: this folder cannot be made ({error.strerror})")
         runner = Runner(setup, 1 if options.quick else options.rounds, options.peer_python)
         results = Results.read(options.output / "results.json", machine_facts(runner))
         try:

@@ -132,6 +132,14 @@ def test_an_unknown_case_is_refused(tmp_path):
     assert "--only speed: no such case; --list prints them" in done.stderr
 
 
+def test_rounds_and_a_folder_that_are_not_valid_are_refused(tmp_path):
+    done = run_suite("--rounds", "0", "--list")
+    assert done.returncode == 2 and "'0' is not a whole number of at least 1" in done.stderr
+    (tmp_path / "file").touch()
+    done = run_suite("--quick", "--only", "start", "--output", tmp_path / "file" / "out")
+    assert done.returncode == 1 and "this folder cannot be made (Not a directory)" in done.stderr
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}"])
 def test_a_damaged_file_of_results_is_named(tmp_path, text):
     path = tmp_path / "results.json"

@@ -27,7 +27,7 @@ THREADS = (
     ("bli_thread_get_num_threads", "bli_thread_set_num_threads"),
 )
 STREAMS = 4  # at most
-_dividing = threading.RLock()  # two threads at once would divide twice
+_dividing = threading.Lock()  # two threads at once would divide twice
 NO_BLAS = (
     "no fast BLAS was found, so MLX runs about forty times slower on this CPU: "
     "apt-get install libopenblas0-pthread, or pip install mkl (x86-64)"
@@ -49,6 +49,21 @@ class Blas:
     def __str__(self) -> str:
         """The library, or why there is none."""
         return self.library or self.problem or "the one MLX was built with"
+
+
+@dataclass(frozen=True)
+class _Division:
+    """The threads of the BLAS, divided among streams.
+
+    Attributes:
+        streams: their number.
+        threads: of the products of one stream.
+        set_threads: sets the number of threads.
+    """
+
+    streams: int = 1
+    threads: int = 1
+    set_threads: Callable[[int], object] = lambda threads: None
 
 
 @functools.lru_cache(maxsize=1)
@@ -89,14 +104,26 @@ def divide_threads() -> int:
     divided number of threads.
     """
     with _dividing:
-        return _divide_once()
+        return _division().streams
+
+
+@contextlib.contextmanager
+def joined_threads() -> Iterator[None]:
+    """A context in which every product has the threads of all streams, for work that is not divided."""
+    with _dividing:
+        division = _division()
+    division.set_threads(division.threads * division.streams)
+    try:
+        yield
+    finally:
+        division.set_threads(division.threads)
 
 
 @functools.lru_cache(maxsize=1)
-def _divide_once() -> int:
+def _division() -> _Division:
     name = load_blas().library
     if name is None:
-        return 1
+        return _Division()
     library = ctypes.CDLL(name)
     for getter, setter in THREADS:
         if hasattr(library, getter) and hasattr(library, setter):
@@ -105,37 +132,10 @@ def _divide_once() -> int:
             streams = max(
                 range(1, min(threads, STREAMS) + 1), key=lambda n: (n > 1, threads // n * n, n), default=1
             )
-            getattr(library, setter)(threads // streams)
-            return streams
-    return 1
-
-
-@contextlib.contextmanager
-def joined_threads() -> Iterator[None]:
-    """A context in which every product has the threads of all streams, for work that is not divided."""
-    with _dividing:
-        streams, divided = divide_threads(), _divided_threads()
-    if divided is None:
-        yield
-        return
-    count, set_threads = divided
-    set_threads(count * streams)
-    try:
-        yield
-    finally:
-        set_threads(count)
-
-
-@functools.lru_cache(maxsize=1)
-def _divided_threads() -> tuple[int, Callable[[int], object]] | None:
-    """The number of threads of one stream, and the function that sets it; None if the BLAS is not divided."""
-    name = load_blas().library
-    if name is None or divide_threads() == 1:
-        return None
-    library = ctypes.CDLL(name)
-    functions = next(pair for pair in THREADS if all(hasattr(library, function) for function in pair))
-    getter, setter = (getattr(library, function) for function in functions)
-    return getter(), setter
+            division = _Division(streams, threads // streams, getattr(library, setter))
+            division.set_threads(division.threads)
+            return division
+    return _Division()
 
 
 def _candidates() -> Iterator[str]:
@@ -150,18 +150,14 @@ def _candidates() -> Iterator[str]:
 
 
 def _load(candidate: Candidate) -> bool:
-    before = {name: os.environ.get(name) for name in candidate.environment}
-    os.environ.update(candidate.environment)
+    os.environ.update(candidate.environment)  # of variables that are not set
     try:
         return hasattr(ctypes.CDLL(candidate.name, mode=ctypes.RTLD_GLOBAL), "cblas_sgemm")
     except OSError:
         return False
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in candidate.environment:
+            del os.environ[name]
 
 
 def _already_linked() -> bool:

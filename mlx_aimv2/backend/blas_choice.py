@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -68,9 +69,7 @@ def _processor() -> tuple[str, set[str]]:
     """The processor's name, and the instructions it has."""
     machine = os.uname().machine
     try:
-        with Path(
-            "/proc/cpuinfo"
-        ).open() as file:  # one processor only: with hundreds, reading all takes a while
+        with Path("/proc/cpuinfo").open() as file:  # only the first of perhaps hundreds of processors
             lines = list(itertools.takewhile(str.strip, file))
     except OSError:
         return machine, set()
@@ -89,10 +88,16 @@ def is_installed(name: str) -> bool:
         if folder
     ):
         return True
+    linked = _linker_cache()
+    return linked is None or name.encode() + b"\0" in linked
+
+
+@functools.lru_cache(maxsize=1)
+def _linker_cache() -> bytes | None:
     try:
-        return name.encode() + b"\0" in LINKER_CACHE.read_bytes()
+        return LINKER_CACHE.read_bytes()
     except OSError:
-        return True
+        return None
 
 
 def _version(name: str) -> float:

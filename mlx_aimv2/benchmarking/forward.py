@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -94,7 +95,7 @@ class Bounds:
         if smaller is None:
             return None
         if smaller.timing is None:
-            return "a smaller batch failed"
+            return f"batch {smaller.setting.batch_size} failed: {smaller.error}"
         factor = setting.batch_size / smaller.setting.batch_size
         seconds = (1 + LEAST_RUNS) * factor * smaller.timing.median
         if seconds > TOO_LONG * self.seconds:
@@ -135,6 +136,8 @@ def measure_settings(
             yield from (Cell(setting, error=_reason(error)) for setting in waiting)
             continue
         smaller: Cell | None = None
+        if waiting[0].batch_size > 1:  # one image, to judge a large batch by
+            smaller = _measure(model, dataclasses.replace(waiting[0], batch_size=1), image_size, 0)
         for setting in waiting:
             if (problem := bounds.too_much(setting, smaller)) is not None:
                 yield Cell(setting, left_out=problem)

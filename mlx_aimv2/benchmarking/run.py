@@ -1,4 +1,4 @@
-"""`bench`: measure the model and the decoding of images on this machine."""
+"""`Plan`: measure a model and the decoding of images on this machine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Literal
 
 from ..backend.device import on_cpu
 from ..errors import ImageError, InputError
-from ..events import Event, OnEvent, Progress, warn
-from ..messages import counted
-from ..presets import DEFAULT_MODEL
+from ..events import Event, OnEvent, warn
 from ..processing.image import ImageProcessor
 from ..processing.options import MIN_PATCHES, DecodeOptions, NativeOptions
 from .architecture import Architecture, find_architecture
@@ -21,35 +19,8 @@ from .options import BenchOptions
 from .report import Report
 
 Mode = Literal["exact", "fast"]
+NAMED = "the images of --images"
 MODES: tuple[Mode, ...] = ("fast", "exact")
-
-
-def bench(
-    model: str = DEFAULT_MODEL, options: BenchOptions | None = None, on_event: OnEvent = warn
-) -> Report:
-    """Measure speed and memory of a model, and the decoding of images, on this machine.
-
-    Nothing is downloaded for a published checkpoint: its architecture gets random weights.
-
-    Args:
-        model: a checkpoint folder, a short name, or `demo`.
-        options: what to measure; by default what suits the device.
-        on_event: called with progress, and with images that cannot be decoded.
-
-    Returns:
-        All measurements. A setting that fails, or would take too long, is a cell that says so.
-
-    Raises:
-        InputError: there is no such model, or no image can be decoded.
-        CheckpointError: the folder of the model holds no usable checkpoint.
-        HubError: a repository that is not one of the published ones cannot be downloaded.
-    """
-    plan = Plan.of(model, options or BenchOptions(), on_event)
-    report = plan.report
-    for number, result in enumerate(plan.results(on_event), 1):
-        report = report.with_result(result)
-        on_event(Progress("measured", number, len(plan), "measurements"))
-    return report
 
 
 @dataclass(frozen=True)
@@ -68,10 +39,21 @@ class Plan:
 
     @classmethod
     def of(cls, model: str, options: BenchOptions, on_event: OnEvent = warn) -> Plan:
-        """Find the architecture and the images; raises as `bench`."""
+        """Find the architecture and the images. Nothing is downloaded for a published checkpoint.
+
+        Args:
+            model: a checkpoint folder, a short name, or `demo`.
+            options: what to measure.
+            on_event: called with notices.
+
+        Raises:
+            InputError: there is no such model, or no image can be decoded.
+            CheckpointError: the folder of the model holds no usable checkpoint.
+            HubError: a repository that is not one of the published ones cannot be downloaded.
+        """
         architecture, photos = find_architecture(model, on_event), find_photos(options.images)
         image_size = _image_size(photos, _processor(architecture, options, MODES[0]))
-        what = counted(len(photos), "image") if options.images else DRAWN
+        what = NAMED if options.images else DRAWN
         return cls(Report(describe_machine(), architecture, image_size, what), options, photos)
 
     def __len__(self) -> int:
@@ -79,7 +61,10 @@ class Plan:
         return len(self.options.settings(on_cpu())) + len(MODES)
 
     def results(self, on_event: OnEvent = warn) -> Iterator[Cell | Decoding]:
-        """Measure the settings of the model, then the modes of decoding."""
+        """Measure the settings of the model, then the modes of decoding.
+
+        A setting that fails, or would take too long, is a cell that says so.
+        """
         machine, architecture, seconds = self.report.machine, self.report.architecture, self.options.seconds
         memory = machine.gpu_memory_bytes if machine.device == "gpu" else machine.memory_bytes
         settings = self.options.settings(on_cpu())

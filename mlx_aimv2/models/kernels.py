@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from ..backend.device import on_cpu
 from ..backend.threads import Compiled
 
 Pair = tuple[mx.array, mx.array]
@@ -111,23 +112,10 @@ def _softmax_gradient(scores: mx.array, d: mx.array, weights: mx.array) -> mx.ar
 
 
 def _with_gradient(forward: Callable[..., Any], gradient: Callable[..., Any]) -> Callable[..., mx.array]:
-    """``forward`` with its ``gradient``: a function of inputs, gradient of the output, and output.
-
-    The gradient runs on the stream of the forward pass, as MLX's own gradients do.
-    """
-
-    def call(*inputs: mx.array) -> mx.array:
-        stream = mx.default_stream(mx.default_device())
-
-        def on_stream(*arrays: Any) -> Any:
-            with mx.stream(stream):
-                return gradient(*arrays)
-
-        function: Any = mx.custom_function(forward)
-        function.vjp(on_stream)
-        return cast(mx.array, function(*inputs))
-
-    return call
+    """``forward`` with its ``gradient``, a function of inputs, gradient of the output, and output."""
+    function: Any = mx.custom_function(forward)
+    function.vjp(gradient)
+    return cast(Callable[..., mx.array], function)
 
 
 _swiglu_polynomial = _with_gradient(_swiglu_forward, _swiglu_gradient)
@@ -148,19 +136,15 @@ def _cpu_compiles() -> bool:
     return True
 
 
-def _on_cpu() -> bool:
-    return bool(mx.default_device().type == mx.DeviceType.cpu)
-
-
 def _polynomial(x: mx.array, elements: int) -> bool:
-    return x.dtype == mx.float32 and elements >= POLYNOMIAL_FROM and _on_cpu() and _cpu_compiles()
+    return x.dtype == mx.float32 and elements >= POLYNOMIAL_FROM and on_cpu() and _cpu_compiles()
 
 
 def gated(activation: str, gate: mx.array, up: mx.array, training: bool = False) -> mx.array:
     """``activation(gate) * up``, elementwise, in the dtype of the inputs."""
     if activation == "silu" and _polynomial(gate, gate.size):
         return _swiglu_polynomial(gate, up)
-    if _on_cpu() and (gate.size < POLYNOMIAL_FROM or not _cpu_compiles()):
+    if on_cpu() and (gate.size < POLYNOMIAL_FROM or not _cpu_compiles()):
         return FORMULAS[activation](gate) * up
     if activation == "silu" and not training:
         return _swiglu_compiled(gate, up)

@@ -139,10 +139,11 @@ class Encoder(nn.Module):
             The last layer's output (B, N, D); ``x`` and every layer's output; every layer's attention weights.
             The last two are None unless requested.
         """
-        streams = streams_for(x.size)
+        # MLX evaluates gradients in an order that takes one part of a batch after the other
+        streams = () if self.training else streams_for(x.size)
         if not streams:
             return self._run(x, mask, output_hidden_states, output_attentions)
-        if x.shape[0] < len(streams) and not (self.training or output_hidden_states or output_attentions):
+        if x.shape[0] < len(streams) and not (output_hidden_states or output_attentions):
             return self._run_by_token(x, mask, streams), None, None
         results = []
         for stream, rows in zip(
@@ -210,15 +211,13 @@ def checkpointed(layer: nn.Module) -> Callable[..., Any]:
     Unlike with `nn.utils.checkpoint`, dropout drops the same numbers both times.
     """
     dropouts = [module for module in layer.modules() if isinstance(module, Dropout) and module.rate]
-    stream = mx.default_stream(mx.default_device())
     keys = [mx.random.randint(0, 2**32 - 1, (2,), dtype=mx.uint32) for _ in dropouts]
 
     def compute(parameters: Any, *inputs: Any) -> Any:
         layer.update(parameters)
         for dropout, key in zip(dropouts, keys, strict=True):
             dropout.key = key
-        with mx.stream(stream):
-            outputs = layer(*inputs)
+        outputs = layer(*inputs)
         for dropout in dropouts:
             dropout.key = None
         return outputs

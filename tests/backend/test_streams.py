@@ -171,9 +171,7 @@ def test_a_child_of_a_process_with_streams_is_refused():
 def threads(monkeypatch):
     """The numbers of threads that the BLAS is set to, with two streams of one thread each."""
     calls = []
-    monkeypatch.setattr(blas, "divide_threads", lambda: 2)
-    monkeypatch.setattr(blas, "_divided_threads", lambda: (1, calls.append))
-    monkeypatch.setattr(streams, "divide_threads", lambda: 2)
+    monkeypatch.setattr(blas, "_division", lambda: blas._Division(2, 1, calls.append))
     mx.set_default_device(mx.cpu)
     return calls
 
@@ -191,8 +189,7 @@ def test_undivided_work_has_one_stream_and_all_threads_until_it_ends(threads):
     assert len(streams.streams_for(size)) == 2
 
 
-def test_a_blas_that_is_not_divided_is_left_alone(threads, monkeypatch):
-    monkeypatch.setattr(blas, "_divided_threads", lambda: None)
+def test_a_blas_that_is_not_divided_is_left_alone(monkeypatch):
+    monkeypatch.setattr(blas, "_division", blas._Division)
     with streams.undivided():
-        pass
-    assert threads == []
+        assert blas.divide_threads() == 1

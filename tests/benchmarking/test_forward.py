@@ -78,6 +78,13 @@ def test_a_batch_that_would_take_too_long_is_left_out():
     assert bounds.too_much(ONE, None) is None
 
 
+def test_a_large_first_batch_is_judged_by_one_image(small, monkeypatch):
+    monkeypatch.setattr(forward, "pool", lambda model, pixels, pooling: mx.ones((len(pixels), 8)))
+    monkeypatch.setattr(forward, "measure", lambda run, *limits: run() or Timing((1.0,)))
+    (cell,) = cells(small, Bounds(1), batch_sizes=("512",))
+    assert cell.left_out == "about 25 min 36 s" and cell.timing is None
+
+
 def test_a_batch_without_room_is_left_out():
     bounds = Bounds(seconds=1, memory_bytes=5000)
     assert bounds.too_much(Setting("float32", None, 6), measured(1, 0.1)) is None  # 400 + 6 x 600 bytes
@@ -90,7 +97,7 @@ def test_a_fifth_of_the_memory_is_left_to_others():
 
 
 def test_a_batch_after_one_that_failed_is_left_out():
-    assert Bounds(1).too_much(Setting("float32", None, 2), Cell(ONE, error="x")) == "a smaller batch failed"
+    assert Bounds(1).too_much(Setting("float32", None, 2), Cell(ONE, error="x")) == "batch 1 failed: x"
 
 
 def test_weights_without_room_are_not_made(small, monkeypatch):
@@ -120,7 +127,7 @@ def test_a_failure_is_a_cell_and_not_the_end(small, monkeypatch, error, reason):
 
     monkeypatch.setattr(forward, "pool", fail)
     first, second, third, *others = cells(small, bits=("none,4",), batch_sizes=("1,2,4",))
-    assert first.timing and second.error == reason and third.left_out == "a smaller batch failed"
+    assert first.timing and second.error == reason and third.left_out == f"batch 2 failed: {reason}"
     assert second.images_per_second is None and second.to_dict()["seconds"] is None
     assert others[0].timing  # the next weights
 

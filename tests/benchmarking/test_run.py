@@ -7,9 +7,8 @@ from PIL import Image
 
 from mlx_aimv2.benchmarking import run
 from mlx_aimv2.benchmarking.options import BenchOptions
-from mlx_aimv2.benchmarking.run import Plan, bench
+from mlx_aimv2.benchmarking.run import Plan
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.events import Progress
 
 
 @pytest.fixture(autouse=True)
@@ -27,14 +26,15 @@ def photos(tmp_path):
 
 def test_model_and_decoding_are_measured(checkpoint, photos):
     options = BenchOptions(batch_sizes=("1,2",), images=(photos,), seconds=60)
-    events = []
-    report = bench(str(checkpoint("fixed")), options, events.append)
+    plan, events = Plan.of(str(checkpoint("fixed")), options), []
+    report = plan.report
+    for result in plan.results(events.append):
+        report = report.with_result(result)
     assert [cell.setting.batch_size for cell in report.cells if cell.timing] == [1, 2]
     assert [decoding.mode for decoding in report.decodings] == ["fast", "exact"]
-    assert (report.photos, report.image_size) == ("2 images", (56, 56))
-    progress = [event for event in events if isinstance(event, Progress)]
-    assert [(event.done, event.total) for event in progress] == [(k, 4) for k in (1, 2, 3, 4)]
-    assert report.line
+    assert (report.photos, report.image_size) == ("the images of --images", (56, 56))
+    assert [event.source.rpartition("/")[2] for event in events] == ["0-broken.jpg"]
+    assert len(plan) == 4 and report.line
 
 
 def test_a_native_model_is_measured_at_the_size_of_the_images(checkpoint, photos):
@@ -53,4 +53,4 @@ def test_the_drawn_photo_is_used_without_images(checkpoint, monkeypatch):
 def test_images_that_are_all_broken_are_refused(checkpoint, photos):
     options = BenchOptions(images=(f"{photos}/0-broken.jpg",))
     with pytest.raises(InputError, match=r"no image can be decoded: .*0-broken\.jpg: not an image"):
-        bench(str(checkpoint("fixed")), options)
+        Plan.of(str(checkpoint("fixed")), options)

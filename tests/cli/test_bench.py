@@ -28,7 +28,7 @@ def test_it_prints_two_tables_and_a_line(cli, pair, photos):
     assert "images/s at batch" in lines[8] and len(lines) == 9
     assert "random: speed does not depend on their values" in done.stderr
     assert "memory: the most that MLX held at once, weights included" in done.stderr
-    assert "is the limit" in done.stderr and "(decoded: 3 images)" in done.stderr
+    assert "is the limit" in done.stderr and "(decoded: the images of --images)" in done.stderr
     assert "measured 4 of 4 in" in done.stderr
 
 
