@@ -219,4 +219,6 @@ def class_weights(dataset: Dataset) -> np.ndarray:
 def image_weights(targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(B,) float32: the mean of the class weights (C,) over the targets (B, C) of an image; 1 without labels."""
     sums = targets.sum(axis=1)
-    return np.where(sums > 0, targets @ weights / np.maximum(sums, 1e-6), 1).astype(np.float32)
+    # not a matrix product, for which NumPy may warn of invalid values where there are none
+    totals = (targets * weights).sum(axis=1)
+    return np.where(sums > 0, totals / np.maximum(sums, 1e-6), 1).astype(np.float32)
