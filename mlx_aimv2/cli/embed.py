@@ -102,7 +102,7 @@ def embed(
             sink = _Table(key) if sys.stdout.isatty() and not options.json else _Lines(key)
         else:
             writer = open_writer(options.output, embedder.fingerprint, options.writing, events)
-            sink, names = _Output(writer), writer.remaining(names)
+            sink, names = _Output(writer), [names[k] for k in writer.remaining(names)]
         stream = embedder.stream_texts(names) if options.text else embedder.stream(names)
         run(stream, names, sink, events, "embedded", "text" if options.text else "image")
 

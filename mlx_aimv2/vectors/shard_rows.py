@@ -1,14 +1,15 @@
 """The rows of a folder of shards: which images or texts have a vector, and whether their files have changed.
 
 A row is known by the path of its file without links. A file has changed if its size or time differs and the hash of
-its content does too.
+its content does too. Several rows may be parts of one file, such as an archive or a video: they change with it. Its
+size and time decide, because a hash would need a second reading.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,12 +27,19 @@ class FileMark:
         size: in bytes; -1 if it is not known.
         mtime_ns: the time of the last write.
         digest: a hash of the content; empty if it is not known.
+        part: what the item is in its file, such as the name in an archive; empty for the whole file.
     """
 
     place: str = ""
     size: int = -1
     mtime_ns: int = 0
     digest: str = ""
+    part: str = ""
+
+    @property
+    def key(self) -> str:
+        """Identifies the file, or the part of it."""
+        return f"{self.place}\0{self.part}" if self.part else self.place
 
     def is_same_version(self, other: FileMark) -> bool:
         """Whether size and time are known, and equal to those of ``other``."""
@@ -110,6 +118,7 @@ class RowIndex:
         self._keys: dict[str, str] = {}  # by names
         self._seen: dict[str, FileMark | None] = {}
         self._stale: list[Row] = []
+        self._files: dict[str, str | None] = {}  # by names, where the file has another name
         self._folders: dict[str, str] = {}  # without links, by paths as the user wrote them
 
     def __len__(self) -> int:
@@ -129,20 +138,28 @@ class RowIndex:
     def new(self, name: str, number: int) -> Row:
         """Add a row that waits as number ``number``; it replaces an earlier row of the same file."""
         key = self._key(name)
-        before = self._seen.get(key) or current_mark(key)
-        mark = FileMark() if self._texts else self._pool.submit(complete_mark, key, before)
+        before = self._seen.get(key) or self._mark(key)
+        mark: FileMark | Future[FileMark] | None
+        if not _place_of(key):
+            mark = FileMark()
+        elif _part_of(key):
+            now = self._mark(key)
+            same = before is not None and now is not None and before.is_same_version(now)
+            mark = before if same else FileMark(_place_of(key), part=_part_of(key))
+        else:
+            mark = self._pool.submit(complete_mark, key, before)
         earlier = self._rows.get(key)
         if earlier is not None:
             self.drop(earlier)
             name = earlier.name
         elif self._keys.get(name, key) != key:  # a file of the same name, relative to another folder
-            name = key
+            name = key.replace("\0", "")
         return self._put(Row(key, name, mark, "", number))
 
     def load(self, name: str, mark: FileMark | None, shard: str, number: int) -> None:
         """Add a row of a shard; it replaces a row of the same file that was loaded before."""
         if mark is not None and mark.place:
-            key = mark.place
+            key = mark.key
         elif self._texts or mark is not None:
             key = f"\0{name}"
         else:
@@ -152,20 +169,30 @@ class RowIndex:
             self.drop(self._rows[key])
         self._put(Row(key, name, mark, shard, number))
 
-    def remaining(self, names: Iterable[str]) -> list[str]:
-        """The names that need a vector; of several names of one file, the first."""
+    def remaining(self, names: Sequence[str], files: Sequence[str | None] | None = None) -> list[int]:
+        """The indexes of the items that need a vector; of several names of one item, the first.
+
+        Args:
+            names: of the images, or the texts.
+            files: the path of the file that holds item k, or None for an item without a file, such as an address.
+                If this is not ``names[k]``, the item is a part of the file, and the name says which. Without
+                ``files``, every name is the path of a file.
+        """
+        files = names if files is None else files
+        self._files.update((name, file) for name, file in zip(names, files, strict=True) if file != name)
         remaining, keys = [], set()
-        for name in names:
+        for number, name in enumerate(names):
             key = self._key(name)
             if key not in keys and not self._is_done(key, name):
-                remaining.append(name)
+                remaining.append(number)
             keys.add(key)
         return remaining
 
     def gone(self) -> list[Row]:
         """The rows of images that are no longer in their places."""
-        marked = [(row, row.mark) for row in self if isinstance(row.mark, FileMark) and row.mark.place]
-        return [row for row, mark in marked if current_mark(mark.place) is None]
+        rows = [(row, row.mark.place) for row in self if isinstance(row.mark, FileMark) and row.mark.place]
+        there = {place: current_mark(place) is not None for place in {place for _, place in rows}}
+        return [row for row, place in rows if not there[place]]
 
     def drop(self, row: Row) -> None:
         """Remove a row."""
@@ -181,7 +208,16 @@ class RowIndex:
                 self.drop(row)
 
     def _key(self, name: str) -> str:
-        return f"\0{name}" if self._texts else self._place(name)
+        file = None if self._texts else self._files.get(name, name)
+        if file is None:
+            return f"\0{name}"
+        place = self._place(file)
+        return place if file == name else FileMark(place, part=name.removeprefix(file)).key
+
+    def _mark(self, key: str) -> FileMark | None:
+        """The state of an item's file now; None if there is no such file."""
+        mark, part = current_mark(_place_of(key)), _part_of(key)
+        return replace(mark, part=part) if mark is not None and part else mark
 
     def _place(self, name: str) -> str:
         """The absolute path of a file without links."""
@@ -196,9 +232,9 @@ class RowIndex:
 
     def _is_done(self, key: str, name: str) -> bool:
         row = self._rows.get(key)
-        if self._texts:
+        if not _place_of(key):
             return row is not None
-        now = self._seen[key] = current_mark(key)
+        now = self._seen[key] = self._mark(key)
         if row is None:
             return self._has_moved(key, name, now)
         if now is None:
@@ -240,3 +276,11 @@ class RowIndex:
     def _put(self, row: Row) -> Row:
         self._rows[row.key], self._keys[row.name] = row, row.key
         return row
+
+
+def _place_of(key: str) -> str:
+    return key.partition("\0")[0]
+
+
+def _part_of(key: str) -> str:
+    return key.partition("\0")[2]

@@ -140,6 +140,8 @@ def write_shard(
             "mtimes_ns": np.array([mark.mtime_ns for mark in marks], dtype=np.int64),
             "digests": np.array([mark.digest for mark in marks], dtype=np.str_),
         }
+        if any(mark.part for mark in marks):
+            more["parts"] = np.array([mark.part for mark in marks], dtype=np.str_)
     write_vectors_npz(path, names, rows, fingerprint, more)
 
 
@@ -150,10 +152,11 @@ def read_shard(path: Path) -> Shard:
             names, fingerprint = data["paths"].tolist(), dict(json.loads(str(data["fingerprint"])))
             marks = None
             if "places" in data.files:
-                columns = (data[name].tolist() for name in ("places", "sizes", "mtimes_ns", "digests"))
+                columns = [data[name].tolist() for name in ("places", "sizes", "mtimes_ns", "digests")]
+                parts = data["parts"].tolist() if "parts" in data.files else [""] * len(columns[0])
                 marks = [
-                    FileMark(os.fsdecode(place), int(size), int(mtime), str(digest))
-                    for place, size, mtime, digest in zip(*columns, strict=True)
+                    FileMark(os.fsdecode(place), int(size), int(mtime), str(digest), str(part))
+                    for place, size, mtime, digest, part in zip(*columns, parts, strict=True)
                 ]
     except UNREADABLE as error:
         raise InputError(f"{path} cannot be read ({error})") from error

@@ -82,8 +82,15 @@ class VectorWriter:
         """Take the path of the result, and the locked folder that the vectors go to first."""
         self._path, self._shards, self._on_event = path, shards, on_event
 
-    def remaining(self, names: Sequence[str]) -> list[str]:
-        """The names of the run that have no vector yet."""
+    def remaining(self, names: Sequence[str], files: Sequence[str | None] | None = None) -> list[int]:
+        """The indexes of the items that have no vector yet.
+
+        Args:
+            names: of the images or texts.
+            files: the path of the file that holds item k, or None for an item without a file, such as an address.
+                If this is not ``names[k]``, the item is a part of the file, such as `shard.tar/a.jpg` of `shard.tar`,
+                and is embedded again when the file changes. Without ``files``, every name is the path of a file.
+        """
         raise NotImplementedError
 
     def add(self, name: str, vector: np.ndarray) -> None:
@@ -138,7 +145,7 @@ class _FolderWriter(VectorWriter):
         shards = ShardFolder.locked(folder, fingerprint, force=options.force, texts=options.text)
         super().__init__(path, shards, on_event)
 
-    def remaining(self, names: Sequence[str]) -> list[str]:
+    def remaining(self, names: Sequence[str], files: Sequence[str | None] | None = None) -> list[int]:
         folder, index = self._shards.folder, self._shards.index
         if unmarked := sum(row.mark is None for row in index):
             self._say(
@@ -153,7 +160,7 @@ class _FolderWriter(VectorWriter):
                 self._say(f"removed the vectors of {images} that cannot be found any more")
             else:
                 self._say(f"{images} of {folder} cannot be found any more: --prune removes the vectors")
-        remaining = index.remaining(names)
+        remaining = index.remaining(names, files)
         if len(remaining) < len(names):
             self._say(f"{len(names) - len(remaining)} of them are in {folder} already")
         if index.changed:
@@ -195,9 +202,9 @@ class _FileWriter(VectorWriter):
         self._names: list[str] = []
         self._shape: tuple[int, ...] | None = None
 
-    def remaining(self, names: Sequence[str]) -> list[str]:
+    def remaining(self, names: Sequence[str], files: Sequence[str | None] | None = None) -> list[int]:
         count = len(self._shards.index)
-        self._names, remaining = list(names), self._shards.index.remaining(names)
+        self._names, remaining = list(names), self._shards.index.remaining(names, files)
         if count:
             self._say(
                 f"an earlier run was cut short, and left {counted(count, 'vector')} in {self._shards.folder}:"

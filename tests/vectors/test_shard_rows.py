@@ -45,7 +45,8 @@ def run(
     if prune:
         for row in shards.index.gone():
             shards.index.drop(row)
-    left = shards.index.remaining(map(str, names))
+    names = [str(name) for name in names]
+    left = [names[k] for k in shards.index.remaining(names)]
     for name in left:
         if name not in broken:
             shards.add(name, vector_of(name))
@@ -111,7 +112,7 @@ def test_an_interrupted_run_keeps_old_vectors_until_it_comes_to_them(tmp_path, i
     run(tmp_path / "v", five)
     images.write("b.jpg", 77, mtime=2_000_000)
     shards = ShardFolder(tmp_path / "v", MADE_BY)
-    assert shards.index.remaining(map(str, five)) == [str(five[1])] and shards.index.changed == 1
+    assert shards.index.remaining([str(path) for path in five]) == [1] and shards.index.changed == 1
     shards.close(interrupted=True)
     assert read_both_ways(tmp_path / "v")[str(five[1])] == 1
     assert run(tmp_path / "v", five) == [str(five[1])]
@@ -119,7 +120,8 @@ def test_an_interrupted_run_keeps_old_vectors_until_it_comes_to_them(tmp_path, i
 
 def test_an_image_that_changes_while_it_is_embedded_is_embedded_again(tmp_path, images, five):
     shards = ShardFolder(tmp_path / "v", MADE_BY)
-    left = shards.index.remaining(map(str, five))
+    left = [str(path) for path in five]
+    assert shards.index.remaining(left) == [0, 1, 2, 3, 4]
     images.write("b.jpg", 77, mtime=2_000_000)
     for number, name in enumerate(left):
         shards.add(name, np.full(3, number, np.float32))  # of what was there before
@@ -210,11 +212,50 @@ def test_images_that_moved_together_are_known(tmp_path, images, five, monkeypatc
 def test_texts_are_known_by_their_words(tmp_path):
     for texts, left in ((["a", "b", "a"], ["a", "b"]), (["b", "c"], ["c"])):
         shards = ShardFolder(tmp_path, MADE_BY, texts=True)
-        assert shards.index.remaining(texts) == left
+        assert [texts[k] for k in shards.index.remaining(texts)] == left
         for text in left:
             shards.add(text, np.zeros(3, np.float32))
         shards.close()
     assert ShardFolder(tmp_path, MADE_BY).index.gone() == []
+
+
+def parts_run(folder, names, files):
+    """A run over parts of files, and over items without a file; those that it embeds."""
+    shards = opened(folder, MADE_BY, 2)
+    left = [names[k] for k in shards.index.remaining(names, files)]
+    for name in left:
+        shards.add(name, np.full(3, len(name), np.float32))
+    shards.close()
+    return left
+
+
+def test_the_parts_of_a_file_change_and_go_with_it(tmp_path, images, monkeypatch):
+    for number, name in enumerate(("one.tar", "two.tar")):
+        images.write(name, number)
+    monkeypatch.chdir(images.folder)
+    names = ["one.tar/a.jpg", "one.tar/b.jpg", "two.tar/a.jpg", "https://host/a.jpg"]
+    files = ["one.tar", "one.tar", "two.tar", None]
+    assert parts_run(tmp_path / "v", names, files) == names
+    assert parts_run(tmp_path / "v", names, files) == []
+    monkeypatch.chdir(tmp_path)
+    elsewhere = [f"images/{name}" for name in names[:3]]
+    assert parts_run(tmp_path / "v", elsewhere, [f"images/{file}" for file in files[:3]]) == []
+    images.write("one.tar", 7, mtime=2_000_000)
+    monkeypatch.chdir(images.folder)
+    assert parts_run(tmp_path / "v", names, files) == names[:2]
+    assert sorted(read_vectors(tmp_path / "v").paths) == sorted(names)
+    (images.folder / "two.tar").unlink()
+    assert [row.name for row in ShardFolder(tmp_path / "v", MADE_BY).index.gone()] == [names[2]]
+
+
+def test_a_part_of_a_file_that_changes_while_it_is_read_is_embedded_again(tmp_path, images):
+    tar = str(images.write("one.tar", 1))
+    shards = ShardFolder(tmp_path / "v", MADE_BY)
+    assert shards.index.remaining([f"{tar}/a.jpg"], [tar]) == [0]
+    images.write("one.tar", 2, mtime=2_000_000)
+    shards.add(f"{tar}/a.jpg", np.ones(3, np.float32))
+    shards.close()
+    assert parts_run(tmp_path / "v", [f"{tar}/a.jpg"], [tar]) == [f"{tar}/a.jpg"]
 
 
 def as_an_older_version(folder: Path) -> None:

@@ -47,7 +47,7 @@ def run(output, names, force=False, stop_after=None, made_by=MADE_BY, kill=False
     said, options = [], WriterOptions(force=force)
     check_output(str(output), names, options)
     writer = open_writer(str(output), made_by, options, lambda event: said.append(event.message))
-    left = writer.remaining(names)
+    left = [names[k] for k in writer.remaining(names)]
     for number, name in enumerate(left):
         if number == stop_after:
             if not kill:
