@@ -5,13 +5,34 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .output import say
 
+if TYPE_CHECKING:
+    from ..sources.find import Found
+    from ..sources.options import SourceOptions
+
+
+def sources(arguments: Sequence[str], exclude: Sequence[str], options: SourceOptions) -> Found:
+    """The images that the arguments name, also within files of many images; says what is left out.
+
+    Raises:
+        InputError: there are none, or - is given and nothing is piped into stdin.
+    """
+    from ..sources.find import find_sources
+
+    found = find_sources(with_names(arguments), exclude, options)
+    for notice in found.notices():
+        say(notice)
+    if not found.images:
+        raise InputError("no images: name files, folders or patterns")
+    return found
+
 
 def images(arguments: Sequence[str], exclude: Sequence[str] = ()) -> tuple[list[str], Mapping[str, str]]:
-    """The images that the arguments name; says which files are left out.
+    """The image files that the arguments name; says which files are left out.
 
     Returns:
         The images, and those of them that are no image files, with the reason: see `screen`.

@@ -16,7 +16,8 @@ import typer
 from ..errors import InputError
 from ..messages import counted
 from ..options.fields import at_least, check_fields, like, option
-from .arguments import images
+from ..sources.options import SourceOptions
+from .arguments import sources
 from .completion import SCORES, choices
 from .guard import verb
 from .jobs import run
@@ -124,15 +125,16 @@ def classify(
     ],
     options: ClassifyOptions,
     model: ModelOptions,
+    source: SourceOptions,
 ) -> None:
     """Print the labels that fit each image best: of yours, without training, or of a trained head."""
     from ..adapters.task import PairTask, Task
     from ..inference.label_files import Label, texts_of
     from ..inference.zero_shot import check_request
 
-    names, empty = images(inputs, model.exclude)
+    found = sources(inputs, model.exclude, source)
     texts = texts_of(options.all_labels)
-    options.check_output(names)
+    options.check_output(found.names)
     task = model.adapter.task if model.adapter is not None else None
     if isinstance(task, Task):
         options.check_for_head()
@@ -142,10 +144,10 @@ def classify(
         if options.none is not None:
             texts = texts_of([*options.all_labels, Label(options.none, options.none)])
         check_request(texts, options.all_templates, options.score)
-    with screen(empty) as events:
+    with screen(found.empty) as events:
         classifier = _classifier(options, model, texts, events)
         writer = _File(options, texts) if options.output else _Writer(options, texts)
-        run(classifier.stream(names), names, writer, events, "classified")
+        run(classifier.stream(found.images), found.names, writer, events, "classified")
 
 
 def _classifier(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,9 @@ import typer
 
 from ..errors import InputError
 from ..options.fields import like, option, options_from
+from ..sources.options import SourceOptions
 from ..vectors.options import WriterOptions
-from .arguments import images, with_texts
+from .arguments import sources, with_texts
 from .completion import POOLINGS, choices
 from .guard import verb
 from .jobs import Sink, run
@@ -81,6 +83,7 @@ def embed(
     ],
     options: EmbedOptions,
     model: ModelOptions,
+    source: SourceOptions,
 ) -> None:
     """Turn images (or, with --text, texts) into vectors.
 
@@ -90,20 +93,29 @@ def embed(
     from ..models.classifier import Classifier
     from ..vectors.writer import open_writer
 
-    names, empty = (with_texts(inputs), {}) if options.text else images(inputs, model.exclude)
+    found = None if options.text else sources(inputs, model.exclude, source)
+    names = found.names if found is not None else with_texts(inputs)
     options.check(names)
-    with screen(empty) as events:
+    with screen(found.empty if found is not None else {}) as events:
         loaded, processor = model.load(events)
         encoder = loaded.trunk if isinstance(loaded, Classifier) else loaded
         embedder = Embedder(encoder, processor, options.pooling, options.normalize, model.batch_size)
         sink: Sink[Embedded]
+        wanted: Sequence[int] = range(len(names))
         if options.output is None:
             key = "text" if options.text else "path"
             sink = _Table(key) if sys.stdout.isatty() and not options.json else _Lines(key)
         else:
             writer = open_writer(options.output, embedder.fingerprint, options.writing, events)
-            sink, names = _Output(writer), [names[k] for k in writer.remaining(names)]
-        stream = embedder.stream_texts(names) if options.text else embedder.stream(names)
+            sink, wanted = (
+                _Output(writer),
+                writer.remaining(names, found.files if found is not None else None),
+            )
+        names = [names[k] for k in wanted]
+        if found is None:
+            stream = embedder.stream_texts(names)
+        else:
+            stream = embedder.stream([found.images[k] for k in wanted])
         run(stream, names, sink, events, "embedded", "text" if options.text else "image")
 
 

@@ -28,12 +28,15 @@ from .options import DecodeOptions
 from .repair import ended_jpegs, ends_in_zeros, without_metadata
 from .rgb import array_to_rgb, to_rgb
 from .significant_bits import significant_bits, unscale_colors
+from .source_image import SourceImage
 from .tiff import is_tiff, open_tiff, through_libtiff
 from .tiff_samples import lift_limit
 
 __all__ = ["DecodeOptions", "Decoded", "ImageInput", "decode_image", "decode_reduced"]
 
-ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray[Any, Any]"
+ImageInput: TypeAlias = (
+    "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray[Any, Any] | SourceImage"
+)
 
 UPRIGHT = {  # EXIF orientation -> the transposition that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -106,6 +109,10 @@ def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int |
         return Decoded.whole(array_to_rgb(source, options.background_color))
     label = _label(source)
     with _failures_named(label):
+        while isinstance(source, SourceImage):
+            source = cast("ImageInput", source.open())
+        if isinstance(source, np.ndarray):
+            return Decoded.whole(array_to_rgb(source, options.background_color))
         if isinstance(source, Image.Image):
             options.check_size(source.size)
             return _decode_image(source, options, label)
@@ -213,6 +220,8 @@ def _label(source: object) -> str:
     """The name of a source in messages."""
     if isinstance(source, (str, os.PathLike)):
         return os.fsdecode(source)
+    if isinstance(source, SourceImage):
+        return source.id
     if isinstance(source, bytes):
         return f"image of {len(source)} bytes"
     if isinstance(source, Image.Image):

@@ -34,17 +34,23 @@ class Rules:
         exclude: patterns of names, or of paths relative to the searched folder, of files and folders to ignore.
         also: extensions of other files to find.
         avoid: folders to ignore, as values of `identity`.
+        many: suffixes, in lower case, of the names of files with many images, which are found among the images.
         accepts: from a path relative to the searched folder to whether the file counts at all; None for all files.
     """
 
     exclude: tuple[str, ...] = ()
     also: frozenset[str] = frozenset()
     avoid: frozenset[object] = frozenset()
+    many: tuple[str, ...] = ()
     accepts: Callable[[str], bool] | None = None
 
     def __post_init__(self) -> None:
         if not all(pattern.strip("/") for pattern in self.exclude):
             raise InputError("--exclude needs a pattern, such as 'thumb_*' or 'raw/*'")
+
+    def finds(self, name: str) -> bool:
+        """Whether a file has the name of an image or of a file with many images, and is not hidden."""
+        return is_image(name) or (not name.startswith(".") and name.lower().endswith(self.many))
 
     def excludes(self, relative: str) -> bool:
         """Whether the patterns exclude a file or folder, by its path relative to the searched folder."""
@@ -214,7 +220,7 @@ class _Search:
             self.ignored.files[OWN, ""] += 1
         elif not is_file and (not entry.is_symlink() or holds(Path(path).exists)):  # reading may never end
             self.ignored.files[SPECIAL, ""] += 1
-        elif is_image(entry.name):  # also a broken link: opening it reports the reason
+        elif self.rules.finds(entry.name):  # also a broken link: opening it reports the reason
             folder.images.append(path)
         elif not is_file:
             self.ignored.files[BROKEN_LINK, ""] += 1

@@ -10,14 +10,18 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import InputError
-from .extensions import extension_of, is_image, kind_of
+from .extensions import extension_of, kind_of
 from .folder_scan import Rules, Scan, holds, is_system, scan_folder
 from .ignored import EXCLUDED, HIDDEN, SYSTEM, Ignored
 
 ANY_DEPTH = "**"
 
 
-def find_images(names: Iterable[str], exclude: Sequence[str] = ()) -> Scan:
+def find_images(
+    names: Iterable[str],
+    exclude: Sequence[str] = (),
+    many: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
+) -> Scan:
     """The images that ``names`` stand for, in their order.
 
     A file counts whatever its extension, and as often as it is named, so that item k of a list stays item k. A folder
@@ -28,11 +32,12 @@ def find_images(names: Iterable[str], exclude: Sequence[str] = ()) -> Scan:
     Args:
         names: of files, folders and patterns.
         exclude: patterns of names, or of paths relative to a named folder, to ignore.
+        many: suffixes of files with many images that are found too: in folders, and by patterns.
 
     Raises:
         InputError: an empty name, or only folders and patterns without images.
     """
-    rules = Rules(exclude=tuple(exclude))
+    rules = Rules(exclude=tuple(exclude), many=many[0])
     images: list[str] = []
     seen: set[str] = set()
     empty: dict[str, str] = {}
@@ -49,7 +54,8 @@ def find_images(names: Iterable[str], exclude: Sequence[str] = ()) -> Scan:
         elif is_file:
             scan = Scan((str(path),))
         else:
-            scan = _matches_below(path, rules) if ANY_DEPTH in path.parts else _matches(path, rules)
+            search = _matches_below if ANY_DEPTH in path.parts else _matches
+            scan = search(path, replace(rules, many=many[1]))
         ignored += scan.ignored
         paths = [*scan.images, *(folder for folder, _ in scan.unreadable)]
         if not paths:  # where there are other images, opening the name reports it
@@ -79,7 +85,7 @@ def _matches(pattern: Path, rules: Rules) -> Scan:
             ignored.folders[SYSTEM, system] += 1
         elif rules.excludes_below("/".join(relative)):
             ignored.files[EXCLUDED, ""] += 1
-        elif is_image(name):
+        elif rules.finds(name):
             images.append(match)
         else:
             extension = extension_of(name)

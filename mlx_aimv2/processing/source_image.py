@@ -1,0 +1,29 @@
+"""`SourceImage`: one of many images in a file, such as a member of a tar, or an image at an address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image that has no file of its own. It is read only when it is decoded.
+
+    Attributes:
+        id: its name in results and messages, such as `shard.tar/cat.jpg`.
+        open: reads the image; called in a thread, perhaps several times. It raises an ImageError or OSError, or
+            returns anything that `decode_image` takes.
+        file: the path of the file that holds it; None if no file does. When that file changes, so may the image.
+        waits: whether reading mostly waits for others, so that many images should be read at once.
+    """
+
+    id: str
+    open: Callable[[], Any]
+    file: str | None = None
+    waits: bool = False
+
+    def __str__(self) -> str:
+        """The id."""
+        return self.id

@@ -1,0 +1,78 @@
+"""Files that hold many images: a table of their kinds. The images are listed first and read when they are decoded."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from ..processing.source_image import SourceImage
+from .folder_scan import Rules
+from .ignored import Ignored
+from .options import SourceOptions
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a file with many images holds.
+
+    Attributes:
+        images: in order. An image that cannot be read is among them: opening it raises the reason.
+        ignored: everything else.
+        empty: why there are no images at all, such as "no column of images".
+    """
+
+    images: tuple[SourceImage, ...] = ()
+    ignored: Ignored = field(default_factory=Ignored)
+    empty: str = "no images"
+
+
+List = Callable[
+    [str, Rules, SourceOptions], Listing
+]  # from a path; raises ImageError, OSError or MissingExtraError
+
+
+@dataclass(frozen=True)
+class Container:
+    """A kind of files that hold many images.
+
+    Attributes:
+        noun: for such a file, in messages.
+        suffixes: of their names, in lower case.
+        module: within this package, with a function ``list_images`` that is a `List`.
+        in_folders: whether such a file is read where a folder is named, and not the file itself.
+    """
+
+    noun: str
+    suffixes: tuple[str, ...]
+    module: str
+    in_folders: Callable[[SourceOptions], bool] = lambda options: True
+
+    def list_images(self, path: str, rules: Rules, options: SourceOptions) -> Listing:
+        """The images of a file.
+
+        Raises:
+            ImageError: the file is damaged.
+            OSError: it cannot be read.
+            MissingExtraError: a package that reads such files is not installed.
+        """
+        module = importlib.import_module(f".{self.module}", __package__)
+        return cast(List, module.list_images)(path, rules, options)
+
+
+CONTAINERS = (
+    Container("archive", (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz"), "tar"),
+)
+
+
+def suffixes_of(options: SourceOptions | None = None) -> tuple[str, ...]:
+    """The suffixes of files with many images; with ``options``, of those that are read where a folder is named."""
+    chosen = [row for row in CONTAINERS if options is None or row.in_folders(options)]
+    return tuple(suffix for row in chosen for suffix in row.suffixes)
+
+
+def container_of(name: str) -> Container | None:
+    """The kind of a file by its name; None for a file that is not known to hold many images."""
+    lower = name.lower()
+    return next((row for row in CONTAINERS if lower.endswith(row.suffixes)), None)

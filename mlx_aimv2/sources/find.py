@@ -1,0 +1,105 @@
+"""Everything that a user may name: files, folders, patterns, files with many images, addresses; to images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from ..errors import Aimv2Error, ImageError, InputError
+from ..processing.source_image import SourceImage
+from .containers import container_of, suffixes_of
+from .extensions import extension_of
+from .folder_scan import Rules
+from .ignored import Ignored
+from .options import SourceOptions
+from .paths import find_images
+
+NamedImage: TypeAlias = "str | SourceImage"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images that names stand for.
+
+    Attributes:
+        images: paths, and images without a file of their own; `str` gives the name of either.
+        ignored: everything else.
+        empty: names of the user without an image, and a message for each. They are among the images too.
+    """
+
+    images: tuple[NamedImage, ...] = ()
+    ignored: Ignored = field(default_factory=Ignored)
+    empty: Mapping[str, str] = field(default_factory=dict)
+
+    def notices(self) -> list[str]:
+        """A message about ignored files, and one about videos among them."""
+        notices = [f"left out {self.ignored.summary()}"] if self.ignored else []
+        if any(reason == "video" for reason, _ in self.ignored.files):
+            notices.append("videos in folders are read with --fps or --every")
+        return notices
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the images."""
+        return [str(image) for image in self.images]
+
+    @property
+    def files(self) -> list[str | None]:
+        """The file of each image, or that holds it; None if no file does."""
+        return [image if isinstance(image, str) else image.file for image in self.images]
+
+
+def find_sources(
+    names: Iterable[str], exclude: Sequence[str] = (), options: SourceOptions | None = None
+) -> Found:
+    """The images that ``names`` stand for, in their order, as `find_images` documents.
+
+    A file with many images, such as a tar archive, stands for these images. One that cannot be read stands for
+    itself, so that opening it reports the reason.
+
+    Args:
+        names: of files, folders, patterns.
+        exclude: patterns of names, or of paths relative to a named folder or in an archive, to ignore.
+        options: how to read files with many images.
+
+    Raises:
+        InputError: an empty name, or only folders, patterns and files without images.
+    """
+    options, names = options or SourceOptions(), list(names)
+    scan = find_images(names, exclude, many=(suffixes_of(options), suffixes_of()))
+    rules, given = Rules(exclude=tuple(exclude)), {str(Path(name).expanduser()) for name in names if name}
+    images: list[NamedImage] = []
+    ignored, empty = scan.ignored, dict(scan.empty)
+    for path in scan.images:
+        container = container_of(path)
+        if container is None or path in scan.empty or Path(path).is_dir():
+            images.append(path)
+            continue
+        try:
+            listing = container.list_images(path, rules, options)
+        except (Aimv2Error, OSError) as error:
+            images.append(_failing(path, error))
+            continue
+        images += listing.images
+        ignored += listing.ignored
+        if not listing.images and path in given:
+            empty[path] = f"no images in the {container.noun} {path}: {_why(listing.empty, listing.ignored)}"
+            images.append(_failing(path, ImageError(listing.empty)))
+        elif not listing.images:
+            ignored.files[f"{container.noun}, {listing.empty}", extension_of(path)] += 1
+    if empty and len(empty) == len(images):
+        raise InputError(next(iter(empty.values())))
+    return Found(tuple(images), ignored, empty)
+
+
+def _why(reason: str, ignored: Ignored) -> str:
+    return f"it holds {ignored.summary()}" if ignored else reason
+
+
+def _failing(path: str, error: Exception) -> SourceImage:
+    def read() -> bytes:
+        raise error
+
+    return SourceImage(path, read, path)

@@ -1,0 +1,215 @@
+"""Images in tar archives, WebDataset's shards among them: read in place, nothing is unpacked."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import BrokenImageError, ImageError, ImageTooLargeError
+from ..processing.source_image import SourceImage
+from .containers import Listing
+from .extensions import extension_of, is_image, kind_of
+from .folder_scan import Rules, is_system
+from .forward import ForwardReader
+from .ignored import EXCLUDED, HIDDEN, SPECIAL, SYSTEM, Ignored
+from .options import SourceOptions
+
+LARGEST = 2**30  # bytes of an encoded image; a larger member would fill the memory
+EXPANSION, EXPANSION_FREE = (
+    200,
+    2**30,
+)  # a compressed archive may unpack to so many times its size, and this more
+TAIL = 2**16  # bytes after the end of an archive that are searched for another archive
+MOST_LINKS = 8  # from a link to a link
+DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError)  # of tarfile and the modules that decompress
+
+
+def list_images(path: str, rules: Rules, options: SourceOptions) -> Listing:
+    """The images of a tar archive, in its order, with ids such as `shard.tar/000.jpg`.
+
+    A compressed archive is read once to list its images, and once more to decode them. Links lead to other members.
+    Members that cannot be read, and the rest of a damaged archive, are images that fail.
+
+    Raises:
+        BrokenImageError: the file is no tar archive.
+        OSError: it cannot be read.
+    """
+    for mode, is_packed in (("r:", False), ("r:*", True)):
+        try:
+            with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+                return _Search(path, rules, is_packed).run(archive)
+        except DAMAGED as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            failure = error
+    raise BrokenImageError("not a tar archive, or damaged") from failure
+
+
+class _Member(NamedTuple):
+    """Where the content of a member is."""
+
+    header: int  # offsets in bytes, of a compressed archive after decompression
+    content: int
+    size: int
+    is_sparse: bool
+
+
+class _Search:
+    """The search of one archive for images."""
+
+    def __init__(self, path: str, rules: Rules, is_packed: bool) -> None:
+        self.path, self.rules, self.is_packed = path, rules, is_packed
+        self.mark = _mark(path)
+        self.images: list[SourceImage] = []
+        self.ignored = Ignored()
+        self.ids: Counter[str] = Counter()
+        self.wanted: dict[int, int] = {}  # header of a member of a compressed archive -> its number
+        self.reader = ForwardReader(lambda number: _unpacked(path, self.wanted))
+
+    def run(self, archive: tarfile.TarFile) -> Listing:
+        members: dict[str, _Member] = {}
+        links: list[tuple[int, str, str]] = []  # place among the images, name, and target
+        largest = EXPANSION * self.mark[0] + EXPANSION_FREE
+        problem = ""
+        while not problem:
+            try:
+                member = archive.next()
+            except DAMAGED as error:
+                if not (members or self.images or self.ignored):
+                    raise
+                problem = str(error) or "it ends early"
+                break
+            if member is None:
+                problem = "" if self.is_packed else _unread(self.path, archive.offset)
+                break
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member
+            if self.is_packed and member.offset_data + member.size > largest:
+                problem = f"it would unpack to more than {largest:,} bytes"
+                break
+            content = _Member(member.offset, member.offset_data, member.size, member.issparse())
+            if member.isreg():
+                members[member.name] = content
+            if not self._is_image(member):
+                continue
+            if member.isreg():
+                self._add(f"{self.path}/{member.name}", self._opener(content))
+            else:
+                target = member.linkname
+                if member.issym():
+                    target = posixpath.normpath(posixpath.join(posixpath.dirname(member.name), target))
+                links.append((len(self.images), member.name, target))
+                self._add(f"{self.path}/{member.name}", bytes)
+        self._follow(links, members)
+        if problem:
+            damaged = BrokenImageError(f"the rest of the archive cannot be read: {problem}")
+            self._add(self.path, partial(_fail, damaged))
+        return Listing(tuple(self.images), self.ignored)
+
+    def _is_image(self, member: tarfile.TarInfo) -> bool:
+        """Whether a member has the name of an image; all other files are counted."""
+        if member.isdir():
+            return False
+        *folders, name = [part for part in member.name.split("/") if part not in ("", ".", "..")] or [""]
+        if any(map(is_system, folders)):
+            self.ignored.files[SYSTEM, ""] += 1
+        elif any(part.startswith(".") for part in (*folders, name)):
+            self.ignored.files[HIDDEN, ""] += 1
+        elif self.rules.excludes_below(member.name):
+            self.ignored.files[EXCLUDED, ""] += 1
+        elif not (member.isreg() or member.issym() or member.islnk()):
+            self.ignored.files[SPECIAL, ""] += 1
+        elif is_image(name):
+            return True
+        else:
+            extension = extension_of(name)
+            self.ignored.files[kind_of(extension), extension] += 1
+        return False
+
+    def _follow(self, links: list[tuple[int, str, str]], members: Mapping[str, _Member]) -> None:
+        """Let the images that are links read the members they lead to."""
+        targets = {name: target for _, name, target in links}
+        for place, _, target in links:
+            for _ in range(MOST_LINKS):
+                target = targets.get(target, target)
+            member = members.get(target)
+            read: Callable[[], bytes]
+            if member is None or target in targets:
+                read = partial(_fail, ImageError(f"a link to {target}, which is no file of the archive"))
+            else:
+                read = self._opener(member)
+            self.images[place] = SourceImage(self.images[place].id, read, self.path)
+
+    def _add(self, name: str, read: Callable[[], bytes]) -> None:
+        self.ids[name] += 1
+        repeated = f"#{self.ids[name]}" if self.ids[name] > 1 else ""
+        self.images.append(SourceImage(name + repeated, read, self.path))
+
+    def _opener(self, member: _Member) -> Callable[[], bytes]:
+        if member.size > LARGEST:
+            return partial(_fail, ImageTooLargeError(f"{member.size:,} bytes are too many for an image"))
+        if member.is_sparse:
+            return partial(_fail, ImageError("a sparse member of an archive, which is not read"))
+        if self.is_packed:
+            return partial(self._read_packed, self.wanted.setdefault(member.header, len(self.wanted)))
+        return partial(self._read, member)
+
+    def _read(self, member: _Member) -> bytes:
+        with Path(self.path).open("rb") as file:
+            if _mark(file.fileno()) != self.mark:  # the members of another archive are elsewhere
+                raise ImageError("the archive has changed since its images were listed: run this again")
+            file.seek(member.content)
+            data = file.read(member.size)
+        return _whole(data, member.size)
+
+    def _read_packed(self, number: int) -> bytes:
+        if _mark(self.path) != self.mark:
+            raise ImageError("the archive has changed since its images were listed: run this again")
+        return self.reader.get(number)
+
+
+def _unpacked(path: str, wanted: Mapping[int, int]) -> Iterator[tuple[int, bytes]]:
+    """The contents of the wanted members of a compressed archive, with their numbers."""
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]
+                number = wanted.get(member.offset)
+                if number is not None and (file := archive.extractfile(member)) is not None:
+                    yield number, _whole(file.read(), member.size)
+    except DAMAGED as error:
+        if isinstance(error, ImageError) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        raise BrokenImageError("cut off: the archive ends within it, or is damaged before it") from error
+
+
+def _whole(data: bytes, size: int) -> bytes:
+    if len(data) < size:
+        raise BrokenImageError("cut off: the archive ends within it")
+    return data
+
+
+def _unread(path: str, offset: int) -> str:
+    """Why an archive goes on after its last member; empty if it does not. `tarfile` takes damage for the end."""
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        tail = file.read(TAIL)
+    if not tail.strip(b"\0"):
+        return ""
+    if tail[: tarfile.BLOCKSIZE].strip(b"\0"):
+        return f"it is damaged at byte {offset:,}"
+    return f"another archive follows its end at byte {offset:,}"
+
+
+def _mark(file: str | int) -> tuple[int, int]:
+    status = os.stat(file)  # noqa: PTH116 - of a number too
+    return status.st_size, status.st_mtime_ns
+
+
+def _fail(error: ImageError) -> bytes:
+    raise error
