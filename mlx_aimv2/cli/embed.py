@@ -112,10 +112,8 @@ def embed(
                 writer.remaining(names, found.files if found is not None else None),
             )
         names = [names[k] for k in wanted]
-        if found is None:
-            stream = embedder.stream_texts(names)
-        else:
-            stream = embedder.stream([found.images[k] for k in wanted])
+        images = [found.images[k] for k in wanted] if found is not None else []
+        stream = embedder.stream_texts(names) if options.text else embedder.stream(images)
         run(stream, names, sink, events, "embedded", "text" if options.text else "image")
 
 
