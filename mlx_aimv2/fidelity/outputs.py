@@ -14,17 +14,17 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from ..backend.device import compute_dtype, on_cpu
+from ..backend.device import compute_dtype
 from ..checkpoints.matching import dtype_name
 from ..errors import InputError, NonFiniteError
 from ..events import OnEvent
+from ..inference.batch_size import BatchSize
 from ..inference.collect import collect
 from ..inference.embedder import Embedder
 from ..inference.pooling import pool
-from ..inference.stream import CPU_TOKENS, GPU_TOKENS
 from ..inference.zero_shot import ZeroShotClassifier, fill_template
 from ..loading import AnyModel, Checkpoint, LoadOptions, build_model
-from ..models.vision import Aimv2VisionModel, patch_grid
+from ..models.vision import Aimv2VisionModel
 from ..processing.decode import ImageInput
 from ..processing.processor import Processor, as_items, is_sequence
 from ..quantization.scheme import quantized_paths
@@ -226,8 +226,7 @@ def _named_states(tower: str, hidden_states: tuple[mx.array, ...] | None) -> Sta
 
 def _images_per_second(model: AnyModel, pooling: str, pixels: np.ndarray) -> float:
     """The best speed of a few batches of one image (H, W, 3), as large as suits the device."""
-    h, w = patch_grid(_vision(model)[0].config, mx.array(pixels)[None])
-    count = max(1, (CPU_TOKENS if on_cpu() else GPU_TOKENS) // (h * w))
+    count = BatchSize(None, _vision(model)[0]).of(*pixels.shape[:2])
     batch = mx.repeat(mx.array(pixels)[None], count, axis=0)
     mx.eval(batch, pool(model, batch, pooling))
     seconds: list[float] = []

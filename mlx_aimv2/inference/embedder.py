@@ -84,7 +84,7 @@ class Embedder:
             pooling: "auto" (the projected embedding of an image-text pair; else the mean of the normed tokens),
                 "mean", "max", "head" (the checkpoint's own pooling head) or "tokens" (the grid (h, w, D)).
             normalize: scale every vector to unit length.
-            batch_size: images in a batch; None for what suits the device and the number of patches.
+            batch_size: images in a batch; None for what suits the device, its memory and the number of patches.
 
         Raises:
             InputError: an unknown pooling, one that the model does not have, or a batch size under 1.
@@ -92,10 +92,8 @@ class Embedder:
         self.model, self.processor = model, processor
         self.pooling = check_pooling(model, pooling)
         self.normalize = normalize
-        dtype = model.vision.embeddings.patch_embed.weight.dtype
-        self._stream = ImageStream(
-            self._vectors, processor, dtype, batch_size, UNIT if normalize else SCALABLE
-        )
+        lengths = UNIT if normalize else SCALABLE
+        self._stream = ImageStream(self._vectors, processor, model.vision, batch_size, lengths)
 
     @property
     def fingerprint(self) -> dict[str, Any]:  # noqa: D102 - see the class
@@ -128,13 +126,14 @@ class Embedder:
     def stream(self, images: Iterable[ImageInput]) -> Iterator[Embedded | Failed]:
         """Embed any number of images, and decode the next ones while the model computes.
 
-        A broken image, or one whose vector is not finite, gives a `Failed` with its ``error`` and does not stop the
-        stream. Memory stays bounded to a few batches.
+        A broken image, one whose vector is not finite, or one that alone does not fit in memory gives a `Failed`
+        with its ``error`` and does not stop the stream. A batch that does not fit in a GPU's memory is halved with a
+        warning, and later batches are smaller. Memory stays bounded to a few batches.
 
         Args:
             images: a list; any sequence that makes its items when they are asked for; or a generator. The generator
-                runs in the caller's thread, at most two batches ahead; its exception is raised here, after the
-                vectors before it.
+                runs in the caller's thread, at most two batches ahead of the batches that are being computed: one
+                on a CPU, two on a GPU. Its exception is raised here, after the vectors before it.
 
         Yields:
             One result for every image, in the order of the input.

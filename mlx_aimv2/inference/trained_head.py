@@ -91,7 +91,7 @@ class TrainedClassifier:
 def logit_stream(model: Classifier, processor: Processor, batch_size: int | None = None) -> ImageStream:
     """The logits (C,) of any number of images, in order; the model is put into eval mode."""
     model.eval()
-    return ImageStream(model, processor, model.trunk.embeddings.patch_embed.weight.dtype, batch_size)
+    return ImageStream(model, processor, model.trunk, batch_size)
 
 
 def check_logits(results: Iterable[Embedded | Failed], labels: Sequence[str]) -> Iterator[Embedded | Failed]:
