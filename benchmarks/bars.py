@@ -10,6 +10,7 @@ from results import Results
 
 OURS, PEER = "mlx-aimv2", "transformers float32"
 FOLDER = "decoding/folder of 12-megapixel JPEGs"
+MANY = "many/20,000 images"
 THEIRS = ("transformers, Pillow", "transformers, torchvision")
 PROBE = "training/epoch of a linear probe"
 
@@ -63,6 +64,18 @@ def end_to_end(results: Results) -> float | None:
     return None if None in parts else quotient(results.seconds(case, "end to end"), max(filter(None, parts)))
 
 
+def many_images(mode: str) -> Callable[[Results], float | None]:
+    """The command on very many images over the slowest of its stages."""
+
+    def measure(results: Results) -> float | None:
+        stages = [f"decoding alone, {mode}", "computing alone", "writing alone"]
+        parts = [results.seconds(MANY, stage) for stage in stages]
+        whole = results.seconds(MANY, f"embed, {mode}")
+        return None if None in parts else quotient(whole, max(filter(None, parts)))
+
+    return measure
+
+
 def folder_to_pixels(suffix: str) -> Callable[[Results], float | None]:
     """The faster one of transformers' two processors over this package's."""
 
@@ -105,6 +118,8 @@ BARS = [
     Bar("12-megapixel JPEG: cosine of the pixels with those of transformers", 0.999,
         lambda results: results.value("decoding/12 megapixels, JPEG", "mlx-aimv2, fast", "cosine"), True),
     Bar("folder to vectors: over the slower of decoding and computing", 1.1, end_to_end),
+    *(Bar(f"20,000 JPEGs to a folder of vectors, {mode}: over the slowest stage alone", 1.1, many_images(mode))
+      for mode in ("fast", "exact")),
     Bar("4-bit over float32, forward", 1.1, ratio("quantized/batch 1", "4-bit", "float32")),
     Bar("load to first vector: over reading the file plus one forward pass", 1.5,
         ratio("loading/first vector", OURS, "reading and one forward pass")),

@@ -89,4 +89,24 @@ def scaling(cases: dict[str, list[Row]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-DRAWINGS: dict[str, Callable[[dict[str, list[Row]], Path], None]] = {"scaling": scaling}
+def memory(cases: dict[str, list[Row]], path: Path) -> None:
+    """The memory of the command over its time, for the case with the most images."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    panel = figure.subplots()
+    for place, row in enumerate(next(iter(cases.values()))):
+        kept = [mb for name, mb in row.values.items() if name.startswith("MB at ")]
+        if kept:
+            times = [row.seconds * x / (len(kept) - 1) for x in range(len(kept))]
+            panel.plot(times, kept, marker=".", color=COLORS[place], label=row.side)
+    panel.set_xlabel("seconds")
+    panel.set_ylabel("memory in MB")
+    panel.set_ylim(bottom=0)
+    panel.set_title(next(iter(cases)), loc="left", fontsize=9)
+    panel.legend(frameon=False, fontsize=8)
+    panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+DRAWINGS: dict[str, Callable[[dict[str, list[Row]], Path], None]] = {"scaling": scaling, "many": memory}

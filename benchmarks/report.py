@@ -9,7 +9,7 @@ from bars import BARS
 from results import Results, Row
 from suite import Family
 
-HIDDEN = ("weights_bytes", "activations_bytes")  # values that the tables leave out
+HIDDEN = ("weights_bytes", "activations_bytes", "MB at ")  # how values begin that the tables leave out
 
 
 def write_report(results: Results, families: Sequence[Family], path: Path, plots: dict[str, str]) -> None:
@@ -83,7 +83,7 @@ def _line(name: str, row: Row, first: Row, images: int) -> str:
 
 
 def _numbers(values: dict[str, float]) -> str:
-    return ", ".join(f"{key} {value:.4g}" for key, value in values.items() if key not in HIDDEN)
+    return ", ".join(f"{key} {value:.4g}" for key, value in values.items() if not key.startswith(HIDDEN))
 
 
 def _ratio(value: float, bar: float) -> str:

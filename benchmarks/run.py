@@ -19,7 +19,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cases import decoding, folder, forward, loading, pair, parts, peak, quantized, scaling, start, training
+from cases import (
+    decoding,
+    folder,
+    forward,
+    loading,
+    many,
+    pair,
+    parts,
+    peak,
+    quantized,
+    scaling,
+    start,
+    training,
+)
 from machine import describe, peer_versions
 from plots import draw_plots
 from report import duration, write_report
@@ -28,7 +41,20 @@ from suite import HERE, Case, Family, Runner, Setup, Side
 
 FAMILIES = [
     module.FAMILY
-    for module in (peak, forward, parts, pair, loading, start, decoding, folder, quantized, training, scaling)
+    for module in (
+        peak,
+        forward,
+        parts,
+        pair,
+        loading,
+        start,
+        decoding,
+        folder,
+        many,
+        quantized,
+        training,
+        scaling,
+    )
 ]
 
 
