@@ -67,13 +67,20 @@ if TYPE_CHECKING:
     from .models.text import Aimv2TextModel
     from .models.vision import Aimv2VisionModel
     from .processing.options import DecodeOptions, NativeOptions
+    from .processing.source_image import SourceImage
     from .quantization.scheme import Scheme
+    from .sources.find import Found, find_sources
+    from .sources.options import SourceOptions
     from .vectors.reading import Vectors, read_vectors
 
 _WITHOUT_MLX = {
     "Aimv2Config": "config",
     "Aimv2TextConfig": "config",
     "Aimv2VisionConfig": "config",
+    "Found": "sources.find",
+    "SourceImage": "processing.source_image",
+    "SourceOptions": "sources.options",
+    "find_sources": "sources.find",
     "sample_images": "demo.images",
 }
 _WITH_MLX = {
@@ -123,6 +130,7 @@ __all__ = [
     "ExportOptions",
     "FinetuneOptions",
     "ForkedProcessError",
+    "Found",
     "FuseOptions",
     "GatedRepositoryError",
     "HubError",
@@ -141,6 +149,8 @@ __all__ = [
     "PickleRefusedError",
     "RepositoryNotFoundError",
     "Scheme",
+    "SourceImage",
+    "SourceOptions",
     "TokenizerError",
     "TrainedClassifier",
     "TrainingError",
@@ -150,6 +160,7 @@ __all__ = [
     "evaluate_labels",
     "evaluate_retrieval",
     "export",
+    "find_sources",
     "finetune",
     "fuse",
     "load",
