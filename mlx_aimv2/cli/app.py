@@ -30,6 +30,7 @@ from . import (
     info,
     models,
     upload,
+    vectors,
 )
 from .guard import DEBUG_VARIABLE, RUNNING, leave, report
 from .help import GroupHelp, VerbHelp
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 VERBS = (
     embed.embed,
+    vectors.vectors,
     classify.classify,
     demo.demo,
     models.models,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ..options.fields import like, option, options_from
+from ..options.fields import flag, like, option, options_from
 from ..sources.options import SourceOptions
 from ..vectors.options import WriterOptions
 from .arguments import sources, with_texts
@@ -41,6 +41,8 @@ class EmbedOptions:
     )
     force: bool = like(WriterOptions, "force")
     prune: bool = like(WriterOptions, "prune")
+    shard_format: str | None = like(WriterOptions, "shard_format")
+    retry_failed: bool = like(WriterOptions, "retry_failed")
     pooling: str = option(
         "auto", "auto, mean, max, head, or tokens (a grid).", autocompletion=choices(POOLINGS)
     )
@@ -64,10 +66,15 @@ class EmbedOptions:
         check_pooling_name(self.pooling)
         if self.text and self.pooling != "auto":
             raise InputError(f"--pooling {self.pooling} is for images: texts have one embedding")
+        if self.pooling == "tokens" and self.shard_format == "parquet":
+            raise InputError(
+                "--shard-format parquet holds one vector an image, and --pooling tokens gives a grid"
+            )
         if self.json and self.output is not None:
             raise InputError("--json prints to stdout and -o writes a file: give one of them")
-        if self.output is None and (self.force or self.prune):
-            raise InputError(f"--{'force' if self.force else 'prune'} needs -o")
+        writing = ("force", "prune", "shard_format", "retry_failed")
+        if self.output is None and (useless := [name for name in writing if getattr(self, name)]):
+            raise InputError(f"{flag(useless[0])} needs -o")
         if self.output is not None:
             check_output(self.output, names, self.writing)
 
@@ -107,14 +114,13 @@ def embed(
             sink = _Table(key) if sys.stdout.isatty() and not options.json else _Lines(key)
         else:
             writer = open_writer(options.output, embedder.fingerprint, options.writing, events)
-            sink, wanted = (
-                _Output(writer),
-                writer.remaining(names, found.files if found is not None else None),
-            )
+            files = found.files if found is not None else None
+            sink, wanted = _Output(writer), writer.remaining(names, files)
         names = [names[k] for k in wanted]
         images = [found.images[k] for k in wanted] if found is not None else []
         stream = embedder.stream_texts(names) if options.text else embedder.stream(images)
-        run(stream, names, sink, events, "embedded", "text" if options.text else "image")
+        fail = sink.writer.fail if isinstance(sink, _Output) else None
+        run(stream, names, sink, events, "embedded", "text" if options.text else "image", fail)
 
 
 class _Lines:

@@ -18,6 +18,7 @@ from .output import say
 from .screen import Screen
 
 if TYPE_CHECKING:
+    from ..errors import Aimv2Error
     from ..sources.readahead import Failed
 
 Result = TypeVar("Result", bound="Item", contravariant=True)
@@ -56,6 +57,7 @@ def run(
     events: Screen,
     verb: str,
     unit: str = "image",
+    fail: Callable[[str, Aimv2Error], None] | None = None,
 ) -> NoReturn:
     """Pass every result of ``stream`` to ``sink``, report failures, and end the verb.
 
@@ -68,6 +70,7 @@ def run(
         events: shows progress and skipped items.
         verb: past tense of the work, such as "embedded".
         unit: the noun for an item.
+        fail: called with each item that has no result, and why.
     """
     from ..sources.readahead import Failed
 
@@ -86,6 +89,8 @@ def run(
             with lock:
                 if isinstance(item, Failed):
                     events(Skipped.of(names[item.index], item.error))
+                    if fail is not None:
+                        fail(names[item.index], item.error)
                 else:
                     sink.add(names[item.index], item)
                     count += 1

@@ -15,12 +15,13 @@ LOCK = ".lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # of some network file systems
 
 
-def lock_folder(folder: Path, refusal: Aimv2Error) -> BaseFileLock:
+def lock_folder(folder: Path, refusal: Aimv2Error, patience_s: float = 0.05) -> BaseFileLock:
     """Lock a folder; `release` ends the lock. On a file system without locks, lock nothing.
 
     Args:
         folder: the folder, which exists.
         refusal: the error to raise if another run holds the lock.
+        patience_s: how long to wait for it.
 
     Raises:
         Aimv2Error: ``refusal``.
@@ -30,7 +31,7 @@ def lock_folder(folder: Path, refusal: Aimv2Error) -> BaseFileLock:
     try:
         folder.stat()  # filelock would make a missing folder
         # filelock refuses a file that another run removes meanwhile: the second attempt gets a new file
-        lock.acquire(timeout=0.05, poll_interval=0.03)
+        lock.acquire(timeout=patience_s, poll_interval=0.03)
     except Timeout as error:
         raise refusal from error
     except OSError as error:

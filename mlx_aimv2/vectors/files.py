@@ -39,7 +39,10 @@ class Rows:
     blocks: Callable[[], Iterable[np.ndarray]]
 
 
+Columns = Mapping[str, Sequence[str] | Sequence[int]]  # beside the vectors of a shard
 Write = Callable[[Path, Sequence[str], Rows, Fingerprint], None]
+WriteColumns = Callable[[Path, Sequence[str], Rows, Fingerprint, Columns | None], None]
+PLACES = "places"  # the column of paths that need not be UTF-8
 
 
 def json_line(path: str, embedding: np.ndarray, key: str = "path") -> str:
@@ -55,22 +58,25 @@ def _has_surrogates(name: str) -> bool:
     return any("\ud800" <= sign <= "\udfff" for sign in name)
 
 
-def write_vectors_npz(
-    path: Path,
-    names: Sequence[str],
-    rows: Rows,
-    fingerprint: Fingerprint,
-    more: Mapping[str, np.ndarray] | None = None,
+def write_npz(
+    path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint, columns: Columns | None = None
 ) -> None:
-    """Write an `.npz` file, as `np.savez` does, with ``more`` arrays after those of every such file."""
+    """Write an `.npz` file, as `np.savez` does, with ``columns`` after the arrays of every such file."""
     arrays = {"paths": np.array(names, dtype=np.str_), "fingerprint": np.array(json.dumps(fingerprint))}
+    for name, values in (columns or {}).items():
+        encoded = [os.fsencode(str(value)) for value in values] if name == PLACES else values
+        arrays[name] = np.array(encoded, dtype=np.int64 if _is_numbers(values) else None)
     with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("embeddings.npy", "w", force_zip64=True) as member:
             for data in _npy(rows):
                 member.write(data)
-        for name, array in {**arrays, **(more or {})}.items():
+        for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _is_numbers(values: Sequence[str] | Sequence[int]) -> bool:
+    return bool(values) and isinstance(values[0], int)
 
 
 def _npy(rows: Rows) -> Iterator[bytes]:
@@ -109,8 +115,13 @@ def _write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
             file.write(chunk)
 
 
-def _write_safetensors(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint) -> None:
+def write_safetensors(
+    path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint, columns: Columns | None = None
+) -> None:
+    """Write a `.safetensors` file, with ``columns`` as JSON in its metadata."""
     note = {"paths": json.dumps(list(names)), "fingerprint": json.dumps(fingerprint)}
+    if columns:
+        note["columns"] = json.dumps(columns)
     nbytes = int(np.prod(rows.shape)) * np.dtype(np.float32).itemsize
     entry = {"dtype": "F32", "shape": list(rows.shape), "data_offsets": [0, nbytes]}
     header = json.dumps({"__metadata__": note, "embeddings": entry}).encode()
@@ -125,21 +136,27 @@ def _write_jsonl(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fing
     _write_with_note(path, lines, fingerprint, {})
 
 
-def _write_parquet(path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint) -> None:
+def write_parquet(
+    path: Path, names: Sequence[str], rows: Rows, fingerprint: Fingerprint, columns: Columns | None = None
+) -> None:
+    """Write a `.parquet` file, with ``columns`` after those of every such file."""
     pa, pq = import_pyarrow("Writing")
     if len(rows.shape) != 2:
         raise InputError("a .parquet file holds one vector per row: use .npz for token grids")
     check_names(path, names)
-    kind = pa.list_(pa.float32(), rows.shape[1])
-    schema = pa.schema(
-        [("path", pa.string()), ("embedding", kind)], metadata={"fingerprint": json.dumps(fingerprint)}
-    )
-    with replacing(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+    texts: dict[str, Any] = {"path": pa.array(list(names), pa.string())}
+    for name, values in (columns or {}).items():
+        encoded = [os.fsencode(str(value)) for value in values] if name == PLACES else list(values)
+        texts[name] = pa.array(encoded, pa.int64() if _is_numbers(values) else None)
+    fields = [(name, array.type) for name, array in texts.items()]
+    fields.insert(1, ("embedding", pa.list_(pa.float32(), rows.shape[1])))
+    schema = pa.schema(fields, metadata={"fingerprint": json.dumps(fingerprint)})
+    with replacing(path) as partial, pq.ParquetWriter(partial, schema, use_dictionary=False) as writer:
         start = 0
         for block in rows.blocks():
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), rows.shape[1])
-            paths = pa.array(list(names[start : start + len(block)]), pa.string())
-            writer.write_table(pa.table([paths, vectors], schema=schema))
+            arrays = [array.slice(start, len(block)) for array in texts.values()]
+            writer.write_table(pa.table([arrays[0], vectors, *arrays[1:]], schema=schema))
             start += len(block)
 
 
@@ -154,11 +171,11 @@ def import_pyarrow(verb: str) -> tuple[Any, Any]:
 
 
 WRITERS: dict[str, Write] = {
-    ".npz": write_vectors_npz,
+    ".npz": write_npz,
     ".npy": _write_npy,
-    ".safetensors": _write_safetensors,
+    ".safetensors": write_safetensors,
     ".jsonl": _write_jsonl,
-    ".parquet": _write_parquet,
+    ".parquet": write_parquet,
 }
 NOTE, PATHS = ".fingerprint.json", ".paths.txt"
 BESIDE = {".npy": (NOTE, PATHS), ".jsonl": (NOTE,)}  # suffixes of the files beside a file of a format

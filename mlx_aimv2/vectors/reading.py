@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoints.files import read_header
-from ..errors import DamagedFileError, InputError
+from ..errors import InputError
 from ..storage.atomic import followed
 from ..storage.json_files import read_json
 from ..storage.stand_ins import check_stand_in
 from ..storage.swap import swapped
-from .files import NOTE, PATHS, WRITERS, import_pyarrow, swap_of
-from .fingerprint import check_same
-from .shards import UNREADABLE, map_npy, map_vectors, part_folder, read_manifest, read_shard
+from .files import NOTE, PATHS, WRITERS, swap_of
+from .manifest import part_folder
+from .shards import UNREADABLE, map_npy, map_vectors, read_shard
+from .stored import StoredVectors
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
     place = followed(Path(path).expanduser())
     try:
         if place.is_dir():
-            return _read_folder(place)
+            stored = StoredVectors(place)
+            return Vectors(tuple(stored.names), stored.array(), stored.fingerprint)
         suffix = place.suffix.lower()
         source = swapped(place, swap_of(place))
         if not source.is_file():
@@ -63,7 +64,7 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
         vectors = read(place, source)
     except InputError:
         raise
-    except (*UNREADABLE, RecursionError, DamagedFileError) as error:
+    except (*UNREADABLE, RecursionError) as error:
         raise InputError(f"{place} cannot be read as vectors: {' '.join(str(error).split())}") from error
     _check_array(place, vectors.embeddings)
     if len(vectors.paths) != len(vectors.embeddings):
@@ -88,7 +89,7 @@ def _by_content(source: Path) -> Callable[[Path, Path], Vectors]:
     return _read_jsonl
 
 
-def _read_npz(place: Path, source: Path) -> Vectors:
+def _read_shard(place: Path, source: Path) -> Vectors:
     shard = read_shard(source)
     return Vectors(tuple(shard.names), map_vectors(source), shard.fingerprint)
 
@@ -108,21 +109,6 @@ def _beside(place: Path, suffix: str) -> Path:
     if not source.is_file():
         raise InputError(f"{place} lacks {path.name}, which is written beside it")
     return source
-
-
-def _read_safetensors(place: Path, source: Path) -> Vectors:
-    header = read_header((source,))
-    info = header.tensors.get("embeddings")
-    if info is None or not {"paths", "fingerprint"} <= header.metadata.keys():
-        raise InputError(f"{place} holds no vectors that `embed` wrote")
-    if info.dtype != "F32":
-        raise InputError(f"{place} holds {info.dtype}, not float32 vectors in rows")
-    names, fingerprint = (json.loads(header.metadata[key]) for key in ("paths", "fingerprint"))
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{place} is damaged: its names are no list of texts")
-    empty = np.empty(info.shape, dtype=np.float32)
-    rows = np.memmap(source, "<f4", "r", info.start, info.shape) if info.nbytes else empty
-    return Vectors(tuple(names), rows, dict(fingerprint))
 
 
 def _read_jsonl(place: Path, source: Path) -> Vectors:
@@ -161,49 +147,10 @@ def _read_line(line: bytes) -> tuple[str, np.ndarray]:
     return name, row
 
 
-def _read_parquet(place: Path, source: Path) -> Vectors:
-    pa, pq = import_pyarrow("Reading")
-    try:
-        table = pq.read_table(source, columns=["path", "embedding"])
-        fingerprint = json.loads((table.schema.metadata or {})[b"fingerprint"])
-        column = table["embedding"].combine_chunks()
-        width = table.schema.field("embedding").type.list_size
-        values = (
-            column.flatten()
-            if isinstance(column, pa.FixedSizeListArray)
-            else pa.concat_arrays([chunk.flatten() for chunk in column.chunks])
-        )
-        rows = values.to_numpy(zero_copy_only=False).reshape(-1, width)
-        return Vectors(tuple(table["path"].to_pylist()), rows, dict(fingerprint))
-    except pa.ArrowException as error:
-        raise InputError(f"{place} cannot be read as vectors: {' '.join(str(error).split())}") from error
-
-
-def _read_folder(folder: Path) -> Vectors:
-    manifest = read_manifest(folder)
-    if manifest is None or not manifest.shards:
-        raise InputError(f"{folder} holds no vectors")
-    names: list[str] = []
-    blocks: list[np.ndarray] = []
-    for file, count in manifest.shards.items():
-        shard, vectors = read_shard(folder / file), map_vectors(folder / file)
-        check_same(folder / file, shard.fingerprint, manifest.fingerprint)
-        if not len(shard.names) == len(vectors) == count:
-            raise InputError(f"{folder / file} is damaged: it has {len(vectors)} vectors instead of {count}")
-        _check_array(folder / file, vectors)
-        if blocks and vectors.shape[1:] != blocks[0].shape[1:]:
-            raise InputError(f"{folder} holds token grids of different sizes: read its shards one by one")
-        names += shard.names
-        blocks.append(vectors)
-    return Vectors(
-        tuple(names), blocks[0] if len(blocks) == 1 else np.concatenate(blocks), manifest.fingerprint
-    )
-
-
 READERS: dict[str, Callable[[Path, Path], Vectors]] = {
-    ".npz": _read_npz,
+    ".npz": _read_shard,
     ".npy": _read_npy,
-    ".safetensors": _read_safetensors,
+    ".safetensors": _read_shard,
     ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
+    ".parquet": _read_shard,
 }

@@ -14,6 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 CHUNK = 2**20  # bytes that are read at once
 DIGITS = 32  # of the hash of a content: 128 bits
 
@@ -83,15 +85,19 @@ class Row:
         key: identifies the file, or the text.
         name: of the image or text, as the user wrote it.
         mark: of the file; None in a shard of an old version; a future while the content is read.
+        position: in the input; rows are read in this order.
         shard: the file name of the shard; empty while the row waits.
-        number: of the row in the shard, or among the rows that wait.
+        number: of the row in the shard.
+        vector: while the row waits.
     """
 
     key: str
     name: str
     mark: FileMark | Future[FileMark] | None
+    position: int
     shard: str = ""
     number: int = 0
+    vector: np.ndarray | None = None
 
 
 class RowIndex:
@@ -117,6 +123,8 @@ class RowIndex:
         self._rows: dict[str, Row] = {}
         self._keys: dict[str, str] = {}  # by names
         self._seen: dict[str, FileMark | None] = {}
+        self._positions: dict[str, int] = {}  # of the items of this run, by keys
+        self._next = 0  # the position behind all rows
         self._stale: list[Row] = []
         self._files: dict[str, str | None] = {}  # by names, where the file has another name
         self._folders: dict[str, str] = {}  # without links, by paths as the user wrote them
@@ -130,14 +138,18 @@ class RowIndex:
     def __contains__(self, row: Row) -> bool:
         return self._rows.get(row.key) is row
 
+    def get(self, key: str) -> Row | None:
+        """The row of a key."""
+        return self._rows.get(key)
+
     def rows_of(self, names: Iterable[str]) -> list[tuple[str, Row]]:
         """The names that have a vector, in their order, with their rows."""
-        pairs = ((name, self._rows.get(self._key(name))) for name in names)
+        pairs = ((name, self._rows.get(self.key(name))) for name in names)
         return [(name, row) for name, row in pairs if row is not None]
 
-    def new(self, name: str, number: int) -> Row:
-        """Add a row that waits as number ``number``; it replaces an earlier row of the same file."""
-        key = self._key(name)
+    def new(self, name: str, vector: np.ndarray) -> Row:
+        """Add a row that waits; it replaces an earlier row of the same file, and takes its position."""
+        key = self.key(name)
         before = self._seen.get(key) or self._mark(key)
         mark: FileMark | Future[FileMark] | None
         if not _place_of(key):
@@ -149,15 +161,26 @@ class RowIndex:
         else:
             mark = self._pool.submit(complete_mark, key, before)
         earlier = self._rows.get(key)
+        position = self._positions.get(key, self._next)
         if earlier is not None:
             self.drop(earlier)
-            name = earlier.name
+            name, position = earlier.name, earlier.position
         elif self._keys.get(name, key) != key:  # a file of the same name, relative to another folder
             name = key.replace("\0", "")
-        return self._put(Row(key, name, mark, "", number))
+        return self._put(Row(key, name, mark, position, vector=vector))
 
-    def load(self, name: str, mark: FileMark | None, shard: str, number: int) -> None:
-        """Add a row of a shard; it replaces a row of the same file that was loaded before."""
+    def load(
+        self, name: str, mark: FileMark | None, shard: str, number: int, position: int | None = None
+    ) -> None:
+        """Add a row of a shard; it replaces a row of the same file that was loaded before.
+
+        Args:
+            name: of the image or text.
+            mark: of its file; None in a shard of an old version.
+            shard: the file name of the shard.
+            number: of the row in the shard.
+            position: in the input; None in a shard of an old version, whose rows are in order.
+        """
         if mark is not None and mark.place:
             key = mark.key
         elif self._texts or mark is not None:
@@ -167,9 +190,14 @@ class RowIndex:
             key = place if current_mark(place) is not None else f"?{name}"
         if key in self._rows:
             self.drop(self._rows[key])
-        self._put(Row(key, name, mark, shard, number))
+        self._put(Row(key, name, mark, self._next if position is None else position, shard, number))
 
-    def remaining(self, names: Sequence[str], files: Sequence[str | None] | None = None) -> list[int]:
+    def remaining(
+        self,
+        names: Sequence[str],
+        files: Sequence[str | None] | None = None,
+        of: range | None = None,
+    ) -> list[int]:
         """The indexes of the items that need a vector; of several names of one item, the first.
 
         Args:
@@ -177,16 +205,35 @@ class RowIndex:
             files: the path of the file that holds item k, or None for an item without a file, such as an address.
                 If this is not ``names[k]``, the item is a part of the file, and the name says which. Without
                 ``files``, every name is the path of a file.
+            of: the indexes to consider; None for all.
         """
+        mine = range(len(names)) if of is None else of
         files = names if files is None else files
         self._files.update((name, file) for name, file in zip(names, files, strict=True) if file != name)
-        remaining, keys = [], set()
-        for number, name in enumerate(names):
-            key = self._key(name)
-            if key not in keys and not self._is_done(key, name):
+        keys = [self.key(name) for name in names]
+        start = self._start_of(keys)
+        remaining: list[int] = []
+        self._positions = {}
+        for number, (key, name) in enumerate(zip(keys, names, strict=True)):
+            if key in self._positions:
+                continue
+            self._positions[key] = start + number
+            if number in mine and not self._is_done(key, name):
                 remaining.append(number)
-            keys.add(key)
         return remaining
+
+    def _start_of(self, keys: Sequence[str]) -> int:
+        """The position of the first item of a list: as in the earlier run over this list, or behind all rows."""
+        rows = [(self._rows[key].position, number) for number, key in enumerate(keys) if key in self._rows]
+        position, number = max(rows, default=(self._next, 0))
+        start, taken = position - number, {row.position: row.key for row in self}
+        fits = start >= 0 and all(taken.get(start + n, key) == key for n, key in enumerate(keys))
+        return start if fits else self._next
+
+    def is_unchanged(self, key: str) -> bool:
+        """Whether the file of an item is as it was when `remaining` looked at it."""
+        before, now = self._seen.get(key), self._mark(key)
+        return before is not None and now is not None and before.is_same_version(now)
 
     def gone(self) -> list[Row]:
         """The rows of images that are no longer in their places."""
@@ -207,7 +254,15 @@ class RowIndex:
             if row in self:
                 self.drop(row)
 
-    def _key(self, name: str) -> str:
+    def drop_outdated(self, keys: Iterable[str]) -> None:
+        """Remove the rows of those of these items whose file has changed since."""
+        for row in [self._rows[key] for key in keys if key in self._rows]:
+            now = self._mark(row.key)
+            if now is not None and isinstance(row.mark, FileMark) and not row.mark.is_same_version(now):
+                self.drop(row)
+
+    def key(self, name: str) -> str:
+        """Identifies the file of a name, the part of a file, or a text."""
         file = None if self._texts else self._files.get(name, name)
         if file is None:
             return f"\0{name}"
@@ -274,6 +329,7 @@ class RowIndex:
         return True
 
     def _put(self, row: Row) -> Row:
+        self._next = max(self._next, row.position + 1)
         self._rows[row.key], self._keys[row.name] = row, row.key
         return row
 

@@ -11,79 +11,131 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import ExistsError, InputError, OutputError
-from ..events import Notice, OnEvent, warn
+from ..errors import Advice, Aimv2Error, ExistsError, InputError, OutputError
+from ..events import Notice, OnEvent, Skipped, warn
 from ..messages import counted, size
+from ..options.fields import check_fields, flag
 from ..storage.atomic import followed, replace_folder
-from .files import check_grid, check_note, check_target, write
+from .failures import Failure, state_of
+from .files import check_file, check_grid, check_note, check_target, write
 from .fingerprint import Fingerprint
+from .manifest import FAILURES, check_replaceable, part_folder, read_manifests
 from .options import WriterOptions
-from .shard_folder import ShardFolder
-from .shards import check_replaceable, part_folder, read_manifest
+from .shard_folder import MOMENT_S, PATIENCE_S, FolderBusyError, ShardFolder
 
 PART_S = 30  # seconds of work that a killed run may lose of a file
 SIZE_ON_DISK = {".jsonl": 3.5}  # of a file, relative to its values in memory
 
 
-def check_output(output: str, names: Sequence[str], options: WriterOptions) -> None:
+@dataclass(frozen=True)
+class Rank:
+    """One of several processes that write to a folder together.
+
+    Attributes:
+        number: from 0.
+        size: how many there are.
+    """
+
+    number: int = 0
+    size: int = 1
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder in the whole folder; empty for a single process."""
+        return f"rank-{self.number}-of-{self.size}" if self.size > 1 else ""
+
+    def part_of(self, count: int) -> range:
+        """The indexes that this process works on, out of ``count``: neighbours, so that few files are read twice."""
+        return range(count * self.number // self.size, count * (self.number + 1) // self.size)
+
+
+ALONE = Rank()
+
+
+def check_output(output: str, names: Sequence[str], options: WriterOptions, rank: Rank = ALONE) -> None:
     """Refuse an output that cannot be written, before hours of work go into it.
 
     Args:
         output: a file, or a folder of shards whose name ends in `/`.
         names: of the images or texts.
         options: how to write.
+        rank: which of several processes this is.
 
     Raises:
         InputError: the format cannot hold a name, or the folder holds other files than shards.
         ExistsError: the file exists, and ``force`` is not set.
         OutputError: the output cannot be written.
     """
+    check_fields(options)
     path = Path(output).expanduser()
     if not output.endswith("/"):
-        if options.prune:
-            raise InputError(f"--prune is for a folder of shards, and {path} is a file: end its name in /")
+        for option in ("prune", "retry_failed", "shard_format"):
+            if getattr(options, option):
+                raise InputError(
+                    f"{flag(option)} is for a folder of shards, and {path} is a file: end its name in /"
+                )
+        if rank.size > 1:
+            raise InputError(f"{rank.size} processes cannot write one file, {path}: end its name in /")
         check_target(path, names, options.force)
         path = part_folder(followed(path))
     elif options.prune and options.text:
         raise InputError("--prune is for images, and texts are never gone")
+    elif options.shard_format == "parquet":
+        check_file(Path("shard.parquet"), [".parquet"], names, force=True)
+    if rank.size > 1 and options.force:
+        raise InputError(f"--force is for a single process: name a new folder, or remove {path}")
     if os.path.lexists(path) and not path.is_dir():
         raise ExistsError(f"{path} is not a folder: name another")
     if options.force:
         check_replaceable(path)
     elif path.is_dir():
-        read_manifest(path)
+        read_manifests(path)
     parent = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"{path} cannot be written: {parent} is read-only for you")
 
 
 def open_writer(
-    output: str, fingerprint: Fingerprint, options: WriterOptions, on_event: OnEvent = warn
+    output: str,
+    fingerprint: Fingerprint,
+    options: WriterOptions,
+    on_event: OnEvent = warn,
+    rank: Rank = ALONE,
 ) -> VectorWriter:
     """The writer of a file, or of a folder whose name ends in `/`.
+
+    Args:
+        output: the file or folder.
+        fingerprint: of the vectors.
+        options: how to write.
+        on_event: called with notices.
+        rank: which of several processes this is; each gets another part of the items from `VectorWriter.remaining`.
 
     Raises:
         InputError: the folder holds vectors with another fingerprint, or other files than shards.
         OutputError: it cannot be written, or another run writes to it.
     """
     path = followed(Path(output).expanduser())
-    writer = _FolderWriter if output.endswith("/") else _FileWriter
-    return writer(path, fingerprint, options, on_event)
+    if not output.endswith("/"):
+        return _FileWriter(path, fingerprint, options, on_event)
+    return _FolderWriter(path, fingerprint, options, on_event, rank)
 
 
 class VectorWriter:
-    """Writes the vectors of a run: `remaining` once, `add` for each vector, then `close`."""
+    """Writes the vectors of a run: `remaining` once, `add` or `fail` for each item, then `close`."""
 
     def __init__(self, path: Path, shards: ShardFolder, on_event: OnEvent) -> None:
         """Take the path of the result, and the locked folder that the vectors go to first."""
         self._path, self._shards, self._on_event = path, shards, on_event
 
     def remaining(self, names: Sequence[str], files: Sequence[str | None] | None = None) -> list[int]:
-        """The indexes of the items that have no vector yet.
+        """The indexes of the items that have no vector yet, of those that this process works on.
 
         Args:
             names: of the images or texts.
@@ -101,6 +153,9 @@ class VectorWriter:
             OutputError: the disk has no room.
         """
         raise NotImplementedError
+
+    def fail(self, name: str, error: Aimv2Error) -> None:
+        """Note that the next remaining name has no vector; raise OutputError if that cannot be written."""
 
     def close(self, interrupted: bool = False) -> None:
         """Complete the result; an interrupted run leaves an earlier result as it is.
@@ -136,37 +191,70 @@ class _FolderWriter(VectorWriter):
     """Writes a folder of shards. An existing folder is replaced only when the new folder beside it is complete."""
 
     def __init__(
-        self, path: Path, fingerprint: Fingerprint, options: WriterOptions, on_event: OnEvent
+        self, path: Path, fingerprint: Fingerprint, options: WriterOptions, on_event: OnEvent, rank: Rank
     ) -> None:
         path = Path(os.path.realpath(path))
-        self._prune, self._unsized = options.prune, 0  # vectors whose size has not been checked
+        self._options, self._rank, self._unsized = options, rank, 0  # vectors whose size has not been checked
         self._replaces = options.force and path.is_dir() and any(path.iterdir())
         folder = part_folder(path) if self._replaces else path
-        shards = ShardFolder.locked(folder, fingerprint, force=options.force, texts=options.text)
+        self._open = partial(
+            ShardFolder.locked, folder, fingerprint, texts=options.text, shard_format=options.shard_format
+        )
+        patience_s = PATIENCE_S if rank.size > 1 else MOMENT_S
+        shards = self._open(force=options.force, rank=rank.folder, patience_s=patience_s)
         super().__init__(path, shards, on_event)
 
     def remaining(self, names: Sequence[str], files: Sequence[str | None] | None = None) -> list[int]:
-        folder, index = self._shards.folder, self._shards.index
+        folder, index, failures = self._shards.folder, self._shards.index, self._shards.failures
+        if self._shards.lost:
+            self._say(
+                f"shards of {folder} with {counted(self._shards.lost, 'vector')} are gone: embedding again"
+            )
         if unmarked := sum(row.mark is None for row in index):
             self._say(
                 f"{unmarked} vectors in {folder} are of an older version, which kept no marks of its"
                 " images: changed ones are known by their time, and gone ones not at all"
             )
-        if gone := index.gone():
-            images = counted(len(gone), "image")
-            if self._prune:
-                for row in gone:
-                    index.drop(row)
-                self._say(f"removed the vectors of {images} that cannot be found any more")
-            else:
-                self._say(f"{images} of {folder} cannot be found any more: --prune removes the vectors")
-        remaining = index.remaining(names, files)
-        if len(remaining) < len(names):
-            self._say(f"{len(names) - len(remaining)} of them are in {folder} already")
+        self._report_gone()
+        mine = self._rank.part_of(len(names))
+        remaining = index.remaining(names, files, mine)
+        if len(remaining) < len(mine):
+            self._say(f"{len(mine) - len(remaining)} of them are in {folder} already")
         if index.changed:
             self._say(f"embedding {counted(index.changed, 'image')} again, because the content has changed")
+        keys = {index.key(names[k]): k for k in remaining}
+        known = set() if self._options.retry_failed else {key for key in keys if failures.is_known(key)}
+        failures.keep(
+            lambda each: (
+                each.key in known or not (each.key in keys or each.is_gone or index.get(each.key) is not None)
+            )
+        )
+        if known:
+            reason = f"failed before and did not change (see {folder / FAILURES})"
+            advice = Advice("{} tries again", "retry_failed", True)
+            self._on_event(Skipped(counted(len(known), "image"), reason, len(known), advice))
+        remaining = [k for key, k in keys.items() if key not in known]
         self._unsized = len(remaining)
         return remaining
+
+    def _report_gone(self) -> None:
+        """Remove the rows of images that are gone, or say how many there are."""
+        index, folder = self._shards.index, self._shards.folder
+        if not (gone := index.gone()):
+            return
+        images = counted(len(gone), "image")
+        if not self._options.prune:
+            self._say(f"{images} of {folder} cannot be found any more: --prune removes the vectors")
+            return
+        for row in gone:
+            index.drop(row)
+        self._say(f"removed the vectors of {images} that cannot be found any more")
+
+    def fail(self, name: str, error: Aimv2Error) -> None:
+        key = self._shards.index.key(name)
+        state = state_of(key) if self._shards.index.is_unchanged(key) else None
+        reason = " ".join(str(error).split()).removeprefix(f"{name}: ")
+        self._shards.failures.add(Failure(name, type(error).__name__, reason, key, state))
 
     def add(self, name: str, vector: np.ndarray) -> None:
         if self._unsized:
@@ -177,6 +265,9 @@ class _FolderWriter(VectorWriter):
     def _complete(self, interrupted: bool) -> None:
         shards = self._shards
         self._close_shards(interrupted)
+        if self._rank.size > 1:
+            self._merge()
+            return
         if self._replaces and interrupted:
             self._say_unchanged()
             return
@@ -186,6 +277,25 @@ class _FolderWriter(VectorWriter):
             except OSError as error:
                 raise OutputError(f"{self._path} cannot be replaced: {error.strerror or error}") from error
             shutil.rmtree(shards.folder, ignore_errors=True)
+        self._say(f"wrote {counted(len(shards.index), 'vector')} in all to {self._path}")
+
+    def _merge(self) -> None:
+        """Name the shards of all ranks in one manifest, unless others still write theirs.
+
+        Each process lets go of its own folder before it asks for all others, so the last one gets them.
+        """
+        number, count = self._rank.number, counted(len(self._shards.shards), "shard")
+        self._shards.release()
+        try:
+            shards = self._shards = self._open(patience_s=PATIENCE_S)
+        except FolderBusyError:
+            self._say(f"rank {number} has written {count} of {self._path}; other ranks go on")
+            return
+        shards.index.drop_outdated(failure.key for failure in shards.failures)
+        if self._options.prune:
+            for row in shards.index.gone():
+                shards.index.drop(row)
+        shards.close()
         self._say(f"wrote {counted(len(shards.index), 'vector')} in all to {self._path}")
 
 

@@ -308,6 +308,18 @@ def test_a_result_is_replaced_when_asked_also_through_a_link(cli, pair, tmp_path
     [
         (["a.jpg", "--force"], "--force needs -o"),
         (["a.jpg", "--prune"], "--prune needs -o"),
+        (["a.jpg", "--retry-failed"], "--retry-failed needs -o"),
+        (["a.jpg", "--shard-format", "npz"], "--shard-format needs -o"),
+        (
+            ["a.jpg", "--retry-failed", "-o", "v.npz"],
+            "--retry-failed is for a folder of shards, and v.npz is a",
+        ),
+        (["a.jpg", "--shard-format", "npz", "-o", "v.npz"], "--shard-format is for a folder of shards"),
+        (["a.jpg", "--shard-format", "csv", "-o", "v/"], "'csv' is not one of safetensors, parquet, npz"),
+        (
+            ["a.jpg", "--shard-format", "parquet", "-o", "v/", "--pooling", "tokens"],
+            "parquet holds one vector",
+        ),
         (["a.jpg", "--prune", "-o", "v.npz"], "--prune is for a folder of shards"),
         (["a", "--text", "--prune", "-o", "v/"], "--prune is for images"),
     ],

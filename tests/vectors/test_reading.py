@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from helpers.shard_folders import without_checksums
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -214,7 +215,7 @@ def test_a_table_of_something_else_is_named(tmp_path):
         pa.table({"path": ["a"], "embedding": ["b"]}, metadata={"fingerprint": "{}"}),
     ):
         pq.write_table(table, tmp_path / "v.parquet")
-        assert "cannot be read as vectors" in refused(tmp_path / "v.parquet")
+        assert "holds no vectors that `embed` wrote" in refused(tmp_path / "v.parquet")
 
 
 def test_parquet_says_what_to_install(tmp_path, monkeypatch):
@@ -225,10 +226,12 @@ def test_parquet_says_what_to_install(tmp_path, monkeypatch):
         read_vectors(tmp_path / "v.parquet")
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "fewer", "other model", "other size"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "fewer", "other model", "other size", "checksum"])
 def test_a_damaged_shard_is_named(tmp_path, damage):
     folder = shards(tmp_path / "v")
-    shard = folder / "embeddings-00001.npz"
+    shard = folder / "embeddings-00001.safetensors"
+    if damage != "checksum":
+        without_checksums(folder)
     names, rows, made_by = [NAMES[3]], ROWS[3:], MADE_BY
     if damage == "fewer":
         names, rows = ["a", "b"], ROWS[:2]
@@ -236,13 +239,15 @@ def test_a_damaged_shard_is_named(tmp_path, damage):
         made_by = {**MADE_BY, "checkpoint": "ffff"}
     elif damage == "other size":
         rows = ROWS[3:, :2]
+    elif damage == "checksum":
+        rows = -rows
     write(shard, names, rows, made_by)
     if damage == "gone":
         shard.unlink()
     elif damage == "cut":
         shard.write_bytes(shard.read_bytes()[:100])
     message = refused(folder)
-    assert "embeddings-00001.npz" in message or "different sizes" in message
+    assert "embeddings-00001.safetensors" in message or "different sizes" in message
 
 
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -268,7 +273,8 @@ def test_a_damaged_file_is_read_as_it_is_or_refused_in_one_line(tmp_path_factory
     path = folder / (f"v{ending}" if ending != "/" else "v")
     if ending == "/":
         shards(path)
-        victim = path / "embeddings-00000.npz"
+        victim = path / "embeddings-00000.safetensors"
+        without_checksums(path)
     else:
         write(path, NAMES, ROWS, MADE_BY)
         victim = path

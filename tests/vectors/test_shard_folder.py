@@ -7,29 +7,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.shard_folders import MADE_BY, content, done, filled, opened, read_npz, rows
+from helpers.shard_folders import MADE_BY, content, done, filled, opened, read_file, rows
 
 from mlx_aimv2.errors import InputError, OutputError
 from mlx_aimv2.vectors.files import write
+from mlx_aimv2.vectors.manifest import MANIFEST
 from mlx_aimv2.vectors.shard_folder import ShardFolder
-from mlx_aimv2.vectors.shards import MANIFEST
 
 
 def test_vectors_are_spread_over_shards_and_the_last_may_be_smaller(tmp_path):
     filled(tmp_path / "out", ["a", "bb", "ccc", "dddd", "eeeee"])
     found = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert found == ["embeddings-00000.npz", "embeddings-00001.npz", "embeddings-00002.npz", MANIFEST]
+    assert found == [
+        "embeddings-00000.safetensors",
+        "embeddings-00001.safetensors",
+        "embeddings-00002.safetensors",
+        MANIFEST,
+    ]
     manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
     assert manifest["fingerprint"] == MADE_BY
     assert [shard["rows"] for shard in manifest["shards"]] == [2, 2, 1]
-    names, vectors, note = read_npz(tmp_path / "out" / "embeddings-00001.npz")
+    names, vectors, note = read_file(tmp_path / "out" / "embeddings-00001.safetensors")
     assert names == ["ccc", "dddd"] and vectors[:, 0].tolist() == [3, 4] and note == MADE_BY
 
 
-def test_a_full_shard_is_on_disk_before_the_next_vector(tmp_path):
+def test_a_full_shard_is_written_without_waiting_for_the_next_one(tmp_path):
     shards = opened(tmp_path, MADE_BY, 2)
     for name in "abc":
         shards.add(name, np.zeros(3, np.float32))
+    shards.settle()
     assert done(ShardFolder(tmp_path, MADE_BY)) == {"a", "b"}
 
 
@@ -52,7 +58,9 @@ def test_a_second_run_continues_the_first(tmp_path):
 
 def test_what_a_run_wrote_that_died_before_the_manifest_is_taken_up(tmp_path):
     filled(tmp_path, ["a", "b"])
-    write(tmp_path / "embeddings-00001.npz", ["c", "d"], rows(2), MADE_BY)  # and no line in the manifest
+    write(
+        tmp_path / "embeddings-00001.safetensors", ["c", "d"], rows(2), MADE_BY
+    )  # and no line in the manifest
     shards = opened(tmp_path, MADE_BY, 2)
     assert done(shards) == {"a", "b", "c", "d"}
     shards.add("e", np.zeros(5, np.float32))
@@ -86,7 +94,7 @@ def test_a_shard_is_full_at_so_many_bytes(tmp_path, monkeypatch):
     shards = ShardFolder(tmp_path, MADE_BY)
     for name in "abcdefg":
         shards.add(name, np.zeros(8, dtype=np.float32))
-    assert list(shards.shards.values()) == [3, 3]
+    assert counts(shards) == [3, 3]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
@@ -129,6 +137,12 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
     ShardFolder.locked(tmp_path, MADE_BY).release()
 
 
+def counts(shards: ShardFolder) -> list[int]:
+    """The rows of each shard that is written, or is being written now."""
+    shards.settle()
+    return [entry.rows for entry in shards.shards.values()]
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """Says how late it is, in seconds."""
@@ -142,7 +156,7 @@ def test_a_shard_is_written_after_some_minutes(tmp_path, clock):
     for name, now, written in (("a", 1299, []), ("b", 1300, [2]), ("c", 1599, [2]), ("d", 1600, [2, 2])):
         clock[0] = now
         shards.add(name, np.zeros(4, np.float32))
-        assert list(shards.shards.values()) == written, name
+        assert counts(shards) == written, name
 
 
 def test_the_clock_begins_anew_with_every_shard_whatever_filled_it(tmp_path, clock):
@@ -150,7 +164,7 @@ def test_the_clock_begins_anew_with_every_shard_whatever_filled_it(tmp_path, clo
     for name, now, written in (("a", 1200, []), ("b", 1299, [2]), ("c", 1598, [2]), ("d", 1599, [2, 2])):
         clock[0] = now
         shards.add(name, np.zeros(4, np.float32))
-        assert list(shards.shards.values()) == written, name
+        assert counts(shards) == written, name
 
 
 def test_a_folder_may_have_a_clock_of_its_own(tmp_path, clock):
@@ -158,7 +172,7 @@ def test_a_folder_may_have_a_clock_of_its_own(tmp_path, clock):
     shards.full_s = 30
     clock[0] += 30
     shards.add("a", np.zeros(4, np.float32))
-    assert list(shards.shards.values()) == [1]
+    assert counts(shards) == [1]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(2, [3]), (3, [3]), (4, [3, 1]), (6, [3, 3])])
@@ -166,6 +180,6 @@ def test_a_shard_is_full_at_exactly_so_many_rows(tmp_path, count, expected):
     shards = opened(tmp_path, MADE_BY, 3)
     for name in "abcdef"[:count]:
         shards.add(name, np.zeros(4, np.float32))
-    assert list(shards.shards.values()) == [3] * (count // 3)
+    assert counts(shards) == [3] * (count // 3)
     shards.close()
-    assert list(shards.shards.values()) == ([2] if count == 2 else expected)
+    assert counts(shards) == ([2] if count == 2 else expected)

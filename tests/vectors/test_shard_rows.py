@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.shard_folders import MADE_BY, opened, read_npz
+from helpers.shard_folders import MADE_BY, opened, read_file, without_checksums
 
 from mlx_aimv2.errors import InputError
 from mlx_aimv2.vectors.files import write
+from mlx_aimv2.vectors.manifest import MANIFEST
 from mlx_aimv2.vectors.reading import read_vectors
 from mlx_aimv2.vectors.shard_folder import ShardFolder
-from mlx_aimv2.vectors.shards import MANIFEST
 
 
 class Images:
@@ -57,8 +57,8 @@ def run(
 def read_both_ways(folder: Path) -> dict[str, float]:
     """The first number of each vector by its name, the same in all shard files and by the manifest."""
     everything = {}
-    for shard in sorted(folder.glob("*.npz")):
-        names, vectors, _ = read_npz(shard)
+    for shard in sorted(folder.glob("embeddings*")):
+        names, vectors, _ = read_file(shard)
         assert not everything.keys() & set(names), "a name is there twice"
         everything |= dict(zip(names, vectors[:, 0].tolist(), strict=True))
     found = read_vectors(folder)
@@ -259,10 +259,14 @@ def test_a_part_of_a_file_that_changes_while_it_is_read_is_embedded_again(tmp_pa
 
 
 def as_an_older_version(folder: Path) -> None:
-    """Rewrite the shards without marks of files."""
-    for shard in folder.glob("*.npz"):
-        names, vectors, note = read_npz(shard)
-        write(shard, names, vectors, note)
+    """Rewrite the folder with `.npz` shards without marks of files, and a manifest without checksums."""
+    without_checksums(folder)
+    for shard in folder.glob("embeddings*"):
+        names, vectors, note = read_file(shard)
+        write(shard.with_suffix(".npz"), names, vectors, note)
+        shard.unlink()
+    manifest = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(manifest.replace(".safetensors", ".npz"))
 
 
 def test_a_folder_of_an_older_version_is_continued(tmp_path, images, five):
@@ -319,4 +323,4 @@ def test_a_shard_is_on_disk_before_the_manifest_names_it_and_goes_after(tmp_path
     ]
     names = ("embeddings-00001", "embeddings-00002", "manifest")
     each = [[("sync", name), ("replace", name), ("sync", "v"), ("unlink", name)] for name in names]
-    assert done == [*itertools.chain(*each), ("unlink", "embeddings-00000.npz")]
+    assert done == [*itertools.chain(*each), ("unlink", "embeddings-00000.safetensors")]

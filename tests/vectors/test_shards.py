@@ -1,4 +1,4 @@
-"""Manifests and shards: what is read, and what is refused."""
+"""The formats of shards: all hold the same, and what they write is read with other libraries."""
 
 from __future__ import annotations
 
@@ -6,94 +6,85 @@ import json
 
 import numpy as np
 import pytest
-from helpers.shard_folders import MADE_BY, done, filled, rows
+from helpers.shard_folders import MADE_BY, read_file, rows
 
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.vectors.files import write
+from mlx_aimv2.vectors.files import Rows
+from mlx_aimv2.vectors.options import SHARD_FORMATS as NAMES
+from mlx_aimv2.vectors.reading import read_vectors
 from mlx_aimv2.vectors.shard_folder import ShardFolder
-from mlx_aimv2.vectors.shards import MANIFEST
+from mlx_aimv2.vectors.shard_rows import FileMark
+from mlx_aimv2.vectors.shards import SHARD_FORMATS, map_vectors, read_shard, write_shard
+
+MARKS = [
+    FileMark("/images/caf\udce9/1.jpg", 10, 1_000_000_000_000_000_001, "ab" * 16),
+    FileMark("/images/x.tar", 2**40, 2, "", "/写真 📷.png"),
+    FileMark(),
+]
+every_format = pytest.mark.parametrize("ending", SHARD_FORMATS)
 
 
-@pytest.mark.parametrize("damage", ["cut off", "another model"])
-def test_a_shard_that_does_not_belong_there_is_refused_and_stays(tmp_path, damage):
-    filled(tmp_path, ["a", "b"])
-    stranger = tmp_path / "embeddings-00001.npz"
-    write(stranger, ["c"], rows(1), {**MADE_BY, "pooling": "max"})
-    if damage == "cut off":
-        stranger.write_bytes(stranger.read_bytes()[:50])
-    before = stranger.read_bytes()
-    with pytest.raises(
-        InputError, match=r"embeddings-00001\.npz is not in the manifest and cannot be used: move it away"
-    ):
-        ShardFolder(tmp_path, MADE_BY)
-    assert stranger.read_bytes() == before
+def test_every_format_is_an_option():
+    assert {f".{name}" for name in NAMES} == SHARD_FORMATS.keys()
 
 
-@pytest.mark.parametrize("name", ["holiday.jpg", "subfolder"])
-def test_a_folder_of_other_files_is_refused(tmp_path, name):
-    (tmp_path / name).touch()
-    with pytest.raises(InputError, match=rf"holds other files \({name}\): name a new folder"):
-        ShardFolder(tmp_path, MADE_BY)
+@every_format
+@pytest.mark.parametrize("marks", [MARKS, MARKS[:1] * 3, None], ids=["parts", "files", "unknown"])
+def test_names_marks_and_positions_come_back(tmp_path, ending, marks):
+    path, vectors = tmp_path / f"embeddings-00000{ending}", rows(3)
+    blocks = Rows((3, 5), lambda: [vectors[:1], vectors[1:]])
+    write_shard(path, ["a", "ü", "c"], marks, [4, 0, 2**40], blocks, MADE_BY)
+    shard = read_shard(path)
+    assert shard.names == ["a", "ü", "c"] and shard.fingerprint == MADE_BY and shard.shape == (3, 5)
+    assert shard.marks == marks and shard.positions == [4, 0, 2**40]
+    np.testing.assert_array_equal(map_vectors(path), vectors)
+    names, found, note = read_file(path)
+    assert names == shard.names and note == MADE_BY
+    np.testing.assert_array_equal(found, vectors)
+    found = read_vectors(path)  # a shard is a file of vectors too
+    assert found.paths == ("a", "ü", "c") and np.array_equal(found.embeddings, vectors)
 
 
-def test_hidden_files_do_not_matter(tmp_path):
-    (tmp_path / ".DS_Store").touch()
-    assert done(ShardFolder(tmp_path, MADE_BY)) == set()
+@every_format
+def test_a_folder_goes_on_in_its_format_or_in_another(tmp_path, ending):
+    def run(names, **options):
+        shards = ShardFolder(tmp_path, MADE_BY, **options)
+        for name in names:
+            shards.add(name, np.full(3, len(name), np.float32))
+        shards.close()
+
+    run(["a", "bb"], shard_format=ending[1:])
+    run(["ccc"])
+    assert [path.suffix for path in sorted(tmp_path.glob("embeddings*"))] == [ending, ending]
+    for number, other in enumerate(SHARD_FORMATS, 4):
+        run(["x" * number], shard_format=other[1:])
+    assert {path.suffix for path in tmp_path.glob("embeddings*")} == SHARD_FORMATS.keys()
+    assert read_vectors(tmp_path).embeddings[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "not json",
-        "[]",
-        "{}",
-        '{"fingerprint": {}}',
-        '{"fingerprint": "tiny", "shards": []}',
-        '{"fingerprint": {}, "shards": 3}',
-        '{"fingerprint": {}, "shards": "abc"}',
-        '{"fingerprint": {}, "shards": [{"file": "a.npz"}]}',
-        '{"fingerprint": {}, "shards": [{"file": "a.npz", "rows": "many"}]}',
-    ],
-)
-def test_a_damaged_manifest_is_refused(tmp_path, text):
-    (tmp_path / MANIFEST).write_text(text)
-    with pytest.raises(InputError, match=r"manifest\.json is not a manifest of embeddings"):
-        ShardFolder(tmp_path, {})
+@every_format
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"something else, and long enough to be a header"])
+def test_damaged_files_are_named(tmp_path, ending, damage):
+    path = tmp_path / f"embeddings-00000{ending}"
+    path.write_bytes(damage)
+    for read in (read_shard, map_vectors):
+        with pytest.raises(InputError, match=rf"embeddings-00000\{ending} (cannot be read|holds no vectors)"):
+            read(path)
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut off", b"something else", None, "npy"], ids=repr)
-def test_a_shard_that_is_gone_or_damaged_is_named(tmp_path, damage):
-    filled(tmp_path, ["a", "b"])
-    shard = tmp_path / "embeddings-00000.npz"
-    shard.unlink()
-    if damage == "npy":
-        with shard.open("wb") as file:
-            np.save(file, rows(2))
-    elif damage is not None:
-        shard.write_bytes(damage)
-    with pytest.raises(
-        InputError,
-        match=r"00000\.npz is in the manifest and cannot be used: move it away \(.*cannot be read",
-    ):
-        ShardFolder(tmp_path, MADE_BY)
+def test_columns_that_do_not_fit_are_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "embeddings-00000.safetensors"
+    note = {"paths": '["a", "b"]', "fingerprint": "{}", "columns": json.dumps({"positions": [1]})}
+    save_file({"embeddings": rows(2)}, path, metadata=note)
+    with pytest.raises(InputError, match="it has not one name for each row"):
+        read_shard(path)
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_shards_without_a_manifest_are_refused_and_stay(tmp_path, count):
-    for number in range(count):
-        write(tmp_path / f"embeddings-0000{number}.npz", ["a"], rows(1), MADE_BY)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    message = (
-        r"holds shards \(embeddings-00000\.npz\) and no manifest\.json: put it back, or replace .* --force"
-    )
-    with pytest.raises(InputError, match=message):
-        ShardFolder(tmp_path, MADE_BY)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_a_manifest_that_leads_elsewhere_is_refused(tmp_path):
-    shards = [{"file": "../v.npz", "rows": 1}]
-    (tmp_path / "manifest.json").write_text(json.dumps({"fingerprint": MADE_BY, "shards": shards}))
-    with pytest.raises(InputError, match=r"is not a manifest of embeddings: it names '\.\./v\.npz'"):
-        ShardFolder(tmp_path, MADE_BY)
+def test_token_grids_are_refused_by_parquet_and_stay_for_another_format(tmp_path):
+    shards = ShardFolder(tmp_path, MADE_BY, shard_format="parquet")
+    shards.add("a", np.zeros((2, 2, 3), np.float32))
+    with pytest.raises(InputError, match=r"one vector per row: use \.npz for token grids"):
+        shards.close()
+    assert [name for name, _ in shards.waiting()] == ["a"]

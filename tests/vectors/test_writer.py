@@ -13,9 +13,9 @@ from mlx_aimv2.errors import ExistsError, InputError, OutputError
 from mlx_aimv2.events import ignore
 from mlx_aimv2.storage.locks import lock_folder
 from mlx_aimv2.vectors.files import WRITERS, write
+from mlx_aimv2.vectors.manifest import MANIFEST
 from mlx_aimv2.vectors.options import WriterOptions
 from mlx_aimv2.vectors.reading import read_vectors
-from mlx_aimv2.vectors.shards import MANIFEST
 from mlx_aimv2.vectors.writer import check_output, check_room, open_writer
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True}
@@ -50,8 +50,7 @@ def run(output, names, force=False, stop_after=None, made_by=MADE_BY, kill=False
     left = [names[k] for k in writer.remaining(names)]
     for number, name in enumerate(left):
         if number == stop_after:
-            if not kill:
-                writer.close(interrupted=True)
+            writer._shards.settle() if kill else writer.close(interrupted=True)
             return said, left[:number]
         writer.add(name, vector_of(name))
     writer.close()
