@@ -20,7 +20,7 @@ class Listing:
     Attributes:
         images: in order. An image that cannot be read is among them: opening it raises the reason.
         ignored: everything else.
-        empty: why there are no images at all, such as "no column of images".
+        empty: why there are no images at all, such as "no column of images"; `OWN` if this program wrote the file.
     """
 
     images: tuple[SourceImage, ...] = ()
@@ -63,6 +63,7 @@ class Container:
 
 CONTAINERS = (
     Container("archive", (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz"), "tar"),
+    Container("table", (".parquet",), "parquet"),
 )
 
 

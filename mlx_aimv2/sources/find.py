@@ -12,7 +12,7 @@ from ..processing.source_image import SourceImage
 from .containers import container_of, suffixes_of
 from .extensions import extension_of
 from .folder_scan import Rules
-from .ignored import Ignored
+from .ignored import OWN, Ignored
 from .options import SourceOptions
 from .paths import find_images
 
@@ -65,7 +65,7 @@ def find_sources(
         options: how to read files with many images.
 
     Raises:
-        InputError: an empty name, or only folders, patterns and files without images.
+        InputError: an empty name, or only folders, patterns and files without images; or options do not fit a file.
     """
     options, names = options or SourceOptions(), list(names)
     scan = find_images(names, exclude, many=(suffixes_of(options), suffixes_of()))
@@ -79,6 +79,8 @@ def find_sources(
             continue
         try:
             listing = container.list_images(path, rules, options)
+        except InputError:
+            raise
         except (Aimv2Error, OSError) as error:
             images.append(_failing(path, error))
             continue
@@ -88,10 +90,23 @@ def find_sources(
             empty[path] = f"no images in the {container.noun} {path}: {_why(listing.empty, listing.ignored)}"
             images.append(_failing(path, ImageError(listing.empty)))
         elif not listing.images:
-            ignored.files[f"{container.noun}, {listing.empty}", extension_of(path)] += 1
+            why = OWN if listing.empty == OWN else f"{container.noun}, {listing.empty}"
+            ignored.files[why, extension_of(path)] += 1
     if empty and len(empty) == len(images):
         raise InputError(next(iter(empty.values())))
-    return Found(tuple(images), ignored, empty)
+    found = Found(tuple(images), ignored, empty)
+    if options.id_column is not None:
+        _check_unique(found)
+    return found
+
+
+def _check_unique(found: Found) -> None:
+    """Refuse equal ids in two tables, or an id that is the name of a file."""
+    files: dict[str, str | None] = {}
+    for id, file in zip(found.names, found.files, strict=True):
+        if files.setdefault(id, file) != file:
+            advice = "choose another --id-column, or leave it out"
+            raise InputError(f"the id {id} is in {files[id]} and in {file}: {advice}")
 
 
 def _why(reason: str, ignored: Ignored) -> str:

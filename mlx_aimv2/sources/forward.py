@@ -19,13 +19,18 @@ class ForwardReader(Generic[Item]):
     anew.
     """
 
-    def __init__(self, start: Callable[[int], Iterator[tuple[int, Item]]], seeks: bool = False) -> None:
+    def __init__(
+        self,
+        start: Callable[[int], Iterator[tuple[int, Item]]],
+        seeks: bool | Callable[[int, int], bool] = False,
+    ) -> None:
         """Take the source; nothing is opened yet.
 
         Args:
             start: from a number to the items from there on, with their numbers in increasing order. It may begin
                 earlier.
-            seeks: whether ``start`` skips what lies before the number faster than by reading it.
+            seeks: whether ``start`` skips what lies before the number faster than by reading it; or a function that
+                says so, of the number that follows the last one that was read, and the requested number.
         """
         self._start, self._seeks = start, seeks
         self._lock = threading.Lock()
@@ -43,13 +48,16 @@ class ForwardReader(Generic[Item]):
             if number in self._kept:
                 return self._kept.pop(number)
             ahead = number - self._next
-            if self._items is None or ahead < 0 or (self._seeks and ahead > MOST_KEPT):
+            if self._items is None or ahead < 0 or (ahead > MOST_KEPT and self._is_far(number)):
                 self._items = self._start(number)
             try:
                 return self._read(number)
             except BaseException:
                 self._items = None  # a generator that failed gives nothing more
                 raise
+
+    def _is_far(self, number: int) -> bool:
+        return self._seeks(self._next, number) if callable(self._seeks) else self._seeks
 
     def _read(self, number: int) -> Item:
         assert self._items is not None

@@ -24,6 +24,15 @@ class SourceOptions:
         more_than(0),
     )
     every: int | None = option(None, "Of videos, take every n-th frame.", SOURCES, at_least(1))
+    image_column: str | None = option(
+        None, "The column of a table that holds the images. [default: the only one]", SOURCES, metavar="NAME"
+    )
+    id_column: str | None = option(
+        None,
+        "The column of a table that names the images. [default: number of the row]",
+        SOURCES,
+        metavar="NAME",
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
