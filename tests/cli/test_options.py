@@ -17,6 +17,7 @@ from mlx_aimv2.datasets.options import Reading
 from mlx_aimv2.demo.options import TourOptions
 from mlx_aimv2.options.fields import REQUIRED
 from mlx_aimv2.processing.options import DecodeOptions, NativeOptions
+from mlx_aimv2.sources.options import SourceOptions
 from mlx_aimv2.vectors.options import WriterOptions
 
 COMMANDS = get_command(app).commands
@@ -33,6 +34,7 @@ LIBRARY = {  # the verbs that take over the fields of a dataclass, for each
     BenchOptions: ["bench"],
     TourOptions: ["demo"],
     WriterOptions: ["embed"],
+    SourceOptions: "embed classify".split(),
 }
 OTHER_DEFAULTS = {  # where the command line decides otherwise
     ("decode", "fast"): "embed and classify read many large photos",
