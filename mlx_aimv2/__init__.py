@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from .models.lit import Aimv2Model
     from .models.text import Aimv2TextModel
     from .models.vision import Aimv2VisionModel
+    from .processing.crops import crops
     from .processing.options import DecodeOptions, NativeOptions
     from .processing.source_image import SourceImage
     from .quantization.scheme import Scheme
@@ -100,6 +101,7 @@ _WITH_MLX = {
     "Vectors": "vectors.reading",
     "ZeroShotClassifier": "inference.zero_shot",
     "convert": "conversion.convert",
+    "crops": "processing.crops",
     "evaluate_labels": "evaluation.labels",
     "evaluate_retrieval": "evaluation.retrieval",
     "export": "conversion.export",
@@ -157,6 +159,7 @@ __all__ = [
     "Vectors",
     "ZeroShotClassifier",
     "convert",
+    "crops",
     "evaluate_labels",
     "evaluate_retrieval",
     "export",

@@ -15,7 +15,7 @@ NAMES = {
     "Aimv2Config", "Aimv2Model", "Aimv2TextConfig", "Aimv2TextModel", "Aimv2VisionConfig", "Aimv2VisionModel",
     "ConvertOptions", "DecodeOptions", "Embedder", "ExportOptions", "FinetuneOptions", "FuseOptions", "LoadOptions",
     "Found", "NativeOptions", "Scheme", "SourceImage", "SourceOptions", "find_sources",
-    "TrainedClassifier", "Vectors", "ZeroShotClassifier", "convert", "evaluate_labels", "evaluate_retrieval",
+    "TrainedClassifier", "Vectors", "ZeroShotClassifier", "convert", "crops", "evaluate_labels", "evaluate_retrieval",
     "export", "finetune", "fuse", "load",
     "read_vectors", "sample_images",
 }  # fmt: skip

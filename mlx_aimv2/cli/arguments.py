@@ -12,19 +12,33 @@ from .output import say
 
 if TYPE_CHECKING:
     from ..sources.find import Found
-    from ..sources.options import SourceOptions
+    from ..sources.options import CropOptions, SourceOptions
 
 
-def sources(arguments: Sequence[str], exclude: Sequence[str], options: SourceOptions) -> Found:
+def sources(
+    arguments: Sequence[str], exclude: Sequence[str], options: SourceOptions, crops: CropOptions | None = None
+) -> Found:
     """The images that the arguments name, also within files of many images; says what is left out.
+
+    Args:
+        arguments: names; there may be none if a file of boxes names the images.
+        exclude: patterns of names to ignore.
+        options: how to read files with many images.
+        crops: which regions of the images stand for them; None for the images themselves.
 
     Raises:
         InputError: there are none, or - is given and nothing is piped into stdin.
     """
-    from ..sources.find import find_sources
+    from ..sources.find import Found, find_sources
 
-    found = find_sources(with_names(arguments), exclude, options)
-    for notice in found.notices():
+    found = find_sources(with_names(arguments), exclude, options) if arguments else Found()
+    notices = found.notices()
+    if crops and (arguments or crops.boxes):
+        from ..sources.boxes import cropped
+
+        regions = cropped(found if arguments else None, crops, options)
+        found, notices = regions.found, [*notices, *regions.notices]
+    for notice in notices:
         say(notice)
     if not found.images:
         raise InputError("no images: name files, folders or patterns")

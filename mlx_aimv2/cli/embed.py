@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InputError
+from ..events import Notice
+from ..messages import counted
 from ..options.fields import flag, like, option, options_from
-from ..sources.options import SourceOptions
+from ..sources.options import CropOptions, SourceOptions
 from ..vectors.options import WriterOptions
 from .arguments import sources, with_texts
 from .completion import POOLINGS, choices
@@ -19,11 +21,13 @@ from .guard import verb
 from .jobs import Sink, run
 from .model_options import ModelOptions
 from .output import put
-from .screen import screen
+from .screen import Screen, screen
 from .tables import table
 
 if TYPE_CHECKING:
     from ..inference.embedder import Embedded
+    from ..sources.find import NamedImage
+    from ..sources.readahead import Failed
     from ..vectors.writer import VectorWriter
 
 SHOWN_VALUES = 4
@@ -46,6 +50,7 @@ class EmbedOptions:
     pooling: str = option(
         "auto", "auto, mean, max, head, or tokens (a grid).", autocompletion=choices(POOLINGS)
     )
+    grid: bool = option(False, "The grid of patch features (h, w, D): the same as --pooling tokens.")
     normalize: bool = option(True, "Scale every vector to unit length.")
     json: bool = option(False, "Print JSON lines.")
 
@@ -53,6 +58,11 @@ class EmbedOptions:
     def writing(self) -> WriterOptions:
         """How to write a file or a folder."""
         return options_from(WriterOptions, self)
+
+    @property
+    def pooled(self) -> str:
+        """The name of the pooling."""
+        return "tokens" if self.grid else self.pooling
 
     def check(self, names: list[str]) -> None:
         """Check what can be checked before a model is loaded.
@@ -64,12 +74,18 @@ class EmbedOptions:
         from ..vectors.writer import check_output
 
         check_pooling_name(self.pooling)
-        if self.text and self.pooling != "auto":
-            raise InputError(f"--pooling {self.pooling} is for images: texts have one embedding")
-        if self.pooling == "tokens" and self.shard_format == "parquet":
+        if self.grid and self.pooling not in ("auto", "tokens"):
+            raise InputError(
+                f"--grid is --pooling tokens, and not --pooling {self.pooling}: give one of them"
+            )
+        if self.text and self.pooled != "auto":
+            raise InputError(f"--pooling {self.pooled} is for images: texts have one embedding")
+        if self.pooled == "tokens" and self.shard_format == "parquet":
             raise InputError(
                 "--shard-format parquet holds one vector an image, and --pooling tokens gives a grid"
             )
+        if self.pooled == "tokens" and self.output is not None and self.output.lower().endswith(".parquet"):
+            raise InputError("a .parquet file holds one vector per row: use .npz for token grids")
         if self.json and self.output is not None:
             raise InputError("--json prints to stdout and -o writes a file: give one of them")
         writing = ("force", "prune", "shard_format", "retry_failed")
@@ -81,16 +97,18 @@ class EmbedOptions:
 
 @verb
 def embed(
+    *,
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="IMAGES...",
-            help="Images, folders, patterns; with --text: texts. - for a list on stdin.",
+            help="Images, folders, patterns; with --text: texts. - for a list on stdin. None with --boxes.",
         ),
-    ],
+    ] = None,
     options: EmbedOptions,
     model: ModelOptions,
     source: SourceOptions,
+    regions: CropOptions,
 ) -> None:
     """Turn images (or, with --text, texts) into vectors.
 
@@ -100,13 +118,17 @@ def embed(
     from ..models.classifier import Classifier
     from ..vectors.writer import open_writer
 
-    found = None if options.text else sources(inputs, model.exclude, source)
-    names = found.names if found is not None else with_texts(inputs)
+    if options.text and regions:
+        raise InputError("--boxes and --tiles are for images: texts have no regions")
+    if not inputs and regions.boxes is None:
+        raise InputError("Missing argument 'IMAGES...'; see `mlx-aimv2 embed --help`")
+    found = None if options.text else sources(inputs or (), model.exclude, source, regions)
+    names = found.names if found is not None else with_texts(inputs or ())
     options.check(names)
     with screen(found.empty if found is not None else {}) as events:
         loaded, processor = model.load(events)
         encoder = loaded.trunk if isinstance(loaded, Classifier) else loaded
-        embedder = Embedder(encoder, processor, options.pooling, options.normalize, model.batch_size)
+        embedder = Embedder(encoder, processor, options.pooled, options.normalize, model.batch_size)
         sink: Sink[Embedded]
         wanted: Sequence[int] = range(len(names))
         if options.output is None:
@@ -119,8 +141,23 @@ def embed(
         names = [names[k] for k in wanted]
         images = [found.images[k] for k in wanted] if found is not None else []
         stream = embedder.stream_texts(names) if options.text else embedder.stream(images)
+        if regions:
+            stream = _noting_clipped(stream, images, events)
         fail = sink.writer.fail if isinstance(sink, _Output) else None
         run(stream, names, sink, events, "embedded", "text" if options.text else "image", fail)
+
+
+def _noting_clipped(
+    stream: Iterable[Embedded | Failed], images: Sequence[NamedImage], events: Screen
+) -> Iterator[Embedded | Failed]:
+    """Pass the results of crops on, then say how many boxes reach beyond their image."""
+    from ..processing.crops import count_clipped, expect
+
+    expect(images)
+    yield from stream
+    if count := count_clipped(images):
+        reach = "reaches" if count == 1 else "reach"
+        events(Notice(f"{counted(count, 'box')} {reach} beyond the image: cut at its edge"))
 
 
 class _Lines:

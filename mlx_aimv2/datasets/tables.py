@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from ..errors import InputError
 from ..messages import counted
 from ..sources.folder_scan import Rules
+from ..sources.paths import existing_file
 from .columns import ABSENT, CAPTION, IMAGE, LABEL, SPLIT, NoColumnError
 from .options import Reading
 from .rows import SPLIT_NAMES, Row, Rows, label_name
@@ -104,7 +104,7 @@ def _located(file: Path, rows: list[Row], image_root: str | None, root: Path) ->
     """The rows with paths relative to ``root``, and the number of files that do not exist."""
     bases = [Path(image_root).expanduser()] if image_root is not None else _bases(file)
     for base in bases:
-        existing = [_existing(base, row.path) for row in rows]
+        existing = [existing_file(base, row.path) for row in rows]
         if any(existing):
             break
     else:
@@ -129,15 +129,6 @@ def _bases(file: Path) -> list[Path]:
     return folders
 
 
-def _existing(base: Path, path: str) -> str | None:
-    """The path of a row as the file is called; None if it does not exist.
-
-    Tables from Windows have backslashes in paths, and systems differ in how they write accents.
-    """
-    names = (path, path.replace("\\", "/"), *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
-    return next((name for name in dict.fromkeys(names) if _exists(base / name)), None)
-
-
 def _none_exists(file: Path, rows: list[Row], image_root: str | None) -> str:
     first = rows[0]
     if ADDRESS.match(first.path):
@@ -149,16 +140,9 @@ def _none_exists(file: Path, rows: list[Row], image_root: str | None) -> str:
     if image_root is not None:
         return f"{what} in --image-root {image_root}, {where}"
     advice = "paths are relative to the folder of the table; --image-root names another"
-    if any(_exists(Path(row.path)) for row in rows):
+    if any(existing_file(Path(), row.path) is not None for row in rows):
         advice = "they are relative to the working directory: give --image-root ."
     return f"{what}, {where}: {advice}"
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long a name, or a folder that may not be entered
-        return False
 
 
 def _row(where: str, values: Mapping[str, Any], split: str | None, value: str) -> Row:

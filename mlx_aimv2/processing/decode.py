@@ -110,7 +110,9 @@ def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int |
     label = _label(source)
     with _failures_named(label):
         while isinstance(source, SourceImage):
-            source = cast("ImageInput", source.open())
+            source = source.open_for(options, short_edge)
+        if isinstance(source, Decoded):
+            return source
         if isinstance(source, np.ndarray):
             return Decoded.whole(array_to_rgb(source, options.background_color))
         if isinstance(source, Image.Image):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .options import DecodeOptions
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class SourceImage:
     open: Callable[[], Any]
     file: str | None = None
     waits: bool = False
+
+    def open_for(self, options: DecodeOptions, short_edge: int | None) -> Any:
+        """The image for decoding with these options, decoded already or not; see `decode_reduced`."""
+        return self.open()
 
     def __str__(self) -> str:
         """The id."""

@@ -1,12 +1,16 @@
-"""`SourceOptions`: how to read files with many images, and addresses."""
+"""`SourceOptions`: how to read files with many images, and addresses; `CropOptions`: which regions of images."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
+from ..errors import InputError
 from ..options.fields import at_least, check_fields, more_than, option
 
 SOURCES = "Videos, archives, tables, addresses"
+REGIONS = "Regions of images"
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,38 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True)
+class CropOptions:
+    """Which regions of images stand for them.
+
+    Raises:
+        InputError: a field has an invalid value.
+    """
+
+    boxes: Path | None = option(
+        None, "Only these regions: CSV or JSON lines of path,left,top,right,bottom in pixels.", REGIONS
+    )
+    tiles: str | None = option(None, "Cut every image into rows x columns, such as 2x3.", REGIONS)
+
+    def __post_init__(self) -> None:
+        if self.boxes is not None and self.tiles is not None:
+            raise InputError("--boxes and --tiles both say which regions: give one of them")
+        if self.tiles is not None:
+            self.grid_of_tiles  # noqa: B018 - raises for an invalid value
+
+    def __bool__(self) -> bool:
+        return self.boxes is not None or self.tiles is not None
+
+    @property
+    def grid_of_tiles(self) -> tuple[int, int]:
+        """The rows and columns of tiles."""
+        match = re.fullmatch(
+            r"([1-9]\d{0,2})[x\u00d7]([1-9]\d{0,2})", (self.tiles or "").strip().lower(), re.ASCII
+        )
+        if match is None:
+            raise InputError(
+                f"--tiles must be rows x columns from 1x1 to 999x999, such as 2x3, not {self.tiles!r}"
+            )
+        return int(match[1]), int(match[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -70,6 +71,22 @@ def find_images(
     if empty and len(empty) == len(images):
         raise InputError(next(iter(empty.values())))
     return Scan(tuple(images), ignored, empty=empty)
+
+
+def existing_file(base: Path, path: str) -> str | None:
+    """A path in a table, relative to ``base``, as the file is called; None if it does not exist.
+
+    Tables from Windows have backslashes in paths, and systems differ in how they write accents.
+    """
+    names = (path, path.replace("\\", "/"), *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
+    return next((name for name in dict.fromkeys(names) if _is_file(base / name)), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long a name, or a folder that may not be entered
+        return False
 
 
 def _matches(pattern: Path, rules: Rules) -> Scan:

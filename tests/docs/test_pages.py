@@ -66,6 +66,7 @@ def samples(tmp_path_factory, checkpoint):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (80, 60), (20 * number, 255 - 15 * number, 90)).save(path)
     texts = {
+        "boxes.csv": "path,left,top,right,bottom\nphotos/0.jpg,10,10,50,40\nphotos/1.jpg,0,0,40,60\n",
         "captions.csv": "path,caption\n" + "".join(f"photos/{k}.jpg,image {k} of a dog\n" for k in range(4)),
         "labels.txt": "cat\ndog\n",
         "texts.txt": "a dog\na cat\n",
