@@ -58,22 +58,24 @@ def write_quantized(setup: Setup, name: str, bits: int) -> Result:
 
 
 def write_photos(setup: Setup, megapixels: int, extension: str, count: int) -> Result:
-    """Images with the spectrum of photographs and some noise, quality 90."""
-    if extension == "heic":
+    """Images with the spectrum of photographs and some noise, quality 90; a thumbnail has a sixth of the edges."""
+    if extension.endswith("heic"):
         import pillow_heif
 
         pillow_heif.register_heif_opener()
     width, height = SIZES[megapixels]
     if setup.quick:
         width, height = width // 10, height // 10
-    for number, path in enumerate(photo_paths(setup, megapixels, extension, count)):
+    paths = photo_paths(setup, megapixels, extension, count)
+    for number, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             continue
         if number < PHOTOS:
-            photo(width, height, number).save(path, quality=90)
+            thumbnail = {"thumbnails": [width // 6]} if extension == "thumbnail.heic" else {}
+            photo(width, height, number).save(path, quality=90, **thumbnail)
         else:
-            os.link(path.with_stem(f"{number % PHOTOS:03d}"), path)
+            os.link(paths[number % PHOTOS], path)
     return {"timings": {}, "values": {}}
 
 

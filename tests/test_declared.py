@@ -13,6 +13,8 @@ NAMES = {
     "yaml": "pyyaml",
     "sklearn": "scikit-learn",
     "mkdocs": "mkdocs-material",
+    "Quartz": "pyobjc-framework-quartz",
+    "objc": "pyobjc-framework-quartz",  # by way of pyobjc-core
 }  # where a module is not called like its project
 REQUIREMENT = re.compile(r'"([A-Za-z0-9._-]+)(?:\[([^\]]*)\])?[^"]*"')
 

@@ -10,7 +10,8 @@ from data import photo_paths, photos
 from suite import Case, Family, Result, Setup, Side
 from timing import repeated
 
-FILES = ((1, "jpg"), (12, "jpg"), (48, "jpg"), (12, "heic"))
+FILES = ((1, "jpg"), (12, "jpg"), (48, "jpg"), (12, "heic"), (12, "thumbnail.heic"))
+FORMATS = {"jpg": "JPEG", "heic": "HEIC", "thumbnail.heic": "HEIC with a thumbnail"}
 FOLDER = 8  # files
 PILLOW, TORCHVISION = "CLIPImageProcessorPil", "CLIPImageProcessor"
 SIZE, MEAN, STD = 224, [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
@@ -61,7 +62,7 @@ def transformers(setup: Setup, megapixels: int, extension: str, kind: str) -> Re
     """One file."""
     from PIL import Image
 
-    if extension == "heic":
+    if extension.endswith("heic"):
         import pillow_heif
 
         pillow_heif.register_heif_opener()
@@ -97,7 +98,7 @@ def cases(setup: Setup) -> list[Case]:
         file = {"megapixels": megapixels, "extension": extension}
         sides = [Side(f"mlx-aimv2, {mode}", mlx, {**file, "mode": mode}) for mode in ("fast", "exact")]
         sides += [Side(name, transformers, {**file, "kind": kind}, is_peer=True) for name, kind in variants]
-        name = f"{megapixels} megapixels, {'HEIC' if extension == 'heic' else 'JPEG'}"
+        name = f"{megapixels} megapixels, {FORMATS[extension]}"
         found.append(Case(name, tuple(sides), rounds=1, prepare=(photos(megapixels, extension),)))
     sides = [Side("mlx-aimv2, fast", mlx_folder)]
     for name, kind in variants:

@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from ..errors import Advice, Aimv2Error, BrokenImageError, ImageError, ImageTooLargeError, InputError
+from . import heif
 from .color_profiles import to_srgb
 from .formats import identify, reason
 from .options import DecodeOptions
@@ -200,6 +201,11 @@ def _decode_stream(
     drafted = None
     if options.decode == "fast" and short_edge is not None and is_jpeg:
         drafted = image.draft("RGB", (2 * short_edge, 2 * short_edge))
+    elif options.decode == "fast" and short_edge is not None and image.format == "HEIF":
+        smaller = heif.decode_smaller(image, stream, 2 * short_edge, managed=options.manages_colors)
+        if smaller is not None:
+            rgb, _ = _upright_rgb(smaller, options, label, ours=True)
+            return Decoded(rgb, (width, height), (0, 0, *rgb.size))
     if isinstance(image, PngImageFile) and (bits := significant_bits(stream)) is not None:
         image.info["significant_bits"] = bits
         if image.mode in ("RGB", "RGBA"):
