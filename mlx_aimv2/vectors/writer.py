@@ -7,6 +7,7 @@ the same command continues it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -332,6 +333,8 @@ class _FileWriter(VectorWriter):
 
     def _complete(self, interrupted: bool) -> None:
         shards = self._shards
+        with contextlib.suppress(OutputError):  # the vectors of that shard are in memory again
+            shards.settle()
         if interrupted and os.path.lexists(self._path):
             self._close_shards(interrupted)
             self._say_unchanged()
