@@ -27,6 +27,7 @@ WITHOUT_MODULE = {
     "test_public_names.py",
     "test_typing.py",
     "training/test_loop_resume.py",  # the loop, when a run is resumed
+    "vectors/test_killed.py",  # processes that are killed
 }
 
 

@@ -65,8 +65,11 @@ class Failure:
 
 def state_of(key: str) -> tuple[int, int, int] | None:
     """Size, and times of the last write and change, of the file of an item now; None if there is no such file."""
+    place = key.partition("\0")[0]
+    if not place:
+        return None
     try:
-        status = Path(key.partition("\0")[0]).stat()
+        status = Path(place).stat()
     except (OSError, ValueError):
         return None
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -49,7 +49,9 @@ class FileMark:
 
 
 def current_mark(place: str) -> FileMark | None:
-    """The state of a file now, without its content; None if there is no such file."""
+    """The state of a file now, without its content; None if there is no such file, or no place."""
+    if not place:
+        return None
     try:
         status = Path(place).stat()
     except (OSError, ValueError):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import threading
 from collections import namedtuple
+from concurrent.futures import wait
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlx_aimv2.errors import ExistsError, InputError, OutputError
-from mlx_aimv2.events import ignore
+from mlx_aimv2.errors import Advice, BrokenImageError, ExistsError, InputError, OutputError
+from mlx_aimv2.events import Notice, Skipped, ignore
 from mlx_aimv2.storage.locks import lock_folder
+from mlx_aimv2.vectors import shard_folder
 from mlx_aimv2.vectors.files import WRITERS, write
 from mlx_aimv2.vectors.manifest import MANIFEST
 from mlx_aimv2.vectors.options import WriterOptions
 from mlx_aimv2.vectors.reading import read_vectors
-from mlx_aimv2.vectors.writer import check_output, check_room, open_writer
+from mlx_aimv2.vectors.writer import Rank, check_output, check_room, open_writer
 
 MADE_BY = {"name": "tiny", "checkpoint": "0123abcd", "pooling": "mean", "normalized": True}
 OTHER = {**MADE_BY, "name": "lit", "checkpoint": "ffff"}
@@ -336,3 +340,281 @@ def test_a_file_is_the_old_or_the_new_one_whatever_fails(
         run(folder / f"v{ending}", names, force=True)
 
     assert faults.everywhere(tmp_path, work, check, begin, lasting) >= 20
+
+
+# --- failures
+
+
+def run_failing(output, names, broken, **options):
+    """A run in which the images named by the letters of ``broken`` fail; what it said, and what it tried."""
+    said = []
+    writer = open_writer(f"{output}/", MADE_BY, WriterOptions(**options), said.append)
+    tried = [names[k] for k in writer.remaining(names)]
+    for name in tried:
+        if Path(name).stem in broken:
+            writer.fail(name, BrokenImageError(f"{name}: it is cut off"))
+        else:
+            writer.add(name, vector_of(name))
+    writer.close()
+    return said, "".join(Path(name).stem for name in tried)
+
+
+def failed(output) -> str:
+    path = Path(output) / "errors.jsonl"
+    found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    assert all(line["kind"] == "BrokenImageError" and line["reason"] == "it is cut off" for line in found)
+    return "".join(Path(line["path"]).stem for line in found)
+
+
+def test_an_image_that_failed_is_tried_again_when_it_changes_or_when_asked(tmp_path, names):
+    output = tmp_path / "v"
+    assert run_failing(output, names, "bdf") == ([Notice(f"wrote 5 vectors in all to {output}")], "abcdefgh")
+    assert failed(output) == "bdf"
+    said, tried = run_failing(output, names, "bdf")
+    assert tried == "" and failed(output) == "bdf"
+    reason = f"failed before and did not change (see {output}/errors.jsonl)"
+    advice = Advice("{} tries again", "retry_failed", True)
+    assert said[1] == Skipped("3 images", reason, 3, advice)
+    Path(names[1]).write_bytes(b"\1 changed")
+    Path(names[3]).unlink()
+    assert run_failing(output, [*names[:3], *names[4:]], "b")[1] == "b" and failed(output) == "fb"
+    assert run_failing(output, names[4:], "f", retry_failed=True)[1] == "f" and failed(output) == "bf"
+    assert run_failing(output, names[:3], "", retry_failed=True)[1] == "b" and failed(output) == "f"
+    assert run_failing(output, names[4:], "", retry_failed=True)[1] == "f" and failed(output) == ""
+    assert not (output / "errors.jsonl").exists()
+    # the images that failed at first are in their places
+    assert list(values(output)) == list("abcefgh")
+
+
+def test_an_image_that_can_no_longer_be_read_loses_its_vector(tmp_path, names):
+    output = tmp_path / "v"
+    run_failing(output, names, "")
+    Path(names[2]).write_bytes(b"broken now")
+    assert run_failing(output, names, "c")[1] == "c"
+    assert failed(output) == "c" and list(values(output)) == list("abdefgh")
+    assert run_failing(output, names, "c")[1] == ""
+
+
+def test_an_image_that_changes_while_it_is_read_is_tried_again(tmp_path, names):
+    writer = open_writer(f"{tmp_path}/v/", MADE_BY, WriterOptions(), ignore)
+    assert writer.remaining(names[:1]) == [0]
+    Path(names[0]).write_bytes(b"\7 complete now")
+    writer.fail(names[0], BrokenImageError(f"{names[0]}: it is cut off"))
+    writer.close()
+    assert failed(tmp_path / "v") == "a"
+    assert run_failing(tmp_path / "v", names[:1], "")[1] == "a" and failed(tmp_path / "v") == ""
+
+
+def test_an_interrupted_run_remembers_what_failed(tmp_path, names):
+    writer = open_writer(f"{tmp_path}/v/", MADE_BY, WriterOptions(), ignore)
+    writer.remaining(names)
+    writer.fail(names[0], BrokenImageError("it is cut off"))
+    writer.add(names[1], vector_of(names[1]))
+    writer.close(interrupted=True)
+    assert failed(tmp_path / "v") == "a"
+    assert run_failing(tmp_path / "v", names, "")[1] == "cdefgh"
+
+
+def test_a_single_file_has_no_list_of_failures(tmp_path, names):
+    writer = open_writer(str(tmp_path / "v.npz"), MADE_BY, WriterOptions(), ignore)
+    writer.remaining(names)
+    writer.fail(names[0], BrokenImageError("it is cut off"))
+    writer.add(names[1], vector_of(names[1]))
+    writer.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "v.npz"]
+
+
+# --- order
+
+
+def test_rows_stay_in_the_order_of_the_input_whatever_comes_later(tmp_path, names):
+    output = f"{tmp_path}/v/"
+    run(output, names, stop_after=3)
+    Path(names[1]).write_bytes(b"\1 and more")
+    run(output, names)
+    assert list(values(tmp_path / "v")) == list("abcdefgh")
+    for letter in "xy":
+        (tmp_path / "images" / f"{letter}.jpg").write_bytes(b"\7")
+    new = [str(tmp_path / "images" / f"{letter}.jpg") for letter in "xy"]
+    run(output, [new[0], *names, new[1]])  # new images stand behind the others
+    assert list(values(tmp_path / "v")) == list("abcdefghxy")
+    assert "".join(Path(p).stem for p in read_vectors(tmp_path / "v").paths) == "abcdefghxy"
+
+
+def test_another_list_stands_behind_the_first_in_its_own_order(tmp_path, names):
+    output = f"{tmp_path}/v/"
+    run(output, names[4:])
+    run(output, names[:4], stop_after=2)
+    run(output, names[:4])
+    assert list(values(tmp_path / "v")) == list("efghabcd")
+
+
+# --- several processes
+
+
+def rank_run(output, names, number, size, broken="", **options):
+    said, rank = [], Rank(number, size)
+    check_output(f"{output}/", names, WriterOptions(**options), rank)
+    writer = open_writer(f"{output}/", MADE_BY, WriterOptions(**options), said.append, rank)
+    tried = [names[k] for k in writer.remaining(names)]
+    return writer, said, tried, broken
+
+
+def finish(writer, said, tried, broken):
+    for name in tried:
+        if Path(name).stem in broken:
+            writer.fail(name, BrokenImageError("it is cut off"))
+        else:
+            writer.add(name, vector_of(name))
+    writer.close()
+    return [event.message for event in said if isinstance(event, Notice)]
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 11])
+def test_ranks_give_the_rows_of_one_process(tmp_path, names, size, monkeypatch):
+    monkeypatch.setattr("mlx_aimv2.vectors.shard_folder.SHARD_ROWS", 2)
+    output = tmp_path / "v"
+    ranks = [rank_run(output, names, number, size, "d") for number in range(size)]
+    assert sorted(name for _, _, tried, _ in ranks for name in tried) == names
+    said = [finish(*rank) for rank in reversed(ranks)]
+    for messages in said[:-1]:
+        assert "other ranks go on" in messages[-1]
+    assert said[-1] == [f"wrote 7 vectors in all to {output}"]
+    whole = tmp_path / "whole"
+    run_failing(whole, names, "d")
+    found, expected = read_vectors(output), read_vectors(whole)
+    assert found.paths == expected.paths and np.array_equal(found.embeddings, expected.embeddings)
+    assert failed(output) == failed(whole) == "d"
+    manifest = json.loads((output / MANIFEST).read_text())
+    assert manifest["rows"] == 7 and not list(output.glob(f"*/{MANIFEST}"))
+    assert run_failing(output, names, "")[1] == ""  # one process goes on with it
+
+
+def test_ranks_that_have_not_been_merged_are_read_and_merged_by_the_next_run(tmp_path, names):
+    output = tmp_path / "v"
+    first, second = (rank_run(output, names, number, 2) for number in (0, 1))
+    finish(*first)
+    for name in second[2][:2]:
+        second[0].add(name, vector_of(name))
+    second[0]._shards.flush()  # and then it is killed
+    second[0]._shards.release()
+    assert list(values(output)) == list("abcdef")
+    again = [rank_run(output, names, number, 4) for number in range(4)]  # with another number of processes
+    assert [name for _, _, tried, _ in again for name in tried] == names[6:]
+    for rank in again:
+        finish(*rank)
+    assert list(values(output)) == list("abcdefgh")
+
+
+def test_an_image_that_two_processes_embed_is_there_once(tmp_path, names):
+    output = tmp_path / "v"
+    one = rank_run(output, [*names[:3], names[0]], 0, 2)
+    other = rank_run(output, [*names[3:], names[0]], 1, 2)
+    finish(*one)
+    other[0].add(names[0], vector_of(names[0]))
+    other[0]._shards.flush()
+    assert sorted(values(output)) == ["a", "b"]
+    finish(*other)
+    assert sorted(values(output)) == ["a", "b", "g", "h"]
+    assert len(read_vectors(output).paths) == 4
+
+
+def test_ranks_embed_changed_images_again_and_remove_those_that_are_gone(tmp_path, names):
+    output = tmp_path / "v"
+    for rank in [rank_run(output, names, number, 2) for number in (0, 1)]:
+        finish(*rank)
+    Path(names[1]).write_bytes(b"\x09 changed")
+    Path(names[6]).write_bytes(b"broken now")
+    Path(names[7]).unlink()
+    left = names[:7]
+    ranks = [rank_run(output, left, number, 2, "g", prune=True) for number in (0, 1)]
+    assert [Path(name).stem for _, _, tried, _ in ranks for name in tried] == ["b", "g"]
+    for rank in ranks:
+        finish(*rank)
+    assert values(output) == {"a": 0, "b": 9, "c": 2, "d": 3, "e": 4, "f": 5} and failed(output) == "g"
+
+
+def test_a_rank_runs_once_at_a_time(tmp_path, names, monkeypatch):
+    monkeypatch.setattr("mlx_aimv2.vectors.writer.PATIENCE_S", 0.0)
+    rank_run(tmp_path / "v", names, 0, 2)[0]._shards.release()
+    first = rank_run(tmp_path / "v", names, 1, 2)
+    with pytest.raises(OutputError, match=r"another run is writing to .*v/rank-1-of-2: wait for it"):
+        rank_run(tmp_path / "v", names, 1, 2)
+    with pytest.raises(OutputError, match=r"another run is writing to .*v/rank-1-of-2: wait for it"):
+        run(f"{tmp_path}/v/", names)
+    finish(*first)
+    run(f"{tmp_path}/v/", names)
+    assert values(tmp_path / "v") == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "message"),
+    [
+        ("v.npz", {}, r"2 processes cannot write one file, .*v\.npz: end its name in /"),
+        ("v/", {"force": True}, r"--force is for a single process: name a new folder, or remove .*v"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused(tmp_path, names, output, options, message):
+    with pytest.raises(InputError, match=message):
+        check_output(f"{tmp_path}/{output}", names, WriterOptions(**options), Rank(0, 2))
+
+
+def test_a_folder_of_ranks_is_replaced_when_asked(tmp_path, names):
+    for rank in [rank_run(tmp_path / "v", names, number, 2) for number in (0, 1)]:
+        finish(*rank)
+    run(f"{tmp_path}/v/", names[:2], force=True, made_by=OTHER)
+    assert values(tmp_path / "v") == {"a": 0, "b": 1} and not list((tmp_path / "v").glob("rank*"))
+    for rank in [rank_run(tmp_path / "w", names, number, 2) for number in (0, 1)]:
+        finish(*rank)
+    (tmp_path / "w" / "rank-0-of-2" / "notes.txt").touch()
+    with pytest.raises(
+        InputError, match=r"rank-0-of-2 holds other files \(notes\.txt\), which --force does not"
+    ):
+        run(f"{tmp_path}/w/", names, force=True)
+
+
+# --- the thread that writes
+
+
+def test_a_shard_that_cannot_be_written_ends_the_run_and_loses_nothing(tmp_path, names, monkeypatch):
+    monkeypatch.setattr("mlx_aimv2.vectors.shard_folder.SHARD_ROWS", 2)
+    real = shard_folder.write_shard
+
+    def fail(path, *rest):
+        raise OutputError(f"{path} cannot be written: No space left on device")
+
+    writer = open_writer(f"{tmp_path}/v/", MADE_BY, WriterOptions(), ignore)
+    writer.remaining(names)
+    for name in names[:2]:
+        writer.add(name, vector_of(name))
+    writer._shards.settle()
+    monkeypatch.setattr(shard_folder, "write_shard", fail)
+    for name in names[2:4]:
+        writer.add(name, vector_of(name))  # a thread tries to write them
+    wait([writer._shards._writing[1]])
+    with pytest.raises(OutputError, match="No space left on device"):
+        writer.add(names[4], vector_of(names[4]))
+    monkeypatch.setattr(shard_folder, "write_shard", real)
+    writer.close(interrupted=True)
+    assert values(tmp_path / "v") == dict(zip("abcd", range(4), strict=True))
+
+
+def test_vectors_come_in_while_a_shard_is_written(tmp_path, names, monkeypatch):
+    monkeypatch.setattr("mlx_aimv2.vectors.shard_folder.SHARD_ROWS", 2)
+    real, go = shard_folder.write_shard, threading.Event()
+
+    def slowly(*args):
+        assert go.wait(60)
+        real(*args)
+
+    monkeypatch.setattr(shard_folder, "write_shard", slowly)
+    writer = open_writer(f"{tmp_path}/v/", MADE_BY, WriterOptions(), ignore)
+    writer.remaining(names)
+    for name in names[:3]:
+        writer.add(name, vector_of(name))  # the third does not wait for the shard of the first two
+    assert not writer._shards.shards
+    go.set()
+    for name in names[3:]:
+        writer.add(name, vector_of(name))
+    writer.close()
+    assert values(tmp_path / "v") == WHOLE
