@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from ..errors import Aimv2Error, ImageError, InputError
 from ..processing.source_image import SourceImage
+from .addresses import is_address
 from .containers import container_of, suffixes_of
 from .extensions import extension_of
 from .folder_scan import Rules
@@ -60,9 +61,9 @@ def find_sources(
     itself, so that opening it reports the reason.
 
     Args:
-        names: of files, folders, patterns.
+        names: of files, folders, patterns, and HTTP(S) addresses.
         exclude: patterns of names, or of paths relative to a named folder or in an archive, to ignore.
-        options: how to read files with many images.
+        options: how to read files with many images, and addresses.
 
     Raises:
         InputError: an empty name, or only folders, patterns and files without images; or options do not fit a file.
@@ -71,8 +72,15 @@ def find_sources(
     scan = find_images(names, exclude, many=(suffixes_of(options), suffixes_of()))
     rules, given = Rules(exclude=tuple(exclude)), {str(Path(name).expanduser()) for name in names if name}
     images: list[NamedImage] = []
+    web = None
     ignored, empty = scan.ignored, dict(scan.empty)
     for path in scan.images:
+        if is_address(path):
+            from .web import Web
+
+            web = web or Web(options)
+            images.append(web.image(path))
+            continue
         container = container_of(path)
         if container is None or path in scan.empty or Path(path).is_dir():
             images.append(path)

@@ -37,6 +37,16 @@ class SourceOptions:
         SOURCES,
         metavar="NAME",
     )
+    max_download_mb: float = option(50.0, "Skip larger images at addresses.", SOURCES, more_than(0))
+    max_download_s: float = option(
+        60.0, "Seconds for an image at an address, with all attempts.", SOURCES, more_than(0)
+    )
+    allow_redirects: bool = option(False, "Follow redirects from addresses, at most 5.", SOURCES)
+    allow_private_addresses: bool = option(
+        False,
+        "Read from addresses of this machine, of local and other networks that are not public.",
+        SOURCES,
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import InputError
+from .addresses import is_address
 from .extensions import extension_of, kind_of
 from .folder_scan import Rules, Scan, holds, is_system, scan_folder
 from .ignored import EXCLUDED, HIDDEN, SYSTEM, Ignored
@@ -25,10 +26,10 @@ def find_images(
 ) -> Scan:
     """The images that ``names`` stand for, in their order.
 
-    A file counts whatever its extension, and as often as it is named, so that item k of a list stays item k. A folder
-    stands for all images below it, see `scan_folder`. A name with `*`, `?` or `[` that is not a file is a pattern
-    (`**` for any depth). Folders and patterns skip images that were named before. A subfolder that cannot be read
-    stands for itself, so that opening it reports the reason.
+    A file or an HTTP(S) address counts whatever its extension, and as often as it is named, so that item k of a list
+    stays item k. A folder stands for all images below it, see `scan_folder`. A name with `*`, `?` or `[` that is not
+    a file is a pattern (`**` for any depth). Folders and patterns skip images that were named before. A subfolder
+    that cannot be read stands for itself, so that opening it reports the reason.
 
     Args:
         names: of files, folders and patterns.
@@ -49,11 +50,11 @@ def find_images(
         path = Path(name).expanduser() if name.startswith("~/") else Path(name)  # `~draft.jpg` is a file
         is_folder = holds(path.is_dir)
         # opening a missing file reports it
-        is_file = not is_folder and (not glob.has_magic(name) or path.exists())
+        is_file = not is_folder and (is_address(name) or not glob.has_magic(name) or path.exists())
         if is_folder:
             scan = scan_folder(path, rules)
         elif is_file:
-            scan = Scan((str(path),))
+            scan = Scan((name if is_address(name) else str(path),))
         else:
             search = _matches_below if ANY_DEPTH in path.parts else _matches
             scan = search(path, replace(rules, many=many[1]))
