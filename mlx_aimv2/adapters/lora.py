@@ -63,7 +63,7 @@ class LoRALinear(nn.Module):
     def adapt(self, x: mx.array, y: mx.array) -> mx.array:
         """The output (..., out) for ``x`` (..., in), of which the layer inside makes ``y``."""
         hidden, b = self._adapted(self.dropout(x), y.dtype)
-        return mx.addmm(y, hidden, b.T, alpha=self.scale)
+        return mx.addmm(y, self.scale * hidden, b.T)  # with `alpha`, the gradient scales arrays as large as y
 
     def _adapted(self, x: mx.array, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
         """A x (..., r), and B, in ``dtype``."""

@@ -7,15 +7,18 @@ after every product. Several streams, each with its share of the BLAS threads, l
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
 
 import mlx.core as mx
 
-from .blas import divide_threads, joined_threads
+from .blas import STREAMS, divide_threads, joined_threads
 from .device import on_cpu
-from .threads import thread_streams
+from .threads import computing, thread_streams
 
 # of the tokens (B, N, D) in a part, at least; with fewer, waiting for each other takes longer than it saves
 ELEMENTS = 1 << 16
@@ -57,3 +60,28 @@ def even_slices(length: int, count: int) -> Iterator[slice]:
     """``count`` slices that divide ``length``, and differ by one at most."""
     ends = [length * number // count for number in range(count + 1)]
     return (slice(start, end) for start, end in itertools.pairwise(ends))
+
+
+def evaluate_together(groups: Sequence[Any]) -> None:
+    """Evaluate groups of arrays, each on a stream of its own, at the same time.
+
+    Each has a thread, because MLX takes the operations of one evaluation in an order that finishes one group first.
+
+    Args:
+        groups: trees of arrays; no two depend on the same array that is not evaluated yet.
+    """
+    if threading.current_thread().daemon:  # may go on while Python ends, when no thread can be started
+        mx.eval(groups)
+        return
+    others = [_helpers().submit(computing(mx.eval), group) for group in groups[1:]]
+    try:
+        mx.eval(groups[0])
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
+
+
+@functools.lru_cache(maxsize=1)
+def _helpers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(STREAMS - 1, "mlx-aimv2")  # kept: MLX never ends the stream of a thread

@@ -20,6 +20,7 @@ from ..datasets.labelled import Dataset
 from ..errors import InputError, NonFiniteError
 from ..evaluation.metrics import measure, measure_multi_label
 from ..models.classifier import Classifier
+from ..models.classifier_heads import FeatureNorm
 from ..processing.processor import Processor
 from ..training.augment import Augmentation
 from ..training.batches import BatchOptions
@@ -131,6 +132,7 @@ def make_stepper(model: nn.Module, options: FinetuneOptions, multi_label: bool) 
         binary_cross_entropy if multi_label else cross_entropy,
         max_grad_norm=options.max_grad_norm,
         multipliers=multipliers(paths, layers, options.layer_decay, (options.head_lr or peak) / peak),
+        by_example=not any(isinstance(module, FeatureNorm) for module in model.modules()),
     )
 
 

@@ -123,7 +123,7 @@ _softmax_polynomial = _with_gradient(_softmax_forward, _softmax_gradient)
 
 
 @functools.lru_cache(maxsize=1)
-def _cpu_compiles() -> bool:
+def cpu_compiles() -> bool:
     """Whether this is Linux and `mx.compile` can build CPU kernels, for which MLX calls g++."""
     if not sys.platform.startswith("linux") or not shutil.which("g++"):
         return False
@@ -137,14 +137,14 @@ def _cpu_compiles() -> bool:
 
 
 def _polynomial(x: mx.array, elements: int) -> bool:
-    return x.dtype == mx.float32 and elements >= POLYNOMIAL_FROM and on_cpu() and _cpu_compiles()
+    return x.dtype == mx.float32 and elements >= POLYNOMIAL_FROM and on_cpu() and cpu_compiles()
 
 
 def gated(activation: str, gate: mx.array, up: mx.array, training: bool = False) -> mx.array:
     """``activation(gate) * up``, elementwise, in the dtype of the inputs."""
     if activation == "silu" and _polynomial(gate, gate.size):
         return _swiglu_polynomial(gate, up)
-    if on_cpu() and (gate.size < POLYNOMIAL_FROM or not _cpu_compiles()):
+    if on_cpu() and (gate.size < POLYNOMIAL_FROM or not cpu_compiles()):
         return FORMULAS[activation](gate) * up
     if activation == "silu" and not training:
         return _swiglu_compiled(gate, up)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +14,19 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
+from ..backend.blas import STREAMS
 from ..backend.device import on_cpu
-from ..backend.streams import undivided
+from ..backend.streams import evaluate_together, even_slices, streams_for, undivided
 from ..backend.threads import Compiled, computing
+from ..models.kernels import cpu_compiles
 from .losses import Sums
 
 Arrays = tuple[mx.array, ...]
 Tree = Any  # nested dicts and lists of arrays, as MLX has them
 Loss = Callable[[mx.array, mx.array, mx.array], Sums]
+
+# frozen parameters; with fewer, compiling kernels on a CPU (half a minute, once) takes longer than it saves
+FROZEN = 1 << 26
 
 OPTIMIZERS: dict[str, Callable[[float], optim.Optimizer]] = {
     "adamw": lambda decay: optim.AdamW(0.0, weight_decay=decay, bias_correction=True),
@@ -71,6 +77,8 @@ class Batch:
 class Stepper:
     """Makes the training steps of a model, compiled on a GPU.
 
+    On a CPU, the steps of a large model that is mostly frozen are compiled, and each batch is divided over streams.
+
     Attributes:
         model: the model that is trained.
         optimizer: its state is part of the state of a run.
@@ -85,6 +93,7 @@ class Stepper:
         max_grad_norm: float = 0.0,
         multipliers: Mapping[str, float] | None = None,
         bounds: Mapping[str, tuple[float, float]] | None = None,
+        by_example: bool = False,
     ) -> None:
         """Prepare the steps.
 
@@ -95,6 +104,7 @@ class Stepper:
             max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
             multipliers: factor of the learning rate of a parameter, by path; 1 for all others.
             bounds: least and most value of a parameter, by path; no bounds for all others.
+            by_example: the model and the loss treat each example by itself, so that a batch may be divided.
         """
         self.model, self.optimizer = model, optimizer
         self._max_grad_norm = max_grad_norm
@@ -107,11 +117,20 @@ class Stepper:
 
         self._gradients = nn.value_and_grad(model, summed)
         self._compute: Callable[..., Any] = self._one_batch
+        self._shares: list[Callable[..., Any]] = []  # of a batch, each computed on a stream of its own
         self._apply: Callable[..., Any] = self._update
         if not on_cpu():  # where compiling pays off
             state = [model.state, optimizer.state, mx.random.state]
             self._compute = Compiled(self._one_batch, inputs=state, outputs=state)
             self._apply = Compiled(self._update, inputs=state, outputs=state)
+        elif by_example and _count(model.parameters()) - _count(model.trainable_parameters()) >= FROZEN:
+            self._shares = [self._compiled() if cpu_compiles() else self._one_batch for _ in range(STREAMS)]
+            self._compute = self._shares[0]
+
+    def _compiled(self) -> Callable[..., Any]:
+        return Compiled(
+            self._one_batch, inputs=[self.model.state, mx.random.state], outputs=[mx.random.state]
+        )
 
     @computing
     def step(self, batches: Sequence[Batch], learning_rate: float) -> tuple[float, float]:
@@ -121,17 +140,40 @@ class Stepper:
             The mean loss, and the norm of the gradient before clipping. Parameters change only if both are
             finite.
         """
-        with undivided():
-            return self._step(batches, learning_rate)
-
-    def _step(self, batches: Sequence[Batch], learning_rate: float) -> tuple[float, float]:
         total: Tree = None
         for batch in batches:
-            inputs = tuple(mx.array(x) for x in batch.inputs)
-            sums, gradients = self._compute(inputs, mx.array(batch.targets), mx.array(batch.weights))
-            result = [*sums, gradients]
+            result = self._sums(batch)
             total = result if total is None else tree_map(mx.add, total, result)
             mx.eval(total)  # before the next batch, to free the activations
+        with undivided():
+            return self._finish(total, learning_rate)
+
+    def _sums(self, batch: Batch) -> Tree:
+        """Loss, weight and gradients of a batch, as sums, evaluated; the examples are divided over streams."""
+        count = len(batch.targets)
+        streams = streams_for(batch.inputs[0].size)[:count] if self._shares else ()
+        if len(streams) < 2:
+            with undivided():
+                result = self._share(self._compute, batch, slice(None))
+                mx.eval(result)
+            return result
+        results = []
+        for stream, rows, compute in zip(
+            streams, even_slices(count, len(streams)), self._shares, strict=False
+        ):
+            mx.eval(self.model.state, mx.random.state)  # what two threads would evaluate at once
+            with mx.stream(stream):
+                results.append(self._share(compute, batch, rows))
+        evaluate_together(results)
+        return tree_map(lambda *parts: functools.reduce(mx.add, parts), *results)
+
+    @staticmethod
+    def _share(compute: Callable[..., Any], batch: Batch, rows: slice) -> Tree:
+        inputs = tuple(mx.array(x[rows]) for x in batch.inputs)
+        sums, gradients = compute(inputs, mx.array(batch.targets[rows]), mx.array(batch.weights[rows]))
+        return [*sums, gradients]
+
+    def _finish(self, total: Tree, learning_rate: float) -> tuple[float, float]:
         loss, weight, gradients = total
         gradients = tree_map(lambda g: g / weight, gradients)
         squares = [mx.square(g.astype(mx.float32)).sum() for g in dict(tree_flatten(gradients)).values()]
@@ -144,7 +186,10 @@ class Stepper:
         return mean, length
 
     def _one_batch(self, inputs: Arrays, targets: mx.array, weights: mx.array) -> tuple[Sums, Tree]:
-        return self._gradients(self.model, inputs, targets, weights)
+        parameters = self.model.trainable_parameters()
+        result: tuple[Sums, Tree] = self._gradients(self.model, inputs, targets, weights)
+        self.model.update(parameters)  # MLX leaves copies there that are not evaluated
+        return result
 
     def _update(self, gradients: Tree, clip: mx.array) -> None:
         gradients = tree_map(lambda g: (g * clip).astype(g.dtype), gradients)
@@ -170,6 +215,10 @@ class Stepper:
             if path in new:
                 new[path] = mx.clip(new[path], least, most)
         return tree_unflatten(list(new.items()))
+
+
+def _count(parameters: Tree) -> int:
+    return sum(x.size for x in dict(tree_flatten(parameters)).values())
 
 
 @contextlib.contextmanager

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import Future
 
 import mlx.core as mx
 import pytest
 
 from mlx_aimv2.backend import blas, streams
-from mlx_aimv2.backend.streams import even_slices, streams_for
+from mlx_aimv2.backend.streams import evaluate_together, even_slices, streams_for
 
 SETUP = """
     import os, signal, threading
@@ -37,6 +38,14 @@ SETUP = """
             output = encoder(x)[0]
             mx.async_eval(output)
             kept.append(output)
+
+    def together():
+        with computing:
+            results = []
+            for stream in streams.streams_for(1 << 30):
+                with mx.stream(stream):
+                    results.append(mx.exp(x) @ mx.exp(x).swapaxes(1, 2))
+            streams.evaluate_together(results)
 
     def run(*targets, daemon=False):
         threads = [threading.Thread(target=target, daemon=daemon) for target in targets]
@@ -90,6 +99,9 @@ ENDS = {
     "threads that end while their streams compute": "run(*[begin] * 6); mx.eval(kept); run(*[begin] * 6)",
     "daemon threads that end while their streams compute": "run(*[begin] * 6, daemon=True)",
     "the process ends while streams compute": "[begin() for _ in range(20)]",
+    "streams evaluated together": "run(*[together] * 6)",
+    "streams evaluated together by the main thread": "[together() for _ in range(6)]",
+    "streams evaluated together by daemon threads": "run(*[together] * 6, daemon=True)",
     "an error while streams compute": """
         begin()
         try:
@@ -193,3 +205,17 @@ def test_a_blas_that_is_not_divided_is_left_alone(monkeypatch):
     monkeypatch.setattr(blas, "_division", blas._Division)
     with streams.undivided():
         assert blas.divide_threads() == 1
+
+
+def test_an_error_of_a_helper_is_raised_after_all_are_done(monkeypatch):
+    class Pool:
+        def submit(self, function, group):
+            outcome = Future()
+            outcome.set_exception(ValueError("of a helper"))
+            return outcome
+
+    monkeypatch.setattr(streams, "_helpers", Pool)
+    first = mx.ones(3) + 1
+    with pytest.raises(ValueError, match="of a helper"):
+        evaluate_together([first, mx.ones(3) + 2])
+    assert first.tolist() == [2, 2, 2]

@@ -19,8 +19,8 @@ def path(request, monkeypatch):
     """With the compiled polynomial, where there is a compiler, and without it."""
     monkeypatch.setattr(kernels, "POLYNOMIAL_FROM", 0)
     if request.param == "plain":
-        monkeypatch.setattr(kernels, "_cpu_compiles", lambda: False)
-    elif not kernels._cpu_compiles():
+        monkeypatch.setattr(kernels, "cpu_compiles", lambda: False)
+    elif not kernels.cpu_compiles():
         pytest.skip("no C++ compiler, or no CPU device")
     return request.param
 
@@ -217,7 +217,7 @@ def test_attention_weights_are_float32_and_sum_to_one():
 
 def test_without_a_compiler_the_plain_operations_are_used(monkeypatch):
     monkeypatch.setattr(kernels.shutil, "which", lambda name: None)
-    assert kernels._cpu_compiles.__wrapped__() is False
+    assert kernels.cpu_compiles.__wrapped__() is False
 
 
 def test_with_a_compiler_that_does_not_work_the_plain_operations_are_used(monkeypatch):
@@ -230,4 +230,4 @@ def test_with_a_compiler_that_does_not_work_the_plain_operations_are_used(monkey
     monkeypatch.setattr(
         kernels.mx, "disable_compile", lambda: disabled.append(True)
     )  # it holds for all tests
-    assert kernels._cpu_compiles.__wrapped__() is False and disabled == [True]
+    assert kernels.cpu_compiles.__wrapped__() is False and disabled == [True]

@@ -13,6 +13,14 @@ import pytest
 from helpers.small import CLASSES, WIDTH, Rows
 from mlx.utils import tree_flatten
 
+from mlx_aimv2 import Aimv2VisionConfig, Aimv2VisionModel
+from mlx_aimv2.adapters.attach import AdapterConfig, attach
+from mlx_aimv2.backend import blas
+from mlx_aimv2.backend import streams as backend_streams
+from mlx_aimv2.models.classifier import Classifier
+from mlx_aimv2.models.classifier_heads import make_head
+from mlx_aimv2.models.layers import Dropout
+from mlx_aimv2.training import step as step_module
 from mlx_aimv2.training.losses import cross_entropy
 from mlx_aimv2.training.options import OPTIMIZERS as NAMES
 from mlx_aimv2.training.options import WITHOUT_DECAY
@@ -240,3 +248,102 @@ def test_gradient_checkpointing_ends_with_its_block():
         assert encoder.checkpoint_layers
         raise ZeroDivisionError
     assert not encoder.checkpoint_layers
+
+
+@pytest.fixture(params=["compiled", "not compiled"])
+def divided(monkeypatch, request):
+    """Steps of models that are divided over three streams; a call returns how often work was evaluated together."""
+    counts = []
+
+    def evaluate_together(groups):
+        counts.append(len(groups))
+        backend_streams.evaluate_together(groups)
+
+    if request.param == "not compiled":
+        monkeypatch.setattr(step_module, "cpu_compiles", lambda: False)
+    elif not step_module.cpu_compiles():
+        pytest.skip("no compiler")
+    monkeypatch.setattr(step_module, "FROZEN", 1)
+    monkeypatch.setattr(step_module, "evaluate_together", evaluate_together)
+    monkeypatch.setattr(backend_streams, "ELEMENTS", 1)
+    monkeypatch.setattr(blas, "_division", lambda: blas._Division(3, 1))
+    return counts
+
+
+def adapted(drop=0.0):
+    """A model of which the first layer is frozen."""
+    mx.random.seed(0)
+    made = nn.Sequential(nn.Linear(WIDTH, 8), Dropout(drop), nn.Linear(8, CLASSES))
+    mx.eval(made.parameters())
+    made.layers[0].freeze()
+    return made
+
+
+def test_a_divided_step_is_the_step_of_the_whole_batch(rows, divided):
+    whole, parts = (
+        Stepper(adapted(), OPTIMIZERS["sgd"](0.0), cross_entropy, by_example=by_example)
+        for by_example in (False, True)
+    )
+    for batches in ([rows], [rows[:7], rows[7:]], [rows[:2]]):
+        assert parts.step(batches, 0.1) == pytest.approx(whole.step(batches, 0.1), rel=1e-5)
+    assert divided == [3, 3, 3, 2]
+    for name, x in parameters(whole.model).items():
+        np.testing.assert_allclose(parameters(parts.model)[name], x, atol=1e-6)
+
+
+def test_one_example_is_not_divided(rows, divided):
+    made = Stepper(adapted(), OPTIMIZERS["sgd"](0.0), cross_entropy, by_example=True)
+    whole = Stepper(adapted(), OPTIMIZERS["sgd"](0.0), cross_entropy)
+    assert made.step([rows[:1]], 0.1) == pytest.approx(whole.step([rows[:1]], 0.1), rel=1e-5)
+    assert divided == []
+
+
+def test_dropout_of_a_divided_step_follows_from_the_seed(rows, divided):
+    """The same numbers are dropped by two steppers, and others in each step."""
+    twins = [Stepper(adapted(0.5), OPTIMIZERS["sgd"](0.0), cross_entropy, by_example=True) for _ in range(2)]
+    same = Rows(*(np.repeat(x[:1], 3, axis=0) for x in (rows.pixels, rows.targets, rows.weights)))
+    found = []
+    for made in twins:
+        mx.random.seed(7)
+        found.append([made.step([same], 0.0) for _ in range(4)])
+    assert found[0] == found[1] and len(set(found[0])) > 1
+    assert divided == [3] * 8
+
+
+@pytest.mark.parametrize("divided", ["not compiled"], indirect=True)
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_a_divided_step_of_adapters_is_that_of_the_whole_batch(divided, kind, checkpointed):
+    config = Aimv2VisionConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=28
+    )
+    rng = np.random.default_rng(0)
+    batch = Rows(
+        rng.normal(size=(5, 28, 28, 3)).astype(np.float32),
+        np.eye(CLASSES, dtype=np.float32)[np.arange(5) % CLASSES],
+        rng.uniform(0.5, 2, 5).astype(np.float32),
+    )
+    results = []
+    for by_example in (False, True):
+        mx.random.seed(0)
+        trunk = Aimv2VisionModel(config)
+        attach(trunk, AdapterConfig(type=kind, rank=2))
+        made = Classifier(trunk, make_head({"kind": "linear"}, 16, CLASSES), "mean").train()
+        mx.eval(made.parameters())
+        stepper = Stepper(made, OPTIMIZERS["sgd"](0.0), cross_entropy, by_example=by_example)
+        with checkpointed_layers(made, checkpointed):
+            found = [stepper.step([batch], 0.5) for _ in range(2)]
+        results.append((found, parameters(made)))
+    (expected, whole), (found, parts) = results
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert divided == [3, 3]
+    for name, x in whole.items():
+        np.testing.assert_allclose(parts[name], x, atol=1e-5)
+
+
+@pytest.mark.parametrize("by_example", [True, False])
+def test_only_large_frozen_models_are_divided(rows, divided, monkeypatch, by_example):
+    monkeypatch.setattr(step_module, "FROZEN", 8 * WIDTH + 8 + by_example)
+    made = Stepper(adapted(), OPTIMIZERS["sgd"](0.0), cross_entropy, by_example=by_example)
+    made.step([rows], 0.1)
+    assert divided == []
