@@ -7,7 +7,9 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from typing import Any
 
 from ..errors import Aimv2Error, ImageError, InputError
@@ -15,6 +17,7 @@ from .decode import Decoded, DecodeOptions, ImageInput, decode_reduced
 from .image_size import upright_size
 from .source_image import SourceImage
 
+AHEAD = 4  # images after the current one that may be decoded already
 Box = tuple[int, int, int, int]  # (left, top, right, bottom) in pixels of the upright image
 
 
@@ -23,6 +26,7 @@ class WholeImage:
 
     Attributes:
         uses: how many crops will ask for it.
+        next: the image whose crops follow; a thread that would wait for this image decodes that one instead.
         clipped: the boxes that reach beyond the image, as far as their crops have been decoded.
     """
 
@@ -42,10 +46,11 @@ class WholeImage:
             size: (width, height) of the image, if the boxes were made for it.
         """
         self.uses = len(boxes)
+        self.next: WholeImage | None = None
         self.clipped: set[Box] = set()
         self._name, self._open, self._boxes, self._size = name, open_image, tuple(boxes), size
         self._lock = threading.Lock()
-        self._used = 0
+        self._used = self._passes = 0  # crops in this pass over them, and earlier passes
         self._settings: tuple[DecodeOptions, int | None] | None = None
         self._decoded: Decoded | ImageError | OSError | None = None
 
@@ -55,8 +60,11 @@ class WholeImage:
         Raises:
             ImageError: the image cannot be decoded, or has no pixels in the box.
         """
-        with self._lock:
-            whole = self._shared(options, short_edge)
+        if not self._lock.acquire(blocking=False):
+            self._decode_another(options, short_edge)
+            self._lock.acquire()
+        try:
+            whole = self._take(options, short_edge)
             if isinstance(whole, ImageError):
                 raise type(whole)(whole.message.removeprefix(f"{self._name}: "), whole.advice) from whole
             if isinstance(whole, OSError):
@@ -64,25 +72,46 @@ class WholeImage:
             inside = clipped(box, whole.size)
             if inside != box:
                 self.clipped.add(box)
+        finally:
+            self._lock.release()
         if not _has_pixels(inside):
             raise ImageError("the box has no pixels in the image of {}x{} pixels".format(*whole.size))
         return _cropped(whole, inside)
 
-    def _shared(self, options: DecodeOptions, short_edge: int | None) -> Decoded | ImageError | OSError:
-        """The decoded image or its error; another crop may have left it."""
-        if self._settings != (options, short_edge):
-            self._settings, self._decoded = (options, short_edge), None
+    def _decode_another(self, options: DecodeOptions, short_edge: int | None) -> None:
+        """Decode one of the next images while another thread decodes this one."""
+        whole = self.next
+        for _ in range(AHEAD):
+            if whole is None:
+                return
+            if whole._lock.acquire(blocking=False):
+                try:
+                    if whole._decoded is None and whole._passes <= self._passes:
+                        with suppress(Aimv2Error):  # its own crops report it
+                            whole._load(options, short_edge)
+                        return
+                finally:
+                    whole._lock.release()
+            whole = whole.next
+
+    def _take(self, options: DecodeOptions, short_edge: int | None) -> Decoded | ImageError | OSError:
+        """The decoded image or its error, for one of the crops."""
         try:
-            if self._decoded is None:
-                self._decoded = self._decode(options, short_edge)
-        except (ImageError, OSError) as error:
-            self._decoded = error
+            return self._load(options, short_edge)
         finally:
-            decoded, self._used = self._decoded, self._used + 1
+            self._used += 1
             if self._used >= self.uses:
-                self._decoded, self._used = None, 0
-        assert decoded is not None
-        return decoded
+                self._decoded, self._used, self._passes = None, 0, self._passes + 1
+
+    def _load(self, options: DecodeOptions, short_edge: int | None) -> Decoded | ImageError | OSError:
+        """The decoded image or its error, which another crop may have left."""
+        if self._decoded is None or self._settings != (options, short_edge):
+            self._settings, self._decoded = (options, short_edge), None
+            try:
+                self._decoded = self._decode(options, short_edge)
+            except (ImageError, OSError) as error:
+                self._decoded = error
+        return self._decoded
 
     def _decode(self, options: DecodeOptions, short_edge: int | None) -> Decoded:
         source = self._open()
@@ -180,10 +209,10 @@ def crops_of(
 
 
 def expect(images: Iterable[object]) -> int:
-    """Tell the whole images of crops how many crops will ask for them, if these are not all; count the crops."""
+    """Prepare the whole images of crops for a pass over ``images``, which may lack some of the crops; count them."""
     uses = Counter(image.whole for image in images if isinstance(image, Crop))
-    for whole, count in uses.items():
-        whole.uses = count
+    for whole, following in zip_longest(uses, islice(uses, 1, None)):
+        whole.uses, whole.next = uses[whole], following
     return uses.total()
 
 

@@ -100,6 +100,21 @@ def test_of_some_crops_the_last_one_releases_the_image(tmp_path, decodes):
     assert decodes.total() == 1
 
 
+def test_threads_that_would_wait_for_an_image_decode_the_next(monkeypatch):
+    together = threading.Barrier(2, timeout=20)
+
+    def decode(source, options, short_edge):
+        together.wait()  # fails unless another image is decoded at the same time
+        return decode_reduced(source, options, short_edge)
+
+    monkeypatch.setattr(module, "decode_reduced", decode)
+    made = [crop for k in range(4) for crop in crops(noise(9, 9 + k), [(x, 0, x + 4, 4) for x in range(5)])]
+    expect(made)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(decode_image, made))
+    assert all(crop.whole._decoded is None for crop in made)
+
+
 def test_the_images_of_a_second_pass_are_decoded_again(decodes):
     made = crops(noise(9, 9), [(0, 0, 4, 4), (1, 1, 5, 5)])
     first = [decode_image(crop) for crop in made]
