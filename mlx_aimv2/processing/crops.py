@@ -70,12 +70,12 @@ class WholeImage:
             if isinstance(whole, OSError):
                 raise whole
             inside = clipped(box, whole.size)
+            if not _has_pixels(inside):
+                raise ImageError("the box has no pixels in the image of {}x{} pixels".format(*whole.size))
             if inside != box:
                 self.clipped.add(box)
         finally:
             self._lock.release()
-        if not _has_pixels(inside):
-            raise ImageError("the box has no pixels in the image of {}x{} pixels".format(*whole.size))
         return _cropped(whole, inside)
 
     def _decode_another(self, options: DecodeOptions, short_edge: int | None) -> None:

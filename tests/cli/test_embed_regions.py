@@ -52,7 +52,7 @@ def test_boxes_become_vectors_of_regions_and_those_of_one_image_follow_each_othe
         f"skipped {photos}/1.png[300,0,400,90]: the box has no pixels in the image of 60x90 pixels"
         in done.stderr
     )
-    assert "2 boxes reach beyond the image: cut at its edge" in done.stderr
+    assert "1 box reaches beyond the image: cut at its edge" in done.stderr
     assert "embedded 3 of 4 images" in done.stderr
 
 

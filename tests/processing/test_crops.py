@@ -89,6 +89,23 @@ def test_crops_in_many_threads_decode_each_image_once_and_release_it(tmp_path, d
     assert all(crop.whole._decoded is None for crop in made)
 
 
+def test_only_a_few_images_are_in_memory_at_once(monkeypatch):
+    made = [crop for _ in range(40) for crop in crops(noise(9, 9), [(x, 0, x + 4, 4) for x in range(3)])]
+    wholes, most = {crop.whole for crop in made}, 0
+
+    def decode(source, options, short_edge):
+        nonlocal most
+        most = max(most, sum(whole._decoded is not None for whole in wholes))
+        return decode_reduced(source, options, short_edge)
+
+    monkeypatch.setattr(module, "decode_reduced", decode)
+    assert expect(made) == 120
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(decode_image, made))
+    assert most <= 4 + module.AHEAD
+    assert not any(whole._decoded for whole in wholes)
+
+
 def test_of_some_crops_the_last_one_releases_the_image(tmp_path, decodes):
     smooth().save(tmp_path / "a.png")
     made = crops(tmp_path / "a.png", [(0, 0, 9, 9), (1, 0, 9, 9), (2, 0, 9, 9)])
