@@ -16,13 +16,14 @@ import typer
 from ..errors import InputError
 from ..messages import counted
 from ..options.fields import at_least, check_fields, like, option
-from ..sources.options import SourceOptions
+from ..sources.options import CropOptions, SourceOptions
 from .arguments import sources
 from .completion import SCORES, choices
 from .guard import verb
 from .jobs import run
 from .model_options import JsonOptions, ModelOptions
 from .output import plain, put, say
+from .regions import check_named, noting_clipped
 from .screen import Screen, screen
 
 if TYPE_CHECKING:
@@ -119,20 +120,24 @@ class ClassifyOptions:
 
 @verb
 def classify(
+    *,
     inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGES...", help="Images, folders, patterns; - for a list on stdin."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGES...", help="Images, folders, patterns; - for a list on stdin. None with --boxes."
+        ),
+    ] = None,
     options: ClassifyOptions,
     model: ModelOptions,
     source: SourceOptions,
+    regions: CropOptions,
 ) -> None:
     """Print the labels that fit each image best: of yours, without training, or of a trained head."""
     from ..adapters.task import PairTask, Task
     from ..inference.label_files import Label, texts_of
     from ..inference.zero_shot import check_request
 
-    found = sources(inputs, model.exclude, source)
+    found = sources(check_named(inputs, regions, "classify"), model.exclude, source, regions)
     texts = texts_of(options.all_labels)
     options.check_output(found.names)
     task = model.adapter.task if model.adapter is not None else None
@@ -147,7 +152,8 @@ def classify(
     with screen(found.empty) as events:
         classifier = _classifier(options, model, texts, events)
         writer = _File(options, texts) if options.output else _Writer(options, texts)
-        run(classifier.stream(found.images), found.names, writer, events, "classified")
+        stream = noting_clipped(classifier.stream(found.images), found.images, events)
+        run(stream, found.names, writer, events, "classified")
 
 
 def _classifier(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InputError
-from ..events import Notice
-from ..messages import counted
 from ..options.fields import flag, like, option, options_from
 from ..sources.options import CropOptions, SourceOptions
 from ..vectors.options import WriterOptions
@@ -21,13 +19,12 @@ from .guard import verb
 from .jobs import Sink, run
 from .model_options import ModelOptions
 from .output import put
-from .screen import Screen, screen
+from .regions import check_named, noting_clipped
+from .screen import screen
 from .tables import table
 
 if TYPE_CHECKING:
     from ..inference.embedder import Embedded
-    from ..sources.find import NamedImage
-    from ..sources.readahead import Failed
     from ..vectors.writer import VectorWriter
 
 SHOWN_VALUES = 4
@@ -120,10 +117,9 @@ def embed(
 
     if options.text and regions:
         raise InputError("--boxes and --tiles are for images: texts have no regions")
-    if not inputs and regions.boxes is None:
-        raise InputError("Missing argument 'IMAGES...'; see `mlx-aimv2 embed --help`")
-    found = None if options.text else sources(inputs or (), model.exclude, source, regions)
-    names = found.names if found is not None else with_texts(inputs or ())
+    given = check_named(inputs, regions, "embed")
+    found = None if options.text else sources(given, model.exclude, source, regions)
+    names = found.names if found is not None else with_texts(given)
     options.check(names)
     with screen(found.empty if found is not None else {}) as events:
         loaded, processor = model.load(events)
@@ -142,22 +138,9 @@ def embed(
         images = [found.images[k] for k in wanted] if found is not None else []
         stream = embedder.stream_texts(names) if options.text else embedder.stream(images)
         if regions:
-            stream = _noting_clipped(stream, images, events)
+            stream = noting_clipped(stream, images, events)
         fail = sink.writer.fail if isinstance(sink, _Output) else None
         run(stream, names, sink, events, "embedded", "text" if options.text else "image", fail)
-
-
-def _noting_clipped(
-    stream: Iterable[Embedded | Failed], images: Sequence[NamedImage], events: Screen
-) -> Iterator[Embedded | Failed]:
-    """Pass the results of crops on, then say how many boxes reach beyond their image."""
-    from ..processing.crops import count_clipped, expect
-
-    expect(images)
-    yield from stream
-    if count := count_clipped(images):
-        reach = "reaches" if count == 1 else "reach"
-        events(Notice(f"{counted(count, 'box')} {reach} beyond the image: cut at its edge"))
 
 
 class _Lines:

@@ -35,6 +35,9 @@ DELIMITED, JSON_LINES = (".csv", ".tsv", ".txt"), (".jsonl", ".ndjson")
 EXAMPLE = 'path,left,top,right,bottom, or lines such as {"path": "a.jpg", "boxes": [[10, 20, 110, 220]]}'
 
 
+Columns = tuple[str, tuple[str, ...]]  # the names of the columns of the path and of the box
+
+
 class Row(NamedTuple):
     """A box of a file.
 
@@ -208,11 +211,11 @@ def _read_delimited(file: Path) -> Iterator[Row]:
                 continue
             if not names:
                 names = [cell.strip().lower() for cell in cells]
-                _columns(where, names)
+                columns = _columns(where, names)
                 continue
             if len(cells) != len(names):
                 raise InputError(f"{where}: {counted(len(cells), 'field')}, but the header has {len(names)}")
-            yield _row(where, dict(zip(names, cells, strict=True)))
+            yield _row(where, dict(zip(names, cells, strict=True)), columns)
     except csv.Error as error:
         raise InputError(
             f"{file}, line {reader.line_num}: not valid CSV ({error}): check the quotes"
@@ -247,7 +250,7 @@ def _read_json_lines(file: Path) -> Iterator[Row]:
             yield _row(where, {**record, "box": box, "id": ids[place] if ids else None})
 
 
-def _columns(where: str, names: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+def _columns(where: str, names: Iterable[str]) -> Columns:
     """The names of the columns of the path and of the box."""
     names = list(names)
     path = next((name for name in PATHS if name in names), None)
@@ -258,8 +261,8 @@ def _columns(where: str, names: Iterable[str]) -> tuple[str, tuple[str, ...]]:
     return path, edges
 
 
-def _row(where: str, values: Mapping[str, Any]) -> Row:
-    path_column, edges = _columns(where, values)
+def _row(where: str, values: Mapping[str, Any], columns: Columns | None = None) -> Row:
+    path_column, edges = columns or _columns(where, values)
     path, name = values[path_column], values.get("id")
     if not isinstance(path, str) or not path.strip():
         raise InputError(f"{where}: no path of an image")

@@ -1,4 +1,4 @@
-"""`embed` of regions: --boxes, --tiles and --grid."""
+"""Verbs over regions of images: --boxes, --tiles and --grid."""
 
 import json
 import tarfile
@@ -122,6 +122,19 @@ def test_files_hold_the_grid_of_patches(cli, pair, photos, tmp_path, suffix):
     vectors = read_vectors(target)
     assert vectors.embeddings.shape == (6, *grids.shape[1:])
     assert vectors.fingerprint["pooling"] == "tokens"
+
+
+def test_labels_of_regions(cli, pair, photos, boxes):
+    done = cli("classify", "--boxes", boxes, "-l", "a dog,a cat", "--top-k", 1, "--model", pair, "--json")
+    assert [entry["path"].removeprefix(f"{photos}/") for entry in json.loads(done.stdout)] == [
+        "0.png[10,10,50,40]",
+        "0.png[40,20,500,60]",
+        "1.png[0,0,60,60]",
+    ]
+    assert "1 box reaches beyond the image: cut at its edge" in done.stderr
+    assert cli("classify", "-l", "a dog,a cat", "--model", pair).stderr == (
+        "mlx-aimv2: error: Missing argument 'IMAGES...'; see `mlx-aimv2 classify --help`\n"
+    )
 
 
 @pytest.mark.parametrize(
