@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ..sources.find import Found
     from ..sources.options import CropOptions, SourceOptions
 
+MANY = 10_000  # images whose sizes take seconds to read
+
 
 def sources(
     arguments: Sequence[str], exclude: Sequence[str], options: SourceOptions, crops: CropOptions | None = None
@@ -36,6 +38,8 @@ def sources(
     if crops and (arguments or crops.boxes):
         from ..sources.boxes import cropped
 
+        if crops.tiles and len(found.images) >= MANY:
+            say(f"reading the sizes of {len(found.images):,} images, to cut them into tiles")
         regions = cropped(found if arguments else None, crops, options)
         found, notices = regions.found, [*notices, *regions.notices]
     for notice in notices:

@@ -194,11 +194,15 @@ def crops_of(
         name, file, waits = image.id, image.file, image.waits
     elif isinstance(image, (str, os.PathLike)):
         name = file = os.fsdecode(image)
-    whole = WholeImage(name, lambda: image, boxes, size)
+
+    def opener() -> ImageInput:
+        return image
+
+    whole = WholeImage(name, opener, boxes, size)
     return [
         Crop(
             id=given or f"{name}[{','.join(map(str, box))}]",
-            open=lambda: image,
+            open=opener,
             file=file,
             waits=waits,
             whole=whole,

@@ -250,3 +250,11 @@ def test_a_reduced_crop_shows_the_same_place_as_the_exact_one():
         small = decoded.image.resize((40, 40), Image.Resampling.BICUBIC, decoded.box)
         exact = decode_image(data).crop(box).resize((40, 40), Image.Resampling.BICUBIC)
         assert np.abs(np.asarray(small, float) - np.asarray(exact, float)).mean() < 1.5
+
+
+def test_a_thumbnail_of_heic_serves_only_crops_that_it_is_large_enough_for(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif", minversion="1.8")
+    pillow_heif.from_pillow(smooth(300, 400)).save(tmp_path / "a.heic", thumbnails=[200], quality=90)
+    whole, part = [(0, 0, 400, 300)], [(0, 0, 400, 300), (10, 10, 70, 70)]
+    for boxes, width in ((whole, 200), (part, 400)):
+        assert decode_reduced(crops(tmp_path / "a.heic", boxes)[0], FAST, 20).image.width == width
