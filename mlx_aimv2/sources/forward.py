@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import ImageError
 
 Item = TypeVar("Item")
 MOST_KEPT = 32  # items that were passed over and may still be asked for; about as many threads may decode
+MOST_OPEN = 8  # sources at a time
 
 
 class ForwardReader(Generic[Item]):
@@ -23,6 +26,7 @@ class ForwardReader(Generic[Item]):
         self,
         start: Callable[[int], Iterator[tuple[int, Item]]],
         seeks: bool | Callable[[int, int], bool] = False,
+        most_kept: int = MOST_KEPT,
     ) -> None:
         """Take the source; nothing is opened yet.
 
@@ -31,8 +35,9 @@ class ForwardReader(Generic[Item]):
                 earlier.
             seeks: whether ``start`` skips what lies before the number faster than by reading it; or a function that
                 says so, of the number that follows the last one that was read, and the requested number.
+            most_kept: how many items are kept that were passed over.
         """
-        self._start, self._seeks = start, seeks
+        self._start, self._seeks, self._most_kept = start, seeks, most_kept
         self._lock = threading.Lock()
         self._items: Iterator[tuple[int, Item]] | None = None
         self._next = 0  # the number that follows the last one that was read
@@ -45,10 +50,11 @@ class ForwardReader(Generic[Item]):
             ImageError: there is no such item (any more).
         """
         with self._lock:
+            _recent.use(self)
             if number in self._kept:
                 return self._kept.pop(number)
             ahead = number - self._next
-            if self._items is None or ahead < 0 or (ahead > MOST_KEPT and self._is_far(number)):
+            if self._items is None or ahead < 0 or (ahead > self._most_kept and self._is_far(number)):
                 self._items = self._start(number)
             try:
                 return self._read(number)
@@ -59,6 +65,13 @@ class ForwardReader(Generic[Item]):
     def _is_far(self, number: int) -> bool:
         return self._seeks(self._next, number) if callable(self._seeks) else self._seeks
 
+    def close(self) -> None:
+        """Close the source, unless a thread is reading. Asking for an item opens it again."""
+        if self._lock.acquire(blocking=False):
+            self._items = None
+            self._kept.clear()
+            self._lock.release()
+
     def _read(self, number: int) -> Item:
         assert self._items is not None
         for found, item in self._items:
@@ -68,6 +81,28 @@ class ForwardReader(Generic[Item]):
             if found > number:
                 break
             self._kept[found] = item
-            if len(self._kept) > MOST_KEPT:
+            if len(self._kept) > self._most_kept:
                 del self._kept[next(iter(self._kept))]
         raise ImageError("it cannot be found any more")
+
+
+class _Recent:
+    """The readers that were used last; the sources of others are closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers: OrderedDict[int, weakref.ref[ForwardReader[Any]]] = OrderedDict()
+
+    def use(self, reader: ForwardReader[Any]) -> None:
+        """Note that a reader is used."""
+        oldest = None
+        with self._lock:
+            self._readers.pop(id(reader), None)
+            self._readers[id(reader)] = weakref.ref(reader)
+            if len(self._readers) > MOST_OPEN:
+                oldest = self._readers.popitem(last=False)[1]()
+        if oldest is not None:
+            oldest.close()
+
+
+_recent = _Recent()
