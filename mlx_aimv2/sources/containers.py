@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from ..processing.source_image import SourceImage
+from .extensions import KINDS
 from .folder_scan import Rules
 from .ignored import Ignored
 from .options import SourceOptions
@@ -61,9 +62,12 @@ class Container:
         return cast(List, module.list_images)(path, rules, options)
 
 
+VIDEOS = tuple(KINDS["video"].split())
 CONTAINERS = (
     Container("archive", (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz"), "tar"),
     Container("table", (".parquet",), "parquet"),
+    Container("video", VIDEOS, "video", lambda options: bool(options.fps or options.every)),
+    Container("video", (".ts",), "video", lambda options: False),  # in folders: TypeScript
 )
 
 

@@ -50,6 +50,8 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.fps is not None and self.every is not None:
+            raise InputError("--fps and --every both say which frames: give one of them")
 
 
 @dataclass(frozen=True)
