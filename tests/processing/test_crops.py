@@ -258,3 +258,11 @@ def test_a_thumbnail_of_heic_serves_only_crops_that_it_is_large_enough_for(tmp_p
     whole, part = [(0, 0, 400, 300)], [(0, 0, 400, 300), (10, 10, 70, 70)]
     for boxes, width in ((whole, 200), (part, 400)):
         assert decode_reduced(crops(tmp_path / "a.heic", boxes)[0], FAST, 20).image.width == width
+
+
+def test_crops_left_from_an_earlier_run_have_the_same_pixels(tmp_path):
+    smooth(480, 640).save(tmp_path / "a.jpg")
+    boxes = [(100, 100, 300, 260), (0, 0, 640, 480)]
+    first, again = crops(tmp_path / "a.jpg", boxes), crops(tmp_path / "a.jpg", boxes)
+    expect(again[1:])
+    assert decode_reduced(first[1], FAST, 40) == decode_reduced(again[1], FAST, 40)
