@@ -13,6 +13,7 @@ NAMES = {
     "yaml": "pyyaml",
     "sklearn": "scikit-learn",
     "mkdocs": "mkdocs-material",
+    "pillow_jxl": "pillow-jxl-plugin",
     "Quartz": "pyobjc-framework-quartz",
     "objc": "pyobjc-framework-quartz",  # by way of pyobjc-core
 }  # where a module is not called like its project

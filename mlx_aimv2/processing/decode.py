@@ -12,7 +12,7 @@ import struct
 import types
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeAlias, cast
@@ -25,7 +25,9 @@ from ..errors import Advice, Aimv2Error, BrokenImageError, ImageError, ImageTooL
 from . import heif
 from .color_profiles import to_srgb
 from .formats import identify, reason
+from .jxl import is_jxl, jxl_size
 from .options import DecodeOptions
+from .raw import is_raw, open_raw
 from .repair import ended_jpegs, ends_in_zeros, without_metadata
 from .rgb import array_to_rgb, to_rgb
 from .significant_bits import significant_bits, unscale_colors
@@ -97,7 +99,7 @@ def decode_image(
         ImageError: The file cannot be read, or no pixel holds a number.
         BrokenImageError: The file is not an image, is cut off, or is damaged.
         ImageTooLargeError: The image has more pixels than `max_megapixels`.
-        MissingExtraError: The image is HEIC, and the package pillow-heif is not installed.
+        MissingExtraError: The image is HEIC, JPEG XL or camera raw, and the package that reads it is not installed.
     """
     return decode_reduced(source, options or DecodeOptions(), short_edge).image
 
@@ -120,6 +122,8 @@ def decode_reduced(source: ImageInput, options: DecodeOptions, short_edge: int |
             options.check_size(source.size)
             return _decode_image(source, options, label)
         with _opened(source) as stream:
+            if is_raw(stream):
+                return _decode_raw(stream, options, short_edge, label)
             try:
                 return _decode_stream(stream, options, short_edge, label)
             except Exception as error:
@@ -142,6 +146,19 @@ def _decode_image(image: Image.Image, options: DecodeOptions, label: str) -> Dec
         if copy.size != size or image.tell():  # reduced with `draft`, or another frame
             raise
         return _decode_repaired(data, options, None, label, error)
+
+
+def _decode_raw(stream: IO[bytes], options: DecodeOptions, short_edge: int | None, label: str) -> Decoded:
+    """Decode a camera raw file; with decode="fast", its preview or half of its size may be enough."""
+    least = 2 * short_edge if options.decode == "fast" and short_edge is not None else None
+    with open_raw(stream, options) as raw:
+        rgb: Image.Image | None = None
+        if least is not None and (preview := raw.preview(least)) is not None:
+            with suppress(Exception):  # a damaged preview
+                rgb, _ = _upright_rgb(preview, options, label, ours=True)
+        rgb = rgb or raw.develop(least)
+        size = raw.size if least is not None else rgb.size
+        return Decoded(rgb, size, (0, 0, *rgb.size))
 
 
 # Pillow's `load` with LOAD_TRUNCATED_IMAGES. Pillow's own switch is a global of its module, for the whole
@@ -192,6 +209,9 @@ def _decode_stream(
     stream: IO[bytes], options: DecodeOptions, short_edge: int | None, label: str, *, cut_off: bool = False
 ) -> Decoded:
     image: Image.Image | None = open_tiff(stream, options) if is_tiff(stream) else None
+    stream.seek(0)
+    if is_jxl(stream.read(12)):  # its plugin decodes the pixels while it opens a file
+        options.check_size(jxl_size(stream))
     image = image or identify(stream)
     width, height = image.size
     options.check_size(image.size)

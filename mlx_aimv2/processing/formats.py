@@ -16,6 +16,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import BrokenImageError, ImageError, MissingExtraError
 from ..storage.stand_ins import stand_in
+from .jxl import is_jxl
+from .optional_formats import JPEG_XL
 
 _Factory: TypeAlias = Callable[[IO[bytes], "str | bytes"], ImageFile.ImageFile]
 
@@ -37,7 +39,7 @@ def identify(stream: IO[bytes]) -> ImageFile.ImageFile:
     Raises:
         BrokenImageError: The stream is empty or not an image, or the header is damaged.
         ImageError: Pillow was built without the codec.
-        MissingExtraError: The image is HEIC, and the package pillow-heif is not installed.
+        MissingExtraError: The image is HEIC or JPEG XL, and the package that reads it is not installed.
     """
     stream.seek(0)
     head = stream.read(256)
@@ -66,6 +68,13 @@ def _factories(head: bytes) -> Iterator[_Factory]:
         except ImportError as error:
             raise MissingExtraError("Reading HEIC images", "pillow-heif", "heif") from error
         yield HeifImageFile
+        return
+    if is_jxl(head):
+        try:
+            from pillow_jxl.JpegXLImagePlugin import JXLImageFile
+        except ImportError as error:
+            raise JPEG_XL.missing() from error
+        yield JXLImageFile
         return
     if brands & AVIF_BRANDS:
         Image.init()

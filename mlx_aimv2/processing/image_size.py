@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 from ..errors import Aimv2Error
 from .decode import SIDEWAYS, DecodeOptions, ImageInput, decode_image
 from .formats import identify
+from .raw import is_raw, open_raw
 from .source_image import SourceImage
 from .tiff import is_tiff
 from .tiff_tags import read_tags
@@ -39,7 +40,7 @@ def upright_size(source: ImageInput, options: DecodeOptions) -> tuple[int, int]:
             suppress(Aimv2Error, OSError, ValueError, LookupError, struct.error, SyntaxError, TypeError),
             io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as stream,
         ):
-            return _size_in(stream)
+            return _size_in(stream, options)
     return decode_image(source, options).size
 
 
@@ -51,7 +52,10 @@ def _is_file(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _size_in(stream: IO[bytes]) -> tuple[int, int]:
+def _size_in(stream: IO[bytes], options: DecodeOptions) -> tuple[int, int]:
+    if is_raw(stream):
+        with open_raw(stream, options) as raw:
+            return raw.size
     tags = read_tags(stream) if is_tiff(stream) else None
     if tags is not None:  # Pillow exchanges width and height of TIFF itself
         size, orientation = tags.size, tags.first("Orientation", 1)

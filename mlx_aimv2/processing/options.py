@@ -21,7 +21,8 @@ class DecodeOptions:
 
     Attributes:
         decode: "fast" lets the JPEG decoder reduce the image by 2, 4 or 8, to at least twice the size that the model
-            needs; HEIC may be replaced by a thumbnail in the file of at least that size. Others are always exact.
+            needs; HEIC and camera raw may be replaced by a thumbnail in the file of at least that size. Other formats
+            are always exact.
         background: a Pillow colour name or "#rrggbb"; "drop" keeps the stored colours, as Pillow's `convert("RGB")`.
         allow_truncated: missing pixels are grey or black, with a warning. A file that lacks only the end marker or
             metadata has all pixels and is always decoded.

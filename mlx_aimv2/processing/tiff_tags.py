@@ -63,10 +63,8 @@ MEANINGS: dict[str, dict[int, str]] = {
     "PhotometricInterpretation": {
         4: "a mask",
         10: "ITU Lab",
-        32803: "the raw data of a camera",
         32844: "LogL",
         32845: "LogLuv",
-        34892: "the raw data of a camera",
     },
     "SampleFormat": {5: "complex integers", 6: "complex floats"},
 }

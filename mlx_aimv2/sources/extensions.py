@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..processing.optional_formats import OPTIONAL_FORMATS
+
 IMAGE_EXTENSIONS = frozenset(
     """
     .jpg .jpeg .jpe .jfif .mpo .png .apng .webp .heic .heics .heif .heifs .hif .avif .avifs .tif .tiff .bmp .dib
@@ -9,12 +11,10 @@ IMAGE_EXTENSIONS = frozenset(
     """.split()
 )
 KINDS = {  # why a file is ignored -> the extensions of such files
-    "camera raw": """
-        .3fr .ari .arw .bay .cap .cr2 .cr3 .crw .dcr .dng .eip .erf .fff .gpr .iiq .k25 .kdc .mdc .mef .mos .mrw .nef
-        .nrw .orf .ori .pef .ptx .r3d .raf .raw .rw2 .rwl .rwz .sr2 .srf .srw .x3f""",
+    "camera raw": ".cap .eip .gpr .r3d .raw",
     "no decoder": """
         .ai .blp .bpg .cdr .cgm .clip .cur .dcm .dcx .djvu .emf .eps .exr .fit .fits .flc .fli .flif .ftc .ftu .gbr
-        .hdp .hdr .icb .im .jbig .jls .jng .jpm .jxl .jxr .kra .ktx .ktx2 .mng .msp .ora .palm .pam .pcd .pct .pcx
+        .hdp .hdr .icb .im .jbig .jls .jng .jpm .jxr .kra .ktx .ktx2 .mng .msp .ora .palm .pam .pcd .pct .pcx
         .pdf .pict .pdn .procreate .ps .psb .pxr .ras .sun .svg .svgz .tga .vda .vst .vtf .wbmp .wdp .wmf .xbm .xcf
         .xpm .xwd""",
     "video": """
@@ -22,6 +22,7 @@ KINDS = {  # why a file is ignored -> the extensions of such files
     "archive": ".7z .bz2 .cbr .cbz .gz .rar .tar .tgz .xz .zip .zst",
 }  # fmt: skip
 OTHER = "other"
+_OPTIONAL = {extension: form for form in OPTIONAL_FORMATS for extension in form.extensions}
 _KIND_OF = {extension: kind for kind, extensions in KINDS.items() for extension in extensions.split()}
 
 
@@ -32,10 +33,17 @@ def extension_of(name: str) -> str:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file has the name of an image, and is not hidden."""
-    return not name.startswith(".") and extension_of(name) in IMAGE_EXTENSIONS
+    """Whether a file has the name of an image that can be read here, and is not hidden."""
+    extension = extension_of(name)
+    is_known = extension in IMAGE_EXTENSIONS or (
+        extension in _OPTIONAL and _OPTIONAL[extension].is_readable()
+    )
+    return is_known and not name.startswith(".")
 
 
 def kind_of(extension: str) -> str:
-    """The kind of a file that is not an image: a key of `KINDS`, or `OTHER`."""
+    """The kind of a file that is not read: a key of `KINDS`, `OTHER`, or an optional format with its extra."""
+    if extension in _OPTIONAL:
+        form = _OPTIONAL[extension]
+        return f"{form.name}, pip install 'mlx-aimv2[{form.extra}]'"
     return _KIND_OF.get(extension, OTHER)

@@ -93,9 +93,9 @@ def test_what_is_left_out_is_said_by_every_verb_that_takes_folders(
     split_tables: Path, tmp_path: Path
 ) -> None:
     folder = split_tables / "train" / "images"
-    (folder / "x.dng").touch()
+    (folder / "x.raw").touch()
     (folder / "@eaDir").mkdir()
-    said = "left out 1 file: 1 .dng (camera raw); 1 folder: @eaDir"
+    said = "left out 1 file: 1 .raw (camera raw); 1 folder: @eaDir"
     convert = ["convert", "--model", "demo", "--mlx-path", tmp_path / "new", "--dry-run"]
     for given in (
         ["compare", "demo", "demo", folder],
@@ -104,5 +104,5 @@ def test_what_is_left_out_is_said_by_every_verb_that_takes_folders(
     ):
         done = run(*given)
         assert said in done.stderr, done.output
-        done = run(*given, "--exclude", "*.dng", "--exclude", "red*")
+        done = run(*given, "--exclude", "*.raw", "--exclude", "red*")
         assert "left out 5 files: 5 excluded; 1 folder: @eaDir" in done.stderr, done.output

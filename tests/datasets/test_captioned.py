@@ -172,11 +172,11 @@ def test_images_without_a_caption_are_named_and_left_out(tmp_path: Path) -> None
 def test_texts_without_an_image_are_named_and_left_out(tmp_path: Path) -> None:
     (folder(tmp_path, a="x") / "notes.txt").write_text("y")
     (tmp_path / ".hidden.txt").write_text("y")
-    touched(tmp_path, "@eaDir/a.txt", "raw.nef")
+    touched(tmp_path, "@eaDir/a.txt", "raw.raw")
     dataset = read_captions(tmp_path, val_fraction=0)
     assert (captions_by_name(dataset.train), dataset.skipped) == ({"a.png": ("x",)}, ())
     assert dataset.notices == (
-        "left out 2 files: 1 .nef (camera raw), 1 hidden; 1 folder: @eaDir",
+        "left out 2 files: 1 .raw (camera raw), 1 hidden; 1 folder: @eaDir",
         "1 text file without an image, such as notes.txt: left out",
     )
 

@@ -75,12 +75,12 @@ def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
 
 
 def test_an_empty_class_folder_is_named_and_left_out(tmp_path: Path) -> None:
-    touched(tmp_path, "cat/a.jpg", "dog/b.jpg", "owl/c.dng", "owl/d.dng")
+    touched(tmp_path, "cat/a.jpg", "dog/b.jpg", "owl/c.raw", "owl/d.raw")
     (tmp_path / "hen").mkdir()
     dataset = read_dataset(tmp_path)
     assert dataset.labels == ("cat", "dog") and dataset.skipped == ()
     assert dataset.notices == (
-        "left out 2 files: 2 .dng (camera raw)",
+        "left out 2 files: 2 .raw (camera raw)",
         f"the class folder {tmp_path / 'hen'} holds no images: left out",
         f"the class folder {tmp_path / 'owl'} holds no images: left out",
     )
@@ -104,8 +104,8 @@ def test_a_class_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
             r"only one class, 'cat', .*; left out 1 file: 1 other \(\.txt\); the class folder .*/dog holds no images",
         ),
         (
-            ["cat/n.txt", "dog/n.dng"],
-            r"no class folder of .* holds images: it holds 2 files: 1 \.dng \(camera raw\), 1",
+            ["cat/n.txt", "dog/n.raw"],
+            r"no class folder of .* holds images: it holds 2 files: 1 \.raw \(camera raw\), 1",
         ),
         (
             ["cat/a.jpg", "dog/b.jpg", "c.jpg"],

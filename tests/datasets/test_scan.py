@@ -71,17 +71,17 @@ def test_a_single_further_one_is_named_as_well() -> None:
 
 def test_what_was_left_out_is_said(tmp_path: Path) -> None:
     class_folders(tmp_path, cat=1, dog=1)
-    touched(tmp_path, "cat/a.nef")
+    touched(tmp_path, "cat/a.raw")
     events: list[Event] = []
     announce(read_dataset(tmp_path, val_fraction=0), events.append)
-    assert events == [Notice("left out 1 file: 1 .nef (camera raw)")]
+    assert events == [Notice("left out 1 file: 1 .raw (camera raw)")]
 
 
 def test_a_run_reports_its_data_and_is_no_data_of_a_later_run(
     options: Any, own_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (own_data / "red" / "bad.png").write_bytes(b"no image")
-    touched(own_data, "red/raw.nef")
+    touched(own_data, "red/raw.raw")
     (own_data / "grey").mkdir()
     monkeypatch.chdir(own_data)
     run = options(data=".", adapter_path="adapters", epochs=1)
@@ -92,7 +92,7 @@ def test_a_run_reports_its_data_and_is_no_data_of_a_later_run(
         "root": ".",
         "images": {"train": 15, "val": 3, "test": 0},
         "notices": [
-            "left out 1 file: 1 .nef (camera raw)",
+            "left out 1 file: 1 .raw (camera raw)",
             "the class folder grey holds no images: left out",
         ],
         "skipped": [{"path": "red/bad.png"}],
@@ -101,6 +101,6 @@ def test_a_run_reports_its_data_and_is_no_data_of_a_later_run(
     assert later.reading.avoid == ("again",)
     dataset = read_dataset(".", reading=later.reading)
     assert dataset.labels == finished.evaluation.metrics.labels
-    notice = "left out 1 file: 1 .nef (camera raw); 1 folder that mlx-aimv2 wrote: adapters"
+    notice = "left out 1 file: 1 .raw (camera raw); 1 folder that mlx-aimv2 wrote: adapters"
     assert dataset.notices[0] == notice
     assert read_dataset(".", reading=run.reading).labels == dataset.labels

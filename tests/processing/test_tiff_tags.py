@@ -36,7 +36,6 @@ RGB8, RGB16 = samples("u", 8, 3), samples("u", 16, 3)
         (tiff(RGB8, tags={259: 34887}), r"Compression 34887 \(LERC\)"),
         (tiff(RGB8, tags={259: 9999}), "Compression 9999: not supported"),
         (tiff(RGB16, tags={259: 7}), "BitsPerSample 16: not supported with JPEG"),
-        (tiff(RGB16[..., 0], 32803), r"PhotometricInterpretation 32803 \(the raw data of a camera\)"),
         (tiff(RGB16, 32845), r"PhotometricInterpretation 32845 \(LogLuv\)"),
         (tiff(RGB16, tags={284: 3}), "PlanarConfiguration 3"),
         (tiff(RGB8, tags={258: (5, 6, 5)}), r"BitsPerSample \(5, 6, 5\): not supported"),

@@ -7,9 +7,11 @@ import io
 import pytest
 from PIL import Image
 
+from mlx_aimv2.processing import optional_formats
 from mlx_aimv2.processing.decode import DecodeOptions, decode_image
 from mlx_aimv2.processing.formats import FORMATS
-from mlx_aimv2.sources.extensions import IMAGE_EXTENSIONS, KINDS
+from mlx_aimv2.processing.optional_formats import OPTIONAL_FORMATS
+from mlx_aimv2.sources.extensions import IMAGE_EXTENSIONS, KINDS, is_image, kind_of
 
 
 def test_the_endings_are_those_of_the_formats_that_are_read() -> None:
@@ -19,10 +21,12 @@ def test_the_endings_are_those_of_the_formats_that_are_read() -> None:
     assert set(registered) | heif | {".jpx"} == set(IMAGE_EXTENSIONS)
     others = {ending for endings in KINDS.values() for ending in endings.split()}
     assert not others & IMAGE_EXTENSIONS
+    optional = {ending for form in OPTIONAL_FORMATS for ending in form.extensions}
+    assert not optional & (others | IMAGE_EXTENSIONS)
     unread = {
         e for e, f in Image.registered_extensions().items() if f not in (*FORMATS, "AVIF", "MPO", "HEIF")
     }
-    assert unread - others <= {".bufr", ".grib", ".h5", ".hdf", ".iim"}  # data that is no image
+    assert unread - others - optional <= {".bufr", ".grib", ".h5", ".hdf", ".iim"}  # data that is no image
 
 
 SAVED = {".avifs": "AVIF", ".jps": "JPEG", ".icns": "ICNS"}
@@ -49,3 +53,22 @@ def test_every_ending_is_of_a_file_that_can_be_read(ending: str) -> None:
     image.save(stream, SAVED.get(ending) or Image.registered_extensions()[ending])
     width, height = decode_image(stream.getvalue(), DecodeOptions()).size
     assert width == height >= 32
+
+
+@pytest.mark.parametrize(("name", "advice"), [
+    ("a.DNG", "camera raw, pip install 'mlx-aimv2[raw]'"), ("b.cr3", "camera raw, pip install 'mlx-aimv2[raw]'"),
+    ("c.jxl", "JPEG XL, pip install 'mlx-aimv2[jxl]'"),
+])  # fmt: skip
+def test_some_formats_are_images_if_their_package_is_installed(
+    name: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules: list[str] = []
+    for installed in (True, False):
+        monkeypatch.setattr(
+            optional_formats,
+            "_is_installed",
+            lambda module, result=installed: modules.append(module) or result,
+        )
+        assert is_image(name) == installed and not is_image(f".{name}")
+    assert set(modules) == {"pillow_jxl" if name == "c.jxl" else "rawpy"}
+    assert kind_of(name[1:].lower()) == advice

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mlx_aimv2.processing import optional_formats
 from mlx_aimv2.sources.folder_scan import Rules, Scan, identity, scan_folder
 from mlx_aimv2.sources.ignored import own_files
 
@@ -27,14 +28,28 @@ def found(folder: Path, rules: Rules | None = None) -> tuple[list[str], str]:
     return [os.path.relpath(image, folder) for image in scan.images], scan.ignored.summary()
 
 
+def test_camera_raw_without_its_package_is_counted_with_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched(tmp_path, "a.jpg", "b.dng", "c.nef", "d.NEF", "e.jxl")
+    monkeypatch.setattr(optional_formats, "_is_installed", lambda module: False)
+    summary = (
+        "4 files: 2 .nef (camera raw, pip install 'mlx-aimv2[raw]'), 1 .dng (camera raw, pip install"
+        " 'mlx-aimv2[raw]'), 1 .jxl (JPEG XL, pip install 'mlx-aimv2[jxl]')"
+    )
+    assert found(tmp_path) == (["a.jpg"], summary)
+    monkeypatch.setattr(optional_formats, "_is_installed", lambda module: True)
+    assert found(tmp_path) == (["a.jpg", "b.dng", "c.nef", "d.NEF", "e.jxl"], "")
+
+
 def test_everything_is_accounted_for(tmp_path: Path) -> None:
     touched(
-        tmp_path, "a.jpg", *(f"{k}.DNG" for k in range(12)), *(f"{k}.tga" for k in range(3)), "x/b.cr3", "x/c.jxl",
+        tmp_path, "a.jpg", *(f"{k}.RAW" for k in range(12)), *(f"{k}.tga" for k in range(3)), "x/b.gpr", "x/c.jxr",
         ".c.jpg", "._a.jpg", ".DS_Store", "clip.mov", "photos.zip", "a.xmp", "b.xmp", "notes.txt", "README",
         "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "x/@eaDir/t.jpg", ".git/t.jpg",
     )  # fmt: skip
     words = (
-        "26 files: 12 .dng (camera raw), 3 .tga (no decoder), 3 hidden, 1 .cr3 (camera raw), 1 .jxl (no decoder),"
+        "26 files: 12 .raw (camera raw), 3 .tga (no decoder), 3 hidden, 1 .gpr (camera raw), 1 .jxr (no decoder),"
         " 1 .mov (video), 1 .zip (archive), 4 other (.xmp, no ending, .txt); 3 folders: @eaDir (2), .git"
     )
     assert found(tmp_path) == (["a.jpg"], words)

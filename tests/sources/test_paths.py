@@ -144,7 +144,7 @@ def test_a_name_without_images_beside_others_is_explained(tree: Path) -> None:
 
 
 def test_a_pattern_leaves_out_what_a_folder_does(tree: Path) -> None:
-    for name in ("sub/@eaDir/t.jpg", "sub/raw.dng", "sub/deep/@eaDir/u.jpg"):
+    for name in ("sub/@eaDir/t.jpg", "sub/raw.raw", "sub/deep/@eaDir/u.jpg"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).touch()
     for pattern in ("sub/**/*.jpg", "su*/@eaDir/*.jpg"):
@@ -152,7 +152,7 @@ def test_a_pattern_leaves_out_what_a_folder_does(tree: Path) -> None:
             expand([pattern])
     assert expand(["sub/@eaDir/*.jpg"]) == ["sub/@eaDir/t.jpg"]  # it is named itself
     scan = find_images(["sub/*"])
-    assert scan.images == ("sub/z.heic",) and scan.ignored.summary() == "1 file: 1 .dng (camera raw)"
+    assert scan.images == ("sub/z.heic",) and scan.ignored.summary() == "1 file: 1 .raw (camera raw)"
 
 
 def test_what_is_excluded_is_left_out_but_not_where_it_is_named_itself(tree: Path) -> None:
