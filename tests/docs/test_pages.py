@@ -13,9 +13,11 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tarfile
 import warnings
 from collections import Counter
 
+import av
 import pytest
 import typer.main
 from helpers.documentation import INLINE, PAGES, ROOT, blocks, commands
@@ -74,6 +76,15 @@ def samples(tmp_path_factory, checkpoint):
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
+    with tarfile.open(folder / "shard.tar", "w") as archive:
+        archive.add(folder / "photos", "photos")
+    with av.open(str(folder / "clip.mp4"), "w") as file:
+        stream = file.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = 80, 60
+        for number in range(30):
+            image = Image.new("RGB", (80, 60), (8 * number, 90, 40))
+            file.mux(stream.encode(av.VideoFrame.from_image(image)))
+        file.mux(stream.encode())
     return folder
 
 
