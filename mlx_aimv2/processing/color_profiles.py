@@ -1,4 +1,4 @@
-"""Convert images with an embedded colour profile (ICC) to sRGB.
+"""Convert images with an embedded colour profile (ICC), or with declared colours, to sRGB.
 
 Little CMS converts 8-bit pixels with the perceptual intent, through Pillow's ImageCms.
 """
@@ -13,6 +13,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageCms
 
+from .declared_colors import declared_profile
 from .rgb import DEEP_MODES, deep_to_gray
 
 MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space of a profile -> Pillow mode
@@ -41,6 +42,8 @@ def to_srgb(image: Image.Image, label: str) -> Image.Image:
         mode RGB or, with transparency, RGBA.
     """
     profile = image.info.get("icc_profile", b"")
+    if profile == b"":
+        profile = declared_profile(image)
     if profile == b"":
         return image
     colors, alpha = _split(image)

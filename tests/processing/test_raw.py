@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.dng import dng
 from helpers.encoded_images import encoded
-from helpers.icc import encode_srgb
+from helpers.icc import encode_srgb, in_srgb, matrix_of, rgb_profile
 from helpers.tiffs import tiff
 from PIL import Image
 
@@ -112,6 +112,17 @@ def test_a_preview_that_cannot_be_used_is_not(data: bytes, size: tuple[int, int]
     result = fast(with_preview(data, size), 45)
     assert result.image.size == result.size == (WIDTH, HEIGHT)
     assert np.abs(np.asarray(result.image, int)[60, 20] - encode_srgb(np.array(LEFT))).max() <= 2
+
+
+def test_previews_have_their_own_colors() -> None:
+    profile = rgb_profile(matrix_of("Display P3"), 2.2)
+    image = Image.new("RGB", (120, 90), (150, 100, 120))
+    data = with_preview(encoded(image, "JPEG", quality=95, icc_profile=profile))
+    pytest.importorskip("rawpy")
+    plain = np.asarray(decode_reduced(data, DecodeOptions(decode="fast", color_managed=False), 45).image)
+    assert np.abs(plain.astype(int) - (150, 100, 120)).max() <= 2
+    expected = in_srgb(plain, matrix_of("Display P3"), 2.2)
+    assert np.abs(np.asarray(fast(data, 45).image, int) - expected).max() <= 2
 
 
 def test_large_previews_are_reduced_while_they_are_decoded() -> None:
