@@ -54,6 +54,10 @@ class WholeImage:
         self._settings: tuple[DecodeOptions, int | None] | None = None
         self._decoded: Decoded | ImageError | OSError | None = None
 
+    def begin(self, uses: int, following: WholeImage | None) -> None:
+        """Begin a pass over ``uses`` of the crops, before those of another image."""
+        self.uses, self.next, self._used, self._passes = uses, following, 0, 0
+
     def crop(self, box: Box, options: DecodeOptions, short_edge: int | None) -> Decoded:
         """A part of the image; see `decode_reduced`.
 
@@ -216,7 +220,7 @@ def expect(images: Iterable[object]) -> int:
     """Prepare the whole images of crops for a pass over ``images``, which may lack some of the crops; count them."""
     uses = Counter(image.whole for image in images if isinstance(image, Crop))
     for whole, following in zip_longest(uses, islice(uses, 1, None)):
-        whole.uses, whole.next = uses[whole], following
+        whole.begin(uses[whole], following)
     return uses.total()
 
 

@@ -34,7 +34,6 @@ DELIMITERS = ",;\t"
 DELIMITED, JSON_LINES = (".csv", ".tsv", ".txt"), (".jsonl", ".ndjson")
 EXAMPLE = 'path,left,top,right,bottom, or lines such as {"path": "a.jpg", "boxes": [[10, 20, 110, 220]]}'
 
-
 Columns = tuple[str, tuple[str, ...]]  # the names of the columns of the path and of the box
 
 
@@ -125,10 +124,11 @@ def _boxed(found: Found | None, file: Path, source: SourceOptions | None) -> Cro
 def _named(file: Path, names: dict[str, str], source: SourceOptions | None) -> Found:
     """The images that a file of boxes names."""
     found = find_sources(names.values(), options=source)
-    missing = [name for name in dict.fromkeys(names.values()) if name not in set(found.names)]
-    if missing:
+    known = set(found.names)
+    missing = next((name for name in names.values() if name not in known), None)
+    if missing is not None:
         raise InputError(
-            f"{file}: {listed(missing, 1)} holds many images or none: name the archives, videos and tables that hold"
+            f"{file}: {missing} holds many images or none: name the archives, videos and tables that hold"
             " the images as arguments"
         )
     if not any("://" in name or os.path.lexists(name) for name in names.values()):
