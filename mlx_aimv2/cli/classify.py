@@ -124,7 +124,8 @@ def classify(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="IMAGES...", help="Images, folders, patterns; - for a list on stdin. None with --boxes."
+            metavar="IMAGES...",
+            help="Images, folders, patterns, archives, tables, addresses; - for a list on stdin. None with --boxes.",
         ),
     ] = None,
     options: ClassifyOptions,

@@ -99,7 +99,8 @@ def embed(
         list[str] | None,
         typer.Argument(
             metavar="IMAGES...",
-            help="Images, folders, patterns; with --text: texts. - for a list on stdin. None with --boxes.",
+            help="Images, folders, patterns, archives, tables, addresses; with --text: texts."
+            " - for a list on stdin. None with --boxes.",
         ),
     ] = None,
     options: EmbedOptions,

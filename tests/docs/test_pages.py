@@ -18,11 +18,13 @@ import warnings
 from collections import Counter
 
 import av
+import pyarrow
 import pytest
 import typer.main
 from helpers.documentation import INLINE, PAGES, ROOT, blocks, commands
 from helpers.terminal import Terminal
 from PIL import Image
+from pyarrow import parquet
 
 from mlx_aimv2 import __version__
 from mlx_aimv2.cli.app import app, run
@@ -32,6 +34,7 @@ PARSED_ONLY = {
     "uploads to the Hub": 1,
     "needs a published size": 1,
     "takes a minute": 1,
+    "needs a web server": 1,
 }  # the reasons, and how many blocks have each
 OTHER_PROGRAMS = {
     "apt-get": 1,
@@ -76,6 +79,8 @@ def samples(tmp_path_factory, checkpoint):
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
+    table = pyarrow.table({"image": [(folder / "photo.jpg").read_bytes()], "name": ["cat"]})
+    parquet.write_table(table, folder / "table.parquet")
     with tarfile.open(folder / "shard.tar", "w") as archive:
         archive.add(folder / "photos", "photos")
     with av.open(str(folder / "clip.mp4"), "w") as file:
