@@ -192,8 +192,16 @@ class _File:
         return found
 
     def _seems_to_hold_images(self, names: Names) -> bool:
-        values = (value for _, value in itertools.islice(self.values(names), SAMPLED_ROWS))
-        sample = list(itertools.islice((value for value in values if value is not None), SAMPLED_IMAGES))
+        sample: list[Any] = []
+        try:
+            for _, value in itertools.islice(self.values(names), SAMPLED_ROWS):
+                if value is not None:
+                    sample.append(value)
+                if len(sample) == SAMPLED_IMAGES:
+                    break
+        except Exception as error:
+            if not _is_damage(error):  # reading the images reports damage
+                raise
         return not sample or any(map(_is_image, sample))
 
 
