@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -37,7 +38,7 @@ def check_lancedb(path: Path, names: Sequence[str], table: str, force: bool) -> 
         raise ExistsError(f"{path} is not a folder: name another")
     if not place.absolute().parent.is_dir():
         raise OutputError(f"{path} cannot be written: there is no folder {place.absolute().parent}")
-    if (place / f"{table}.lance").exists() and not force:
+    if _exists(place, table) and not force:
         raise ExistsError(
             f"{path} has a table {table} already: name another with --table, or replace it with --force"
         )
@@ -48,8 +49,8 @@ def write_lancedb(
 ) -> None:
     """Write vectors (N, D) to a table with the columns `path` and `embedding`; replace an existing table.
 
-    The rows are written block by block, as one version of the table, and the table is optimized afterwards. Other
-    tables of the database stay as they are.
+    The rows are written block by block, as one version of the table. `optimize` then joins small files, and removes
+    the replaced version. Other tables of the database stay as they are.
 
     Raises:
         InputError: token grids, which a table of vectors cannot hold.
@@ -72,14 +73,28 @@ def write_lancedb(
             yield pa.RecordBatch.from_arrays([paths, vectors], schema=schema)
             start += len(block)
 
+    place = followed(path)
+    replaces = _exists(place, table)
     try:
-        database = lancedb.connect(str(followed(path)))
-        written = database.create_table(table, batches(), schema=schema, mode="overwrite")
-        written.optimize(cleanup_older_than=timedelta(0))
+        mode = "overwrite" if replaces else "create"
+        written = lancedb.connect(str(place)).create_table(table, batches(), schema=schema, mode=mode)
+        with warnings.catch_warnings():  # that readers of the replaced version fail, as is wanted
+            warnings.simplefilter("ignore")
+            written.optimize(cleanup_older_than=timedelta(0) if replaces else None)
     except (OSError, RuntimeError, ValueError, pa.ArrowException) as error:
         if isinstance(error, InputError | OutputError):
             raise
-        raise OutputError(f"{path} cannot be written: {' '.join(str(error).split())[:300]}") from error
+        raise OutputError(f"{path} cannot be written: {_reason(error)}") from error
+
+
+def _exists(database: Path, table: str) -> bool:
+    """Whether a table has a version; a killed run leaves one without."""
+    return (database / f"{table}.lance" / "_versions").is_dir()
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, without the traceback that Arrow puts into it."""
+    return str(error).partition(". Detail")[0].partition("\n")[0]
 
 
 def _import_lancedb() -> Any:

@@ -350,6 +350,37 @@ def test_a_folder_that_is_continued_holds_what_a_fresh_run_would(cli, pair, phot
     np.testing.assert_allclose((found.embeddings * fresh).sum(axis=1), 1, atol=1e-5)
 
 
+def test_images_that_failed_are_named_in_the_folder_and_tried_again_when_asked(cli, pair, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "x")
+    (tmp_path / "x" / "1.png").write_bytes(b"not an image")
+    arguments = ["embed", tmp_path / "x", "--model", pair, "-o", f"{tmp_path}/v/"]
+    assert cli(*arguments).returncode == 1
+    (line,) = map(json.loads, (tmp_path / "v" / "errors.jsonl").read_text().splitlines())
+    assert line["path"] == line["file"] == str(tmp_path / "x" / "1.png")
+    assert line["kind"] == "BrokenImageError" and "1.png" not in line["reason"]
+    again = cli(*arguments)
+    assert again.returncode == 1 and "is not an image" not in again.stderr
+    message = (
+        f"skipped 1 image: failed before and did not change (see {tmp_path}/v/errors.jsonl): --retry-failed"
+    )
+    assert message in again.stderr
+    retried = cli(*arguments, "--retry-failed")
+    assert retried.returncode == 1 and f"skipped {tmp_path}/x/1.png: " in retried.stderr
+    Image.effect_noise((90, 60), 120).convert("RGB").save(tmp_path / "x" / "1.png")
+    assert cli(*arguments).returncode == 0 and not (tmp_path / "v" / "errors.jsonl").exists()
+    assert read_vectors(tmp_path / "v").paths == tuple(str(tmp_path / "x" / f"{k}.png") for k in range(3))
+
+
+@pytest.mark.parametrize("shard_format", ["safetensors", "parquet", "npz"])
+def test_the_format_of_shards_is_an_option(cli, pair, photos, tmp_path, shard_format):
+    done = cli("embed", photos, "--model", pair, "-o", f"{tmp_path}/v/", "--shard-format", shard_format)
+    assert done.returncode == 0
+    assert (tmp_path / "v" / f"embeddings-00000.{shard_format}").is_file()
+    np.testing.assert_allclose(
+        read_vectors(tmp_path / "v").embeddings, embed_here(pair, sorted(photos.iterdir())), atol=1e-5
+    )
+
+
 def test_lines_from_a_pipe_are_read_back(cli, pair, photos, tmp_path):
     done = cli("embed", photos, "--model", pair)
     (tmp_path / "o.txt").write_text(done.stdout)
