@@ -17,8 +17,12 @@ import numpy as np
 
 from ..errors import Aimv2Error, ForkedProcessError
 from ..processing.processor import is_sequence
+from ..processing.source_image import SourceImage
 
 DEFAULT_THREADS = max(1, min(8, os.cpu_count() or 1))
+WAITING_THREADS = (
+    16  # for images that wait for a server: an idle thread costs nothing, a server that is asked much does
+)
 Decode = Callable[[Any], np.ndarray]
 
 
@@ -40,7 +44,7 @@ class Failed:
 
 
 def read_ahead(
-    items: Iterable[Any], decode: Decode, threads: int = DEFAULT_THREADS, ahead: int = 16
+    items: Iterable[Any], decode: Decode, threads: int | None = None, ahead: int = 16
 ) -> Generator[Loaded | Failed, None, None]:
     """Decode ``items`` in order.
 
@@ -50,8 +54,8 @@ def read_ahead(
             the first result. An exception of the generator is raised after the results before it.
         decode: from an item to pixels (H, W, 3) float32. An error of this package becomes the item's result; any
             other exception is raised.
-        threads: how many items are decoded at once.
-        ahead: how many decoded items may wait.
+        threads: how many items are decoded at once; None for `threads_for`.
+        ahead: how many decoded items may wait; with `threads_for` at least one for each thread.
 
     Yields:
         One result for every item, in the order of the items.
@@ -59,6 +63,9 @@ def read_ahead(
     Raises:
         ForkedProcessError: the process was forked after the first result: the threads belong to the parent.
     """
+    if threads is None:
+        threads = threads_for(items)
+        ahead = max(ahead, threads) if threads > DEFAULT_THREADS else ahead
     sequence = cast("Sequence[Any]", items) if is_sequence(items) else None
     if sequence is not None:
         if len(sequence) == 1:  # threads would only cost time
@@ -89,6 +96,13 @@ def read_ahead(
         finally:
             for future in waiting:  # nobody wants the rest
                 future.cancel()
+
+
+def threads_for(items: Iterable[Any]) -> int:
+    """How many items to decode at once: as many as there are cores, but more if a list has images that wait."""
+    listed = items if isinstance(items, (list, tuple)) else ()
+    waits = any(isinstance(item, SourceImage) and item.waits for item in listed)
+    return max(WAITING_THREADS, DEFAULT_THREADS) if waits else DEFAULT_THREADS
 
 
 def _fetchers(items: Iterable[Any], sequence: Sequence[Any] | None) -> Iterator[Callable[[int], Any]]:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from mlx_aimv2.errors import BrokenImageError, ForkedProcessError, InputError
-from mlx_aimv2.sources.readahead import Failed, read_ahead
+from mlx_aimv2.processing.source_image import SourceImage
+from mlx_aimv2.sources.readahead import DEFAULT_THREADS, WAITING_THREADS, Failed, read_ahead, threads_for
 
 
 def plain(item: int) -> np.ndarray:
@@ -58,6 +59,26 @@ def test_several_items_are_decoded_at_once() -> None:
         return plain(item)
 
     assert len(values(range(6), meet, threads=3)) == 6
+
+
+@pytest.mark.parametrize("ahead", [1, 64])
+def test_images_that_wait_are_read_in_more_threads(ahead: int) -> None:
+    meeting = threading.Barrier(WAITING_THREADS, timeout=10)
+
+    def answer() -> bytes:
+        meeting.wait()
+        return b"data"
+
+    images = [SourceImage(f"image {k}", answer, waits=True) for k in range(2 * WAITING_THREADS)]
+    results = list(read_ahead(images, lambda image: plain(len(image.open())), ahead=ahead))
+    assert [result.index for result in results] == list(range(len(images)))
+
+
+def test_one_image_that_waits_is_enough_and_others_get_a_thread_for_each_core() -> None:
+    local, remote = SourceImage("a.tar/1.jpg", bytes), SourceImage("https://host/1.jpg", bytes, waits=True)
+    assert threads_for([local, "a.jpg", remote]) == max(WAITING_THREADS, DEFAULT_THREADS)
+    assert threads_for([local, "a.jpg", np.zeros((2, 2, 3))]) == DEFAULT_THREADS
+    assert threads_for(item for item in [remote]) == DEFAULT_THREADS  # unknown before it is asked
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
