@@ -130,4 +130,6 @@ BARS = [
         lambda results: results.value("loading/first vector", OURS, "peak_ratio")),
     Bar("peak memory: over weights plus activations, batch 8", 1.15,
         lambda results: results.value("loading/first 8 vectors", OURS, "peak_ratio")),
+    Bar("memory over 3,000 image sizes: last tenth of the run over the first", 1.1,
+        lambda results: results.value("shapes/3,000 random sizes", OURS, "last over first tenth")),
 ]  # fmt: skip

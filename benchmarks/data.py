@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from suite import Result, Setup, Side
+from suite import QUICK_VISION, Result, Setup, Side
 
 SIZES = {1: (1200, 900), 12: (4000, 3000), 48: (8000, 6000)}  # width and height in pixels, by megapixels
 PHOTOS = 4  # different ones in a folder
@@ -15,6 +15,7 @@ CHECKPOINTS = {
     "large-336": {"image_size": 336},
     "large-448": {"image_size": 448},
     "native": {"is_native": True},
+    "native-tiny": {"is_native": True, **QUICK_VISION},
 }
 
 

@@ -30,6 +30,7 @@ from cases import (
     peak,
     quantized,
     scaling,
+    shapes,
     start,
     training,
 )
@@ -54,6 +55,7 @@ FAMILIES = [
         quantized,
         training,
         scaling,
+        shapes,
     )
 ]
 

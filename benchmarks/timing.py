@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -34,6 +36,12 @@ def repeated(setup: Setup, run: Callable[[], object], most: int = 5, budget_s: f
     while len(samples) < least or (len(samples) < most and sum(samples) < budget_s):
         samples.append(seconds(run))
     return samples
+
+
+def held_bytes() -> int:
+    """The memory that this process holds now."""
+    found = subprocess.run(["ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, text=True)
+    return 1024 * int(found.stdout)
 
 
 def peak_bytes() -> int:

@@ -7,6 +7,7 @@ import math
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from ..backend.blas import divide_threads
 from ..backend.device import on_cpu
 from ..backend.memory import gpu_bytes
 from ..errors import InputError
@@ -27,7 +28,8 @@ class BatchSize:
         """Set the options.
 
         Args:
-            chosen: images in a batch; None for what suits the device, its memory, and the number of patches.
+            chosen: images in a batch, which a CPU may compute in parts; None for what suits the device, its memory,
+                and the number of patches.
             tower: the vision encoder that computes.
 
         Raises:
@@ -43,7 +45,9 @@ class BatchSize:
     def of(self, height: int, width: int) -> int:
         """The number of images of this size, in pixels, in a batch."""
         tokens = self._tokens(height, width)
-        count = self._suitable_tokens() // tokens if self.chosen is None else self.chosen
+        count = self._suitable_tokens() // tokens
+        if self.chosen is not None:
+            count = min(self.chosen, most_cpu_tokens() // tokens) if on_cpu() else self.chosen
         return int(max(1, min(count, self._most // tokens)))
 
     def reduce(self, count: int, height: int, width: int) -> None:
@@ -67,6 +71,11 @@ class BatchSize:
         if self._gpu_tokens is None:
             self._gpu_tokens = gpu_tokens(self._tower)
         return self._gpu_tokens
+
+
+def most_cpu_tokens() -> int:
+    """The tokens in a batch that a CPU computes at once: larger batches take as long, and more memory."""
+    return CPU_TOKENS * max(2, divide_threads())
 
 
 def gpu_tokens(tower: Aimv2VisionModel) -> int:

@@ -84,7 +84,8 @@ class Embedder:
             pooling: "auto" (the projected embedding of an image-text pair; else the mean of the normed tokens),
                 "mean", "max", "head" (the checkpoint's own pooling head) or "tokens" (the grid (h, w, D)).
             normalize: scale every vector to unit length.
-            batch_size: images in a batch; None for what suits the device, its memory and the number of patches.
+            batch_size: images in a batch, which a CPU computes in parts if it is large; None for what suits the
+                device, its memory and the number of patches.
 
         Raises:
             InputError: an unknown pooling, one that the model does not have, or a batch size under 1.

@@ -67,6 +67,15 @@ def test_the_users_number_counts_on_a_gpu(vision, on_gpu):
     assert BatchSize(500, vision[0]).of(56, 56) == 500
 
 
+@pytest.mark.parametrize(
+    ("streams", "edge", "count"), [(1, 224, 4), (2, 224, 4), (4, 224, 8), (4, 448, 2), (2, 56, 50)]
+)
+def test_a_cpu_takes_large_batches_in_parts(vision, monkeypatch, streams, edge, count):
+    monkeypatch.setattr(batch_size, "divide_threads", lambda: streams)
+    assert BatchSize(50, vision[0]).of(edge, edge) == count
+    assert BatchSize(1, vision[0]).of(edge, edge) == 1
+
+
 @pytest.mark.parametrize("chosen", [0, -3])
 def test_a_batch_of_no_images_is_refused(vision, chosen):
     with pytest.raises(InputError, match=f"batch_size must be at least 1, not {chosen}$"):
