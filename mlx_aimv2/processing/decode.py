@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
@@ -26,6 +27,7 @@ from . import heif
 from .color_profiles import to_srgb
 from .formats import identify, reason
 from .jxl import is_jxl, jxl_size
+from .native_jpeg import native_pixels, with_metadata
 from .options import DecodeOptions
 from .raw import is_raw, open_raw
 from .repair import ended_jpegs, ends_in_zeros, without_metadata
@@ -60,20 +62,31 @@ class Decoded:
     """A decoded image, which a fast JPEG decoder may have reduced by 2, 4 or 8.
 
     Attributes:
-        image: Upright, in mode RGB.
+        rgb: Upright: an image in mode RGB, or an array (H, W, 3) uint8.
         size: (width, height) in pixels before the reduction.
-        box: The part of `image` that the file covers, (left, top, right, bottom) in pixels. A reduced JPEG is rounded
+        box: The part of `rgb` that the file covers, (left, top, right, bottom) in pixels. A reduced JPEG is rounded
             up to whole pixels, so its last column and row may reach beyond the box.
     """
 
-    image: Image.Image
+    rgb: Image.Image | NDArray[np.uint8]
     size: tuple[int, int]
     box: tuple[float, float, float, float]
 
     @classmethod
-    def whole(cls, image: Image.Image) -> Decoded:
+    def whole(cls, rgb: Image.Image | NDArray[np.uint8]) -> Decoded:
         """A decoded image that was not reduced."""
-        return cls(image, image.size, (0, 0, image.width, image.height))
+        width, height = rgb.shape[1::-1] if isinstance(rgb, np.ndarray) else rgb.size
+        return cls(rgb, (width, height), (0, 0, width, height))
+
+    @property
+    def image(self) -> Image.Image:
+        """The image in mode RGB."""
+        return Image.fromarray(self.rgb) if isinstance(self.rgb, np.ndarray) else self.rgb
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The image as an array (H, W, 3)."""
+        return np.asarray(self.rgb)
 
 
 def decode_image(
@@ -232,6 +245,10 @@ def _decode_stream(
             unscale_colors(image, cast(PngImageFile, identify(stream)), bits)
     if cut_off and isinstance(image, ImageFile.ImageFile):
         _load_truncated(image)
+    if options.decode == "native" and not cut_off and (array := native_pixels(stream, image)) is not None:
+        if not options.manages_colors and _orientation(image) not in UPRIGHT:
+            return Decoded.whole(array)
+        return Decoded.whole(_upright_rgb(with_metadata(array, image), options, label, ours=True)[0])
     rgb, orientation = _upright_rgb(image, options, label, ours=True)
     if drafted is None:
         return Decoded.whole(rgb)

@@ -62,6 +62,7 @@ class ImageProcessor:
         """All settings that change the pixels, as JSON values; those that only refuse images are left out."""
         settings = asdict(self.config) | asdict(self.decode) | {"patch_size": self.patch_size}
         settings["color_managed"] = self.decode.manages_colors
+        settings["decode"] = settings["decode"].replace("native", "exact")  # the same pixels
         usual = TRANSFORMERS_DOES.keys() - self.config.unusual.keys()
         for irrelevant in ("extra", "do_convert_rgb", "max_megapixels", "allow_truncated", *usual):
             del settings[irrelevant]
@@ -167,17 +168,15 @@ class ImageProcessor:
         """The image in whole patches: cropped at the right and bottom, or resized."""
         full_width, full_height = decoded.size
         height, width = self.output_size(full_height, full_width)
-        image, edge = decoded.image, self.patch_size
-        if (full_height // edge * edge, full_width // edge * edge) != (height, width):
-            image = image.resize((width, height), Image.Resampling(self.config.resample), decoded.box)
-        return np.asarray(image)[:height, :width]
+        edge = self.patch_size
+        if (full_height // edge * edge, full_width // edge * edge) == (height, width):
+            return decoded.pixels[:height, :width]
+        resample = Image.Resampling(self.config.resample)
+        return np.asarray(decoded.image.resize((width, height), resample, decoded.box))
 
     def _fixed_pixels(self, decoded: Decoded) -> NDArray[np.uint8]:
         """The image resized and cropped as in the config."""
-        config, image = self.config, decoded.image
-        full_width, full_height = decoded.size
+        config, (full_width, full_height) = self.config, decoded.size
         self.output_size(full_height, full_width)
-        if config.do_resize:
-            image = resize(decoded, config)
-        pixels = np.asarray(image)
+        pixels = np.asarray(resize(decoded, config)) if config.do_resize else decoded.pixels
         return center_crop(pixels, config) if config.do_center_crop else pixels

@@ -22,7 +22,7 @@ class DecodeOptions:
     Attributes:
         decode: "fast" lets the JPEG decoder reduce the image by 2, 4 or 8, to at least twice the size that the model
             needs; HEIC and camera raw may be replaced by a thumbnail in the file of at least that size. Other formats
-            are always exact.
+            are always exact. "native" gives the pixels of "exact", with JPEGs decoded by mlx-data.
         background: a Pillow colour name or "#rrggbb"; "drop" keeps the stored colours, as Pillow's `convert("RGB")`.
         allow_truncated: missing pixels are grey or black, with a warning. A file that lacks only the end marker or
             metadata has all pixels and is always decoded.
@@ -30,14 +30,14 @@ class DecodeOptions:
             equals transformers, which ignores profiles.
 
     Raises:
-        InputError: A field has an invalid value.
+        InputError: A field has an invalid value, or decode="native" is not possible on this machine.
     """
 
-    decode: Literal["exact", "fast"] = option(
+    decode: Literal["exact", "fast", "native"] = option(
         "exact",
-        "fast: decode large JPEGs at a reduced size; exact: as transformers does.",
+        "fast: decode large JPEGs at a reduced size; exact: as transformers does; native: the same, by mlx-data.",
         READING,
-        one_of(("fast", "exact")),
+        one_of(("fast", "exact", "native")),
     )
     background: str = option(
         "white", "Colour behind transparent images, or drop to ignore transparency as published.", READING
@@ -55,8 +55,12 @@ class DecodeOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.decode not in ("exact", "fast"):
-            raise InputError(f"decode is {self.decode!r}, but has to be 'exact' or 'fast'")
+        if self.decode not in ("exact", "fast", "native"):
+            raise InputError(f"decode is {self.decode!r}, but has to be 'exact', 'fast' or 'native'")
+        if self.decode == "native":
+            from .native_jpeg import require_decoder  # here: most never need it
+
+            require_decoder()
         self.background_color  # noqa: B018 - raises for an invalid colour
         cap: object = self.max_megapixels
         if isinstance(cap, bool) or not isinstance(cap, (int, float)) or not 0 < cap < math.inf:

@@ -56,10 +56,11 @@ def resize(decoded: Decoded, config: ImageProcessorConfig) -> Image.Image:
     """Resize an image as in the config; a very large result, or a reduced image, only where the crop keeps it."""
     height, width = resized_size(decoded.size[1], decoded.size[0], config)
     resample = Image.Resampling(config.resample)
-    is_reduced = decoded.image.size != decoded.size
+    image = decoded.image
+    is_reduced = image.size != decoded.size
     if height * width > MAX_RESIZED_PIXELS or (is_reduced and config.do_center_crop):
         return resize_middle(decoded, (height, width), config, resample)
-    return decoded.image.resize((width, height), resample, decoded.box)
+    return image.resize((width, height), resample, decoded.box)
 
 
 def resize_middle(

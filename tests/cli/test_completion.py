@@ -46,7 +46,7 @@ def offered(capsys, monkeypatch):
         ("export timm-huge-4", ["timm-huge-448"]),
         ("fuse --model lit", ["lit"]),
         ("embed a.jpg --pooling m", ["mean", "max"]),
-        ("embed a.jpg --decode ", ["fast", "exact"]),
+        ("embed a.jpg --decode ", ["fast", "exact", "native"]),
         ("embed a.jpg --dtype f", ["float32", "float16"]),
         ("embed a.jpg --device ", ["cpu", "gpu"]),
         ("embed a.jpg --background d", ["drop"]),

@@ -18,7 +18,7 @@ from mlx_aimv2.processing.decode import DecodeOptions, decode_image
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"decode": "quick"}, "decode is 'quick', but has to be 'exact' or 'fast'"),
+        ({"decode": "quick"}, "decode is 'quick', but has to be 'exact', 'fast' or 'native'"),
         ({"background": "whit"}, "background is 'whit', but has to be a colour name"),
         ({"background": "#ffffff80"}, "background is '#ffffff80'"),
         ({"background": "rgb(300,0,0)"}, "background is"),
