@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from ..errors import Aimv2Error, ImageError, InputError
+from ..errors import Advice, Aimv2Error, ImageError, InputError
 from ..processing.source_image import SourceImage
 from .addresses import is_address
 from .containers import container_of, suffixes_of
@@ -113,8 +113,8 @@ def _check_unique(found: Found) -> None:
     files: dict[str, str | None] = {}
     for id, file in zip(found.names, found.files, strict=True):
         if files.setdefault(id, file) != file:
-            advice = "choose another --id-column, or leave it out"
-            raise InputError(f"the id {id} is in {files[id]} and in {file}: {advice}")
+            advice = Advice("choose another {}, or leave it out", "id_column")
+            raise InputError(f"the id {id} is in {files[id]} and in {file}", advice)
 
 
 def _why(reason: str, ignored: Ignored) -> str:

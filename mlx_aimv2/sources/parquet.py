@@ -86,8 +86,8 @@ def _list(path: str, file: _File, mark: _Mark, options: SourceOptions) -> Listin
     elif options.id_column in columns:
         ids = _unique(path, options.id_column, file.values(columns[options.id_column]))
     else:
-        advice = f"it has {', '.join(file.schema.names)}"
-        raise InputError(f"{path} has no column {options.id_column} for --id-column: {advice}")
+        listed = ", ".join(file.schema.names)
+        raise InputError(f"{path} has no column {options.id_column} for the ids, but {listed}")
     return Listing(tuple(SourceImage(id, partial(table.read, n), path) for n, id in enumerate(ids)))
 
 
@@ -101,15 +101,14 @@ def _unique(path: str, column: str, values: Iterator[tuple[int, Any]]) -> Iterat
     for number, value in values:
         where = f"{path}, row {number}"
         if value is None or value == "":
-            raise InputError(f"{where}: no id in the column {column}: leave out --id-column")
+            raise InputError(f"{where}: no id in the column {column}", Advice("leave out {}", "id_column"))
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             kind = type(value).__name__
             raise InputError(f"{where}: an id is a text or a whole number, but {column} holds {kind}")
         id = str(value)
         if id in rows:
-            raise InputError(
-                f"{where}: row {rows[id]} has the id {id} too: choose another --id-column, or leave it out"
-            )
+            advice = Advice("choose another {}, or leave it out", "id_column")
+            raise InputError(f"{where}: row {rows[id]} has the id {id} too", advice)
         rows[id] = number
         yield id
 

@@ -162,7 +162,7 @@ def test_ids_from_a_column(tmp_path: Path) -> None:
     second = write(tmp_path / "b.parquet", {"image": [png(3)], "name": [12]})
     assert find(first, second, id_column="name").names == ["x", "y/z.png", "12"]
     with pytest.raises(
-        InputError, match=r"the id x is in .*a\.parquet and in .*c\.parquet: choose another --id-column"
+        InputError, match=r"the id x is in .*a\.parquet and in .*c\.parquet: choose another id_column"
     ):
         find(first, write(tmp_path / "c.parquet", {"image": [png(4)], "name": ["x"]}), id_column="name")
 
@@ -170,9 +170,9 @@ def test_ids_from_a_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (["a", None], "row 1: no id in the column id: leave out --id-column"),
-        (["a", ""], "row 1: no id in the column id: leave out --id-column"),
-        (["a", "a"], "row 1: row 0 has the id a too: choose another --id-column, or leave it out"),
+        (["a", None], "row 1: no id in the column id: leave out id_column"),
+        (["a", ""], "row 1: no id in the column id: leave out id_column"),
+        (["a", "a"], "row 1: row 0 has the id a too: choose another id_column, or leave it out"),
         ([0.5, 1.5], "row 0: an id is a text or a whole number, but id holds float"),
         ([True, False], "row 0: an id is a text or a whole number, but id holds bool"),
     ],
@@ -186,7 +186,7 @@ def test_ids_that_identify_nothing_are_refused(tmp_path: Path, ids: list[Any], m
 
 def test_a_missing_column_of_ids_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", {"image": [png(1)]})
-    with pytest.raises(InputError, match=r"t\.parquet has no column key for --id-column: it has image"):
+    with pytest.raises(InputError, match=r"t\.parquet has no column key for the ids, but image"):
         find(path, id_column="key")
 
 
