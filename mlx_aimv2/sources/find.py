@@ -38,7 +38,7 @@ class Found:
         """A message about ignored files, and one about videos among them."""
         notices = [f"left out {self.ignored.summary()}"] if self.ignored else []
         if any(reason == "video" for reason, _ in self.ignored.files):
-            notices.append("videos in folders are read with --fps or --every")
+            notices.append("videos in folders are read with `--fps` or `--every`")
         return notices
 
     @property
@@ -69,7 +69,7 @@ def find_sources(
         InputError: an empty name, or only folders, patterns and files without images; or options do not fit a file.
     """
     options, names = options or SourceOptions(), list(names)
-    scan = find_images(names, exclude, many=(suffixes_of(options), suffixes_of()))
+    scan = find_images(names, exclude, many=(suffixes_of(options), suffixes_of()), addresses=True)
     rules, given = Rules(exclude=tuple(exclude)), {str(Path(name).expanduser()) for name in names if name}
     images: list[NamedImage] = []
     web = None

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import InputError
-from .addresses import is_address
+from .addresses import is_address, without_credentials
 from .extensions import extension_of, kind_of
 from .folder_scan import Rules, Scan, holds, is_system, scan_folder
 from .ignored import EXCLUDED, HIDDEN, SYSTEM, Ignored
@@ -23,21 +23,23 @@ def find_images(
     names: Iterable[str],
     exclude: Sequence[str] = (),
     many: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
+    addresses: bool = False,
 ) -> Scan:
     """The images that ``names`` stand for, in their order.
 
-    A file or an HTTP(S) address counts whatever its extension, and as often as it is named, so that item k of a list
-    stays item k. A folder stands for all images below it, see `scan_folder`. A name with `*`, `?` or `[` that is not
-    a file is a pattern (`**` for any depth). Folders and patterns skip images that were named before. A subfolder
-    that cannot be read stands for itself, so that opening it reports the reason.
+    A file counts whatever its extension, and as often as it is named, so that item k of a list stays item k. A folder
+    stands for all images below it, see `scan_folder`. A name with `*`, `?` or `[` that is not a file is a pattern
+    (`**` for any depth). Folders and patterns skip images that were named before. A subfolder that cannot be read
+    stands for itself, so that opening it reports the reason.
 
     Args:
         names: of files, folders and patterns.
         exclude: patterns of names, or of paths relative to a named folder, to ignore.
         many: suffixes of files with many images that are found too: in folders, and by patterns.
+        addresses: let HTTP(S) addresses stand for themselves.
 
     Raises:
-        InputError: an empty name, or only folders and patterns without images.
+        InputError: an empty name, an address that is not expected, or only folders and patterns without images.
     """
     rules = Rules(exclude=tuple(exclude), many=many[0])
     images: list[str] = []
@@ -47,6 +49,9 @@ def find_images(
     for name in names:
         if not name:
             raise InputError("an empty name is no image, no folder and no pattern")
+        if is_address(name) and not addresses:
+            advice = "download it first, only embed and classify read addresses"
+            raise InputError(f"{without_credentials(name)} is not a file: {advice}")
         path = Path(name).expanduser() if name.startswith("~/") else Path(name)  # `~draft.jpg` is a file
         is_folder = holds(path.is_dir)
         # opening a missing file reports it

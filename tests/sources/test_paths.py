@@ -193,3 +193,12 @@ def test_a_folder_that_cannot_be_read_is_an_item_that_fails(
 
     monkeypatch.setattr(os, "scandir", guarded)
     assert expand(["sub"]) == ["sub/z.heic", "sub/deep"]
+
+
+def test_addresses_are_refused_where_only_files_are_read() -> None:
+    with pytest.raises(InputError) as caught:
+        find_images(["https://me:secret@a.example/x.jpg?y=[1]"])
+    assert str(caught.value) == (
+        "https://a.example/x.jpg?y=[1] is not a file: download it first, only embed and classify read addresses"
+    )
+    assert find_images(["https://a.example/x?y"], addresses=True).images == ("https://a.example/x?y",)
