@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image
 
+from ..errors import ImageError
+
 if TYPE_CHECKING:
     from av import VideoFrame
 
@@ -23,7 +25,8 @@ TURNS: dict[tuple[int, int, int, int], Turn] = {  # signs of the display matrix 
     (0, -1, -1, 0): (Image.Transpose.TRANSVERSE,),
 }
 MOST_ASPECT = 16  # of a pixel; more is damage
-UNSPECIFIED = 2  # matrix of the colours
+UNSPECIFIED, BT2020_CONSTANT = (2, 3), 10  # matrices of colours, as in ITU-T H.273, table 4
+MATRICES = (0, 1, 4, 5, 6, 7, 9)
 HD_WIDTH, HD_HEIGHT = 1280, 577  # from here on, unspecified colours are those of BT.709, as players assume
 
 
@@ -79,16 +82,31 @@ def turn_of(frame: VideoFrame) -> Turn:
 
 
 def _to_rgb(frame: VideoFrame, width: int, height: int) -> Image.Image:
-    from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+    from av.video.reformatter import Interpolation, VideoReformatter
 
-    is_hd = frame.width >= HD_WIDTH or frame.height >= HD_HEIGHT
     planes = VideoReformatter().reformat(
         frame,
         width,
         height,
         "gbrp",  # almost twice as fast as "rgb24", with the same values
-        src_colorspace=Colorspace.ITU709 if is_hd and frame.colorspace == UNSPECIFIED else None,
+        src_colorspace=_matrix(frame),
         interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
         threads=1,
     )
     return Image.fromarray(planes.to_ndarray())
+
+
+def _matrix(frame: VideoFrame) -> int | None:
+    """What to take for the matrix of the colours; None for what the frame says."""
+    from av.video.reformatter import Colorspace
+
+    if frame.colorspace in UNSPECIFIED:
+        is_hd = frame.width >= HD_WIDTH or frame.height >= HD_HEIGHT
+        return int(Colorspace.ITU709 if is_hd else Colorspace.ITU601)
+    if frame.colorspace == BT2020_CONSTANT:
+        return int(Colorspace.BT2020)
+    if frame.colorspace not in MATRICES:
+        raise ImageError(
+            f"colours of the kind {frame.colorspace} of H.273 are not supported: convert the video"
+        )
+    return None

@@ -15,9 +15,10 @@ import pytest
 from mlx_aimv2.errors import ImageError, InputError, MissingExtraError
 from mlx_aimv2.processing.decode import decode_image
 from mlx_aimv2.processing.options import DecodeOptions
-from mlx_aimv2.sources import video
+from mlx_aimv2.sources import video_index
 from mlx_aimv2.sources.find import Found, find_sources
 from mlx_aimv2.sources.options import SourceOptions
+from mlx_aimv2.sources.video_decoder import FrameDecoder
 
 av: Any = pytest.importorskip("av")
 ALL = SourceOptions(every=1)
@@ -170,9 +171,9 @@ def test_far_frames_are_reached_by_seeking(tmp_path: Path, monkeypatch: pytest.M
     path = write(tmp_path / "a.mp4", shades(50), gop=10)
     images = find_sources([str(path)], options=ALL).images
     fed: list[int] = []
-    feed = video._Decoder.feed
+    feed = FrameDecoder.feed
     monkeypatch.setattr(
-        video._Decoder, "feed", lambda self, place, packet: (fed.append(place), feed(self, place, packet))[1]
+        FrameDecoder, "feed", lambda self, place, packet: (fed.append(place), feed(self, place, packet))[1]
     )
     assert round((float(pixels(images[45]).mean()) - 20) / 4) == 45
     assert min(fed) == 40
@@ -181,9 +182,9 @@ def test_far_frames_are_reached_by_seeking(tmp_path: Path, monkeypatch: pytest.M
 def test_only_what_the_chosen_frames_need_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.mp4", shades(50), options={"bf": "0"}, gop=10)
     fed: list[int] = []
-    feed = video._Decoder.feed
+    feed = FrameDecoder.feed
     monkeypatch.setattr(
-        video._Decoder, "feed", lambda self, place, packet: (fed.append(place), feed(self, place, packet))[1]
+        FrameDecoder, "feed", lambda self, place, packet: (fed.append(place), feed(self, place, packet))[1]
     )
     assert list(values(find_sources([str(path)], options=SourceOptions(every=21))).values()) == [0, 21, 42]
     assert fed == [0, 20, 21, 40, 41, 42]
@@ -314,6 +315,30 @@ def test_packets_without_a_frame_show_the_one_before(tmp_path: Path) -> None:
     assert "b.mkv@00:00:00.280" not in values(found)
 
 
+def test_colours_that_cannot_be_converted_are_named(tmp_path: Path) -> None:
+    def prepare(stream: Any) -> None:
+        stream.codec_context.colorspace = 8  # YCgCo
+
+    path = write(tmp_path / "a.mkv", shades(1), "ffv1", prepare=prepare)
+    message = "colours of the kind 8 of H.273 are not supported: convert the video"
+    assert values(find_sources([str(path)])) == {"a.mkv@00:00:00.000": message}
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_frames_that_are_cut_away_are_not_shown(tmp_path: Path, codec: str) -> None:
+    options = {"x265-params": "log-level=none"} if codec == "libx265" else {"bf": "0"}
+    path = write(tmp_path / "a.mp4", shades(40), codec, options=options, gop=25)
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"elst") + 12  # of an edit list: the duration, and the first time that is shown
+    start = int.from_bytes(data[entry + 4 : entry + 8], "big")
+    data[entry : entry + 4] = (1000).to_bytes(4, "big")
+    data[entry + 4 : entry + 8] = (start + 10 * 12800 // RATE).to_bytes(4, "big")
+    path.write_bytes(data)
+    found = values(find_sources([str(path)], options=ALL))
+    assert list(found.items())[:2] == [("a.mp4@00:00:00.000", 10), ("a.mp4@00:00:00.040", 11)]
+    assert list(found.values()) in ([*range(10, 35)], [*range(10, 36)])
+
+
 def cut(path: Path, keep: float) -> Path:
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
     return path
@@ -387,7 +412,7 @@ def test_frames_that_are_too_large_are_refused(tmp_path: Path, monkeypatch: pyte
     path = write(tmp_path / "a.mp4", shades(1, (480, 640)))
     with pytest.raises(ImageError, match=r"640x480 is 0\.3 megapixels, more than the 0\.1 allowed"):
         decode_image(find_sources([str(path)]).images[0], DecodeOptions(max_megapixels=0.1))
-    monkeypatch.setattr(video, "MOST_PIXELS", 10**5)
+    monkeypatch.setattr(video_index, "MOST_PIXELS", 10**5)
     with pytest.raises(ImageError, match="frames of 640x480 are too large for a video"):
         decode_image(find_sources([str(path)]).images[0])
 
@@ -425,6 +450,16 @@ def test_no_frames(tmp_path: Path) -> None:
         file.start_encoding()
     with pytest.raises(InputError, match=r"no images in the video .*a\.avi: no frames"):
         find_sources([str(path)])
+
+
+def test_a_stream_that_turns_up_late_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def packets_of(container: Any, stream: Any) -> Any:
+        raise IndexError("list index out of range")
+
+    path = write(tmp_path / "a.ts", shades(2))
+    monkeypatch.setattr(video_index, "packets_of", packets_of)
+    message = "no frame can be read: its streams contradict each other"
+    assert values(find_sources([str(path)])) == {"a.ts": message}
 
 
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:a.ts\n#EXT-X-ENDLIST\n"
