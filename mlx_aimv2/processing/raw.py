@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from ..errors import BrokenImageError, ImageError, ImageTooLargeError
@@ -122,7 +124,7 @@ class RawFile:
             if thumbnail.format is rawpy.ThumbFormat.JPEG:
                 image: Image.Image = identify(io.BytesIO(thumbnail.data))
             else:
-                image = Image.fromarray(thumbnail.data)
+                image = _image(thumbnail.data)
             self._options.check_size(image.size)
         except (rawpy.LibRawError, rawpy.NotSupportedError, NotImplementedError, ImageError):
             return None  # none, or not readable
@@ -165,7 +167,12 @@ class RawFile:
                 output_bps=8,
                 gamma=SRGB_CURVE,
             )
-        return Image.fromarray(pixels)
+        return _image(pixels).convert("RGB")
+
+
+def _image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """The image of an array (H, W, 1), of a sensor without colours, or (H, W, 3)."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ def dng(
     orientation: int = 1,
     size: tuple[int, int] | None = None,
     neutral: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    is_gray: bool = False,
 ) -> bytes:
     """A DNG of a camera whose colours are those of sRGB.
 
@@ -36,8 +37,9 @@ def dng(
         orientation: as in EXIF.
         size: (width, height) that the tags tell, if not the true ones.
         neutral: what the sensor sees of white.
+        is_gray: a sensor without colours, which sees the green of `linear`.
     """
-    cfa = np.rint(mosaic(linear) * 65535).astype("<u2").tobytes()
+    cfa = np.rint((linear[..., 1] if is_gray else mosaic(linear)) * 65535).astype("<u2").tobytes()
     height, width = linear.shape[:2]
     body = preview + bytes(len(preview) % 2) + cfa
     start = 8 + len(preview) + len(preview) % 2
@@ -67,6 +69,12 @@ def dng(
         33422: (BYTE, bytes((0, 1, 1, 2))),
         50717: (SHORT, (65535,)),
     }
+    if is_gray:
+        sensor[262] = (SHORT, (34892,))
+        for tag in (33421, 33422):
+            del sensor[tag]
+        for tag in (50721, 50728, 50778):
+            del common[tag]
     head = 8 + len(body)
     if not preview:
         return struct.pack("<2sHL", b"II", 42, head) + body + _directory(common | sensor, head)

@@ -70,6 +70,13 @@ def test_the_white_balance_is_that_of_the_camera() -> None:
     assert np.abs(developed(data)[60, 20].astype(int) - encode_srgb(np.array(LEFT))).max() <= 3
 
 
+def test_sensors_without_colors_are_grey() -> None:
+    pixels = developed(dng(scene(), is_gray=True)).astype(int)
+    assert pixels.shape == (HEIGHT, WIDTH, 3)
+    assert np.abs(pixels[60] - encode_srgb(np.array(LEFT[1]))).max() <= 2
+    assert fast(dng(scene(), is_gray=True), 20).size == (WIDTH, HEIGHT)
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_developed_images_are_upright(orientation: int) -> None:
     turns = {1: 0, 3: 2, 6: 3, 8: 1}[orientation]
