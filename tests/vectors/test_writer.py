@@ -573,6 +573,34 @@ def test_a_folder_of_ranks_is_replaced_when_asked(tmp_path, names):
         run(f"{tmp_path}/w/", names, force=True)
 
 
+@pytest.mark.parametrize("lasting", [False, True], ids=["failed", "killed"])
+def test_ranks_are_merged_whole_or_not_at_all_whatever_fails(tmp_path, names, faults, lasting):
+    def begin(folder):
+        for number in (0, 1):
+            writer, _, tried, _ = rank_run(folder, names, number, 2)
+            for name in tried:
+                if Path(name).stem == "d":
+                    writer.fail(name, BrokenImageError("it is cut off"))
+                else:
+                    writer.add(name, vector_of(name))
+            writer._shards.flush()
+            writer._shards.release()
+            writer._shards.settle()
+
+    whole = {letter: value for letter, value in WHOLE.items() if letter != "d"}
+
+    def check(folder, step):
+        assert values(folder) == whole and list(values(folder)) == list("abcefgh")
+        assert run_failing(folder, names, "d")[1] == ""
+        assert values(folder) == whole and failed(folder) == "d"
+        assert json.loads((folder / MANIFEST).read_text())["rows"] == 7
+
+    def work(folder):
+        run_failing(folder, names, "d")
+
+    assert faults.everywhere(tmp_path, work, check, begin, lasting) >= 12
+
+
 # --- the thread that writes
 
 
