@@ -99,9 +99,6 @@ class Failures:
                 self._failures[failure.key] = failure
                 self._on_disk.append(failure.key)
 
-    def __len__(self) -> int:
-        return len(self._failures)
-
     def __iter__(self) -> Iterator[Failure]:
         return iter(self._failures.values())
 

@@ -51,10 +51,11 @@ def json_line(path: str, embedding: np.ndarray, key: str = "path") -> str:
     The bytes of a file name that is not UTF-8 become escaped lone surrogates (`os.fsencode` decodes them).
     """
     values = np.array([float(str(x)) for x in embedding.ravel()]).reshape(embedding.shape).tolist()
-    return json.dumps({key: path, "embedding": values}, ensure_ascii=_has_surrogates(path))
+    return json.dumps({key: path, "embedding": values}, ensure_ascii=has_surrogates(path))
 
 
-def _has_surrogates(name: str) -> bool:
+def has_surrogates(name: str) -> bool:
+    """Whether a file name is not UTF-8: its other bytes are lone surrogates in Python."""
     return any("\ud800" <= sign <= "\udfff" for sign in name)
 
 
@@ -194,7 +195,7 @@ def check_names(path: Path, names: Sequence[str]) -> None:
             raise InputError(
                 f"{name!r} has a line break in its name, which .npy with .paths.txt cannot hold: use .npz"
             )
-        if suffix == ".parquet" and _has_surrogates(name):
+        if suffix == ".parquet" and has_surrogates(name):
             raise InputError(f"{name!r} is not UTF-8, which .parquet cannot hold: use .npz")
 
 

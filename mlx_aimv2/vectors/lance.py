@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ExistsError, InputError, MissingExtraError, OutputError
 from ..storage.atomic import followed
-from .files import Rows, import_pyarrow
+from .files import Rows, has_surrogates, import_pyarrow
 from .fingerprint import Fingerprint
 
 LANCEDB = ".lancedb"  # the suffix of a database, which is a folder
@@ -29,7 +29,7 @@ def check_lancedb(path: Path, names: Sequence[str], table: str, force: bool) -> 
     """
     _import_lancedb()
     for name in names:
-        if not name.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in name):
+        if has_surrogates(name):
             raise InputError(f"{name!r} is not UTF-8, which LanceDB cannot hold: use .npz")
     if not table.replace("_", "").replace("-", "").isalnum() or not table.isascii():
         raise InputError(f"--table {table!r} must be made of letters, digits, _ and -")
