@@ -456,7 +456,7 @@ def test_a_stream_that_turns_up_late_is_named(tmp_path: Path, monkeypatch: pytes
     def packets_of(container: Any, stream: Any) -> Any:
         raise IndexError("list index out of range")
 
-    path = write(tmp_path / "a.ts", shades(2))
+    path = write(tmp_path / "a.ts", shades(50))
     monkeypatch.setattr(video_index, "packets_of", packets_of)
     message = "no frame can be read: its streams contradict each other"
     assert values(find_sources([str(path)])) == {"a.ts": message}
@@ -467,7 +467,7 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:a.ts\n#EXT-X-END
 
 @pytest.mark.parametrize("content", [b"", b"no video", PLAYLIST, b"ffconcat version 1.0\nfile a.ts\n"])
 def test_what_is_no_video_is_named(tmp_path: Path, content: bytes) -> None:
-    write(tmp_path / "a.ts", shades(2))
+    write(tmp_path / "a.ts", shades(50))
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
     assert values(find_sources([str(path)])) == {"a.mp4": "not a video, or damaged"}
@@ -490,7 +490,7 @@ def test_names_are_only_names(tmp_path: Path, name: str) -> None:
 
 def test_videos_in_folders_are_read_on_request(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4", shades(30))
-    write(tmp_path / "b.ts", shades(2))
+    write(tmp_path / "b.ts", shades(50))
     (tmp_path / "c.mp4").write_bytes(b"no video")
     write_audio(tmp_path / "d.mp4", cover=False)
     with pytest.raises(InputError, match=r"no images in the folder"):
@@ -502,7 +502,7 @@ def test_videos_in_folders_are_read_on_request(tmp_path: Path) -> None:
         "c.mp4": "not a video, or damaged",
     }
     assert found.notices() == ["left out 2 files: 1 .mp4 (video, no video stream), 1 other (.ts)"]
-    assert len(find_sources([str(tmp_path / "*.ts")]).images) == 1
+    assert values(find_sources([str(tmp_path / "*.ts")])) == {"b.ts@00:00:00.000": 0, "b.ts@00:00:01.000": 25}
 
 
 def test_the_package_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
