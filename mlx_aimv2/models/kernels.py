@@ -76,10 +76,13 @@ def _one_plus_exp2(t: mx.array, power: mx.array) -> mx.array:
 
 _swiglu_compiled = Compiled(lambda gate, up: FORMULAS["silu"](gate) * up, shapeless=True)
 # One result each: a kernel of several is four times slower on a CPU. `view` ends a kernel, and has no shapeless form.
-_bits = Compiled(_power_bits)
-_exp2 = Compiled(lambda t, power: operator.add(*_times_fraction(t, power)))
-_gate_bits = Compiled(lambda gate: _power_bits(gate * -LOG2_E))
-_gate_product = Compiled(lambda gate, up, power: gate * up / _one_plus_exp2(gate * -LOG2_E, power))
+# Shapeless: MLX never forgets a shape, and images of native resolution have thousands.
+_bits = Compiled(_power_bits, shapeless=True)
+_exp2 = Compiled(lambda t, power: operator.add(*_times_fraction(t, power)), shapeless=True)
+_gate_bits = Compiled(lambda gate: _power_bits(gate * -LOG2_E), shapeless=True)
+_gate_product = Compiled(
+    lambda gate, up, power: gate * up / _one_plus_exp2(gate * -LOG2_E, power), shapeless=True
+)
 _gate_sigmoid = Compiled(lambda gate, power: 1.0 / _one_plus_exp2(gate * -LOG2_E, power))
 _gate_gradient = Compiled(lambda gate, sigmoid, up, d: d * up * sigmoid * (1.0 + gate * (1.0 - sigmoid)))
 _up_gradient = Compiled(lambda gate, sigmoid, d: gate * sigmoid * d)
