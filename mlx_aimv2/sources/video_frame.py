@@ -26,6 +26,9 @@ TURNS: dict[tuple[int, int, int, int], Turn] = {  # signs of the display matrix 
 }
 MOST_ASPECT = 16  # of a pixel; more is damage
 UNSPECIFIED, BT2020_CONSTANT = (2, 3), 10  # matrices of colours, as in ITU-T H.273, table 4
+ACCURATE = (
+    0x4 | 0x40000 | 0x2000
+)  # flags of swscale: bicubic, accurate_rnd, full_chroma_int; PyAV 17 has no names
 MATRICES = (0, 1, 4, 5, 6, 7, 9)
 HD_WIDTH, HD_HEIGHT = 1280, 577  # from here on, unspecified colours are those of BT.709, as players assume
 
@@ -82,7 +85,7 @@ def turn_of(frame: VideoFrame) -> Turn:
 
 
 def _to_rgb(frame: VideoFrame, width: int, height: int) -> Image.Image:
-    from av.video.reformatter import Interpolation, VideoReformatter
+    from av.video.reformatter import VideoReformatter
 
     planes = VideoReformatter().reformat(
         frame,
@@ -90,7 +93,7 @@ def _to_rgb(frame: VideoFrame, width: int, height: int) -> Image.Image:
         height,
         "gbrp",  # almost twice as fast as "rgb24", with the same values
         src_colorspace=_matrix(frame),
-        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
+        interpolation=ACCURATE,
         threads=1,
     )
     return Image.fromarray(planes.to_ndarray())
