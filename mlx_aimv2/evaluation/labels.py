@@ -19,6 +19,7 @@ from ..loading import AnyModel
 from ..messages import quoted
 from ..models.classifier import Classifier
 from ..processing.processor import Processor
+from ..processing.samples import SampleNames, Samples, has_samples, samples_of
 from .charts import draw_calibration, draw_confusion
 from .metrics import THRESHOLD, Metrics, measure, measure_multi_label
 from .predictions import Labelled, Predictions
@@ -106,7 +107,8 @@ def evaluate_labels(
             image-text pair.
         processor: from `load`.
         examples: pairs of an image's path and the numbers of its labels, as indices into ``labels``: exactly one
-            label, or any number where the head is for several labels.
+            label, or any number where the head is for several labels. Or an `mlx.data.Buffer`, whose samples have
+            the keys ``image`` and ``label`` (such numbers, or a name), and perhaps ``id``.
         labels: names of the labels; for a pair also a mapping of names to the texts that prompts use.
         templates: for a pair, sentences with `{}` in place of the label; None for a small general set.
         batch_size: images per forward pass; None for what suits the device.
@@ -122,17 +124,29 @@ def evaluate_labels(
     """
     names, texts = tuple(labels), tuple[str, ...]()
     multi_label = isinstance(model, Classifier) and model.multi_label
-    paths = _checked_paths(examples, names, multi_label)
+    samples = samples_of(examples) if has_samples(examples) else None
+    if samples is None:
+        images: Sequence[Any] = _checked_paths(examples, names, multi_label)
+        image_names: Sequence[str] = images
+    else:
+        images, image_names, examples = samples, SampleNames(samples), []
+    given = names
     if isinstance(model, Classifier):
         if templates is not None:
             raise InputError("templates are for zero-shot labels, and this model has a head: leave them out")
         examples, names = _renumbered(examples, names, tuple(model.labels) or names)
-        stream = logit_stream(model, processor, batch_size)(paths)
+        stream = logit_stream(model, processor, batch_size)(images)
     else:
         classifier = _zero_shot(model, processor, labels, templates, batch_size, on_event)
-        texts, stream = tuple(classifier.texts), classifier.stream_logits(paths)
-    collected = collect(check_logits(stream, names), paths, STAGE, on_event)
-    examples, logits = [examples[k] for k in collected.indices], collected.vectors  # (N, C)
+        texts, stream = tuple(classifier.texts), classifier.stream_logits(images)
+    collected = collect(check_logits(stream, names), image_names, STAGE, on_event)
+    logits = collected.vectors  # (N, C)
+    if samples is None:
+        examples = [examples[k] for k in collected.indices]
+    else:
+        examples = _labelled(samples, image_names, collected.indices, given)
+        _checked_paths(examples, given, multi_label)
+        examples, _ = _renumbered(examples, given, names)
     metrics, mistakes = (_several_labels if multi_label else _one_label)(examples, logits, names)
     predictions = Predictions.from_logits(examples, logits, names, multi_label)
     return Evaluation(metrics, collected.skipped, mistakes, predictions, texts)
@@ -169,6 +183,22 @@ def _checked_paths(examples: Sequence[Labelled], labels: Sequence[str], multi_la
                 f"{path} has the label number {max(numbers)}, and there are {len(labels)} labels"
             )
     return [path for path, _ in examples]
+
+
+def _labelled(
+    samples: Samples, image_names: Sequence[str], indices: Sequence[int], labels: tuple[str, ...]
+) -> list[Labelled]:
+    """The names of samples with the numbers of their labels, which the samples give as numbers or names."""
+    numbers: dict[object, int] = {name: number for number, name in enumerate(labels)}
+    examples = []
+    for index in indices:
+        name, own = image_names[index], samples.labels.get(index)
+        if own is None:
+            raise InputError(f"{name} has no label: a sample needs the key label, which rename_key gives it")
+        if unknown := [label for label in own if isinstance(label, str) and label not in numbers]:
+            raise InputError(f"{name} has the label {unknown[0]!r}, which is not one of {quoted(labels)}")
+        examples.append((name, tuple(numbers.get(label, label) for label in own)))
+    return examples  # type: ignore[return-value]
 
 
 def _renumbered(

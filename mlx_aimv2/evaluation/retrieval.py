@@ -15,6 +15,7 @@ from ..inference.embedder import CutTexts, Embedder, shortened
 from ..loading import AnyModel
 from ..models.lit import Aimv2Model
 from ..processing.processor import Processor
+from ..processing.samples import SampleNames, has_samples, samples_of
 
 STAGE = "evaluating"
 CAPTION, CAPTIONS = "caption", "captions"
@@ -123,7 +124,8 @@ def evaluate_retrieval(
     Args:
         model: an image-text pair from `load`.
         processor: from `load`.
-        examples: pairs of an image's path and its captions, of which there is at least one.
+        examples: pairs of an image's path and its captions, of which there is at least one. Or an `mlx.data.Buffer`,
+            whose samples have the keys ``image`` and ``caption`` (a line for each), and perhaps ``id``.
         batch_size: images per forward pass; None for what suits the device.
         on_event: called with `Progress`, `Notice` and `Skipped`; by default, notices become Python warnings.
 
@@ -139,13 +141,17 @@ def evaluate_retrieval(
     if not examples:
         raise InputError("there are no images to evaluate")
     embedder = Embedder(model, processor, batch_size=batch_size)
-    paths = [path for path, _ in examples]
-    collected = collect(embedder.stream(paths), paths, STAGE, on_event)
+    samples = samples_of(examples) if has_samples(examples) else None
+    paths = [path for path, _ in examples] if samples is None else SampleNames(samples)
+    collected = collect(embedder.stream(paths if samples is None else samples), paths, STAGE, on_event)
     texts: dict[str, int] = {}  # different captions, numbered
     images: dict[int, int] = {}  # number of a caption -> the first of its images
     texts_of = []
     for image, k in enumerate(collected.indices):
-        texts_of.append([texts.setdefault(text, len(texts)) for text in dict.fromkeys(examples[k][1])])
+        own = examples[k][1] if samples is None else samples.captions.get(k, ())
+        if not own:
+            raise InputError(f"{paths[k]} has no caption")
+        texts_of.append([texts.setdefault(text, len(texts)) for text in dict.fromkeys(own)])
         for text in texts_of[-1]:
             images.setdefault(text, image)
     text_embeds = _embed_captions(embedder, list(texts), on_event)

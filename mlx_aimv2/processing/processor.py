@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, TypedDict, cast, overload
+from typing import TYPE_CHECKING, Any, TypedDict, cast, overload
 
 import numpy as np
 
 from ..errors import InputError
 from .decode import ImageInput
 from .image import ImageProcessor
+from .samples import is_buffer, is_stream, samples_of, stream_images
 from .tokenizer import Encoding, Tokenizer
 
 if TYPE_CHECKING:
@@ -125,11 +126,15 @@ class Processor:
 
 
 def as_items(images: ImageInput | Iterable[ImageInput]) -> Iterable[ImageInput]:
-    """Several images unchanged, a single image as a list.
+    """Several images unchanged, a single image as a list; the samples of an mlx-data Buffer or Stream as images.
 
     Raises:
         InputError: the images are a set or a dictionary.
     """
+    if is_stream(images):
+        return stream_images(cast("Iterable[dict[str, Any]]", images))
+    if is_buffer(images):
+        return samples_of(images)
     if isinstance(images, (Set, Mapping)):
         raise InputError(
             f"images must be in an order, not a {type(images).__name__}: give a list, or its values"

@@ -219,3 +219,47 @@ def test_zero_shot_reads_class_names_as_words_and_says_so(tiny_pair, shades):
     told = [event.message for event in events if isinstance(event, Notice)]
     assert told[0] == "names are read as words: 'DarkShade' as 'Dark Shade', 'a_bright-one' as 'a bright one'"
     assert told[1].startswith("1 of 3 labels looks like an id, which say nothing to a model: 'n01855672'")
+
+
+# --- buffers of mlx-data
+
+
+def buffer_of(shades, **changed):
+    dx = pytest.importorskip("mlx.data", reason="mlx-data has no package for this machine")
+    samples = [{"image": path.encode(), "label": numbers[0], "id": path.encode()} for path, numbers in shades]
+    return dx.buffer_from_vector([{**sample, **changed} for sample in samples])
+
+
+def test_a_buffer_is_evaluated_like_a_list(learned, shades):
+    found, expected = (
+        evaluate_labels(*learned, examples, LABELS) for examples in (buffer_of(shades), shades)
+    )
+    assert found.to_dict() == expected.to_dict()
+    assert [prediction.path for prediction in found.predictions] == [path for path, _ in shades]
+    turned = evaluate_labels(*learned, buffer_of(shades, label=b"bright"), LABELS[::-1])
+    assert (turned.metrics.count, turned.metrics.top1) == (9, pytest.approx(1 / 3))
+
+
+def test_a_broken_sample_is_skipped_by_its_name(learned, shades):
+    dx = pytest.importorskip("mlx.data", reason="mlx-data has no package for this machine")
+    samples = [
+        {"image": b"nothing.jpg", "label": 0, "id": b"cat"},
+        {"image": shades[0][0].encode(), "label": 0},
+    ]
+    events = []
+    found = evaluate_labels(*learned, dx.buffer_from_vector(samples), LABELS, on_event=events.append)
+    assert found.metrics.count == 1
+    assert [event.source for event in events if isinstance(event, Skipped)] == ["cat"]
+
+
+def test_labels_of_samples_are_checked(learned, shades):
+    with pytest.raises(
+        InputError, match=r"has no label: a sample needs the key label, which rename_key gives it"
+    ):
+        evaluate_labels(*learned, buffer_of(shades).rename_key("label", "class"), LABELS)
+    with pytest.raises(InputError, match="has the label 'red', which is not one of 'dark', 'bright', 'grey'"):
+        evaluate_labels(*learned, buffer_of(shades, label=b"red"), LABELS)
+    with pytest.raises(InputError, match="has the label number 3, and there are 3 labels"):
+        evaluate_labels(*learned, buffer_of(shades, label=3), LABELS)
+    with pytest.raises(InputError, match="a Stream can only be embedded"):
+        evaluate_labels(*learned, buffer_of(shades).to_stream(), LABELS)

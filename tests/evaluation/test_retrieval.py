@@ -134,3 +134,17 @@ def test_captions_are_counted_while_they_are_embedded_and_named_where_they_are_c
     assert told == [
         f"the caption {start!r} is longer than the model takes: the end does not count" for start in starts
     ]
+
+
+def test_a_buffer_of_mlx_data_is_measured_like_a_list(tiny_pair, images):
+    dx = pytest.importorskip("mlx.data", reason="mlx-data has no package for this machine")
+    samples = [
+        {"image": path.encode(), "id": path.encode(), "caption": "\n".join(captions).encode()}
+        for path, captions in images
+    ]
+    loaded = load(tiny_pair)
+    found = evaluate_retrieval(*loaded, dx.buffer_from_vector(samples), batch_size=2)
+    assert found.to_dict() == evaluate_retrieval(*loaded, images, batch_size=2).to_dict()
+    samples[0]["caption"] = b"\n"
+    with pytest.raises(InputError, match=r"0\.png has no caption"):
+        evaluate_retrieval(*loaded, dx.buffer_from_vector(samples))
