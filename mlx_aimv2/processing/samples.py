@@ -55,7 +55,8 @@ class Samples(Sequence[SourceImage]):
         if LABEL in sample:
             self.labels[number] = labels_of(sample[LABEL], image.id)
         if CAPTION in sample:
-            self.captions[number] = tuple(dict.fromkeys(text_of(sample[CAPTION], image.id).splitlines()))
+            lines = text_of(sample[CAPTION], image.id).splitlines()
+            self.captions[number] = tuple(dict.fromkeys(line for line in lines if line.strip()))
         return image
 
 
