@@ -17,6 +17,7 @@ TRAINING = (
 )  # fmt: skip
 IMAGES = (
     "random_resized_crop", "flip", "color_jitter", "randaugment", "randaugment_magnitude", "mixup", "cutmix",
+    "resize",
 )  # fmt: skip
 SWEPT = ("head_lr", "weight_decay")  # options that a sweep chooses
 

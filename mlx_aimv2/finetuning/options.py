@@ -19,6 +19,7 @@ from .methods import METHODS, check_method
 from .task_rules import ADAPTED, TASKS, TOWER_STATES, TRAINED, check_task, check_towers
 
 WEIGHT_DECAY = 0.01  # the default, for optimizers with weight decay
+RESIZING = ("bicubic", "bilinear")  # the filters of `training.augment`, which imports Pillow
 MAX_SEED = 2**64 - 1  # of MLX
 DATA, METHOD, TRAINING, AUGMENTATION, RUN = "Data", "Method", "Training", "Augmentation", "Run"
 
@@ -57,6 +58,12 @@ class FinetuneOptions:
     label_column: str | None = option(None, "Column with the label, or with several separated by ;.", DATA)
     caption_column: str | None = option(None, "Column with the caption.", DATA)
     image_root: str | None = like(Reading, "image_root", panel=DATA)
+    decode: str = option(
+        "exact",
+        "exact, or native: the same pixels, with JPEGs decoded by mlx-data.",
+        DATA,
+        one_of(("exact", "native")),
+    )
     class_weights: str = option(
         "none", "none, or balanced: rare classes count more.", DATA, one_of(("none", "balanced"))
     )
@@ -157,6 +164,12 @@ class FinetuneOptions:
     )
     randaugment: int = option(0, "Operations of RandAugment on each image.", AUGMENTATION, between(0, 100))
     randaugment_magnitude: float = option(9.0, "Their strength, 0 to 30.", AUGMENTATION, between(0, 30))
+    resize: str = option(
+        "bicubic",
+        f"Filter that resizes training images: {', '.join(RESIZING)}.",
+        AUGMENTATION,
+        one_of(RESIZING),
+    )
     mixup: float = option(0.0, "Alpha of mixup.", AUGMENTATION, at_least(0))
     cutmix: float = option(0.0, "Alpha of cutmix.", AUGMENTATION, at_least(0))
     label_smoothing: float = option(

@@ -36,7 +36,7 @@ from .task_rules import ONE_LABEL, SEVERAL_LABELS
 # more epochs or steps only move the end.
 FREE = (
     "resume", "resume_adapter_file", "adapter_path", "save_every", "patience", "epochs", "iters", "model", "revision",
-    "data", "exclude", "image_column", "label_column", "caption_column", "image_root",
+    "data", "exclude", "decode", "image_column", "label_column", "caption_column", "image_root",
 )  # fmt: skip
 
 Data = TypeVar("Data", Dataset, CaptionDataset)
@@ -93,6 +93,7 @@ def batch_options(options: FinetuneOptions) -> BatchOptions:
         brightness=jitter,
         contrast=jitter,
         saturation=jitter,
+        resize=options.resize,
     )
     mixing = Mixing(mixup=options.mixup, cutmix=options.cutmix)
     return BatchOptions(

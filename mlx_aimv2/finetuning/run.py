@@ -174,7 +174,7 @@ def _prepared(
     if options.resume and not resumes:
         on_event(Notice(f"nothing was saved in {folder} yet: the run begins", is_warning=False))
     # colours as the verbs that use the result read them by default
-    decode = DecodeOptions(color_managed=True)
+    decode = DecodeOptions("native" if options.decode == "native" else "exact", color_managed=True)
     load_options = LoadOptions(dtype=_dtype(options), decode=decode)
     base, processor = load(options.model, revision=options.revision, options=load_options, on_event=on_event)
     images = sized(processor.image_processor)  # one size for all images

@@ -123,6 +123,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for name in ("flip", "random_resized_crop", "color_jitter", "mixup", "cutmix")
     ),
     ({"fine_tune_type": "linear", "randaugment": 2}, "linear computes features once"),
+    ({"fine_tune_type": "linear", "resize": "bilinear"}, "linear computes features once"),
+    ({"resize": "nearest"}, "--resize 'nearest' is not one of bicubic, bilinear"),
+    ({"decode": "fast"}, "--decode 'fast' is not one of exact, native"),
 ]  # fmt: skip
 
 

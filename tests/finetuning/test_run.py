@@ -170,10 +170,29 @@ def left_by(given):
     return np.concatenate([np.array(x).ravel() for part in tensors for _, x in sorted(part.items())])
 
 
+def test_native_decoding_trains_the_same_weights(options, own_data, tmp_path):
+    pytest.importorskip("mlx.data", reason="mlx-data has no package for this machine")
+    for path in sorted(own_data.rglob("*.png")):
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    exact, native = (
+        left_by(options(data=str(own_data), adapter_path=str(tmp_path / decode), epochs=1, decode=decode))
+        for decode in ("exact", "native")
+    )
+    np.testing.assert_array_equal(native, exact)
+
+
+def test_the_filter_is_recorded_in_the_run(options):
+    finetune(options(epochs=1, resize="bilinear"))
+    with pytest.raises(InputError, match=r"--resume: resize was 'bilinear' in .* and is 'bicubic' now"):
+        finetune(options(epochs=2, resume=True))
+
+
 @pytest.mark.parametrize(
     "given",
     [
-        {"random_resized_crop": 0.5}, {"flip": 0.5}, {"color_jitter": 0.5}, {"randaugment": 2}, {"mixup": 1.0},
+        {"random_resized_crop": 0.5}, {"resize": "bilinear"},
+        {"flip": 0.5}, {"color_jitter": 0.5}, {"randaugment": 2}, {"mixup": 1.0},
         {"cutmix": 1.0}, {"label_smoothing": 0.2}, {"randaugment": 2, "randaugment_magnitude": 30.0},
         {"weight_decay": 5.0}, {"optimizer": "lion"}, {"schedule": "constant"}, {"warmup": 0.9},
         {"max_grad_norm": 0.01}, {"ema": 0.9}, {"head_lr": 0.1}, {"layer_decay": 0.5}, {"dropout": 0.5},

@@ -36,6 +36,16 @@ def test_without_a_random_crop_the_middle_is_taken() -> None:
     assert applied(Augmentation(), Image.fromarray(wide), size=(20, 20))[:, 1:-1].min() == 255
 
 
+def test_the_filter_is_chosen() -> None:
+    image = smooth(64, 64)
+    exact, faster = (applied(Augmentation(resize=name), image) for name in ("bicubic", "bilinear"))
+    np.testing.assert_array_equal(
+        faster,
+        np.asarray(image.resize((42, 28), Image.Resampling.BILINEAR, (0, 32 - 64 / 3, 64, 32 + 64 / 3))),
+    )
+    assert (exact != faster).any()
+
+
 @settings(max_examples=60)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32))
 def test_any_image_gets_exactly_the_size(height: int, width: int, h: int, w: int, seed: int) -> None:
