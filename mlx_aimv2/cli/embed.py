@@ -133,8 +133,11 @@ def embed(
             sink = _Table(key) if sys.stdout.isatty() and not options.json else _Lines(key)
         else:
             writer = open_writer(options.output, embedder.fingerprint, options.writing, events)
-            files = found.files if found is not None else None
-            sink, wanted = _Output(writer), writer.remaining(names, files)
+            sink = _Output(writer)
+            if found is None:
+                wanted = writer.remaining(names)
+            else:
+                wanted = writer.remaining(names, found.files, found.versions)
         names = [names[k] for k in wanted]
         images = [found.images[k] for k in wanted] if found is not None else []
         stream = embedder.stream_texts(names) if options.text else embedder.stream(images)

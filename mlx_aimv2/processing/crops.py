@@ -203,17 +203,13 @@ def crops_of(
         return image
 
     whole = WholeImage(name, opener, boxes, size)
-    return [
-        Crop(
-            id=given or f"{name}[{','.join(map(str, box))}]",
-            open=opener,
-            file=file,
-            waits=waits,
-            whole=whole,
-            box=box,
-        )
-        for given, box in zip(ids or [""] * len(boxes), boxes, strict=True)
-    ]
+
+    def crop(given: str, box: Box) -> Crop:
+        region = ",".join(map(str, box))
+        id, version = (given, region) if given else (f"{name}[{region}]", "")
+        return Crop(id, opener, file, waits, version, whole=whole, box=box)
+
+    return [crop(given, box) for given, box in zip(ids or [""] * len(boxes), boxes, strict=True)]
 
 
 def expect(images: Iterable[object]) -> int:

@@ -19,6 +19,7 @@ class SourceImage:
         open: reads the image; called in a thread, perhaps several times. It raises an ImageError or OSError, or
             returns anything that `decode_image` takes.
         file: the path of the file that holds it; None if no file does. When that file changes, so may the image.
+        version: what else it depends on, such as a box that the id does not say; the image changes with it.
         waits: whether reading mostly waits for others, so that many images should be read at once.
     """
 
@@ -26,6 +27,7 @@ class SourceImage:
     open: Callable[[], Any]
     file: str | None = None
     waits: bool = False
+    version: str = ""
 
     def open_for(self, options: DecodeOptions, short_edge: int | None) -> Any:
         """The image for decoding with these options, decoded already or not; see `decode_reduced`."""

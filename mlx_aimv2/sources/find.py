@@ -51,6 +51,11 @@ class Found:
         """The file of each image, or that holds it; None if no file does."""
         return [image if isinstance(image, str) else image.file for image in self.images]
 
+    @property
+    def versions(self) -> list[str]:
+        """What else each image depends on; see `SourceImage`."""
+        return ["" if isinstance(image, str) else image.version for image in self.images]
+
 
 def find_sources(
     names: Iterable[str], exclude: Sequence[str] = (), options: SourceOptions | None = None

@@ -28,7 +28,7 @@ class FileMark:
         place: the absolute path without links; empty for a text.
         size: in bytes; -1 if it is not known.
         mtime_ns: the time of the last write.
-        digest: a hash of the content; empty if it is not known.
+        digest: a hash of the content; empty if it is not known. Of a part, its version.
         part: what the item is in its file, such as the name in an archive; empty for the whole file.
     """
 
@@ -44,8 +44,9 @@ class FileMark:
         return f"{self.place}\0{self.part}" if self.part else self.place
 
     def is_same_version(self, other: FileMark) -> bool:
-        """Whether size and time are known, and equal to those of ``other``."""
-        return self.size >= 0 and (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+        """Whether size and time are known, and equal to those of ``other``, and so is the version of a part."""
+        same_part = not self.part or self.digest == other.digest
+        return self.size >= 0 and (self.size, self.mtime_ns) == (other.size, other.mtime_ns) and same_part
 
 
 def current_mark(place: str) -> FileMark | None:
@@ -128,6 +129,7 @@ class RowIndex:
         self._positions: dict[str, int] = {}  # of the items of this run, by keys
         self._next = 0  # the position behind all rows
         self._stale: list[Row] = []
+        self._versions: dict[str, str] = {}  # of parts, by keys
         self._files: dict[str, str | None] = {}  # by names, where the file has another name
         self._folders: dict[str, str] = {}  # without links, by paths as the user wrote them
 
@@ -198,6 +200,7 @@ class RowIndex:
         self,
         names: Sequence[str],
         files: Sequence[str | None] | None = None,
+        versions: Sequence[str] = (),
         of: range | None = None,
     ) -> list[int]:
         """The indexes of the items that need a vector; of several names of one item, the first.
@@ -207,12 +210,14 @@ class RowIndex:
             files: the path of the file that holds item k, or None for an item without a file, such as an address.
                 If this is not ``names[k]``, the item is a part of the file, and the name says which. Without
                 ``files``, every name is the path of a file.
+            versions: what else item k depends on, if it is a part; empty for nothing.
             of: the indexes to consider; None for all.
         """
         mine = range(len(names)) if of is None else of
         files = names if files is None else files
         self._files.update((name, file) for name, file in zip(names, files, strict=True) if file != name)
         keys = [self.key(name) for name in names]
+        self._versions = {key: version for key, version in zip(keys, versions, strict=False) if version}
         start = self._start_of(keys)
         remaining: list[int] = []
         self._positions = {}
@@ -274,7 +279,11 @@ class RowIndex:
     def _mark(self, key: str) -> FileMark | None:
         """The state of an item's file now; None if there is no such file."""
         mark, part = current_mark(_place_of(key)), _part_of(key)
-        return replace(mark, part=part) if mark is not None and part else mark
+        return (
+            replace(mark, part=part, digest=self._versions.get(key, ""))
+            if mark is not None and part
+            else mark
+        )
 
     def _place(self, name: str) -> str:
         """The absolute path of a file without links."""
@@ -308,7 +317,7 @@ class RowIndex:
     def _is_same(self, row: Row, mark: FileMark, now: FileMark) -> bool:
         """Whether a file has the content of a row; a new place and time are noted in the row."""
         same_content = mark.is_same_version(now) or (
-            mark.size == now.size and mark.digest and mark.digest == digest_of(now.place)
+            not mark.part and mark.size == now.size and mark.digest and mark.digest == digest_of(now.place)
         )
         if not same_content:
             return False

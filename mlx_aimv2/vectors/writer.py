@@ -135,7 +135,9 @@ class VectorWriter:
         """Take the path of the result, and the locked folder that the vectors go to first."""
         self._path, self._shards, self._on_event = path, shards, on_event
 
-    def remaining(self, names: Sequence[str], files: Sequence[str | None] | None = None) -> list[int]:
+    def remaining(
+        self, names: Sequence[str], files: Sequence[str | None] | None = None, versions: Sequence[str] = ()
+    ) -> list[int]:
         """The indexes of the items that have no vector yet, of those that this process works on.
 
         Args:
@@ -143,6 +145,7 @@ class VectorWriter:
             files: the path of the file that holds item k, or None for an item without a file, such as an address.
                 If this is not ``names[k]``, the item is a part of the file, such as `shard.tar/a.jpg` of `shard.tar`,
                 and is embedded again when the file changes. Without ``files``, every name is the path of a file.
+            versions: what else item k depends on, if it is a part; when that changes, it is embedded again.
         """
         raise NotImplementedError
 
@@ -205,7 +208,9 @@ class _FolderWriter(VectorWriter):
         shards = self._open(force=options.force, rank=rank.folder, patience_s=patience_s)
         super().__init__(path, shards, on_event)
 
-    def remaining(self, names: Sequence[str], files: Sequence[str | None] | None = None) -> list[int]:
+    def remaining(
+        self, names: Sequence[str], files: Sequence[str | None] | None = None, versions: Sequence[str] = ()
+    ) -> list[int]:
         folder, index, failures = self._shards.folder, self._shards.index, self._shards.failures
         if self._shards.lost:
             self._say(
@@ -218,7 +223,7 @@ class _FolderWriter(VectorWriter):
             )
         self._report_gone()
         mine = self._rank.part_of(len(names))
-        remaining = index.remaining(names, files, mine)
+        remaining = index.remaining(names, files, versions, mine)
         if len(remaining) < len(mine):
             self._say(f"{len(mine) - len(remaining)} of them are in {folder} already")
         if index.changed:
@@ -313,9 +318,11 @@ class _FileWriter(VectorWriter):
         self._names: list[str] = []
         self._shape: tuple[int, ...] | None = None
 
-    def remaining(self, names: Sequence[str], files: Sequence[str | None] | None = None) -> list[int]:
+    def remaining(
+        self, names: Sequence[str], files: Sequence[str | None] | None = None, versions: Sequence[str] = ()
+    ) -> list[int]:
         count = len(self._shards.index)
-        self._names, remaining = list(names), self._shards.index.remaining(names, files)
+        self._names, remaining = list(names), self._shards.index.remaining(names, files, versions)
         if count:
             self._say(
                 f"an earlier run was cut short, and left {counted(count, 'vector')} in {self._shards.folder}:"

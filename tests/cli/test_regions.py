@@ -96,6 +96,25 @@ def test_a_later_run_embeds_only_new_boxes_and_those_of_changed_images(cli, pair
         np.testing.assert_allclose(vectors.embeddings[row], expected[0], atol=1e-5)
 
 
+def test_a_later_run_notices_another_box_under_the_same_id(cli, pair, photos, tmp_path, embedder):
+    path, target = photos / "0.png", f"{tmp_path / 'vectors'}/"
+    run = ["embed", "--boxes", tmp_path / "b.jsonl", "--model", pair, "-o", target]
+
+    def embed(*boxes):
+        line = {"path": str(path), "boxes": boxes, "ids": ["face", "hand"]}
+        (tmp_path / "b.jsonl").write_text(json.dumps(line))
+        return cli(*run)
+
+    embed([0, 0, 8, 8], [4, 4, 12, 12])
+    assert "2 of them are in" in embed([0, 0, 8, 8], [4, 4, 12, 12]).stderr
+    done = embed([0, 0, 8, 8], [2, 2, 12, 12])
+    assert "embedding 1 image again" in done.stderr
+    vectors = read_vectors(target)
+    assert vectors.paths == ["face", "hand"]
+    expected = embedder.images(crops(path, [(0, 0, 8, 8), (2, 2, 12, 12)]))
+    np.testing.assert_allclose(vectors.embeddings, expected, atol=1e-6)
+
+
 def test_tiles_in_a_file_and_of_an_archive(cli, pair, photos, tmp_path, embedder):
     with tarfile.open(tmp_path / "s.tar", "w") as archive:
         archive.add(photos / "2.png", "x.png")
