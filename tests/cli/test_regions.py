@@ -110,7 +110,7 @@ def test_a_later_run_notices_another_box_under_the_same_id(cli, pair, photos, tm
     done = embed([0, 0, 8, 8], [2, 2, 12, 12])
     assert "embedding 1 image again" in done.stderr
     vectors = read_vectors(target)
-    assert vectors.paths == ["face", "hand"]
+    assert list(vectors.paths) == ["face", "hand"]
     expected = embedder.images(crops(path, [(0, 0, 8, 8), (2, 2, 12, 12)]))
     np.testing.assert_allclose(vectors.embeddings, expected, atol=1e-6)
 
