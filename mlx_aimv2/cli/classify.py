@@ -125,7 +125,8 @@ def classify(
         list[str] | None,
         typer.Argument(
             metavar="IMAGES...",
-            help="Images, folders, patterns, archives, tables, addresses; - for a list on stdin. None with --boxes.",
+            help="Images, folders, patterns, archives, tables, videos, addresses; - for a list on stdin."
+            " None with --boxes.",
         ),
     ] = None,
     options: ClassifyOptions,

@@ -99,7 +99,7 @@ def embed(
         list[str] | None,
         typer.Argument(
             metavar="IMAGES...",
-            help="Images, folders, patterns, archives, tables, addresses; with --text: texts."
+            help="Images, folders, patterns, archives, tables, videos, addresses; with --text: texts."
             " - for a list on stdin. None with --boxes.",
         ),
     ] = None,
