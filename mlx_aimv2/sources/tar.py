@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 from ..errors import BrokenImageError, ImageError, ImageTooLargeError
 from ..processing.source_image import SourceImage
@@ -21,6 +21,7 @@ from .ignored import EXCLUDED, HIDDEN, SPECIAL, SYSTEM, Ignored
 from .options import SourceOptions
 
 LARGEST = 2**30  # bytes of an encoded image; a larger member would fill the memory
+LARGEST_HEADER = 2**21  # bytes, with a long name, other attributes and the map of a sparse member
 EXPANSION, EXPANSION_FREE = (
     200,
     2**30,
@@ -28,6 +29,7 @@ EXPANSION, EXPANSION_FREE = (
 TAIL = 2**16  # bytes after the end of an archive that are searched for another archive
 MOST_LINKS = 8  # from a link to a link
 DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError)  # of tarfile and the modules that decompress
+UNPACKERS = ("zlib", "_lzma")  # modules with further exceptions for damage; Python may lack the latter
 
 
 def list_images(path: str, rules: Rules, options: SourceOptions) -> Listing:
@@ -42,13 +44,81 @@ def list_images(path: str, rules: Rules, options: SourceOptions) -> Listing:
     """
     for mode, is_packed in (("r:", False), ("r:*", True)):
         try:
-            with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+            with _Archive.open(path, mode) as archive:  # type: ignore[call-overload]
                 return _Search(path, rules, is_packed).run(archive)
         except DAMAGED as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             failure = error
     raise BrokenImageError("not a tar archive, or damaged") from failure
+
+
+class _Archive(tarfile.TarFile):
+    """A tar archive whose damage is a `tarfile.ReadError`, and whose headers cannot fill the memory."""
+
+    def __init__(self, name: Any = None, mode: Any = "r", fileobj: Any = None, **options: Any) -> None:
+        """Open the file ``name``, or read the unpacked ``fileobj``."""
+        self._limited = _Limited(fileobj or Path(name).open("rb"))  # noqa: SIM115 - `close` closes it
+        try:
+            super().__init__(name, mode, self._limited, **options)  # type: ignore[arg-type]
+        except BaseException:
+            self._limited.close()
+            raise
+
+    def next(self) -> tarfile.TarInfo | None:
+        """The next member."""
+        self._limited.left = LARGEST_HEADER
+        return super().next()
+
+    def extractfile(self, member: str | tarfile.TarInfo) -> IO[bytes] | None:
+        """The content of a member of at most `LARGEST` bytes."""
+        self._limited.left = LARGEST
+        return super().extractfile(member)
+
+    def rest(self) -> str:
+        """What follows the last member, behind which `next` gives None; empty for the end of the archive.
+
+        `tarfile` takes damage for the end.
+        """
+        header = self._limited.last
+        self._limited.left = TAIL
+        tail = self._limited.read(TAIL)
+        if header.strip(b"\0"):
+            return f"it is damaged at byte {self.offset:,}"
+        return f"another archive follows its end at byte {self.offset:,}" if tail.strip(b"\0") else ""
+
+    def close(self) -> None:
+        """Close the archive and its file."""
+        super().close()
+        self._limited.close()
+
+
+class _Limited:
+    """A file of which only ``left`` more bytes can be read, and that keeps what was read last."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.left, self.last = file, LARGEST_HEADER, b""
+        self.tell, self.close = file.tell, file.close
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise tarfile.ReadError(f"a header has more than {LARGEST_HEADER:,} bytes")
+        self.last = self._try(self._file.read, size)
+        return self.last
+
+    def seek(self, position: int) -> int:
+        return self._try(self._file.seek, position)
+
+    def _try(self, function: Callable[[int], Any], argument: int) -> Any:
+        try:
+            return function(argument)
+        except DAMAGED:
+            raise
+        except Exception as error:
+            if type(error).__module__ not in UNPACKERS:
+                raise
+            raise tarfile.ReadError("the packed data is damaged") from error
 
 
 class _Member(NamedTuple):
@@ -72,7 +142,7 @@ class _Search:
         self.wanted: dict[int, int] = {}  # header of a member of a compressed archive -> its number
         self.reader = ForwardReader(lambda number: _unpacked(path, self.wanted))
 
-    def run(self, archive: tarfile.TarFile) -> Listing:
+    def run(self, archive: _Archive) -> Listing:
         members: dict[str, _Member] = {}
         links: list[tuple[int, str, str]] = []  # place among the images, name, and target
         largest = EXPANSION * self.mark[0] + EXPANSION_FREE
@@ -80,13 +150,13 @@ class _Search:
         while not problem:
             try:
                 member = archive.next()
+                problem = archive.rest() if member is None else ""
             except DAMAGED as error:
                 if not (members or self.images or self.ignored):
                     raise
                 problem = str(error) or "it ends early"
                 break
             if member is None:
-                problem = "" if self.is_packed else _unread(self.path, archive.offset)
                 break
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member
             if self.is_packed and member.offset_data + member.size > largest:
@@ -139,7 +209,7 @@ class _Search:
                 target = targets.get(target, target)
             member = members.get(target)
             read: Callable[[], bytes]
-            if member is None or target in targets:
+            if member is None:
                 read = partial(_fail, ImageError(f"a link to {target}, which is no file of the archive"))
             else:
                 read = self._opener(member)
@@ -176,7 +246,7 @@ class _Search:
 def _unpacked(path: str, wanted: Mapping[int, int]) -> Iterator[tuple[int, bytes]]:
     """The contents of the wanted members of a compressed archive, with their numbers."""
     try:
-        with tarfile.open(path, "r:*") as archive:
+        with _Archive.open(path, "r:*") as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]
                 number = wanted.get(member.offset)
@@ -192,18 +262,6 @@ def _whole(data: bytes, size: int) -> bytes:
     if len(data) < size:
         raise BrokenImageError("cut off: the archive ends within it")
     return data
-
-
-def _unread(path: str, offset: int) -> str:
-    """Why an archive goes on after its last member; empty if it does not. `tarfile` takes damage for the end."""
-    with Path(path).open("rb") as file:
-        file.seek(offset)
-        tail = file.read(TAIL)
-    if not tail.strip(b"\0"):
-        return ""
-    if tail[: tarfile.BLOCKSIZE].strip(b"\0"):
-        return f"it is damaged at byte {offset:,}"
-    return f"another archive follows its end at byte {offset:,}"
 
 
 def _mark(file: str | int) -> tuple[int, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -226,10 +228,48 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(found) == 2
 
 
-def test_an_archive_that_changes_after_it_was_listed(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.tar", ("1.png", png(1)))
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path: Path, kind: bytes, place: int) -> None:
+    header = member("x", type=kind)
+    header.size = 10 * tar.LARGEST_HEADER
+    path = tmp_path / "a.tgz"
+    write(path, *[("1.png", png(1))] * place, mode="w:gz")
+    with gzip.open(path) as file:
+        before = file.read(tarfile.BLOCKSIZE * 2 * place)
+    with gzip.open(path, "w", 1) as file:
+        file.write(before + header.tobuf(tarfile.USTAR_FORMAT) + bytes(header.size) + bytes(1024))
+    tracemalloc.start()
+    found = values(find_sources([str(path)]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * tar.LARGEST_HEADER
+    assert found.get("1.png") == (1 if place else None)
+    problem = "a header has more than 2,097,152 bytes"
+    assert found["a.tgz"] == (
+        f"the rest of the archive cannot be read: {problem}" if place else "not a tar archive, or damaged"
+    )
+
+
+@pytest.mark.parametrize("packing", ["gz", "bz2", "xz"])
+def test_damage_within_a_compressed_archive_is_named(tmp_path: Path, packing: str) -> None:
+    noise = np.random.default_rng(0)
+    contents = [png(n) + noise.bytes(3000) for n in range(9)]
+    files = [(f"{n}.png", content) for n, content in enumerate(contents)]
+    whole = write(tmp_path / "whole", *files, mode=f"w:{packing}").read_bytes()
+    for at in range(0, len(whole), len(whole) // 16):
+        path = tmp_path / f"a.tar.{packing}"
+        path.write_bytes(whole[:at] + b"\xa5\x5a\0\xff" * 8 + whole[at + 32 :])
+        found = values(find_sources([str(path)]))
+        assert len(found) == 9 or path.name in found, "what is missing is accounted for"
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz"])
+def test_an_archive_that_changes_after_it_was_listed(tmp_path: Path, name: str) -> None:
+    mode = "w:gz" if name == "a.tgz" else "w"
+    path = write(tmp_path / name, ("1.png", png(1)), mode=mode)
     found = find_sources([str(path)])
-    write(path, ("longer-name.png", png(2)), ("1.png", png(3)))
+    write(path, ("longer-name.png", png(2)), ("1.png", png(3)), mode=mode)
     changed = "the archive has changed since its images were listed: run this again"
     assert values(found) == {"1.png": changed}
 
