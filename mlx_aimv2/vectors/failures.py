@@ -7,7 +7,9 @@ have a vector now, that are gone, or that this run tries again. So an image has 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +134,11 @@ class Failures:
             self._on_disk = [*self._on_disk, ""]
             self.keep(lambda each: True)
             return
+        line = failure.line()
         try:
             with self._path.open("ab", buffering=0) as file:
-                file.write(failure.line())
+                if file.write(line) < len(line):  # a disk that is nearly full takes a part without an error
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise OutputError.writing(self._path, error) from error
         self._on_disk.append(failure.key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 
 import pytest
 
@@ -116,3 +117,18 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, image):
         failures.add(failure(image))
     with pytest.raises(OutputError, match=r"errors\.jsonl cannot be written: Is a directory"):
         failures.keep(lambda each: True)
+
+
+def test_a_line_that_a_full_disk_takes_in_part_is_an_error(tmp_path, image):
+    path = tmp_path / "errors.jsonl"
+    failures = Failures(path)
+    failures.add(failure("a", key="\0a"))
+    largest, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, hard))
+    try:
+        with pytest.raises(OutputError, match=r"errors\.jsonl cannot be written: No space left on device"):
+            failures.add(failure("b", key="\0b"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+    failures.keep(lambda each: True)  # when the run ends, and there is room again
+    assert [line["path"] for line in lines(path)] == ["a", "b"]
