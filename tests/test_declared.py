@@ -63,7 +63,10 @@ def imported(path):
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names = [node.module]
         for name in names:
-            yield project(name.partition(".")[0]), id(node) not in inside
+            top = (
+                "mlx-data" if name == "mlx.data" else name.partition(".")[0]
+            )  # it shares the namespace of MLX
+            yield project(top), id(node) not in inside
 
 
 def local(folder):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import platform
 import sys
 import threading
@@ -47,7 +46,9 @@ def mlx_data(purpose: str, instead: str = "") -> Any:
 
 @functools.cache
 def _imported() -> Any:
-    module = importlib.import_module("mlx.data")
+    import mlx.data
+
+    module: Any = mlx.data
     # its first use of NumPy must not be in two threads at once: they can wait for each other for ever
     module.buffer_from_vector([{"image": np.zeros(1)}])[0]
     return module
