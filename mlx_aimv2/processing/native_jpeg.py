@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .mlx_data import mlx_data
+from .mlx_data_package import mlx_data
 
 END = b"\xff\xd9"
 # Behind a file whose last segment claims to be longer, the decoder would wait for more for ever. Instead it finds the

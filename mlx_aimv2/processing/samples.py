@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError, InputError
-from .mlx_data import mlx_data
+from .mlx_data_package import mlx_data
 from .source_image import SourceImage
 
 LONGEST_PATH = 4096  # bytes

@@ -9,7 +9,7 @@ import pytest
 from helpers.programs import run_program
 
 from mlx_aimv2.errors import InputError
-from mlx_aimv2.processing import mlx_data as module
+from mlx_aimv2.processing import mlx_data_package as module
 from mlx_aimv2.processing.decode import DecodeOptions
 
 
