@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from ..errors import Advice, Aimv2Error, ImageError, InputError
+from ..errors import Advice, Aimv2Error, BrokenImageError, ImageError, InputError
 from ..processing.source_image import SourceImage
 from .addresses import is_address
 from .containers import container_of, suffixes_of
 from .extensions import extension_of
-from .folder_scan import Rules
+from .folder_scan import Rules, holds
 from .ignored import OWN, Ignored
 from .options import SourceOptions
-from .paths import find_images
+from .paths import find_images, path_of
 
 NamedImage: TypeAlias = "str | SourceImage"
 
@@ -75,7 +75,7 @@ def find_sources(
     """
     options, names = options or SourceOptions(), list(names)
     scan = find_images(names, exclude, many=(suffixes_of(options), suffixes_of()), addresses=True)
-    rules, given = Rules(exclude=tuple(exclude)), {str(Path(name).expanduser()) for name in names if name}
+    rules, given = Rules(exclude=tuple(exclude)), {str(path_of(name)) for name in names if name}
     images: list[NamedImage] = []
     web = None
     ignored, empty = scan.ignored, dict(scan.empty)
@@ -87,7 +87,7 @@ def find_sources(
             images.append(web.image(path))
             continue
         container = container_of(path)
-        if container is None or path in scan.empty or Path(path).is_dir():
+        if container is None or path in scan.empty or holds(Path(path).is_dir):
             images.append(path)
             continue
         try:
@@ -96,6 +96,10 @@ def find_sources(
             raise
         except (Aimv2Error, OSError) as error:
             images.append(_failing(path, error))
+            continue
+        except Exception as error:  # noqa: BLE001 - libraries raise anything on damaged bytes, as Pillow does
+            reason = " ".join(str(error).split())[:200]
+            images.append(_failing(path, BrokenImageError(f"damaged ({type(error).__name__}: {reason})")))
             continue
         images += listing.images
         ignored += listing.ignored

@@ -52,10 +52,10 @@ def find_images(
         if is_address(name) and not addresses:
             advice = "download it first, only embed and classify read addresses"
             raise InputError(f"{without_credentials(name)} is not a file: {advice}")
-        path = Path(name).expanduser() if name.startswith("~/") else Path(name)  # `~draft.jpg` is a file
+        path = path_of(name)
         is_folder = holds(path.is_dir)
         # opening a missing file reports it
-        is_file = not is_folder and (is_address(name) or not glob.has_magic(name) or path.exists())
+        is_file = not is_folder and (is_address(name) or not glob.has_magic(name) or holds(path.exists))
         if is_folder:
             scan = scan_folder(path, rules)
         elif is_file:
@@ -77,6 +77,11 @@ def find_images(
     if empty and len(empty) == len(images):
         raise InputError(next(iter(empty.values())))
     return Scan(tuple(images), ignored, empty=empty)
+
+
+def path_of(name: str) -> Path:
+    """The path that a name of the user stands for: `~/` is the home directory, and `~draft.jpg` a file."""
+    return Path(name).expanduser() if name.startswith("~/") else Path(name)
 
 
 def existing_file(base: Path, path: str) -> str | None:

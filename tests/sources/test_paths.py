@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mlx_aimv2.errors import InputError
+from mlx_aimv2.errors import ImageError, InputError
+from mlx_aimv2.processing.decode import decode_image
+from mlx_aimv2.sources.find import find_sources
 from mlx_aimv2.sources.paths import find_images
 
 
@@ -141,6 +143,18 @@ def test_a_name_without_images_beside_others_is_explained(tree: Path) -> None:
         "no images match *.tiff",
         "left out 1 file: 1 other (.md)",
     ]
+
+
+def test_names_that_no_system_takes_are_images_that_fail(tree: Path) -> None:
+    Path("~draft.tar").touch()
+    names = ["~draft.jpg", "~draft.tar", "a" * 300 + ".jpg", "a" * 300 + ".tar"]
+    found = find_sources([*names, "b.jpg"])
+    assert found.names == [*names, "b.jpg"]
+    for image in found.images[:-1]:
+        with pytest.raises((ImageError, OSError)):
+            decode_image(image)
+    with pytest.raises(InputError, match="no images match aaa"):
+        find_sources(["a" * 300 + "[1].jpg"])
 
 
 def test_a_pattern_leaves_out_what_a_folder_does(tree: Path) -> None:
