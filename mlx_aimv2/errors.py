@@ -8,6 +8,7 @@ Aimv2Error                      anything this package refuses or cannot do
 ├── MissingExtraError           an optional dependency is not installed
 ├── ImageError                  an image cannot be read or used
 │   ├── BrokenImageError        not an image, cut off, or damaged
+│   ├── ChangedFileError        the file that holds it has changed since its images were listed
 │   └── ImageTooLargeError      more pixels than allowed; refused before decoding
 ├── TokenizerError              tokenizer files are missing or wrong, or a text cannot be used
 ├── CheckpointError             a checkpoint cannot be used
@@ -130,6 +131,10 @@ class ImageError(Aimv2Error, ValueError):
 
 class BrokenImageError(ImageError):
     """A file or buffer is not an image, is cut off, or is damaged."""
+
+
+class ChangedFileError(ImageError):
+    """The file that holds an image has changed since its images were listed."""
 
 
 class ImageTooLargeError(ImageError):

@@ -13,7 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import Advice, Aimv2Error, BrokenImageError, ImageError, InputError, MissingExtraError
+from ..errors import (
+    Advice,
+    Aimv2Error,
+    BrokenImageError,
+    ChangedFileError,
+    ImageError,
+    InputError,
+    MissingExtraError,
+)
 from ..processing.formats import identify, reason
 from ..processing.source_image import SourceImage
 from ..storage.stand_ins import LOOK, stand_in
@@ -217,7 +225,7 @@ class _Table:
     def read(self, number: int) -> bytes | str:
         """The encoded image of a row, or the path of its file."""
         if _mark(self._path) != self._mark:
-            raise ImageError("the table has changed since its images were listed: run this again")
+            raise ChangedFileError("the table has changed since its images were listed: run this again")
         first, why = self._damage.get(self._group(number), (self._starts[-1], ""))
         if number >= first:
             raise BrokenImageError(f"the table is damaged here ({why})")

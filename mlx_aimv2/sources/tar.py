@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
+import stat
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ..errors import BrokenImageError, ImageError, ImageTooLargeError
+from ..errors import BrokenImageError, ChangedFileError, ImageError, ImageTooLargeError
 from ..processing.source_image import SourceImage
 from .containers import Listing
 from .extensions import extension_of, is_image, kind_of
@@ -40,8 +42,11 @@ def list_images(path: str, rules: Rules, options: SourceOptions) -> Listing:
 
     Raises:
         BrokenImageError: the file is no tar archive.
+        ImageError: it is no regular file.
         OSError: it cannot be read.
     """
+    if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a named pipe waits for a writer
+        raise ImageError("not a regular file")
     for mode, is_packed in (("r:", False), ("r:*", True)):
         try:
             with _Archive.open(path, mode) as archive:  # type: ignore[call-overload]
@@ -68,7 +73,10 @@ class _Archive(tarfile.TarFile):
     def next(self) -> tarfile.TarInfo | None:
         """The next member."""
         self._limited.left = LARGEST_HEADER
-        return super().next()
+        try:
+            return super().next()
+        except RecursionError as error:  # some versions of tarfile read a header of a header by recursion
+            raise tarfile.ReadError("a member has too many headers") from error
 
     def extractfile(self, member: str | tarfile.TarInfo) -> IO[bytes] | None:
         """The content of a member of at most `LARGEST` bytes."""
@@ -108,7 +116,12 @@ class _Limited:
         return self.last
 
     def seek(self, position: int) -> int:
-        return self._try(self._file.seek, position)
+        try:
+            return self._try(self._file.seek, position)
+        except (OSError, ValueError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
+            raise tarfile.ReadError("unexpected end of data") from error  # no file can be so large
 
     def _try(self, function: Callable[[int], Any], argument: int) -> Any:
         try:
@@ -154,7 +167,7 @@ class _Search:
             except DAMAGED as error:
                 if not (members or self.images or self.ignored):
                     raise
-                problem = str(error) or "it ends early"
+                problem = getattr(error, "strerror", None) or str(error) or "it ends early"
                 break
             if member is None:
                 break
@@ -232,14 +245,14 @@ class _Search:
     def _read(self, member: _Member) -> bytes:
         with Path(self.path).open("rb") as file:
             if _mark(file.fileno()) != self.mark:  # the members of another archive are elsewhere
-                raise ImageError("the archive has changed since its images were listed: run this again")
+                raise ChangedFileError("the archive has changed since its images were listed: run this again")
             file.seek(member.content)
             data = file.read(member.size)
         return _whole(data, member.size)
 
     def _read_packed(self, number: int) -> bytes:
         if _mark(self.path) != self.mark:
-            raise ImageError("the archive has changed since its images were listed: run this again")
+            raise ChangedFileError("the archive has changed since its images were listed: run this again")
         return self.reader.get(number)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import BrokenImageError, ImageError
+from ..errors import BrokenImageError, ChangedFileError, ImageError
 from ..processing.source_image import SourceImage
 from .containers import Listing
 from .folder_scan import Rules
@@ -101,11 +101,12 @@ class _Video:
         """The image of a chosen frame, by its number.
 
         Raises:
-            ImageError: it is damaged, or the file has changed.
+            ImageError: it is damaged.
+            ChangedFileError: the file has changed.
             OSError: the file cannot be read.
         """
         if _mark(self.path) != self.mark:
-            raise ImageError("the video has changed since its frames were listed: run this again")
+            raise ChangedFileError("the video has changed since its frames were listed: run this again")
         frame = self.reader.get(number)
         if isinstance(frame, ImageError):
             raise frame

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import Advice, Aimv2Error, ExistsError, InputError, OutputError
+from ..errors import Advice, Aimv2Error, ChangedFileError, ExistsError, InputError, OutputError
 from ..events import Notice, OnEvent, Skipped, warn
 from ..messages import counted, size
 from ..options.fields import check_fields, flag
@@ -258,7 +258,9 @@ class _FolderWriter(VectorWriter):
 
     def fail(self, name: str, error: Aimv2Error) -> None:
         key = self._shards.index.key(name)
-        state = state_of(key) if self._shards.index.is_unchanged(key) else None
+        # the next run lists a changed file anew: it may have changed before this run looked at it
+        is_final = self._shards.index.is_unchanged(key) and not isinstance(error, ChangedFileError)
+        state = state_of(key) if is_final else None
         reason = " ".join(str(error).split()).removeprefix(f"{name}: ")
         self._shards.failures.add(Failure(name, type(error).__name__, reason, key, state))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -202,6 +203,11 @@ def test_what_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
     assert values(find_sources([str(path)])) == {"a.tar": "not a tar archive, or damaged"}
 
 
+def test_a_named_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar")
+    assert values(find_sources([str(tmp_path / "a.tar")])) == {"a.tar": "not a regular file"}
+
+
 def test_missing_and_unreadable_archives_are_named(tmp_path: Path) -> None:
     path = tmp_path / "gone.tar"
     assert values(find_sources([str(path)])) == {
@@ -272,6 +278,45 @@ def test_an_archive_that_changes_after_it_was_listed(tmp_path: Path, name: str) 
     write(path, ("longer-name.png", png(2)), ("1.png", png(3)), mode=mode)
     changed = "the archive has changed since its images were listed: run this again"
     assert values(found) == {"1.png": changed}
+
+
+@pytest.mark.parametrize("size", [2**60, 2**70])
+def test_a_member_larger_than_any_file(tmp_path: Path, size: int) -> None:
+    path = write(tmp_path / "a.tar", ("1.png", png(1)))
+    with tarfile.open(path) as archive:
+        (first,) = archive
+    header = member("2.png", size=size).tobuf(tarfile.GNU_FORMAT)
+    cut(path, lambda data: data[: first.offset_data + tarfile.BLOCKSIZE] + header)
+    assert values(find_sources([str(path)])) == {
+        "1.png": 1,
+        "2.png": f"{size:,} bytes are too many for an image",
+        "a.tar": "the rest of the archive cannot be read: unexpected end of data",
+    }
+
+
+def test_names_behind_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tar", ("1.png", png(1)))
+    name = member("", type=tarfile.GNUTYPE_LONGNAME, size=1).tobuf(tarfile.GNU_FORMAT) + bytes(512)
+    cut(path, lambda data: data[: tarfile.BLOCKSIZE * 2] + name * 2500 + data)
+    found = values(find_sources([str(path)]))
+    assert found.keys() == {"1.png", "a.tar"} and found["1.png"] == 1
+    assert str(found["a.tar"]).startswith("the rest of the archive cannot be read: a ")
+
+
+def test_what_a_library_raises_unexpectedly_is_the_failure_of_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("division by\nzero")
+
+    monkeypatch.setattr(tar, "list_images", fail)
+    path = write(tmp_path / "a.tar", ("1.png", png(1)))
+    (tmp_path / "b.png").write_bytes(png(2))
+    assert values(find_sources([str(tmp_path)])) == {
+        "a.tar": "damaged (ZeroDivisionError: division by zero)",
+        "b.png": 2,
+    }
+    assert values(find_sources([str(path)])).keys() == {"a.tar"}
 
 
 def test_a_sparse_member_is_named(tmp_path: Path) -> None:
