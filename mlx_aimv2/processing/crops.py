@@ -233,7 +233,7 @@ def checked_box(values: Any) -> Box:
     """
     try:
         edges = [float(value) for value in values]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         edges = []
     named = (
         f"the box [{', '.join(map(str, values))}]"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -12,7 +11,6 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from ..errors import Aimv2Error
 from .decode import SIDEWAYS, DecodeOptions, ImageInput, decode_image
 from .formats import identify
 from .raw import is_raw, open_raw
@@ -37,7 +35,7 @@ def upright_size(source: ImageInput, options: DecodeOptions) -> tuple[int, int]:
         return source.shape[1], source.shape[0]
     if isinstance(source, bytes) or (isinstance(source, (str, os.PathLike)) and _is_file(source)):
         with (
-            suppress(Aimv2Error, OSError, ValueError, LookupError, struct.error, SyntaxError, TypeError),
+            suppress(Exception),  # decoding reports it, whatever it is
             io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as stream,
         ):
             return _size_in(stream, options)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import Aimv2Error, InputError
+from ..errors import InputError
 from ..messages import counted, listed
 from ..processing.crops import Box, checked_box, crops_of, tile_boxes
 from ..processing.image_size import upright_size
@@ -165,7 +165,7 @@ def _tiled(found: Found, rows: int, columns: int) -> Found:
     def tiles(image: NamedImage) -> list[NamedImage]:
         try:
             size = upright_size(image, DecodeOptions())
-        except (Aimv2Error, OSError):
+        except Exception:  # noqa: BLE001 - decoding reports it, whatever it is
             return [image]
         return list(crops_of(image, tile_boxes(size, rows, columns), size=size))
 
@@ -277,7 +277,7 @@ def _row(where: str, values: Mapping[str, Any], columns: Columns | None = None) 
         return Row(path.strip(), checked_box(box), name, where)
     except InputError as error:
         raise error.at(where) from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{where}: {', '.join(edges)} have to be numbers, not {listed(list(map(str, box)))}"
         ) from error

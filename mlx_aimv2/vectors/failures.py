@@ -55,7 +55,7 @@ class Failure:
 
     @classmethod
     def of(cls, line: bytes) -> Failure:
-        """The failure in a line; raise ValueError, KeyError or TypeError for another line."""
+        """The failure in a line; raise ValueError, KeyError, TypeError or OverflowError for another line."""
         entry = json.loads(line)
         path, file = str(entry["path"]), str(entry["file"])
         key = f"{file}\0{entry['part']}" if "part" in entry else file or f"\0{path}"
@@ -95,7 +95,7 @@ class Failures:
             for line in _lines(file):
                 try:
                     failure = Failure.of(line)
-                except (ValueError, KeyError, TypeError, RecursionError):
+                except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                     self._on_disk.append("")
                     continue
                 self._failures[failure.key] = failure

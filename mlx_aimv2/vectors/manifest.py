@@ -145,7 +145,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         if foreign:
             raise ValueError(f"it names {foreign[0]!r}")
         return Manifest(dict(data["fingerprint"]), shards, dict(data.get("options", {})))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{path} is not a manifest of embeddings: {error}; name a new folder, or replace it with --force"
         ) from error

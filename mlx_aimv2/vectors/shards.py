@@ -24,7 +24,7 @@ from .shard_rows import FileMark
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # of a member of a zip file
 UNREADABLE = (  # the exceptions of numpy, zipfile and others for damaged files; numpy reads headers as Python
     OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError, RuntimeError,
-    MemoryError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, DamagedFileError,
+    MemoryError, OverflowError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, DamagedFileError,
 )  # fmt: skip
 MARKS = ("places", "sizes", "mtimes_ns", "digests")  # columns of every shard with marks
 

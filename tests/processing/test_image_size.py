@@ -64,3 +64,12 @@ def test_a_broken_file_has_no_size(tmp_path):
         upright_size(tmp_path / "a.jpg", OPTIONS)
     with pytest.raises(ImageError, match="No such file"):
         upright_size(Path("nowhere.jpg"), OPTIONS)
+
+
+def test_whatever_is_raised_for_a_header_the_image_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(stream: object) -> None:
+        raise RuntimeError("of a library")
+
+    data = encoded(smooth(20, 30), "png")
+    monkeypatch.setattr(image_size, "identify", fail)
+    assert upright_size(data, OPTIONS) == (30, 20)

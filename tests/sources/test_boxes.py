@@ -121,6 +121,8 @@ def test_csv_that_is_refused(folder, text, message):
         ('{"path": 3, "box": [1, 2, 3, 4]}', "no path of an image"),
         ('{"path": "a.png", "boxes": 3}', "boxes has to be a list of [left, top, right, bottom]"),
         ('{"path": "a.png", "boxes": [3]}', "the box 3 has to be four numbers"),
+        (f'{{"path": "a.png", "box": [1, 2, 3, {10**400}]}}', "the box [1, 2, 3, 1000"),
+        (f'{{"path": "a.png", "x": 1, "y": 2, "w": 3, "h": {10**400}}}', "x, y, w, h have to be numbers"),
         ('{"path": "a.png", "box": [1, NaN, 3, 4]}', "the box [1, nan, 3, 4] holds NaN or infinity"),
         (
             '{"path": "a.png", "boxes": [[1, 2, 3, 4]], "ids": []}',

@@ -11,6 +11,10 @@ import pytest
 from mlx_aimv2.errors import OutputError
 from mlx_aimv2.vectors.failures import Failure, Failures, state_of
 
+INFINITE = (
+    b'{"path": "b", "file": "/b", "kind": "", "reason": "", "size": 1e999, "mtime_ns": 1, "ctime_ns": 1}\n'
+)
+
 
 def failure(path, reason="it is cut off", key=None) -> Failure:
     key = str(path) if key is None else key
@@ -88,7 +92,9 @@ def test_what_is_no_longer_so_is_removed_and_with_the_last_the_file(tmp_path, im
     Failures(path).keep(lambda each: False)
 
 
-@pytest.mark.parametrize("end", [b'{"path": "b", "ki', b"\xff\n", b"[]\n", b'{"path": "b"}\n', b"\n"])
+@pytest.mark.parametrize(
+    "end", [b'{"path": "b", "ki', b"\xff\n", b"[]\n", b'{"path": "b"}\n', b"\n", INFINITE]
+)
 def test_a_line_that_cannot_be_read_goes(tmp_path, image, end):
     path = tmp_path / "errors.jsonl"
     Failures(path).add(failure(image))

@@ -57,6 +57,7 @@ def test_hidden_files_do_not_matter(tmp_path):
         '{"fingerprint": {}, "shards": "abc"}',
         '{"fingerprint": {}, "shards": [{"file": "a.npz"}]}',
         '{"fingerprint": {}, "shards": [{"file": "a.npz", "rows": "many"}]}',
+        '{"fingerprint": {}, "shards": [{"file": "embeddings-00000.npz", "rows": 1e999}]}',
     ],
 )
 def test_a_damaged_manifest_is_refused(tmp_path, text):
