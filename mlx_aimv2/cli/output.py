@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import textwrap
+from pathlib import Path
 
 from ..errors import OutputError
 from .live_bar import LIVE
@@ -58,12 +59,14 @@ def advise(introduction: str, *commands: str) -> None:
             LIVE.print(f"  {NAME} {visible(command)}")
 
 
-def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+def show_warning(
+    message: Warning | str, category: object = None, filename: str = "", *_: object, **__: object
+) -> None:
     """Print a Python warning in one line; replaces `warnings.showwarning`.
 
-    Pillow's warning about large images is left out, as --max-megapixels sets the limit.
+    Pillow's warnings are left out: they name no image, and an image that cannot be read is an error with its name.
     """
-    if type(message).__name__ == "DecompressionBombWarning":
+    if Path(filename).parent.name == "PIL":
         return
     say(f"warning: {' '.join(str(message).split())}")
 

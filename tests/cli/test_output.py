@@ -64,7 +64,8 @@ def test_control_characters_of_names_are_escaped(seen):
     ]
 
 
-def test_warnings_are_lines_but_for_pillows_about_large_images(capsys):
+def test_warnings_are_lines_but_for_those_of_pillow_which_name_no_image(capsys):
     show_warning(UserWarning("no fast\nBLAS"), UserWarning, "a.py", 1)
-    show_warning(Image.DecompressionBombWarning("big"), UserWarning, "a.py", 1)
+    show_warning(Image.DecompressionBombWarning("big"), UserWarning, Image.__file__, 1)
+    show_warning(UserWarning("Tag data larger than file. Skipping tag 1"), UserWarning, Image.__file__, 1)
     assert capsys.readouterr().err == "mlx-aimv2: warning: no fast BLAS\n"
