@@ -27,7 +27,7 @@ OTHERS = {  # a value that is not the default, for what is neither a number nor 
     "fine_tune_type": "dora", "class_weights": "balanced", "pooling": "head", "optimizer": "lion",
     "schedule": "linear", "metric": "loss", "dtype": "float32",
     "task": "contrastive", "vision_tower": "frozen", "text_tower": "frozen", "target_modules": "q,v",
-    "exclude": ("raw",),
+    "exclude": ("raw",), "decode": "native", "resize": "bilinear",
 }  # fmt: skip
 SMALL = (
     "layer_decay",
