@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -72,11 +73,26 @@ def with_names(arguments: Iterable[str]) -> list[str]:
     """The arguments, with the file names on stdin in place of -.
 
     Raises:
-        InputError: nothing is piped into stdin.
+        InputError: nothing is piped into stdin, or an image in place of a list.
     """
     from ..storage.text_files import file_names
 
-    return _with_stdin(arguments, "images", file_names)
+    def split(data: bytes) -> list[str]:
+        if b"\0" in data and _is_image(data):  # its bytes would be names, and "/" the whole disk
+            raise InputError("- reads a list of images from stdin, and this is an image: name its file")
+        return file_names(data)
+
+    return _with_stdin(arguments, "images", split)
+
+
+def _is_image(data: bytes) -> bool:
+    from ..processing.formats import identify
+
+    try:
+        identify(io.BytesIO(data))
+    except Exception:  # noqa: BLE001 - Pillow raises anything
+        return False
+    return True
 
 
 def with_texts(arguments: Iterable[str]) -> list[str]:

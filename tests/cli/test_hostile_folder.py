@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from helpers.encoded_images import encoded, png, smooth
 
-from mlx_aimv2 import read_vectors
+from mlx_aimv2 import InputError, read_vectors
+from mlx_aimv2.cli.arguments import with_names
 from mlx_aimv2.cli.output import visible
 from mlx_aimv2.sources import find
 
@@ -183,3 +184,15 @@ def test_files_that_vanish_shrink_or_grow_after_they_were_found(cli, pair, tmp_p
     assert done.returncode == 1
     assert {Path(path).name for path in read_vectors(output).paths} == {"grown.png", "same.png", "0.png"}
     assert [Path(path).name for path in failures(output)] == ["cut.png"]
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP"])
+def test_an_image_in_place_of_a_list_is_refused(monkeypatch, form):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(encoded(smooth(), form))))
+    with pytest.raises(InputError, match="- reads a list of images from stdin, and this is an image: name"):
+        with_names(["-"])
+
+
+def test_names_that_begin_like_an_image_are_a_list(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"BM 1.png\0P6 2.png\0GIF89a.png\0")))
+    assert with_names(["-"]) == ["BM 1.png", "P6 2.png", "GIF89a.png"]
