@@ -91,9 +91,9 @@ def gpu_tokens(tower: Aimv2VisionModel) -> int:
 def token_bytes(tower: Aimv2VisionModel) -> int:
     """Bytes of the activations of one token, estimated: its pixels, and the widest step of a layer."""
     config, itemsize = tower.config, tower.embeddings.patch_embed.weight.dtype.size
-    mlp = (
-        2 * config.hidden_size + 3 * config.intermediate_size
-    )  # residual, its norm, gate, up and their product
-    attention = 6 * config.hidden_size  # residual, its norm, queries, keys, values and their mix
+    # residual, its norm, gate, up and their product
+    mlp = 2 * config.hidden_size + 3 * config.intermediate_size
+    # residual, its norm, queries, keys, values and their mix
+    attention = 6 * config.hidden_size
     pixels = 4 * config.num_channels * config.patch_size**2
     return int(pixels + itemsize * max(mlp, attention))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NoReturn, cast
 
 from ..processing.source_image import SourceImage
 from .extensions import KINDS
@@ -29,9 +30,8 @@ class Listing:
     empty: str = "no images"
 
 
-List = Callable[
-    [str, Rules, SourceOptions], Listing
-]  # from a path; raises ImageError, OSError or MissingExtraError
+# of a file at a path; raises ImageError, OSError or MissingExtraError
+ListImages = Callable[[str, Rules, SourceOptions], Listing]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Container:
     Attributes:
         noun: for such a file, in messages.
         suffixes: of their names, in lower case.
-        module: within this package, with a function ``list_images`` that is a `List`.
+        module: within this package, with a function ``list_images`` that is a `ListImages`.
         in_folders: whether such a file is read where a folder is named, and not the file itself.
     """
 
@@ -59,7 +59,7 @@ class Container:
             MissingExtraError: a package that reads such files is not installed.
         """
         module = importlib.import_module(f".{self.module}", __package__)
-        return cast(List, module.list_images)(path, rules, options)
+        return cast(ListImages, module.list_images)(path, rules, options)
 
 
 VIDEOS = tuple(KINDS["video"].split())
@@ -81,3 +81,18 @@ def container_of(name: str) -> Container | None:
     """The kind of a file by its name; None for a file that is not known to hold many images."""
     lower = name.lower()
     return next((row for row in CONTAINERS if lower.endswith(row.suffixes)), None)
+
+
+def unique_id(ids: Counter[str], name: str) -> str:
+    """The id of the next image of a name: those after the first get a number. ``ids`` counts the names."""
+    ids[name] += 1
+    return f"{name}#{ids[name]}" if ids[name] > 1 else name
+
+
+def failing(error: Exception) -> Callable[[], NoReturn]:
+    """What opens an image that cannot be read: it raises ``error``."""
+
+    def open_image() -> NoReturn:
+        raise error
+
+    return open_image

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from ..errors import Advice, Aimv2Error, BrokenImageError, ImageError, InputError
 from ..processing.source_image import SourceImage
 from .addresses import is_address
-from .containers import container_of, suffixes_of
+from .containers import Container, Listing, container_of, failing, suffixes_of
 from .extensions import extension_of
 from .folder_scan import Rules, holds
 from .ignored import OWN, Ignored
@@ -90,22 +90,12 @@ def find_sources(
         if container is None or path in scan.empty or holds(Path(path).is_dir):
             images.append(path)
             continue
-        try:
-            listing = container.list_images(path, rules, options)
-        except InputError:
-            raise
-        except (Aimv2Error, OSError) as error:
-            images.append(_failing(path, error))
-            continue
-        except Exception as error:  # noqa: BLE001 - libraries raise anything on damaged bytes, as Pillow does
-            reason = " ".join(str(error).split())[:200]
-            images.append(_failing(path, BrokenImageError(f"damaged ({type(error).__name__}: {reason})")))
-            continue
+        listing = _listed(container, path, rules, options)
         images += listing.images
         ignored += listing.ignored
         if not listing.images and path in given:
             empty[path] = f"no images in the {container.noun} {path}: {_why(listing.empty, listing.ignored)}"
-            images.append(_failing(path, ImageError(listing.empty)))
+            images.append(SourceImage(path, failing(ImageError(listing.empty)), path))
         elif not listing.images:
             why = OWN if listing.empty == OWN else f"{container.noun}, {listing.empty}"
             ignored.files[why, extension_of(path)] += 1
@@ -115,6 +105,20 @@ def find_sources(
     if options.id_column is not None:
         _check_unique(found)
     return found
+
+
+def _listed(container: Container, path: str, rules: Rules, options: SourceOptions) -> Listing:
+    """The images of a file; one that fails if the file cannot be read."""
+    try:
+        return container.list_images(path, rules, options)
+    except InputError:
+        raise
+    except (Aimv2Error, OSError) as error:
+        failure: Exception = error
+    except Exception as error:  # noqa: BLE001 - libraries raise anything on damaged bytes, as Pillow does
+        reason = " ".join(str(error).split())[:200]
+        failure = BrokenImageError(f"damaged ({type(error).__name__}: {reason})")
+    return Listing((SourceImage(path, failing(failure), path),))
 
 
 def _check_unique(found: Found) -> None:
@@ -128,10 +132,3 @@ def _check_unique(found: Found) -> None:
 
 def _why(reason: str, ignored: Ignored) -> str:
     return f"it holds {ignored.summary()}" if ignored else reason
-
-
-def _failing(path: str, error: Exception) -> SourceImage:
-    def read() -> bytes:
-        raise error
-
-    return SourceImage(path, read, path)

@@ -25,7 +25,7 @@ class ForwardReader(Generic[Item]):
     def __init__(
         self,
         start: Callable[[int], Iterator[tuple[int, Item]]],
-        seeks: bool | Callable[[int, int], bool] = False,
+        seeks: Callable[[int, int], bool] = lambda after, number: False,
         most_kept: int = MOST_KEPT,
     ) -> None:
         """Take the source; nothing is opened yet.
@@ -33,8 +33,8 @@ class ForwardReader(Generic[Item]):
         Args:
             start: from a number to the items from there on, with their numbers in increasing order. It may begin
                 earlier.
-            seeks: whether ``start`` skips what lies before the number faster than by reading it; or a function that
-                says so, of the number that follows the last one that was read, and the requested number.
+            seeks: from the number that follows the last one that was read, and the requested number, to whether
+                ``start`` skips what lies between faster than by reading it.
             most_kept: how many items are kept that were passed over.
         """
         self._start, self._seeks, self._most_kept = start, seeks, most_kept
@@ -54,16 +54,17 @@ class ForwardReader(Generic[Item]):
             if number in self._kept:
                 return self._kept.pop(number)
             ahead = number - self._next
-            if self._items is None or ahead < 0 or (ahead > self._most_kept and self._is_far(number)):
+            if (
+                self._items is None
+                or ahead < 0
+                or (ahead > self._most_kept and self._seeks(self._next, number))
+            ):
                 self._items = self._start(number)
             try:
                 return self._read(number)
             except BaseException:
                 self._items = None  # a generator that failed gives nothing more
                 raise
-
-    def _is_far(self, number: int) -> bool:
-        return self._seeks(self._next, number) if callable(self._seeks) else self._seeks
 
     def close(self) -> None:
         """Close the source, unless a thread is reading. Asking for an item opens it again."""

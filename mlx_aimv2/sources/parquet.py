@@ -5,19 +5,17 @@ from __future__ import annotations
 import io
 import itertools
 import os
-import stat
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import (
     Advice,
     Aimv2Error,
     BrokenImageError,
-    ChangedFileError,
     ImageError,
     InputError,
     MissingExtraError,
@@ -27,6 +25,7 @@ from ..processing.source_image import SourceImage
 from ..storage.stand_ins import LOOK, stand_in
 from .containers import Listing
 from .extensions import is_image
+from .file_state import FileState, check_unchanged, state_of
 from .folder_scan import Rules
 from .forward import MOST_KEPT, ForwardReader
 from .ignored import OWN
@@ -54,23 +53,23 @@ def list_images(path: str, rules: Rules, options: SourceOptions) -> Listing:
         MissingExtraError: pyarrow is not installed.
         OSError: the file cannot be read.
     """
-    mark = _mark(path)
+    state = state_of(path)
     try:
         with _opened(path) as file:
-            return _list(path, file, mark, options)
+            return _list(path, file, state, options)
     except Exception as error:
         if not _is_damage(error):
             raise
         raise BrokenImageError(f"not a Parquet table, or damaged ({reason(error)})") from error
 
 
-def _list(path: str, file: _File, mark: _Mark, options: SourceOptions) -> Listing:
+def _list(path: str, file: _File, state: FileState, options: SourceOptions) -> Listing:
     if file.is_own:
         return Listing(empty=OWN)
     if not file.rows:
         return Listing(empty="no rows")
-    if file.rows > ROWS_FREE + mark.size:
-        raise BrokenImageError(f"damaged: {mark.size:,} bytes cannot hold {file.rows:,} rows")
+    if file.rows > ROWS_FREE + state.size:
+        raise BrokenImageError(f"damaged: {state.size:,} bytes cannot hold {file.rows:,} rows")
     columns = {".".join(names): names for names in file.types}
     if options.image_column is None:
         found = file.columns_of_images()
@@ -88,7 +87,7 @@ def _list(path: str, file: _File, mark: _Mark, options: SourceOptions) -> Listin
         raise InputError(
             f"{path} has several columns of images ({listed})", Advice("choose one with {}", "image_column")
         )
-    table = _Table(path, mark, found[0], file.starts)
+    table = _Table(path, state, found[0], file.starts)
     if options.id_column is None:
         ids: Iterator[str] = (f"{path}#{number}" for number in range(file.rows))
     elif options.id_column in columns:
@@ -119,20 +118,6 @@ def _unique(path: str, column: str, values: Iterator[tuple[int, Any]]) -> Iterat
             raise InputError(f"{where}: row {rows[id]} has the id {id} too", advice)
         rows[id] = number
         yield id
-
-
-class _Mark(NamedTuple):
-    """The state of a file."""
-
-    size: int
-    mtime_ns: int
-
-
-def _mark(path: str) -> _Mark:
-    status = Path(path).stat()
-    if not stat.S_ISREG(status.st_mode):  # opening a named pipe waits for a writer
-        raise ImageError("not a regular file")
-    return _Mark(status.st_size, status.st_mtime_ns)
 
 
 @contextmanager
@@ -215,17 +200,15 @@ class _File:
 class _Table:
     """A table whose images are read when they are decoded."""
 
-    def __init__(self, path: str, mark: _Mark, names: Names, starts: list[int]) -> None:
-        self._path, self._mark, self._names, self._starts = path, mark, names, starts
+    def __init__(self, path: str, state: FileState, names: Names, starts: list[int]) -> None:
+        self._path, self._state, self._names, self._starts = path, state, names, starts
         self._reader = ForwardReader(self._values, seeks=lambda a, b: self._group(a) < self._group(b))
-        self._damage: dict[
-            int, tuple[int, str]
-        ] = {}  # by row groups: the first row that is lost, and the reason
+        # by row groups: the first row that is lost, and the reason
+        self._damage: dict[int, tuple[int, str]] = {}
 
     def read(self, number: int) -> bytes | str:
         """The encoded image of a row, or the path of its file."""
-        if _mark(self._path) != self._mark:
-            raise ChangedFileError("the table has changed since its images were listed: run this again")
+        check_unchanged(self._path, self._state, "table")
         first, why = self._damage.get(self._group(number), (self._starts[-1], ""))
         if number >= first:
             raise BrokenImageError(f"the table is damaged here ({why})")

@@ -20,9 +20,8 @@ from ..processing.processor import is_sequence
 from ..processing.source_image import SourceImage
 
 DEFAULT_THREADS = max(1, min(8, os.cpu_count() or 1))
-WAITING_THREADS = (
-    16  # for images that wait for a server: an idle thread costs nothing, a server that is asked much does
-)
+# for images that wait for a server: an idle thread costs nothing, a server that is asked much does
+WAITING_THREADS = 16
 Decode = Callable[[Any], np.ndarray]
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
 import posixpath
-import stat
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -13,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ..errors import BrokenImageError, ChangedFileError, ImageError, ImageTooLargeError
+from ..errors import BrokenImageError, ImageError, ImageTooLargeError
 from ..processing.source_image import SourceImage
-from .containers import Listing
+from .containers import Listing, failing, unique_id
 from .extensions import extension_of, is_image, kind_of
+from .file_state import FileState, check_unchanged, state_of
 from .folder_scan import Rules, is_system
 from .forward import ForwardReader
 from .ignored import EXCLUDED, HIDDEN, SPECIAL, SYSTEM, Ignored
@@ -24,10 +23,8 @@ from .options import SourceOptions
 
 LARGEST = 2**30  # bytes of an encoded image; a larger member would fill the memory
 LARGEST_HEADER = 2**21  # bytes, with a long name, other attributes and the map of a sparse member
-EXPANSION, EXPANSION_FREE = (
-    200,
-    2**30,
-)  # a compressed archive may unpack to so many times its size, and this more
+# a compressed archive may unpack to so many times its size, and so many bytes more
+EXPANSION, EXPANSION_FREE = 200, 2**30
 TAIL = 2**16  # bytes after the end of an archive that are searched for another archive
 MOST_LINKS = 8  # from a link to a link
 DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError)  # of tarfile and the modules that decompress
@@ -42,15 +39,14 @@ def list_images(path: str, rules: Rules, options: SourceOptions) -> Listing:
 
     Raises:
         BrokenImageError: the file is no tar archive.
-        ImageError: it is no regular file.
+        ImageError: it is not a regular file.
         OSError: it cannot be read.
     """
-    if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a named pipe waits for a writer
-        raise ImageError("not a regular file")
+    state = state_of(path)
     for mode, is_packed in (("r:", False), ("r:*", True)):
         try:
             with _Archive.open(path, mode) as archive:  # type: ignore[call-overload]
-                return _Search(path, rules, is_packed).run(archive)
+                return _Search(path, state, rules, is_packed).run(archive)
         except DAMAGED as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
@@ -146,9 +142,8 @@ class _Member(NamedTuple):
 class _Search:
     """The search of one archive for images."""
 
-    def __init__(self, path: str, rules: Rules, is_packed: bool) -> None:
-        self.path, self.rules, self.is_packed = path, rules, is_packed
-        self.mark = _mark(path)
+    def __init__(self, path: str, state: FileState, rules: Rules, is_packed: bool) -> None:
+        self.path, self.state, self.rules, self.is_packed = path, state, rules, is_packed
         self.images: list[SourceImage] = []
         self.ignored = Ignored()
         self.ids: Counter[str] = Counter()
@@ -158,7 +153,7 @@ class _Search:
     def run(self, archive: _Archive) -> Listing:
         members: dict[str, _Member] = {}
         links: list[tuple[int, str, str]] = []  # place among the images, name, and target
-        largest = EXPANSION * self.mark[0] + EXPANSION_FREE
+        largest = EXPANSION * self.state.size + EXPANSION_FREE
         problem = ""
         while not problem:
             try:
@@ -191,7 +186,7 @@ class _Search:
         self._follow(links, members)
         if problem:
             damaged = BrokenImageError(f"the rest of the archive cannot be read: {problem}")
-            self._add(self.path, partial(_fail, damaged))
+            self._add(self.path, failing(damaged))
         return Listing(tuple(self.images), self.ignored)
 
     def _is_image(self, member: tarfile.TarInfo) -> bool:
@@ -223,36 +218,32 @@ class _Search:
             member = members.get(target)
             read: Callable[[], bytes]
             if member is None:
-                read = partial(_fail, ImageError(f"a link to {target}, which is no file of the archive"))
+                read = failing(ImageError(f"a link to {target}, which is no file of the archive"))
             else:
                 read = self._opener(member)
             self.images[place] = SourceImage(self.images[place].id, read, self.path)
 
     def _add(self, name: str, read: Callable[[], bytes]) -> None:
-        self.ids[name] += 1
-        repeated = f"#{self.ids[name]}" if self.ids[name] > 1 else ""
-        self.images.append(SourceImage(name + repeated, read, self.path))
+        self.images.append(SourceImage(unique_id(self.ids, name), read, self.path))
 
     def _opener(self, member: _Member) -> Callable[[], bytes]:
         if member.size > LARGEST:
-            return partial(_fail, ImageTooLargeError(f"{member.size:,} bytes are too many for an image"))
+            return failing(ImageTooLargeError(f"{member.size:,} bytes are too many for an image"))
         if member.is_sparse:
-            return partial(_fail, ImageError("a sparse member of an archive, which is not read"))
+            return failing(ImageError("a sparse member of an archive, which is not read"))
         if self.is_packed:
             return partial(self._read_packed, self.wanted.setdefault(member.header, len(self.wanted)))
         return partial(self._read, member)
 
     def _read(self, member: _Member) -> bytes:
         with Path(self.path).open("rb") as file:
-            if _mark(file.fileno()) != self.mark:  # the members of another archive are elsewhere
-                raise ChangedFileError("the archive has changed since its images were listed: run this again")
+            check_unchanged(file.fileno(), self.state, "archive")  # the members of another one are elsewhere
             file.seek(member.content)
             data = file.read(member.size)
         return _whole(data, member.size)
 
     def _read_packed(self, number: int) -> bytes:
-        if _mark(self.path) != self.mark:
-            raise ChangedFileError("the archive has changed since its images were listed: run this again")
+        check_unchanged(self.path, self.state, "archive")
         return self.reader.get(number)
 
 
@@ -275,12 +266,3 @@ def _whole(data: bytes, size: int) -> bytes:
     if len(data) < size:
         raise BrokenImageError("cut off: the archive ends within it")
     return data
-
-
-def _mark(file: str | int) -> tuple[int, int]:
-    status = os.stat(file)  # noqa: PTH116 - of a number too
-    return status.st_size, status.st_mtime_ns
-
-
-def _fail(error: ImageError) -> bytes:
-    raise error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import BrokenImageError, ChangedFileError, ImageError
+from ..errors import BrokenImageError, ImageError
 from ..processing.source_image import SourceImage
-from .containers import Listing
+from .containers import Listing, failing, unique_id
+from .file_state import FileState, check_unchanged, state_of
 from .folder_scan import Rules
 from .forward import ForwardReader
 from .options import SourceOptions
@@ -58,30 +57,29 @@ def list_images(path: str, rules: Rules, options: SourceOptions) -> Listing:
         OSError: it cannot be read.
         MissingExtraError: the package av is not installed.
     """
-    mark = _mark(path)
+    state = state_of(path)
     with open_video(path) as container:
         stream = video_stream(container)
         if stream is None:
             return Listing(empty="no video stream")
         check_stream(stream)
         aspect = stream.sample_aspect_ratio or Fraction(1)
-        index, problem = read_index(container, stream, mark[0])
+        index, problem = read_index(container, stream, state.size)
     if not len(index.order):
         if problem:
             raise BrokenImageError(f"no frame can be read: {problem}")
         return Listing(empty="no frames")
     chosen = every(index, options.every) if options.every else by_rate(index, options.fps or DEFAULT_FPS)
-    video = _Video(path, mark, index, Chosen(index, chosen), aspect)
+    video = _Video(path, state, index, Chosen(index, chosen), aspect)
     images: list[SourceImage] = []
     ids: Counter[str] = Counter()
     for number, packet in enumerate(chosen):
-        name = f"{path}@{index.clock(int(packet))}"
-        ids[name] += 1
-        repeated = f"#{ids[name]}" if ids[name] > 1 else ""
-        images.append(SourceImage(name + repeated, partial(video.image, number), path))
+        name = unique_id(ids, f"{path}@{index.clock(int(packet))}")
+        images.append(SourceImage(name, partial(video.image, number), path))
     if problem:
         last = index.clock(int(index.order[-1]))
-        images.append(SourceImage(path, partial(_fail, f"nothing after {last} can be read: {problem}"), path))
+        error = BrokenImageError(f"nothing after {last} can be read: {problem}")
+        images.append(SourceImage(path, failing(error), path))
     return Listing(tuple(images))
 
 
@@ -89,9 +87,9 @@ class _Video:
     """A video and the frames to read from it."""
 
     def __init__(
-        self, path: str, mark: tuple[int, int], index: VideoIndex, chosen: Chosen, aspect: Fraction
+        self, path: str, state: FileState, index: VideoIndex, chosen: Chosen, aspect: Fraction
     ) -> None:
-        self.path, self.mark, self.index, self.chosen, self.aspect = path, mark, index, chosen, aspect
+        self.path, self.state, self.index, self.chosen, self.aspect = path, state, index, chosen, aspect
         self.turn: Turn | None = None
         self.reader: ForwardReader[VideoFrame | ImageError] = ForwardReader(
             self._frames, self._is_beyond_a_keyframe, MOST_KEPT
@@ -105,8 +103,7 @@ class _Video:
             ChangedFileError: the file has changed.
             OSError: the file cannot be read.
         """
-        if _mark(self.path) != self.mark:
-            raise ChangedFileError("the video has changed since its frames were listed: run this again")
+        check_unchanged(self.path, self.state, "video")
         frame = self.reader.get(number)
         if isinstance(frame, ImageError):
             raise frame
@@ -168,14 +165,3 @@ class _Video:
         if len(places) != 1 or places[0] > start:
             return None
         return enumerate(chain([packet], readable(packets)), int(places[0]))
-
-
-def _mark(path: str) -> tuple[int, int]:
-    status = os.stat(path)  # noqa: PTH116
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe waits for a writer
-        raise ImageError("not a regular file")
-    return status.st_size, status.st_mtime_ns
-
-
-def _fail(message: str) -> bytes:
-    raise BrokenImageError(message)

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
     from .video_index import Packet
 
-Frames: TypeAlias = (
-    "Iterator[tuple[int, VideoFrame | ImageError]]"  # with their numbers among the chosen ones
-)
+# with their numbers among the chosen ones
+Frames: TypeAlias = "Iterator[tuple[int, VideoFrame | ImageError]]"
 
 THREADS = 4  # of one decoder; a constant, so that the same frames fail on every machine
 MOST_HELD = 32  # frames that wait for one that they may depend on; more are a sign of damage

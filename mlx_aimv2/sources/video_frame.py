@@ -26,9 +26,8 @@ TURNS: dict[tuple[int, int, int, int], Turn] = {  # signs of the display matrix 
 }
 MOST_ASPECT = 16  # of a pixel; more is damage
 UNSPECIFIED, BT2020_CONSTANT = (2, 3), 10  # matrices of colours, as in ITU-T H.273, table 4
-ACCURATE = (
-    0x4 | 0x40000 | 0x2000
-)  # flags of swscale: bicubic, accurate_rnd, full_chroma_int; PyAV 17 has no names
+# flags of swscale: bicubic, accurate_rnd, full_chroma_int; PyAV 17 has no names
+ACCURATE = 0x4 | 0x40000 | 0x2000
 MATRICES = (0, 1, 4, 5, 6, 7, 9)
 HD_WIDTH, HD_HEIGHT = 1280, 577  # from here on, unspecified colours are those of BT.709, as players assume
 

@@ -400,7 +400,7 @@ def test_a_video_that_changes_or_vanishes(tmp_path: Path) -> None:
     with path.open("ab") as file:
         file.write(b"more")
     with pytest.raises(
-        ImageError, match="the video has changed since its frames were listed: run this again"
+        ImageError, match="the video has changed since its images were listed: run this again"
     ):
         decode_image(images[1])
     path.unlink()
