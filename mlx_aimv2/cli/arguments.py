@@ -12,6 +12,7 @@ from ..errors import InputError
 from .output import say
 
 if TYPE_CHECKING:
+    from ..processing.options import DecodeOptions
     from ..sources.find import Found
     from ..sources.options import CropOptions, SourceOptions
 
@@ -19,7 +20,11 @@ MANY = 10_000  # images whose sizes take seconds to read
 
 
 def sources(
-    arguments: Sequence[str], exclude: Sequence[str], options: SourceOptions, crops: CropOptions | None = None
+    arguments: Sequence[str],
+    exclude: Sequence[str],
+    options: SourceOptions,
+    crops: CropOptions | None = None,
+    decode: DecodeOptions | None = None,
 ) -> Found:
     """The images that the arguments name, also within files of many images; says what is left out.
 
@@ -27,7 +32,8 @@ def sources(
         arguments: names; there may be none if a file of boxes names the images.
         exclude: patterns of names to ignore.
         options: how to read files with many images.
-        crops: which regions of the images stand for them; None for the images themselves.
+        crops: which regions to take in place of the images; None for whole images.
+        decode: how to read the sizes of images.
 
     Raises:
         InputError: there are none, or - is given and nothing is piped into stdin.
@@ -41,7 +47,7 @@ def sources(
 
         if crops.tiles and len(found.images) >= MANY:
             say(f"reading the sizes of {len(found.images):,} images, to cut them into tiles")
-        regions = cropped(found if arguments else None, crops, options)
+        regions = cropped(found if arguments else None, crops, options, decode)
         found, notices = regions.found, [*notices, *regions.notices]
     for notice in notices:
         say(notice)

@@ -139,7 +139,7 @@ def classify(
     from ..inference.label_files import Label, texts_of
     from ..inference.zero_shot import check_request
 
-    found = sources(check_named(inputs, regions, "classify"), model.exclude, source, regions)
+    found = sources(check_named(inputs, regions, "classify"), model.exclude, source, regions, model.decoding)
     texts = texts_of(options.all_labels)
     options.check_output(found.names)
     task = model.adapter.task if model.adapter is not None else None

@@ -119,7 +119,7 @@ def embed(
     if options.text and regions:
         raise InputError("--boxes and --tiles are for images: texts have no regions")
     given = check_named(inputs, regions, "embed")
-    found = None if options.text else sources(given, model.exclude, source, regions)
+    found = None if options.text else sources(given, model.exclude, source, regions, model.decoding)
     names = found.names if found is not None else with_texts(given)
     options.check(names)
     with screen(found.empty if found is not None else {}) as events:

@@ -140,13 +140,17 @@ class LoadingOptions(CheckpointOptions, DeviceOptions):
     min_patches: int = like(NativeOptions, "min_patches")
     max_patches: int = like(NativeOptions, "max_patches")
 
+    @property
+    def decoding(self) -> DecodeOptions:
+        """How to decode images."""
+        return options_from(DecodeOptions, self)
+
     def load_options(self, any_base: bool = False) -> LoadOptions:
         """The same for `load`."""
         # --max-patches below the default minimum lowers the minimum too
         low = min(self.min_patches, self.max_patches) if self.min_patches == MIN_PATCHES else self.min_patches
         native = NativeOptions(low, self.max_patches)
-        decode = options_from(DecodeOptions, self)
-        return options_from(LoadOptions, self, decode=decode, native=native, any_base=any_base)
+        return options_from(LoadOptions, self, decode=self.decoding, native=native, any_base=any_base)
 
 
 @dataclass(frozen=True)

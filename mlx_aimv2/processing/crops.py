@@ -122,7 +122,7 @@ class WholeImage:
         while type(source) is SourceImage:
             source = source.open()
         if short_edge is not None:
-            short_edge = self._short_edge(source, short_edge) if options.decode == "fast" else None
+            short_edge = self._short_edge(source, options, short_edge) if options.decode == "fast" else None
         decoded = decode_reduced(SourceImage(self._name, lambda: source), options, short_edge)
         if self._size is not None and decoded.size != self._size:
             before, now = ("{}x{}".format(*size) for size in (self._size, decoded.size))
@@ -131,12 +131,12 @@ class WholeImage:
             )
         return decoded
 
-    def _short_edge(self, source: ImageInput, short_edge: int) -> int | None:
+    def _short_edge(self, source: ImageInput, options: DecodeOptions, short_edge: int) -> int | None:
         """The short edge of the whole image at which no crop has less than ``short_edge``; None for all pixels."""
         if not isinstance(source, (str, os.PathLike, bytes)):
             return None
         try:
-            size = self._size or upright_size(source, DecodeOptions())
+            size = self._size or upright_size(source, options)
         except Aimv2Error:  # decoding reports it
             return None
         boxes = [box for box in (clipped(box, size) for box in self._boxes) if _has_pixels(box)]
@@ -212,12 +212,11 @@ def crops_of(
     return [crop(given, box) for given, box in zip(ids or [""] * len(boxes), boxes, strict=True)]
 
 
-def expect(images: Iterable[object]) -> int:
-    """Prepare the whole images of crops for a pass over ``images``, which may lack some of the crops; count them."""
+def expect(images: Iterable[object]) -> None:
+    """Prepare the whole images of crops for a pass over ``images``, which may lack some of the crops."""
     uses = Counter(image.whole for image in images if isinstance(image, Crop))
     for whole, following in zip_longest(uses, islice(uses, 1, None)):
         whole.begin(uses[whole], following)
-    return uses.total()
 
 
 def count_clipped(images: Iterable[object]) -> int:

@@ -66,13 +66,19 @@ class Cropped:
     notices: tuple[str, ...] = ()
 
 
-def cropped(found: Found | None, options: CropOptions, source: SourceOptions | None = None) -> Cropped:
+def cropped(
+    found: Found | None,
+    options: CropOptions,
+    source: SourceOptions | None = None,
+    decode: DecodeOptions | None = None,
+) -> Cropped:
     """The regions of images, as the options say.
 
     Args:
         found: the images; None for those that the file of boxes names.
         options: a file of boxes, or tiles.
         source: how to read files with many images.
+        decode: how to read the sizes of images, for tiles.
 
     Raises:
         InputError: the file of boxes is not valid or belongs to other images; the message names the line.
@@ -80,7 +86,7 @@ def cropped(found: Found | None, options: CropOptions, source: SourceOptions | N
     if options.boxes is not None:
         return _boxed(found, options.boxes.expanduser(), source)
     assert found is not None
-    return Cropped(_tiled(found, *options.grid_of_tiles))
+    return Cropped(_tiled(found, options.grid_of_tiles, decode or DecodeOptions()))
 
 
 def _boxed(found: Found | None, file: Path, source: SourceOptions | None) -> Cropped:
@@ -159,15 +165,15 @@ def _matched(found: Found, file: Path, names: Mapping[str, str]) -> dict[str, st
     return matched
 
 
-def _tiled(found: Found, rows: int, columns: int) -> Found:
+def _tiled(found: Found, grid: tuple[int, int], decode: DecodeOptions) -> Found:
     """The tiles of every image; an image of unknown size stands for itself, so that decoding reports the reason."""
 
     def tiles(image: NamedImage) -> list[NamedImage]:
         try:
-            size = upright_size(image, DecodeOptions())
+            size = upright_size(image, decode)
         except Exception:  # noqa: BLE001 - decoding reports it, whatever it is
             return [image]
-        return list(crops_of(image, tile_boxes(size, rows, columns), size=size))
+        return list(crops_of(image, tile_boxes(size, *grid), size=size))
 
     with ThreadPoolExecutor(DEFAULT_THREADS) as pool:
         return Found(

@@ -56,7 +56,7 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class CropOptions:
-    """Which regions of images stand for them.
+    """Which regions of images to take in place of whole images.
 
     Raises:
         InputError: a field has an invalid value.

@@ -99,7 +99,7 @@ def test_only_a_few_images_are_in_memory_at_once(monkeypatch):
         return decode_reduced(source, options, short_edge)
 
     monkeypatch.setattr(module, "decode_reduced", decode)
-    assert expect(made) == 120
+    expect(made)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(decode_image, made))
     assert most <= 4 + module.AHEAD
@@ -109,7 +109,7 @@ def test_only_a_few_images_are_in_memory_at_once(monkeypatch):
 def test_of_some_crops_the_last_one_releases_the_image(tmp_path, decodes):
     smooth().save(tmp_path / "a.png")
     made = crops(tmp_path / "a.png", [(0, 0, 9, 9), (1, 0, 9, 9), (2, 0, 9, 9)])
-    assert expect(made[1:]) == 2
+    expect(made[1:])
     decode_image(made[1])
     assert made[1].whole._decoded is not None
     decode_image(made[2])

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from mlx_aimv2.errors import ImageError, InputError
-from mlx_aimv2.processing.decode import decode_image
+from mlx_aimv2.processing.decode import DecodeOptions, decode_image
+from mlx_aimv2.processing.source_image import SourceImage
 from mlx_aimv2.sources.boxes import cropped, read_boxes
-from mlx_aimv2.sources.find import find_sources
+from mlx_aimv2.sources.find import Found, find_sources
 from mlx_aimv2.sources.options import CropOptions
 
 
@@ -212,6 +213,13 @@ def test_tiles_of_every_image_and_the_place_of_one_that_is_broken(folder):
         f"{folder}/broken.png",
     ]
     assert decode_image(found.images[3]) == decode_image(folder / "b.png").crop((20, 0, 40, 30))
+
+
+def test_tiles_need_a_size_that_the_options_allow():
+    found = Found((SourceImage("a.png", lambda: Image.new("RGB", (20, 20))),))
+    small, regions = DecodeOptions(max_megapixels=0.0001), CropOptions(tiles="1x2")
+    assert cropped(found, regions, decode=small).found.names == ["a.png"]
+    assert len(cropped(found, regions).found.names) == 2
 
 
 @pytest.mark.parametrize("tiles", ["", "2", "0x2", "2x-1", "1000x1", "2x3x4"])
