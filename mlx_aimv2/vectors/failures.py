@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import OutputError
 from ..storage.atomic import replacing
+from .shard_rows import status_of
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,8 @@ class Failure:
 
 def state_of(key: str) -> tuple[int, int, int] | None:
     """Size, and times of the last write and change, of the file of an item now; None if there is no such file."""
-    place = key.partition("\0")[0]
-    if not place:
-        return None
-    try:
-        status = Path(place).stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    status = status_of(key.partition("\0")[0])
+    return None if status is None else (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class Failures:

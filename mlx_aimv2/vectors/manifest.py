@@ -6,7 +6,6 @@ and a manifest. The last rank that ends puts the names of all shards into the ma
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,12 +16,13 @@ from typing import Any
 
 from ..errors import InputError, OutputError
 from ..storage.atomic import replacing
+from .checksums import sha256_of
 from .fingerprint import Fingerprint, check_same
+from .options import SHARD_FORMATS
 
 MANIFEST, FAILURES, PART = "manifest.json", "errors.jsonl", ".part"
-SHARD_NAME = re.compile(r"(?:rank-\d+-of-\d+/)?embeddings-(\d{5,})\.(?:npz|safetensors|parquet)")
 RANK_FOLDER = re.compile(r"rank-\d+-of-\d+")
-CHUNK = 2**20  # bytes that are read at once
+SHARD_NAME = re.compile(rf"(?:{RANK_FOLDER.pattern}/)?embeddings-(\d{{5,}})\.(?:{'|'.join(SHARD_FORMATS)})")
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,10 @@ class Entry:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
+        return sha256_of(path)
     except OSError as error:
         raise OutputError.reading(path, error) from error
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ size and time decide, because a hash would need a second reading.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-CHUNK = 2**20  # bytes that are read at once
+from .checksums import sha256_of
+
 DIGITS = 32  # of the hash of a content: 128 bits
 
 
@@ -49,15 +49,20 @@ class FileMark:
         return self.size >= 0 and (self.size, self.mtime_ns) == (other.size, other.mtime_ns) and same_part
 
 
-def current_mark(place: str) -> FileMark | None:
-    """The state of a file now, without its content; None if there is no such file, or no place."""
+def status_of(place: str) -> os.stat_result | None:
+    """What the system says of a file now; None if there is no such file, or no place."""
     if not place:
         return None
     try:
-        status = Path(place).stat()
+        return Path(place).stat()
     except (OSError, ValueError):
         return None
-    return FileMark(place, status.st_size, status.st_mtime_ns)
+
+
+def current_mark(place: str) -> FileMark | None:
+    """The state of a file now, without its content; None if there is no such file, or no place."""
+    status = status_of(place)
+    return None if status is None else FileMark(place, status.st_size, status.st_mtime_ns)
 
 
 def complete_mark(place: str, before: FileMark | None) -> FileMark:
@@ -70,14 +75,10 @@ def complete_mark(place: str, before: FileMark | None) -> FileMark:
 
 def digest_of(place: str) -> str:
     """The hash of a file's content; empty if the file cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with Path(place).open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
+        return sha256_of(Path(place))[:DIGITS]
     except OSError:
         return ""
-    return digest.hexdigest()[:DIGITS]
 
 
 @dataclass(slots=True)

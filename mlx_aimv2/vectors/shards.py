@@ -26,6 +26,7 @@ UNREADABLE = (  # the exceptions of numpy, zipfile and others for damaged files;
     OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError, RuntimeError,
     MemoryError, OverflowError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, DamagedFileError,
 )  # fmt: skip
+Content = tuple[list[str], dict[str, Any], tuple[int, ...], dict[str, list[Any]]]  # see `ShardFormat.read`
 MARKS = ("places", "sizes", "mtimes_ns", "digests")  # columns of every shard with marks
 
 
@@ -60,7 +61,7 @@ class ShardFormat:
     """
 
     write: WriteColumns
-    read: Callable[[Path], tuple[list[str], dict[str, Any], tuple[int, ...], dict[str, list[Any]]]]
+    read: Callable[[Path], Content]
     vectors: Callable[[Path], np.ndarray]
     is_mapped: bool = True
 
@@ -126,7 +127,7 @@ def _unreadable(path: Path, error: BaseException) -> InputError:
     return InputError(f"{path} cannot be read ({reason})")
 
 
-def _read_npz(path: Path) -> tuple[list[str], dict[str, Any], tuple[int, ...], dict[str, list[Any]]]:
+def _read_npz(path: Path) -> Content:
     with path.open("rb") as file, np.load(file) as data:
         others = [name for name in data.files if name not in ("paths", "fingerprint", "embeddings")]
         columns = {name: data[name].tolist() for name in others}
@@ -173,7 +174,7 @@ def map_npy(path: Path, start: int = 0, nbytes: int | None = None) -> np.ndarray
     return np.memmap(path, dtype, "r", offset, shape, "F" if fortran_order else "C")
 
 
-def _read_safetensors(path: Path) -> tuple[list[str], dict[str, Any], tuple[int, ...], dict[str, list[Any]]]:
+def _read_safetensors(path: Path) -> Content:
     info, metadata = _safetensors_header(path)
     columns = json.loads(metadata.get("columns", "{}"))
     return json.loads(metadata["paths"]), dict(json.loads(metadata["fingerprint"])), info.shape, dict(columns)
@@ -196,7 +197,7 @@ def _map_safetensors(path: Path) -> np.ndarray:
     return np.memmap(path, "<f4", "r", info.start, info.shape)
 
 
-def _read_parquet(path: Path) -> tuple[list[str], dict[str, Any], tuple[int, ...], dict[str, list[Any]]]:
+def _read_parquet(path: Path) -> Content:
     pa, pq = import_pyarrow("Reading")
     try:
         with pq.ParquetFile(path) as file:
