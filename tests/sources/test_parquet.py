@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.found_images import values
 from PIL import Image
 
-from mlx_aimv2.errors import ImageError, InputError, MissingExtraError
+from mlx_aimv2.errors import InputError, MissingExtraError
 from mlx_aimv2.processing.decode import decode_image
 from mlx_aimv2.sources import parquet
 from mlx_aimv2.sources.find import Found, find_sources
@@ -39,18 +40,6 @@ def write(
     arrays = {name: pa.array(values, kinds.get(name)) for name, values in columns.items()}
     pq.write_table(pa.table(arrays), path, **options)
     return path
-
-
-def values(found: Found) -> dict[str, int | str]:
-    """Id, without the folder, to the value of the pixels, or to the error."""
-    result: dict[str, int | str] = {}
-    for image in found.images:
-        name = Path(str(image)).name
-        try:
-            result[name] = int(np.asarray(decode_image(image))[0, 0, 0])
-        except ImageError as error:
-            result[name] = error.message
-    return result
 
 
 def find(*paths: Path, **options: Any) -> Found:

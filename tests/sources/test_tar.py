@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.found_images import values
 from PIL import Image
 
-from mlx_aimv2.errors import ImageError, InputError
+from mlx_aimv2.errors import InputError
 from mlx_aimv2.processing.decode import decode_image
 from mlx_aimv2.sources import tar
-from mlx_aimv2.sources.find import Found, find_sources
+from mlx_aimv2.sources.find import find_sources
 
 
 def png(value: int) -> bytes:
@@ -41,18 +42,6 @@ def write(path: Path, *members: tuple[tarfile.TarInfo | str, bytes], mode: str =
                 info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return path
-
-
-def values(found: Found) -> dict[str, int | str]:
-    """Id, without the path of the archive, to the value of the pixels, or to the error."""
-    result: dict[str, int | str] = {}
-    for image in found.images:
-        name = Path(str(image)).name
-        try:
-            result[name] = int(np.asarray(decode_image(image))[0, 0, 0])
-        except ImageError as error:
-            result[name] = error.message
-    return result
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"])

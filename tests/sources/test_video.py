@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.found_images import values as values_of
 
 from mlx_aimv2.errors import ImageError, InputError, MissingExtraError
 from mlx_aimv2.processing.decode import decode_image
@@ -76,16 +77,14 @@ def pixels(image: Any) -> np.ndarray:
     return np.asarray(decode_image(image))
 
 
+def shade(image: Any) -> int:
+    """The number of the shade of a frame."""
+    return round((float(pixels(image).mean()) - 20) / 4)
+
+
 def values(found: Found) -> dict[str, int | str]:
     """Id, without the path of the video, to the number of the shade, or to the error."""
-    result: dict[str, int | str] = {}
-    for image in found.images:
-        name = Path(str(image)).name
-        try:
-            result[name] = round((float(pixels(image).mean()) - 20) / 4)
-        except ImageError as error:
-            result[name] = error.message
-    return result
+    return values_of(found, shade)
 
 
 def clock(milliseconds: int) -> str:
