@@ -9,7 +9,7 @@ Aimv2Error                      anything this package refuses or cannot do
 ├── ImageError                  an image cannot be read or used
 │   ├── BrokenImageError        not an image, cut off, or damaged
 │   ├── ChangedFileError        the file that holds it has changed since its images were listed
-│   └── ImageTooLargeError      more pixels than allowed; refused before decoding
+│   └── ImageTooLargeError      more pixels or bytes than allowed; refused before decoding
 ├── TokenizerError              tokenizer files are missing or wrong, or a text cannot be used
 ├── CheckpointError             a checkpoint cannot be used
 │   ├── NotACheckpointError     the folder holds no checkpoint
@@ -138,7 +138,7 @@ class ChangedFileError(ImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """An image has more pixels than allowed; it was refused before decoding."""
+    """An image has more pixels or bytes than allowed; it was refused before decoding."""
 
 
 class TokenizerError(Aimv2Error, ValueError):

@@ -1,4 +1,4 @@
-"""Everything that a user may name: files, folders, patterns, files with many images, addresses; to images."""
+"""The images that names stand for: of files, folders, patterns, files with many images, and addresses."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from .options import SourceOptions
 BUFFER = 2**20  # bytes of a column that are read at once
 ROWS = 1  # that are decoded at once
 SAMPLED_IMAGES, SAMPLED_ROWS = 8, 64  # that show whether a column holds images
-ROWS_FREE = 1_000_000  # a table may have so many rows, and one more for each of its bytes
+ROWS_FREE = 1_000_000  # a table may have this many rows, and one more for each of its bytes
 BYTES, PATH = "bytes", "path"  # the fields of an image that `datasets` writes
 
 Names = tuple[str, ...]  # of a column, and of the fields in it that lead to the images

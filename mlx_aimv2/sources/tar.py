@@ -23,7 +23,7 @@ from .options import SourceOptions
 
 LARGEST = 2**30  # bytes of an encoded image; a larger member would fill the memory
 LARGEST_HEADER = 2**21  # bytes, with a long name, other attributes and the map of a sparse member
-# a compressed archive may unpack to so many times its size, and so many bytes more
+# a compressed archive may unpack to 200 times its size plus 1 GiB
 EXPANSION, EXPANSION_FREE = 200, 2**30
 TAIL = 2**16  # bytes after the end of an archive that are searched for another archive
 MOST_LINKS = 8  # from a link to a link
