@@ -24,7 +24,7 @@ class TransferOptions:
         "File (.npz .npy .safetensors .jsonl .parquet), or a LanceDB database NAME.lancedb.",
         flags=("-o", "--output"),
     )
-    table: str = option("embeddings", "The table of a LanceDB database.")
+    table: str | None = option(None, "The table of a LanceDB database. [default: embeddings]")
     force: bool = option(False, "Replace an existing file or table.")
 
 

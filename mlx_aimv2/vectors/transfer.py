@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import InputError
 from ..storage.atomic import followed
 from .files import Rows, check_target, write
 from .lance import LANCEDB, TABLE, check_lancedb, write_lancedb
@@ -11,7 +12,7 @@ from .reading import read_vectors
 from .stored import StoredVectors
 
 
-def transfer(source: Path, target: Path, force: bool = False, table: str = TABLE) -> int:
+def transfer(source: Path, target: Path, force: bool = False, table: str | None = None) -> int:
     """Write the vectors of a folder or file in the format of another; return their number.
 
     Rows, order, names, dtype and fingerprint stay. The vectors of a folder are read block by block.
@@ -20,16 +21,19 @@ def transfer(source: Path, target: Path, force: bool = False, table: str = TABLE
         source: a folder of shards, or a file that `read_vectors` reads.
         target: a file of a format of `WRITERS`, or a LanceDB database: a folder whose name ends in `.lancedb`.
         force: replace an existing file, or table.
-        table: the table of a database.
+        table: the table of a database; None for `TABLE`.
 
     Raises:
-        InputError: there are no vectors, a shard is damaged, or the format cannot hold them.
+        InputError: there are no vectors, a shard is damaged, the format cannot hold them, or a file has no table.
         ExistsError: the target exists, and ``force`` is not set.
         OutputError: it cannot be written.
         MissingExtraError: a format needs a package that is not installed.
     """
     source, target = source.expanduser(), target.expanduser()
     is_database = target.suffix.lower() == LANCEDB
+    if table is not None and not is_database:
+        raise InputError(f"--table is for a LanceDB database, and {target} is a file: leave it out")
+    table = TABLE if table is None else table
     check_lancedb(target, (), table, force) if is_database else check_target(target, (), force)
     if followed(source).is_dir():
         stored = StoredVectors(followed(source))

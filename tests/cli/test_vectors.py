@@ -33,6 +33,11 @@ def test_a_table_of_a_database_is_written_once(cli, tmp_path):
         (["v"], 2, "name the file to write with -o"),
         (["v", "-o", "out.csv"], 2, "no format ends in .csv"),
         (["nothing", "-o", "out.npz"], 2, "nothing: there is no such file"),
+        (
+            ["v", "-o", "out.npz", "--table", "x"],
+            2,
+            "--table is for a LanceDB database, and out.npz is a file",
+        ),
         (["v", "-o", "there.npz"], 2, "there.npz exists already: name another, or replace it with --force"),
     ],
 )
