@@ -6,6 +6,8 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 OF_EVERYTHING = {"docs", "gpu", "network", "parity"}  # folders of tests of the whole package
 WITHOUT_MODULE = {
+    "cli/test_hostile_folder.py",  # a folder of broken and strange files
+    "cli/test_sources.py",  # sources of every kind in one run
     "checkpoints/test_tampered_checkpoints.py",  # every reader of a checkpoint
     "cli/test_captioned.py",  # captions, in every verb that takes them
     "cli/test_foreign_data.py",  # data of other programs, in every verb that takes data
