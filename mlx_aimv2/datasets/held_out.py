@@ -13,7 +13,7 @@ from ..events import Notice, OnEvent, Skipped
 from ..messages import counted
 from ..storage.json_files import read_json
 from .options import Reading
-from .record import MARKS, RECORD, SKIPPED, file_mark, relative_path
+from .record import MARKS, RECORD, SKIPPED, item_mark, relative_path
 from .rows import SPLITS
 from .scan import announce, first_skipped
 from .splits import Item, Splits
@@ -97,7 +97,7 @@ def known_images(dataset: Splits[T], record: Mapping[str, Any]) -> dict[str, lis
     by_mark = {mark: split for split, _, mark in reversed(named)}
     known: dict[str, list[T]] = {split: [] for split in KNOWN}
     for image in dataset.images():
-        mark = file_mark(image.path)
+        mark = item_mark(image)
         split = by_path.get((relative_path(image.path, dataset.root), mark)) or by_mark.get(mark)
         if mark is not None and split is not None:
             known[split].append(image)
@@ -113,7 +113,7 @@ def _as_in_training(
         return dataset, SPLITS
     named = {image.path for images in known.values() for image in images}
     new = [image for image in dataset.images() if image.path not in named]
-    missing = [image.path for image in new if file_mark(image.path) is None]
+    missing = [image.path for image in new if item_mark(image) is None]
     for skipped in first_skipped([Skipped(path, "it cannot be read") for path in missing], dataset.root):
         on_event(skipped)
     new = [image for image in new if image.path not in set(missing)]

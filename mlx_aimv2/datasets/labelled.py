@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -78,15 +78,37 @@ def read_dataset(
     source = _read(path, reading or Reading())
     root = path.parent if path.is_file() else path
     source = merge_rows(source, root, _same_labels)
+
+    def example(row: Row, labels: tuple[int, ...]) -> Example:
+        return Example(str(root / row.path), labels)
+
+    return label_splits(source, path, root, example, val_fraction, seed, training=training)
+
+
+def label_splits(
+    source: Rows,
+    data: Path,
+    root: Path,
+    make: Callable[[Row, tuple[int, ...]], Example],
+    val_fraction: float,
+    seed: int,
+    *,
+    training: bool = True,
+) -> Dataset:
+    """Number the labels of rows, and put the rows into their splits; see `read_dataset` and `split_rows`.
+
+    Raises:
+        InputError: a classifier cannot learn from the rows.
+    """
     multi_label = any(len(row.labels) != 1 for row in source.rows)
     labels = _names(source.rows)
     if training:
-        check_training(source, path)
-        labels = _training_labels(path, source, multi_label)
+        check_training(source, data)
+        labels = _training_labels(data, source, multi_label)
     numbers = {name: number for number, name in enumerate(labels)}
 
     def example(row: Row) -> Example:
-        return Example(str(root / row.path), tuple(sorted(numbers[name] for name in row.labels)))
+        return make(row, tuple(sorted(numbers[name] for name in row.labels)))
 
     splits = split_rows(source, root, example, lambda example: example.labels, val_fraction, seed)
     return Dataset(**vars(splits), labels=labels, multi_label=multi_label)

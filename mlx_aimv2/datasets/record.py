@@ -48,17 +48,24 @@ def data_account(dataset: Splits[Item]) -> dict[str, Any]:
 
 
 def file_marks(dataset: Splits[Item]) -> dict[str, str]:
-    """The `file_mark` of each image, by its path as in the record.
+    """The `item_mark` of each image, by its path as in the record.
 
     Raises:
         InputError: an image cannot be read.
     """
     marks = {}
     for image in dataset.images():
-        if (mark := file_mark(image.path)) is None:
+        if (mark := item_mark(image)) is None:
             raise InputError(f"{image.path} cannot be read any more: put it back, or take it out of the data")
         marks[relative_path(image.path, dataset.root)] = mark
     return marks
+
+
+def item_mark(item: Item) -> str | None:
+    """The `file_mark` of an image's file; without one, a hash of its content."""
+    if item.sample is None:
+        return file_mark(item.path)
+    return item.sample.version if item.sample.file is None else file_mark(item.sample.file)
 
 
 def file_mark(path: str) -> str | None:

@@ -42,7 +42,7 @@ def scan(
     """
 
     def opened(item: Item) -> np.ndarray:
-        image_processor(item.path)
+        image_processor(item.image)
         return np.zeros((1, 1, 1), dtype=np.float32)  # in place of the pixels, which are not needed
 
     images = dataset.images()

@@ -7,12 +7,13 @@ import math
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from ..errors import InputError
 from ..events import Skipped
+from ..processing.source_image import SourceImage
 from .rows import SPLITS, Row, Rows
 
 NO_LABEL = -1  # the class of images without any label
@@ -20,9 +21,20 @@ NO_LABEL = -1  # the class of images without any label
 
 @dataclass(frozen=True)
 class Item:
-    """An image of a data set."""
+    """An image of a data set.
+
+    Attributes:
+        path: of its file, or the name of an image that has none.
+        sample: reads an image of a buffer; None for a file.
+    """
 
     path: str
+    sample: SourceImage | None = field(default=None, kw_only=True, compare=False, repr=False)
+
+    @property
+    def image(self) -> str | SourceImage:
+        """What decodes to the image."""
+        return self.path if self.sample is None else self.sample
 
 
 T = TypeVar("T", bound=Item)

@@ -20,6 +20,7 @@ from ..messages import quoted
 from ..models.classifier import Classifier
 from ..processing.processor import Processor
 from ..processing.samples import SampleNames, Samples, has_samples, samples_of
+from ..processing.source_image import SourceImage, name_of
 from .charts import draw_calibration, draw_confusion
 from .metrics import THRESHOLD, Metrics, measure, measure_multi_label
 from .predictions import Labelled, Predictions
@@ -90,7 +91,7 @@ class Evaluation:
 def evaluate_labels(
     model: AnyModel | Classifier,
     processor: Processor,
-    examples: Sequence[Labelled],
+    examples: Sequence[tuple[str | SourceImage, tuple[int, ...]]],
     labels: Labels,
     templates: Sequence[str] | None = None,
     *,
@@ -106,9 +107,10 @@ def evaluate_labels(
         model: from `load`: a `Classifier` (with an adapter that has a head; it is put into eval mode) or an
             image-text pair.
         processor: from `load`.
-        examples: pairs of an image's path and the numbers of its labels, as indices into ``labels``: exactly one
-            label, or any number where the head is for several labels. Or an `mlx.data.Buffer`, whose samples have
-            the keys ``image`` and ``label`` (such numbers, or a name), and perhaps ``id``.
+        examples: pairs of an image's path (or a `SourceImage`) and the numbers of its labels, as indices into
+            ``labels``: exactly one label, or any number where the head is for several labels. Or an
+            `mlx.data.Buffer`, whose samples have the keys ``image`` and ``label`` (such numbers, or a name), and
+            perhaps ``id``.
         labels: names of the labels; for a pair also a mapping of names to the texts that prompts use.
         templates: for a pair, sentences with `{}` in place of the label; None for a small general set.
         batch_size: images per forward pass; None for what suits the device.
@@ -125,16 +127,18 @@ def evaluate_labels(
     names, texts = tuple(labels), tuple[str, ...]()
     multi_label = isinstance(model, Classifier) and model.multi_label
     samples = samples_of(examples) if has_samples(examples) else None
+    known: Sequence[Labelled] = []
     if samples is None:
-        images: Sequence[Any] = _checked_paths(examples, names, multi_label)
-        image_names: Sequence[str] = images
+        images: Sequence[Any] = [image for image, _ in examples]
+        known = [(name_of(image), numbers) for image, numbers in examples]
+        image_names: Sequence[str] = _checked_paths(known, names, multi_label)
     else:
-        images, image_names, examples = samples, SampleNames(samples), []
+        images, image_names = samples, SampleNames(samples)
     given = names
     if isinstance(model, Classifier):
         if templates is not None:
             raise InputError("templates are for zero-shot labels, and this model has a head: leave them out")
-        examples, names = _renumbered(examples, names, tuple(model.labels) or names)
+        known, names = _renumbered(known, names, tuple(model.labels) or names)
         stream = logit_stream(model, processor, batch_size)(images)
     else:
         classifier = _zero_shot(model, processor, labels, templates, batch_size, on_event)
@@ -142,13 +146,13 @@ def evaluate_labels(
     collected = collect(check_logits(stream, names), image_names, STAGE, on_event)
     logits = collected.vectors  # (N, C)
     if samples is None:
-        examples = [examples[k] for k in collected.indices]
+        known = [known[k] for k in collected.indices]
     else:
-        examples = _labelled(samples, image_names, collected.indices, given)
-        _checked_paths(examples, given, multi_label)
-        examples, _ = _renumbered(examples, given, names)
-    metrics, mistakes = (_several_labels if multi_label else _one_label)(examples, logits, names)
-    predictions = Predictions.from_logits(examples, logits, names, multi_label)
+        known = _labelled(samples, image_names, collected.indices, given)
+        _checked_paths(known, given, multi_label)
+        known, _ = _renumbered(known, given, names)
+    metrics, mistakes = (_several_labels if multi_label else _one_label)(known, logits, names)
+    predictions = Predictions.from_logits(known, logits, names, multi_label)
     return Evaluation(metrics, collected.skipped, mistakes, predictions, texts)
 
 

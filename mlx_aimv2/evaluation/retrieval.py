@@ -16,6 +16,7 @@ from ..loading import AnyModel
 from ..models.lit import Aimv2Model
 from ..processing.processor import Processor
 from ..processing.samples import SampleNames, has_samples, samples_of
+from ..processing.source_image import SourceImage, name_of
 
 STAGE = "evaluating"
 CAPTION, CAPTIONS = "caption", "captions"
@@ -23,7 +24,7 @@ KS = (1, 5, 10)
 ROWS = 1024  # of similarities in memory at once
 MISTAKES = 100  # captions with the worst ranks that an evaluation keeps
 
-Captions = tuple[str, Sequence[str]]  # the path of an image, and its captions
+Captions = tuple[str | SourceImage, Sequence[str]]  # the path of an image (or the image), and its captions
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,9 @@ def evaluate_retrieval(
     Args:
         model: an image-text pair from `load`.
         processor: from `load`.
-        examples: pairs of an image's path and its captions, of which there is at least one. Or an `mlx.data.Buffer`,
-            whose samples have the keys ``image`` and ``caption`` (a line for each), and perhaps ``id``.
+        examples: pairs of an image's path (or a `SourceImage`) and its captions, of which there is at least one. Or
+            an `mlx.data.Buffer`, whose samples have the keys ``image`` and ``caption`` (a line for each), and perhaps
+            ``id``.
         batch_size: images per forward pass; None for what suits the device.
         on_event: called with `Progress`, `Notice` and `Skipped`; by default, notices become Python warnings.
 
@@ -142,8 +144,9 @@ def evaluate_retrieval(
         raise InputError("there are no images to evaluate")
     embedder = Embedder(model, processor, batch_size=batch_size)
     samples = samples_of(examples) if has_samples(examples) else None
-    paths = [path for path, _ in examples] if samples is None else SampleNames(samples)
-    collected = collect(embedder.stream(paths if samples is None else samples), paths, STAGE, on_event)
+    sources = [image for image, _ in examples] if samples is None else samples
+    paths = [name_of(image) for image, _ in examples] if samples is None else SampleNames(samples)
+    collected = collect(embedder.stream(sources), paths, STAGE, on_event)
     texts: dict[str, int] = {}  # different captions, numbered
     images: dict[int, int] = {}  # number of a caption -> the first of its images
     texts_of = []

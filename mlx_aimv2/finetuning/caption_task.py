@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..adapters.attach import AdapterConfig
+from ..datasets.buffers import read_buffer_captions
 from ..datasets.captioned import CaptionDataset, read_captions
 from ..datasets.record import relative_path
 from ..datasets.rows import SPLITS
@@ -38,16 +39,19 @@ TEXTS = 256  # captions computed at once in validation
 class CaptionTask:
     """The task of captions; see `FinetuningTask`."""
 
-    def read(self, options: FinetuneOptions) -> CaptionDataset:
+    def read(self, options: FinetuneOptions, buffer: Any = None) -> CaptionDataset:
         """Images with captions."""
-        if not options.data:
+        if buffer is not None:
+            dataset = read_buffer_captions(buffer, val_fraction=options.val_fraction, seed=options.seed)
+        elif not options.data:
             raise InputError(
                 "there is no data: give --data FILE, a .csv or .jsonl file with path and caption, or a folder with a"
                 " .txt beside each image"
             )
-        dataset = read_captions(
-            options.data, val_fraction=options.val_fraction, seed=options.seed, reading=options.reading
-        )
+        else:
+            dataset = read_captions(
+                options.data, val_fraction=options.val_fraction, seed=options.seed, reading=options.reading
+            )
         if len(dataset.train) < 2:
             raise InputError("there is only one training image, and nothing to tell it apart from: add some")
         return dataset
@@ -94,7 +98,7 @@ class CaptionTask:
     def evaluate(self, run: PairRun, split: str, on_event: OnEvent) -> RetrievalEvaluation:
         """Retrieval in both directions among the images and captions of a split."""
         run.model.eval()
-        examples = [(example.path, example.captions) for example in run.dataset.split(split)]
+        examples = [(example.image, example.captions) for example in run.dataset.split(split)]
         return evaluate_retrieval(
             run.model.trunk, run.processor, examples, batch_size=run.options.batch_size, on_event=on_event
         )

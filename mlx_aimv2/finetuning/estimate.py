@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -62,13 +62,13 @@ class Estimate:
 
 
 @caller_random_state()
-def estimate(options: FinetuneOptions, on_event: OnEvent = warn) -> Estimate:
-    """Measure two steps of a run; nothing is written.
+def estimate(options: FinetuneOptions, on_event: OnEvent = warn, *, data: Any = None) -> Estimate:
+    """Measure two steps of a run, perhaps with a buffer as ``data``, as for `finetune`; nothing is written.
 
     Raises:
         InputError, OutputError, CheckpointError, HubError: see `finetune`.
     """
-    prepared = prepare(options, on_event)
+    prepared = prepare(options, on_event, data=data)
     method, loop = METHODS[options.fine_tune_type], None
     seconds_before, disk_bytes, memory_bytes = 0.0, 0, 0
     mx.reset_peak_memory()

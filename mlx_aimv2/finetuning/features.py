@@ -1,7 +1,7 @@
 """Features of a frozen encoder: computed once, stored on disk, reused by a resumed run.
 
 The names of the files have a hash of the checkpoint, the preprocessing, the pooling, and the path, size and time of
-every image, so that other features are never read.
+every image (or a hash of its content), so that other features are never read.
 """
 
 from __future__ import annotations
@@ -191,6 +191,10 @@ def _packed(features: np.ndarray) -> np.ndarray:
 def _key(examples: Sequence[Example], made_by: dict[str, object]) -> str:
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode())
     for example in examples:
-        stat = Path(example.path).stat()
-        digest.update(f"{example.path}\n{stat.st_size} {stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        file = example.path if example.sample is None else example.sample.file
+        version = example.sample.version if example.sample is not None else ""
+        if file is not None:
+            stat = Path(file).stat()
+            version = f"{stat.st_size} {stat.st_mtime_ns}"
+        digest.update(f"{example.path}\n{version}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]

@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..adapters.attach import AdapterConfig
+from ..datasets.buffers import read_buffer_labels
 from ..datasets.labelled import Dataset, read_dataset
 from ..datasets.record import split_record
 from ..errors import InputError
@@ -29,13 +30,16 @@ from .probes import train_probe
 class LabelTask:
     """The task of labels; see `FinetuningTask`."""
 
-    def read(self, options: FinetuneOptions) -> Dataset:
+    def read(self, options: FinetuneOptions, buffer: Any = None) -> Dataset:
         """Labelled images."""
-        if not options.data:
+        if buffer is not None:
+            dataset = read_buffer_labels(buffer, val_fraction=options.val_fraction, seed=options.seed)
+        elif not options.data:
             raise InputError("there is no data: give --data FOLDER, with a folder per class in it")
-        dataset = read_dataset(
-            options.data, val_fraction=options.val_fraction, seed=options.seed, reading=options.reading
-        )
+        else:
+            dataset = read_dataset(
+                options.data, val_fraction=options.val_fraction, seed=options.seed, reading=options.reading
+            )
         if options.fine_tune_type == "knn" and dataset.multi_label:
             raise InputError(
                 "knn votes for one label, and these images have several: use linear or attentive"
@@ -84,7 +88,7 @@ class LabelTask:
         return evaluate_labels(
             run.model,
             run.processor,
-            [(example.path, example.labels) for example in dataset.split(split)],
+            [(example.image, example.labels) for example in dataset.split(split)],
             dataset.labels,
             batch_size=run.options.batch_size,
             on_event=on_event,

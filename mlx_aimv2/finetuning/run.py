@@ -16,7 +16,7 @@ from ..adapters.attach import count_trainable
 from ..backend.device import on_cpu
 from ..backend.random_state import caller_random_state
 from ..backend.threads import computing
-from ..datasets.record import MARKS, SKIPPED, data_account, file_mark, file_marks, relative_path
+from ..datasets.record import MARKS, SKIPPED, data_account, file_marks, item_mark, relative_path
 from ..datasets.record import RECORD as SPLITS
 from ..datasets.scan import announce, scan
 from ..errors import InputError
@@ -48,6 +48,7 @@ FINETUNING_TASKS: dict[str, FinetuningTask[Any, Any]] = {
     "classify": LabelTask(),
     "contrastive": CaptionTask(),
 }
+OF_PATHS = ("data", "exclude", "image_column", "label_column", "caption_column", "image_root")  # options
 REPORT, CURVES, ACCOUNT = "report", "curves.png", "data.json"
 
 
@@ -76,12 +77,15 @@ class Finished:
 
 @computing
 @caller_random_state()
-def finetune(options: FinetuneOptions, on_event: OnEvent = warn) -> Finished:
+def finetune(options: FinetuneOptions, on_event: OnEvent = warn, *, data: Any = None) -> Finished:
     """Fine-tune an encoder on labelled images, or an image-text pair on captions.
 
     Args:
         options: the data, the method, and the folder to write.
         on_event: called with progress, steps, epochs, notices and broken images.
+        data: an `mlx.data.Buffer` in place of the option ``data``. Its samples have the keys ``image`` and ``label``
+            (a number or the bytes of a name; several numbers) or ``caption``, and perhaps ``id``. They are held out
+            by their ids, and a resumed run needs the same ones.
 
     Returns:
         The folder with the best epoch, and its evaluation.
@@ -93,12 +97,14 @@ def finetune(options: FinetuneOptions, on_event: OnEvent = warn) -> Finished:
         CheckpointError: the checkpoint is damaged.
         HubError: the checkpoint cannot be downloaded.
     """
-    return _finetune(FINETUNING_TASKS[options.task], options, on_event)
+    return _finetune(FINETUNING_TASKS[options.task], options, on_event, data)
 
 
-def _finetune(task: FinetuningTask[Data, Model], options: FinetuneOptions, on_event: OnEvent) -> Finished:
+def _finetune(
+    task: FinetuningTask[Data, Model], options: FinetuneOptions, on_event: OnEvent, data: Any
+) -> Finished:
     started = time.monotonic()
-    dataset = _read(task, options, on_event)
+    dataset = _read(task, options, on_event, data)
     with claimed(options) as folder:
         run = _prepared(task, options, dataset, folder, on_event)
         if options.resume and run.saved.exists():
@@ -123,8 +129,7 @@ def _finetune(task: FinetuningTask[Data, Model], options: FinetuneOptions, on_ev
 def _record(task: FinetuningTask[Data, Model], run: Prepared[Data, Model], dataset: Data) -> dict[str, Any]:
     """Which image is in which split; ``dataset`` still has the images that cannot be read."""
     marks = file_marks(run.dataset)
-    paths = [example.path for split in ("train", "val", "test") for example in dataset.split(split)]
-    skipped = {relative_path(path, dataset.root): file_mark(path) for path in paths}
+    skipped = {relative_path(item.path, dataset.root): item_mark(item) for item in dataset.images()}
     skipped = {path: mark for path, mark in skipped.items() if path not in marks}
     return {
         **task.record(run.dataset),
@@ -139,21 +144,29 @@ def count_parameters(module: nn.Module) -> int:
 
 
 @caller_random_state()
-def prepare(options: FinetuneOptions, on_event: OnEvent = warn) -> ClassifierRun | PairRun:
+def prepare(
+    options: FinetuneOptions, on_event: OnEvent = warn, *, data: Any = None
+) -> ClassifierRun | PairRun:
     """Read data and checkpoint, find broken images, and build the model to train; nothing is written.
 
     Raises:
         InputError, CheckpointError, HubError: see `finetune`.
     """
     task, folder = FINETUNING_TASKS[options.task], adapter_path(options)
-    dataset = _read(task, options, on_event)
+    dataset = _read(task, options, on_event, data)
     check_folder(folder, options.resume)
     return _prepared(task, options, dataset, folder, on_event)
 
 
-def _read(task: FinetuningTask[Data, Model], options: FinetuneOptions, on_event: OnEvent) -> Data:
-    """The dataset; no image is opened yet."""
-    dataset = task.read(options)
+def _read(
+    task: FinetuningTask[Data, Model], options: FinetuneOptions, on_event: OnEvent, buffer: Any
+) -> Data:
+    """The dataset; no image is decoded yet."""
+    if buffer is not None and (given := [name for name in OF_PATHS if getattr(options, name)]):
+        raise InputError(
+            f"the option {given[0]} is for paths, and the data is a buffer: leave one of them out"
+        )
+    dataset = task.read(options, buffer)
     announce(dataset, on_event)
     if not dataset.val and options.val_fraction:
         raise InputError("no class has two images, so none can be held out: add some, or a folder val/")

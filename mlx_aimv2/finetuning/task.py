@@ -20,8 +20,8 @@ TaskEvaluation = Evaluation | RetrievalEvaluation
 class FinetuningTask(Protocol[Data, Model]):
     """A task: its data, its model, its training and its evaluation."""
 
-    def read(self, options: FinetuneOptions) -> Data:
-        """The dataset.
+    def read(self, options: FinetuneOptions, buffer: Any = None) -> Data:
+        """The dataset: of a buffer of mlx-data, or else of the path in the options.
 
         Raises:
             InputError: there is no data, or it does not go with the options.

@@ -43,13 +43,13 @@ class Samples(Sequence[SourceImage]):
             ImageError: an operation of the buffer fails, or the sample has no image.
             InputError: its name or labels are of another type than is documented.
         """
-        name = numbered(number)
+        name = self.ids.get(number, numbered(number))
         try:
             sample = self._buffer[number]
         except IndexError:
             raise
         except Exception as error:  # whatever a Python function in the buffer raises
-            raise ImageError(f"{name}: {_reason(error)}") from error
+            raise ImageError(_reason(error), place=name) from error
         image = image_of(sample, name)
         self.ids[number] = image.id
         if LABEL in sample:

@@ -36,3 +36,8 @@ class SourceImage:
     def __str__(self) -> str:
         """The id."""
         return self.id
+
+
+def name_of(image: str | SourceImage) -> str:
+    """The path of an image, or its id."""
+    return image.id if isinstance(image, SourceImage) else image

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..backend.device import on_cpu
 from ..datasets.labelled import Dataset
-from ..processing.decode import decode_image
+from ..processing.decode import ImageInput, decode_image
 from ..processing.image import ImageProcessor
 from ..sources.readahead import DEFAULT_THREADS, Failed, read_ahead
 from .augment import Augmentation
@@ -28,8 +28,8 @@ class Imaged(Protocol):
     """An example of a dataset."""
 
     @property
-    def path(self) -> str:
-        """The path of its image."""
+    def image(self) -> ImageInput:
+        """Its image."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,19 @@ class ImageBatches:
     ) -> None:
         self.options = options or BatchOptions()
         self.image_processor = sized(image_processor)
-        self._paths = [example.path for example in examples]
+        self._sources = [example.image for example in examples]
         self._training = training
         self._size = self.image_processor.output_size(1, 1)  # (H, W)
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
-        return -(-len(self._paths) // self.options.batch_size)
+        return -(-len(self._sources) // self.options.batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
         """(N,) the examples in the order of an epoch."""
         if not self._training:
-            return np.arange(len(self._paths))
-        return shuffled(len(self._paths), self.options.seed, epoch)
+            return np.arange(len(self._sources))
+        return shuffled(len(self._sources), self.options.seed, epoch)
 
     def epoch(self, number: int = 0, start_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from ``start_batch`` on; they do not depend on where it starts.
@@ -103,7 +103,7 @@ class ImageBatches:
 
     def _start(self, batch: int) -> int:
         """The number of examples in the batches before ``batch``."""
-        return min(batch * self.options.batch_size, len(self._paths))
+        return min(batch * self.options.batch_size, len(self._sources))
 
     def _batch(self, pixels: np.ndarray, indices: np.ndarray, epoch: int, number: int) -> Batch:
         """The batch of images (B, H, W, 3) of the examples (B,) ``indices``."""
@@ -120,7 +120,7 @@ class ImageBatches:
                 yield result.pixels
 
     def _plain(self, index: int) -> np.ndarray:
-        return self.image_processor(self._paths[index])
+        return self.image_processor(self._sources[index])
 
     def _augmenting(self, epoch: int) -> Callable[[int], np.ndarray]:
         """A function that augments an example, at random by seed, epoch and example alone."""
@@ -128,7 +128,7 @@ class ImageBatches:
         short_edge = augmentation.short_edge(self._size)
 
         def augmented(index: int) -> np.ndarray:
-            image = decode_image(self._paths[index], processor.decode, short_edge)
+            image = decode_image(self._sources[index], processor.decode, short_edge)
             rng = np.random.default_rng([IMAGE, self.options.seed, epoch, index])
             return processor.normalize(augmentation.apply(image, rng, self._size))
 

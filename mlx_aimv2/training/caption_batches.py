@@ -125,10 +125,10 @@ class PairBatches(ImageBatches):
 
     def __len__(self) -> int:
         """The number of batches in an epoch; each has at least two images, if there are two."""
-        return max(1, min(super().__len__(), len(self._paths) // 2))
+        return max(1, min(super().__len__(), len(self._sources) // 2))
 
     def _start(self, batch: int) -> int:
-        return batch * len(self._paths) // len(self)
+        return batch * len(self._sources) // len(self)
 
     def _batch(self, pixels: np.ndarray, indices: np.ndarray, epoch: int, number: int) -> Batch:
         captions = self.captions(indices, epoch)
