@@ -17,6 +17,7 @@ WITHOUT_MODULE = {
     "conversion/test_convert_memory.py",  # the memory of a process
     "conversion/test_killed.py",  # processes that are killed
     "demo/test_checkpoint.py",  # the weights in demo/checkpoint
+    "finetuning/test_buffers.py",  # runs on buffers, of every task
     "finetuning/test_killed.py",  # processes that are killed
     "processing/test_decode_refusals.py",  # what decode refuses
     "test_benchmarks.py",
