@@ -70,9 +70,12 @@ class _Archive(tarfile.TarFile):
         """The next member."""
         self._limited.left = LARGEST_HEADER
         try:
-            return super().next()
-        except RecursionError as error:  # some versions of tarfile read a header of a header by recursion
+            member = super().next()
+        except RecursionError as error:  # each header in front of a member is a call
             raise tarfile.ReadError("a member has too many headers") from error
+        if member is not None and self.offset <= member.offset:
+            raise tarfile.ReadError(f"the header at byte {member.offset:,} leads back")
+        return member
 
     def extractfile(self, member: str | tarfile.TarInfo) -> IO[bytes] | None:
         """The content of a member of at most `LARGEST` bytes."""
@@ -106,7 +109,7 @@ class _Limited:
 
     def read(self, size: int) -> bytes:
         self.left -= size
-        if self.left < 0:
+        if size < 0 or self.left < 0:
             raise tarfile.ReadError(f"a header has more than {LARGEST_HEADER:,} bytes")
         self.last = self._try(self._file.read, size)
         return self.last

@@ -246,6 +246,32 @@ def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path: Path, kind: b
     )
 
 
+@pytest.mark.parametrize(
+    ("headers", "problem"),
+    [
+        ([(tarfile.REGTYPE, -1024)], "the header at byte 1,024 leads back"),
+        ([(tarfile.XHDTYPE, -1024)], "a header has more than 2,097,152 bytes"),
+        ([(tarfile.XHDTYPE, 0)] * 1500, "a member has too many headers"),
+    ],
+    ids=["backwards", "negative", "many"],
+)
+def test_headers_that_never_end(tmp_path: Path, headers: list[tuple[bytes, int]], problem: str) -> None:
+    path = write(tmp_path / "a.tar", ("1.png", png(1)))
+    with path.open("r+b") as file:
+        file.seek(2 * tarfile.BLOCKSIZE)
+        for kind, size in headers:
+            header = member("2.png", type=kind, size=size)
+            file.write(header.tobuf(tarfile.GNU_FORMAT))
+        file.write(bytes(1024))
+    found = values(find_sources([str(path)]))
+    assert found.pop("1.png") == 1
+    # newer versions of Python refuse negative sizes
+    assert found.pop("a.tar") in [
+        f"the rest of the archive cannot be read: {each}" for each in (problem, "it is damaged at byte 1,024")
+    ]
+    assert not found
+
+
 @pytest.mark.parametrize("packing", ["gz", "bz2", "xz"])
 def test_damage_within_a_compressed_archive_is_named(tmp_path: Path, packing: str) -> None:
     noise = np.random.default_rng(0)
