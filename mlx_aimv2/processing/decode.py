@@ -26,7 +26,7 @@ from ..errors import Advice, Aimv2Error, BrokenImageError, ImageError, ImageTooL
 from . import heif
 from .color_profiles import to_srgb
 from .formats import identify, reason
-from .jxl import is_jxl, jxl_size
+from .jxl import LOOK, is_jxl, jxl_size
 from .native_jpeg import native_pixels, with_metadata
 from .options import DecodeOptions
 from .raw import is_raw, open_raw
@@ -166,8 +166,8 @@ def _decode_raw(stream: IO[bytes], options: DecodeOptions, short_edge: int | Non
     least = 2 * short_edge if options.decode == "fast" and short_edge is not None else None
     with open_raw(stream, options) as raw:
         rgb: Image.Image | None = None
-        if least is not None and (preview := raw.preview(least)) is not None:
-            with suppress(Exception):  # a damaged preview
+        with suppress(Exception):  # a damaged preview
+            if least is not None and (preview := raw.preview(least)) is not None:
                 rgb, _ = _upright_rgb(preview, options, label, ours=True)
         rgb = rgb or raw.develop(least)
         size = raw.size if least is not None else rgb.size
@@ -223,7 +223,7 @@ def _decode_stream(
 ) -> Decoded:
     image: Image.Image | None = open_tiff(stream, options) if is_tiff(stream) else None
     stream.seek(0)
-    if is_jxl(stream.read(12)):  # its plugin decodes the pixels while it opens a file
+    if is_jxl(stream.read(LOOK)):  # its plugin decodes the pixels while it opens a file
         options.check_size(jxl_size(stream))
     image = image or identify(stream)
     width, height = image.size

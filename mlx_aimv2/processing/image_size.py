@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 
 from .decode import SIDEWAYS, DecodeOptions, ImageInput, decode_image
 from .formats import identify
+from .jxl import LOOK, is_jxl, jxl_size
 from .raw import is_raw, open_raw
 from .source_image import SourceImage
 from .tiff import is_tiff
@@ -58,6 +59,9 @@ def _size_in(stream: IO[bytes], options: DecodeOptions) -> tuple[int, int]:
     if tags is not None:  # Pillow exchanges width and height of TIFF itself
         size, orientation = tags.size, tags.first("Orientation", 1)
     else:
+        stream.seek(0)
+        if is_jxl(stream.read(LOOK)):  # its plugin decodes the pixels while it opens a file
+            options.check_size(jxl_size(stream))
         image = identify(stream)
         size, orientation = image.size, _orientation(image, stream)
     return (size[1], size[0]) if orientation in SIDEWAYS else size

@@ -10,6 +10,7 @@ from ..errors import BrokenImageError
 CODESTREAM, CONTAINER = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
 RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}  # width to height
 MOST_BYTES = 16  # of a size
+LOOK = len(CONTAINER)  # first bytes of a file that show whether it is one
 
 
 def is_jxl(head: bytes) -> bool:

@@ -21,6 +21,7 @@ from ..errors import (
     MissingExtraError,
 )
 from ..processing.formats import identify, reason
+from ..processing.jxl import is_jxl
 from ..processing.source_image import SourceImage
 from ..storage.stand_ins import LOOK, stand_in
 from .containers import Listing
@@ -279,11 +280,13 @@ def _is_image(value: bytes | Mapping[str, Any]) -> bool:
     if not isinstance(value, bytes):
         content, name = value.get(BYTES), value.get(PATH)
         return _is_image(content) if content is not None else isinstance(name, str) and is_image(name)
+    if is_jxl(value):  # its plugin would decode the pixels
+        return True
     try:
         identify(io.BytesIO(value))
     except BrokenImageError:
         return False
-    except Aimv2Error:  # a package for it is missing
+    except Exception:  # noqa: BLE001 - a package for it is missing, or the header is damaged
         return True
     return True
 

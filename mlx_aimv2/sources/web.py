@@ -310,7 +310,7 @@ def _seconds(retry_after: str) -> float | None:
         return float(retry_after)
     try:
         date = email.utils.parsedate_to_datetime(retry_after)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
     return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())

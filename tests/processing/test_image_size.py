@@ -10,10 +10,11 @@ import pytest
 from helpers.encoded_images import encoded, noise, smooth
 from PIL import Image
 
-from mlx_aimv2.errors import BrokenImageError, ImageError
+from mlx_aimv2.errors import BrokenImageError, ImageError, ImageTooLargeError
 from mlx_aimv2.processing import image_size
 from mlx_aimv2.processing.decode import DecodeOptions, decode_image
 from mlx_aimv2.processing.image_size import upright_size
+from mlx_aimv2.processing.jxl import CONTAINER
 from mlx_aimv2.processing.source_image import SourceImage
 
 OPTIONS = DecodeOptions()
@@ -73,3 +74,18 @@ def test_whatever_is_raised_for_a_header_the_image_is_decoded(monkeypatch: pytes
     data = encoded(smooth(20, 30), "png")
     monkeypatch.setattr(image_size, "identify", fail)
     assert upright_size(data, OPTIONS) == (30, 20)
+
+
+def test_a_large_jpeg_xl_is_refused_before_its_plugin_decodes_it(monkeypatch):
+    opened = []
+    monkeypatch.setattr(image_size, "identify", opened.append)
+    large = b"\xff\x0a" + (0b110 | 0xFFFFFFF << 3).to_bytes(20, "little")  # 30 bits for the height
+    with pytest.raises(ImageTooLargeError):
+        upright_size(large, OPTIONS)
+    assert not opened
+
+
+def test_whatever_a_damaged_header_raises_is_an_error_of_the_image():
+    beyond = CONTAINER + struct.pack(">L4sQ", 1, b"abcd", 2**64 - 1)  # the next box cannot be sought
+    with pytest.raises(BrokenImageError, match="cut off or damaged"):
+        upright_size(beyond, OPTIONS)

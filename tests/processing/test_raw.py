@@ -17,7 +17,7 @@ from PIL import Image
 from mlx_aimv2.errors import BrokenImageError, ImageTooLargeError, MissingExtraError
 from mlx_aimv2.processing.decode import Decoded, DecodeOptions, decode_image, decode_reduced
 from mlx_aimv2.processing.image_size import upright_size
-from mlx_aimv2.processing.raw import SIGNATURES, is_raw
+from mlx_aimv2.processing.raw import SIGNATURES, RawFile, is_raw
 
 FAST = DecodeOptions(decode="fast")
 WIDTH, HEIGHT = 160, 120
@@ -119,6 +119,15 @@ def test_a_preview_that_cannot_be_used_is_not(data: bytes, size: tuple[int, int]
     result = fast(with_preview(data, size), 45)
     assert result.image.size == result.size == (WIDTH, HEIGHT)
     assert np.abs(np.asarray(result.image, int)[60, 20] - encode_srgb(np.array(LEFT))).max() <= 2
+
+
+def test_a_preview_that_a_library_fails_at_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bool:
+        raise ValueError("damaged EXIF")
+
+    monkeypatch.setattr(RawFile, "_turn", fail)
+    result = fast(with_preview(preview()), 45)
+    assert result.image.size == result.size == (WIDTH, HEIGHT)
 
 
 def test_previews_have_their_own_colors() -> None:

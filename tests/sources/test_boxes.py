@@ -222,6 +222,17 @@ def test_tiles_need_a_size_that_the_options_allow():
     assert len(cropped(found, regions).found.names) == 2
 
 
+def test_an_image_whose_size_cannot_be_read_does_not_end_the_run(folder):
+    def fail() -> bytes:
+        raise RuntimeError("of a library")
+
+    images = (SourceImage("part", fail), f"{folder}/a.png")
+    found = cropped(Found(images), CropOptions(tiles="1x2")).found
+    assert found.names == ["part", f"{folder}/a.png[0,0,20,30]", f"{folder}/a.png[20,0,40,30]"]
+    with pytest.raises(ImageError, match="part: "):
+        decode_image(found.images[0])
+
+
 @pytest.mark.parametrize("tiles", ["", "2", "0x2", "2x-1", "1000x1", "2x3x4"])
 def test_tiles_that_are_none_are_refused(tiles):
     with pytest.raises(InputError) as error:

@@ -199,6 +199,22 @@ def test_vectors_of_this_program_are_no_images(tmp_path: Path) -> None:
         find(path)
 
 
+def test_images_that_a_library_fails_at_are_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[bytes] = []
+
+    def identify(stream: io.BytesIO) -> None:
+        opened.append(stream.read())
+        raise RuntimeError("of a library")
+
+    monkeypatch.setattr(parquet, "identify", identify)
+    assert values(find(write(tmp_path / "a.parquet", {"image": [png(1)]}))) == {"a.parquet#0": 1}
+    assert opened == [png(1)]
+    large = b"\xff\x0a" + (0b110 | 0xFFFFFFF << 3).to_bytes(20, "little")  # JPEG XL of 2**28 rows
+    found = values(find(write(tmp_path / "b.parquet", {"image": [large]})))
+    assert "megapixels, more than the 200 allowed" in str(found["b.parquet#0"])
+    assert opened == [png(1)], "the plugin for JPEG XL would decode the pixels"
+
+
 def cut(path: Path, change: Callable[[bytes], bytes]) -> Path:
     path.write_bytes(change(path.read_bytes()))
     return path

@@ -278,10 +278,11 @@ def test_busy_servers_are_asked_again(server: Server, waits: list[float]) -> Non
         "/a": in_turn(reply(status=503), hang_up, reply(status=429, Retry_After="7"), reply(PNG)),
         "/b": in_turn(reply(status=429, Retry_After=formatdate(0, usegmt=True)), reply(PNG)),
         "/c": in_turn(reply(status=500, Retry_After="soon"), reply(PNG)),
+        "/d": in_turn(reply(status=500, Retry_After="Mon, 1 Jan 99999999999 00:00:00 GMT"), reply(PNG)),
     }
     client = local()
-    assert [client.get(f"{server.url}/{name}") for name in "abc"] == [PNG] * 3
-    assert waits == [0.5, 1.0, 7.0, 0.0, 0.5]
+    assert [client.get(f"{server.url}/{name}") for name in "abcd"] == [PNG] * 4
+    assert waits == [0.5, 1.0, 7.0, 0.0, 0.5, 0.5]
 
 
 def test_attempts_end(server: Server, waits: list[float]) -> None:
