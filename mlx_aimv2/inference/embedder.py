@@ -105,7 +105,8 @@ class Embedder:
         """Embed images; row k belongs to image k.
 
         Args:
-            images: one image or several: paths, bytes, file objects, PIL images, numpy arrays.
+            images: one image or several: paths, bytes, file objects, PIL images, numpy arrays; or a Buffer or Stream
+                of mlx-data.
 
         Returns:
             (N, D) float32; with pooling "tokens" (N, h, w, D).
@@ -134,7 +135,8 @@ class Embedder:
         Args:
             images: a list; any sequence that makes its items when they are asked for; or a generator. The generator
                 runs in the caller's thread, at most two batches ahead of the batches that are being computed: one
-                on a CPU, two on a GPU. Its exception is raised here, after the vectors before it.
+                on a CPU, two on a GPU. Its exception is raised here, after the vectors before it. A Buffer of
+                mlx-data is such a sequence, and a Stream such a generator.
 
         Yields:
             One result for every image, in the order of the input.
