@@ -189,6 +189,29 @@ def test_only_what_the_chosen_frames_need_is_decoded(tmp_path: Path, monkeypatch
     assert fed == [0, 20, 21, 40, 41, 42]
 
 
+def test_frames_that_no_other_needs_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"bf": "3", "b_strategy": "0", "b-pyramid": "none"}  # three of four frames
+    path = write(tmp_path / "a.mp4", noise(60), options=options, gop=60)
+    expected = [pixels(image) for image in find_sources([str(path)], options=ALL).images[::25]]
+    fed: list[Any] = []
+    decoded: list[Any] = []
+    decode = FrameDecoder._decode
+
+    def counted(self: FrameDecoder, packet: Any) -> Any:
+        fed.append(packet)
+        frames = decode(self, packet)
+        decoded.extend(frames)
+        return frames
+
+    monkeypatch.setattr(FrameDecoder, "_decode", counted)
+    for image, before in zip(
+        find_sources([str(path)], options=SourceOptions(every=25)).images, expected, strict=True
+    ):
+        np.testing.assert_array_equal(pixels(image), before)
+    assert len(fed) > 50
+    assert len(decoded) < len(fed) / 2
+
+
 def corners(image: Any) -> list[str]:
     """The colours of the corners: upper left, upper right, lower left, lower right."""
     upright = pixels(image)
