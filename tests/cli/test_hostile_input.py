@@ -65,6 +65,20 @@ def test_closed_streams(pair, photos):
     assert "Traceback" not in silent.stderr and "unexpected" not in silent.stderr
 
 
+def test_a_full_disk_leaves_a_folder_that_a_later_run_completes(pair, photos, tmp_path):
+    folder = tmp_path / "vectors"
+    command = f"mlx-aimv2 embed {photos} missing.jpg --model {pair} -o {folder}/"
+    full = shell(f"ulimit -f 0; {command}")  # no file can have a byte
+    assert full.returncode == 1
+    assert "cannot be written: File too large" in full.stderr
+    assert "Traceback" not in full.stderr and "unexpected" not in full.stderr
+    assert not [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+    done = shell(command)
+    assert done.returncode == 1  # of the missing image
+    assert "wrote 3 vectors in all" in done.stderr
+    assert len((folder / "errors.jsonl").read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize("arguments", ["--help", "--version", "models", "info --system"])
 def test_a_full_stdout_is_one_line(arguments):
     done = shell(f"mlx-aimv2 {arguments} >/dev/full")
