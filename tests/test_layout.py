@@ -7,6 +7,7 @@ ROOT = TESTS.parent
 OF_EVERYTHING = {"docs", "gpu", "network", "parity"}  # folders of tests of the whole package
 WITHOUT_MODULE = {
     "cli/test_hostile_folder.py",  # a folder of broken and strange files
+    "cli/test_ranks.py",  # embed in several processes
     "cli/test_sources.py",  # sources of every kind in one run
     "checkpoints/test_tampered_checkpoints.py",  # every reader of a checkpoint
     "cli/test_captioned.py",  # captions, in every verb that takes them

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .blas_choice import Candidate, fastest_first, is_installed
 from .device import on_cpu
+from .ranks import ranks_here
 
 BLAS_VARIABLE = "MLX_AIMV2_BLAS"
 OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblaso.so.0", "libopenblas.so")
@@ -26,6 +27,7 @@ THREADS = (
     ("openblas_get_num_threads", "openblas_set_num_threads"),
     ("bli_thread_get_num_threads", "bli_thread_set_num_threads"),
 )
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS")
 STREAMS = 4  # at most
 _dividing = threading.Lock()  # two threads at once would divide twice
 NO_BLAS = (
@@ -127,7 +129,7 @@ def _division() -> _Division:
     library = ctypes.CDLL(name)
     for getter, setter in THREADS:
         if hasattr(library, getter) and hasattr(library, setter):
-            threads: int = getattr(library, getter)()
+            threads: int = max(1, getattr(library, getter)() // _sharers())
             # as many streams as leave the fewest threads over: 3 of 2 threads for 6 or 7
             streams = max(
                 range(1, min(threads, STREAMS) + 1), key=lambda n: (n > 1, threads // n * n, n), default=1
@@ -136,6 +138,11 @@ def _division() -> _Division:
             division.set_threads(division.threads)
             return division
     return _Division()
+
+
+def _sharers() -> int:
+    """How many processes share the threads: the ranks of this machine, unless variables say how many each has."""
+    return 1 if any(os.environ.get(name) for name in THREAD_VARIABLES) else ranks_here()
 
 
 def _candidates() -> Iterator[str]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .output import say
+from .output import say, say_once
 
 if TYPE_CHECKING:
     from ..processing.options import DecodeOptions
@@ -46,11 +46,11 @@ def sources(
         from ..sources.boxes import cropped
 
         if crops.tiles and len(found.images) >= MANY:
-            say(f"reading the sizes of {len(found.images):,} images, to cut them into tiles")
+            say_once(f"reading the sizes of {len(found.images):,} images, to cut them into tiles")
         regions = cropped(found if arguments else None, crops, options, decode)
         found, notices = regions.found, [*notices, *regions.notices]
     for notice in notices:
-        say(notice)
+        say_once(notice)
     if not found.images:
         raise InputError("no images: name files, folders or patterns")
     return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..backend.ranks import Ranks, launched
 from ..errors import InputError
 from ..options.fields import flag, like, option, options_from
 from ..sources.options import CropOptions, SourceOptions
@@ -16,6 +18,7 @@ from ..vectors.options import WriterOptions
 from .arguments import sources, with_texts
 from .completion import POOLINGS, choices
 from .guard import verb
+from .interrupts import ending_at_once
 from .jobs import Sink, run
 from .model_options import ModelOptions
 from .output import put
@@ -61,14 +64,18 @@ class EmbedOptions:
         """The name of the pooling."""
         return "tokens" if self.grid else self.pooling
 
-    def check(self, names: list[str]) -> None:
+    def check(self, names: list[str], ranks: Ranks) -> None:
         """Check what can be checked before a model is loaded.
+
+        Args:
+            names: of the images or texts.
+            ranks: the processes that share them.
 
         Raises:
             InputError: options that contradict each other, or an output that cannot be written.
         """
         from ..inference.pooling import check_pooling_name
-        from ..vectors.writer import check_output
+        from ..vectors.writer import Rank, check_output
 
         check_pooling_name(self.pooling)
         if self.grid and self.pooling not in ("auto", "tokens"):
@@ -88,8 +95,10 @@ class EmbedOptions:
         writing = ("force", "prune", "shard_format", "retry_failed")
         if self.output is None and (useless := [name for name in writing if getattr(self, name)]):
             raise InputError(f"{flag(useless[0])} needs -o")
+        if self.output is None and ranks:
+            raise InputError(f"{ranks.size} processes have one output if it is a folder: add -o FOLDER/")
         if self.output is not None:
-            check_output(self.output, names, self.writing)
+            check_output(self.output, names, self.writing, Rank(ranks.number, ranks.size))
 
 
 @verb
@@ -114,14 +123,18 @@ def embed(
     """
     from .. import Embedder
     from ..models.classifier import Classifier
-    from ..vectors.writer import open_writer
+    from ..vectors.writer import Rank, open_writer
 
     if options.text and regions:
         raise InputError("--boxes and --tiles are for images: texts have no regions")
-    given = check_named(inputs, regions, "embed")
+    given, ranks = check_named(inputs, regions, "embed"), launched()
+    if ranks and "-" in given:
+        raise InputError("- reads stdin, which mlx.launch never ends: name images or folders instead")
     found = None if options.text else sources(given, model.exclude, source, regions, model.decoding)
     names = found.names if found is not None else with_texts(given)
-    options.check(names)
+    options.check(names, ranks)
+    if ranks:
+        _check_alike(names, ranks)
     with screen(found.empty if found is not None else {}) as events:
         loaded, processor = model.load(events)
         encoder = loaded.trunk if isinstance(loaded, Classifier) else loaded
@@ -132,7 +145,8 @@ def embed(
             key = "text" if options.text else "path"
             sink = _Table(key) if sys.stdout.isatty() and not options.json else _Lines(key)
         else:
-            writer = open_writer(options.output, embedder.fingerprint, options.writing, events)
+            rank = Rank(ranks.number, ranks.size)
+            writer = open_writer(options.output, embedder.fingerprint, options.writing, events, rank)
             sink = _Output(writer)
             if found is None:
                 wanted = writer.remaining(names)
@@ -144,7 +158,19 @@ def embed(
         if regions:
             stream = noting_clipped(stream, images, events)
         fail = sink.writer.fail if isinstance(sink, _Output) else None
-        run(stream, names, sink, events, "embedded", "text" if options.text else "image", fail)
+        run(stream, names, sink, events, "embedded", "text" if options.text else "image", fail, ranks)
+
+
+def _check_alike(names: list[str], ranks: Ranks) -> None:
+    """Raise InputError if the ranks do not find the same items: each works on a part of its own list."""
+    with ending_at_once():
+        lists = ranks.gather([len(names), zlib.crc32("\0".join(names).encode(errors="surrogatepass"))])
+    for number, (count, digest) in enumerate(lists):
+        if [count, digest] != lists[0]:
+            raise InputError(
+                f"rank {number} finds {count} items and rank 0 {lists[0][0]}, or of other names: give all"
+                " machines the same files at the same paths"
+            )
 
 
 class _Lines:

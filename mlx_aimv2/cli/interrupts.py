@@ -27,6 +27,20 @@ def handled_signals() -> list[signal.Signals]:
     return [number for number in ENDING if signal.getsignal(number) not in (signal.SIG_IGN, None)]
 
 
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Let the signals of `ENDING` end the process in this block, also while MLX does not return to Python."""
+    if threading.current_thread() is not threading.main_thread():  # other threads cannot set handlers
+        yield
+        return
+    former_handlers = {number: signal.signal(number, signal.SIG_DFL) for number in handled_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in former_handlers.items():
+            signal.signal(number, handler)
+
+
 def status_of(stop: KeyboardInterrupt) -> int:
     """The exit status of an interrupted process, by the convention of shells: 130 for Ctrl-C."""
     return 128 + (stop.number if isinstance(stop, Interrupted) else signal.SIGINT)

@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
+from ..backend.ranks import Ranks
 from ..events import Progress, Skipped
 from ..messages import counted
 from .guard import ALL_DONE, NOT_ALL_DONE, leave, report
-from .interrupts import PATIENCE_S, handled_signals
-from .output import say
+from .interrupts import PATIENCE_S, ending_at_once, handled_signals
+from .output import say, say_once
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..sources.readahead import Failed
 
 Result = TypeVar("Result", bound="Item", contravariant=True)
+ALONE = Ranks()
 
 
 class End(enum.Enum):
@@ -58,10 +60,12 @@ def run(
     verb: str,
     unit: str = "image",
     fail: Callable[[str, Aimv2Error], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> NoReturn:
     """Pass every result of ``stream`` to ``sink``, report failures, and end the verb.
 
-    Finished results are saved even if the run ends early: by Ctrl-C, a full disk, or NaN from the model.
+    Finished results are saved even if the run ends early: by Ctrl-C, a full disk, or NaN from the model. Ranks wait
+    for each other after that, because `mlx.launch` ends all others when one fails; rank 0 prints the summary of all.
 
     Args:
         stream: the results, in the order of ``names``.
@@ -71,6 +75,7 @@ def run(
         verb: past tense of the work, such as "embedded".
         unit: the noun for an item.
         fail: called with each item that has no result, and why.
+        ranks: the processes that share the items.
     """
     from ..sources.readahead import Failed
 
@@ -79,7 +84,8 @@ def run(
     def finish(end: End) -> None:
         events.close()
         sink.close(end is not End.DONE)
-        if len(names) > 1 or end is End.INTERRUPTED:
+        several = len(names) > 1 and not (ranks and end is End.DONE)
+        if several or end is End.INTERRUPTED:
             say(events.summary(verb, count, counted(len(names), unit)) + end.value)
 
     events.start_clock()
@@ -95,7 +101,14 @@ def run(
                     sink.add(names[item.index], item)
                     count += 1
                 events(Progress(verb, item.index + 1, len(names), f"{unit}s"))
-    raise SystemExit(NOT_ALL_DONE if events.skipped else ALL_DONE)
+    skipped = events.skipped
+    if ranks:
+        with ending_at_once():
+            counts = ranks.gather([count, len(names), skipped])
+        done, total, skipped = (sum(column) for column in zip(*counts, strict=True))
+        if total > 1:
+            say_once(events.summary(verb, done, counted(total, unit), skipped))
+    raise SystemExit(NOT_ALL_DONE if skipped else ALL_DONE)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-from ..errors import OutputError
+from ..backend.ranks import launched
+from ..errors import BackendError, OutputError
 from .live_bar import LIVE
 
 NAME = "mlx-aimv2"
@@ -20,10 +21,28 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def say(message: str) -> None:
-    """Print a message on stderr, if it can be written.
+    """Print a message on stderr, if it can be written; one of several ranks says which it is.
 
     In a pipe it is one line. On a terminal it wraps at words; paths and commands stay whole.
     """
+    _print(f"{_rank()}{message}")
+
+
+def say_once(message: str) -> None:
+    """Print a message as `say` does, which all ranks of a command would print alike."""
+    if _rank() in ("", "rank 0: "):
+        _print(message)
+
+
+def _rank() -> str:
+    try:
+        ranks = launched()
+    except BackendError:  # a verb that uses ranks reports it
+        return ""
+    return f"rank {ranks.number}: " if ranks else ""
+
+
+def _print(message: str) -> None:
     line = f"{NAME}: {visible(message)}"
     with contextlib.suppress(OSError):
         LIVE.print(_wrapped(line, _columns()) if sys.stderr.isatty() else line)

@@ -66,11 +66,12 @@ class Screen:
         """Time since `start_clock`."""
         return time.monotonic() - self._started
 
-    def summary(self, verb: str, count: int, total: str) -> str:
-        """A line about a run over images or texts: count, time, speed, skipped items."""
+    def summary(self, verb: str, count: int, total: str, skipped: int | None = None) -> str:
+        """A line about a run over images or texts: count, time, speed, skipped items (None for those seen here)."""
         rate = f" ({count / self.seconds:.1f}/s)" if self.seconds else ""
-        skipped = f", {self.skipped} skipped" if self.skipped else ""
-        return f"{verb} {count} of {total} in {self.seconds:.1f} s{rate}{skipped}"
+        skipped = self.skipped if skipped is None else skipped
+        left_out = f", {skipped} skipped" if skipped else ""
+        return f"{verb} {count} of {total} in {self.seconds:.1f} s{rate}{left_out}"
 
     def _progress(self, event: Progress) -> None:
         if not LIVE.is_possible() or event.total == 1:

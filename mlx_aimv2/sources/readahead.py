@@ -15,11 +15,12 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
+from ..backend.ranks import ranks_here
 from ..errors import Aimv2Error, ForkedProcessError
 from ..processing.processor import is_sequence
 from ..processing.source_image import SourceImage
 
-DEFAULT_THREADS = max(1, min(8, os.cpu_count() or 1))
+DEFAULT_THREADS = max(1, min(8, (os.cpu_count() or 1) // ranks_here()))
 # for images that wait for a server: an idle thread costs nothing, a server that is asked much does
 WAITING_THREADS = 16
 Decode = Callable[[Any], np.ndarray]

@@ -68,6 +68,7 @@ class ShardFolder:
         shards: what the manifest is to name.
         failures: the images that have no vector.
         lost: the rows of shards that the manifest names and that are gone.
+        unmerged: the folders of ranks whose shards the manifest of the whole folder does not name yet.
         full_rows, full_s: the rows, or seconds of work, after which a shard is written.
     """
 
@@ -109,7 +110,7 @@ class ShardFolder:
         ranks = rank_folders(folder)
         # the shards that the manifest on disk names, and the folders of ranks that it does not contain yet
         self._named = manifests[rank].shards if rank in manifests else None
-        self._unmerged = [] if rank else [name for name in manifests if name]
+        self.unmerged = [] if rank else [name for name in manifests if name]
         self._format = shard_format or _format_of(manifests.get("") or next(iter(manifests.values()), None))
         self._load_all(manifests, [rank] if rank else ["", *ranks])
         others = [folder / name / FAILURES for name in ([""] if rank else ranks)]
@@ -221,7 +222,7 @@ class ShardFolder:
         except BaseException:
             self._waiting = [*batch.waiting, *self._waiting]
             raise
-        self._named, self._unmerged = dict(self.shards), []
+        self._named, self.unmerged = dict(self.shards), []
         for file, rows in batch.shards.items():
             for number, row in enumerate(rows):
                 row.shard, row.number, row.vector = file, number, None
@@ -258,7 +259,7 @@ class ShardFolder:
         self._since = time.monotonic()
         waiting = [row for _, row in self.waiting()]
         dirty = self.index.dirty & self.shards.keys()
-        unchanged = self.shards == (self._named or {}) and not self._unmerged
+        unchanged = self.shards == (self._named or {}) and not self.unmerged
         if not waiting and not dirty and unchanged:
             return
         groups = [[row for row in self.index if row.shard == old] for old in in_order(dirty)]
@@ -269,7 +270,7 @@ class ShardFolder:
                 files[f"{self._prefix}embeddings-{number:05d}.{self._format}"] = group
         batch = _Batch(files, frozenset(dirty), waiting)
         self._waiting = []
-        self._writing = batch, self._pool.submit(self._write, batch, self.shards, list(self._unmerged))
+        self._writing = batch, self._pool.submit(self._write, batch, self.shards, list(self.unmerged))
 
     def _write(self, batch: _Batch, shards: dict[str, Entry], unmerged: list[str]) -> dict[str, Entry]:
         """Write shards and the manifest; return what it names. This runs in a thread."""

@@ -303,8 +303,12 @@ class _FolderWriter(VectorWriter):
         if self._options.prune:
             for row in shards.index.gone():
                 shards.index.drop(row)
+        is_first = bool(
+            shards.unmerged
+        )  # another rank may have ended at the same time, and merged and said all
         shards.close()
-        self._say(f"wrote {counted(len(shards.index), 'vector')} in all to {self._path}")
+        if is_first:
+            self._say(f"wrote {counted(len(shards.index), 'vector')} in all to {self._path}")
 
 
 class _FileWriter(VectorWriter):

@@ -490,6 +490,20 @@ def test_ranks_give_the_rows_of_one_process(tmp_path, names, size, monkeypatch):
     assert run_failing(output, names, "")[1] == ""  # one process goes on with it
 
 
+def test_the_end_of_ranks_that_end_together_is_said_once(tmp_path, names):
+    ranks = [rank_run(tmp_path / "v", names, number, 2) for number in (0, 1)]
+    for writer, _, tried, _ in ranks:
+        for name in tried:
+            writer.add(name, vector_of(name))
+        writer._close_shards(interrupted=False)
+        writer._shards.release()
+    for writer, *_ in ranks:
+        writer._merge()
+        writer._shards.release()
+    said = [event.message for _, messages, _, _ in ranks for event in messages if isinstance(event, Notice)]
+    assert said == [f"wrote 8 vectors in all to {tmp_path / 'v'}"]
+
+
 def test_ranks_that_have_not_been_merged_are_read_and_merged_by_the_next_run(tmp_path, names):
     output = tmp_path / "v"
     first, second = (rank_run(output, names, number, 2) for number in (0, 1))
