@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from .evaluation.retrieval import evaluate_retrieval
     from .finetuning.options import FinetuneOptions
     from .finetuning.run import finetune
+    from .inference.batch_embedder import BatchEmbedder
     from .inference.embedder import Embedder
     from .inference.trained_head import TrainedClassifier
     from .inference.zero_shot import ZeroShotClassifier
@@ -89,6 +90,7 @@ _WITH_MLX = {
     "Aimv2Model": "models.lit",
     "Aimv2TextModel": "models.text",
     "Aimv2VisionModel": "models.vision",
+    "BatchEmbedder": "inference.batch_embedder",
     "ConvertOptions": "conversion.options",
     "DecodeOptions": "processing.options",
     "Embedder": "inference.embedder",
@@ -122,6 +124,7 @@ __all__ = [
     "Aimv2VisionConfig",
     "Aimv2VisionModel",
     "BackendError",
+    "BatchEmbedder",
     "BrokenImageError",
     "ChangedFileError",
     "CheckpointError",

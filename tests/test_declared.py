@@ -105,7 +105,7 @@ def test_the_package_imports_what_it_declares():
 
 
 @pytest.mark.parametrize(("folder", "extras"), [("tests", ("dev", "parity")), ("benchmarks", ("bench", "peers")),
-                                                ("docs", ("docs", "test")), ("examples", ())])  # fmt: skip
+                                                ("docs", ("docs", "test")), ("examples", ("ray",))])  # fmt: skip
 def test_so_does_what_lies_beside_it(folder, extras):
     declared = {name.replace("_", "-") for name in CORE}.union(*map(brought_by, extras))
     assert {(path.name, name) for path, name, _ in foreign(folder) if name not in declared} == set()

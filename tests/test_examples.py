@@ -13,6 +13,8 @@ import warnings
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
 
@@ -20,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+WITH_RAY = EXAMPLES / "ray_embed.py"  # takes arguments, and the extra `ray`
 LONGEST = 60  # lines
 LEFT = {"patches.py": {"patches.png"}}  # the files that an example leaves; the others leave none
 NO_BLAS = "no fast BLAS was found"  # as in pyproject.toml: such a machine runs them too
@@ -73,7 +76,7 @@ def code_cells(path):
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("script", [path for path in SCRIPTS if path != WITH_RAY], ids=lambda path: path.name)
 def test_an_example_runs(script, example):
     done = example(script.name)
     assert done.stdout
@@ -142,6 +145,34 @@ def test_fine_tuning_examples_learn_something(example):
     """Needs the trained weights: four shapes at chance, and numbers of which one is the most frequent."""
     assert int(re.search(r"held-out images: (\d+)%", example("lora.py").stdout)[1]) >= 70
     assert float(re.search(r"macro F1: ([\d.]+)%", example("probe.py").stdout)[1]) >= 35
+
+
+@pytest.mark.slow
+def test_the_example_of_ray_writes_the_rows_of_one_process(tmp_path):
+    pytest.importorskip("ray")
+    from pyarrow import parquet
+
+    from mlx_aimv2 import Embedder, load, sample_images
+
+    paths = [str(sample.path) for sample in sample_images()]
+    expected = dict(zip(paths, Embedder(*load("demo")).images(paths), strict=True))
+    table = {"path": paths, "image": [Path(path).read_bytes() for path in paths]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "table.parquet")
+    environment = {**os.environ, "MLX_AIMV2_DEVICE": "cpu", "RAY_USAGE_STATS_ENABLED": "0"}
+    for number, arguments in enumerate(
+        ([Path(paths[0]).parent], [tmp_path / "table.parquet", "--column", "image"])
+    ):
+        source, *options = map(str, arguments)
+        command = [sys.executable, str(WITH_RAY), source, f"{tmp_path}/{number}", "--model", "demo", *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert f"wrote 12 rows to {tmp_path}/{number}, 0 without an embedding" in done.stdout
+        rows = parquet.read_table(tmp_path / f"{number}").to_pylist()
+        assert sorted(row["path"] for row in rows) == sorted(paths)
+        for row in rows:
+            np.testing.assert_allclose(row["embedding"], expected[row["path"]], atol=1e-6)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert again.returncode != 0
 
 
 def test_the_script_converts(tiny_pair, tmp_path):

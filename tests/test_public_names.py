@@ -13,6 +13,7 @@ from mlx_aimv2 import errors
 ROOT = Path(__file__).parents[1]
 NAMES = {
     "Aimv2Config", "Aimv2Model", "Aimv2TextConfig", "Aimv2TextModel", "Aimv2VisionConfig", "Aimv2VisionModel",
+    "BatchEmbedder",
     "ConvertOptions", "DecodeOptions", "Embedder", "ExportOptions", "FinetuneOptions", "FuseOptions", "LoadOptions",
     "Found", "NativeOptions", "Scheme", "SourceImage", "SourceOptions", "find_sources",
     "TrainedClassifier", "Vectors", "ZeroShotClassifier", "convert", "crops", "evaluate_labels", "evaluate_retrieval",

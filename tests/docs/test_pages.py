@@ -40,8 +40,10 @@ OTHER_PROGRAMS = {
     "apt-get": 1,
     "git": 2,
     "make": 4,
+    "mlx.launch": 2,
     "pip": 6,
     "pyinstaller": 1,
+    "python": 2,
 }  # the programs whose commands are not run here, and how many each has
 SHELL = {"|", "<", ">"}
 COLUMNS = 90
@@ -131,6 +133,10 @@ def check_other_program(words):
     elif program == "pip":
         extras = ",".join(re.findall(r"\[(.*?)\]", " ".join(arguments)))
         assert {extra for extra in extras.split(",") if extra} <= EXTRAS, words
+    elif program == "mlx.launch":
+        parse(arguments[arguments.index("mlx-aimv2") + 1 :])
+    elif program == "python":
+        assert (ROOT / arguments[0]).is_file(), words
 
 
 def on_a_terminal(words):
