@@ -25,7 +25,11 @@ arguments = parser.parse_args()
 if arguments.input.endswith(".parquet"):
     dataset = ray.data.read_parquet(str(Path(arguments.input).resolve()))
 else:
-    files = [image for image in find_sources([arguments.input]).images if isinstance(image, str)]
+    found = find_sources([arguments.input])
+    files = [image for image in found.images if isinstance(image, str)]
+    inside = len(found.images) - len(files)
+    notices = [f"left out {inside} images within archives, tables and videos"] if inside else []
+    print(*found.notices(), *notices, sep="\n")
     dataset = ray.data.from_items([{arguments.column: str(Path(file).resolve())} for file in files])
 
 output = str(Path(arguments.output).resolve())

@@ -10,7 +10,6 @@ import numpy as np
 from ..checkpoints.load_options import LoadOptions
 from ..errors import InputError
 from ..loading import load
-from ..processing.decode import ImageInput
 from ..sources.readahead import Failed
 from .embedder import Embedder
 
@@ -118,10 +117,10 @@ class BatchEmbedder:
                 raise InputError(f"there is a column {name!r} already: rename it")
 
 
-def _image(value: Any) -> ImageInput:
+def _image(value: Any) -> Any:
     """The image of a value; what is no image, such as None, becomes the error of its row."""
     if isinstance(value, Mapping):
-        return value["path"] if value.get("bytes") is None else value["bytes"]
+        return value.get("path") if value.get("bytes") is None else value["bytes"]
     return value
 
 
