@@ -49,7 +49,7 @@ def fastest_first(names: Sequence[str]) -> list[Candidate]:
         if rates is None:
             return candidates
         if any(rates):
-            _store(cache, key, rates)
+            rates = _store(cache, key, rates)
     ranked = sorted(zip(rates, candidates, strict=True), key=lambda pair: -pair[0])
     return [candidate for rate, candidate in ranked if rate]
 
@@ -141,15 +141,24 @@ def _stored(path: Path, key: str, count: int) -> list[float] | None:
         return None
 
 
-def _store(path: Path, key: str, rates: Sequence[float]) -> None:
-    """Keep the rates; without a place to keep them, they are measured again the next time."""
+def _store(path: Path, key: str, rates: list[float]) -> list[float]:
+    """Keep the rates, and return those that hold: of processes that measure at once, the first one decides for all.
+
+    Another library would give other bits. Without a place to keep them, they are measured again the next time.
+    """
     if not path.is_absolute():  # there is no home folder
-        return
+        return rates
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps({"key": key, "rates": rates}))
-        temporary.replace(path)
+        with contextlib.suppress(OSError):  # there is a file already, or the disk has no hard links
+            path.hardlink_to(temporary)
+        held = _stored(path, key, len(rates))
+        if held is None:  # damaged, or of another machine
+            temporary.replace(path)
     except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        held = None
+    with contextlib.suppress(OSError):
+        temporary.unlink()
+    return rates if held is None else held

@@ -154,6 +154,15 @@ print([x.name for x in blas_choice.fastest_first(["/a.so", "/b.so", "/c.so"])])
     assert json.loads(file.read_text())["rates"] == [1.0, 3.0, 2.0]
 
 
+def test_of_processes_that_measure_at_once_the_first_decides_for_all(tmp_path):
+    path = tmp_path / "blas" / "rates.json"
+    assert blas_choice._store(path, "key", [1.0, 2.0]) == [1.0, 2.0]
+    assert blas_choice._store(path, "key", [2.0, 1.0]) == [1.0, 2.0]
+    assert blas_choice._store(path, "other machine", [3.0, 4.0]) == [3.0, 4.0]
+    assert blas_choice._stored(path, "other machine", 2) == [3.0, 4.0]
+    assert [x.name for x in path.parent.iterdir()] == ["rates.json"]
+
+
 @pytest.fixture
 def linker_cache(tmp_path, monkeypatch):
     """The file of the linker, read anew."""
